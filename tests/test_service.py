@@ -14,8 +14,9 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor  # noqa: TID251 - the tests below on loopback are run by it
 from twisted.internet.threads import deferToThread  # noqa: TID251 - smtplib blocks
 from twisted.logger import globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
+from tests.tidy import TidyTestCase, descriptors, new_descriptors
 from tests.waiting import until
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
@@ -58,7 +59,7 @@ def next_hop(*replies: bytes) -> ScriptedPeer:
     return ScriptedPeer(script)
 
 
-class InMemory(SynchronousTestCase):
+class InMemory(TidyTestCase):
     """An MTA in memory, on a test's clock."""
 
     def setUp(self) -> None:
@@ -317,7 +318,24 @@ class Refusing(InMemory):
     def test_a_stopped_service_does_not_start_again(self) -> None:
         mta = self.started()
         mta.stop()
-        self.assertRaises(RuntimeError, mta.mta.startService)
+        for start in (mta.mta.startService, mta.mta.privilegedStartService):
+            self.assertRaises(RuntimeError, start)
+            self.assertNothingLeft(mta)
+        self.failureResultOf(mta.mta.when_ready(), RuntimeError)
+        again = self.started()  # a new one takes its place
+        self.assertTrue(again.submit(MAIL, "bob@localhost").startswith("250 "))
+
+    def test_a_service_that_is_being_stopped_does_not_start(self) -> None:
+        mta = self.started()
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA")
+        stopped = mta.mta.stopService()
+        mta.reactor.settle()
+        self.assertNoResult(stopped)
+        for start in (mta.mta.startService, mta.mta.privilegedStartService):
+            self.assertRaises(RuntimeError, start)
+        mta.advance(60)
+        self.successResultOf(stopped)
         self.assertNothingLeft(mta)
 
 
@@ -584,6 +602,26 @@ class OnLoopback(TestCase):
         # smtplib ran on a thread of the reactor.
         names = [thread.name for thread in threading.enumerate()]
         self.assertEqual([name for name in names if "twisted-mta" in name], [], threads)
+
+    async def test_fifty_deliveries_leave_no_descriptor_open(self) -> None:
+        mta = self.make(local_domains=("localhost", "us.example"))
+        mta.startService()
+        await mta.when_ready()
+
+        def send(count: int) -> None:
+            with smtplib.SMTP("127.0.0.1", self.port(mta), timeout=30) as client:
+                for _ in range(count):
+                    client.sendmail(
+                        "ann@sender.example", ["bob@localhost", "eve@us.example"], LARGE
+                    )
+
+        await deferToThread(send, 2)
+        await self.delivered(mta, 4)
+        before = descriptors()
+        await deferToThread(send, 50)
+        await self.delivered(mta, 104)
+        await until(lambda: not new_descriptors(before))
+        await mta.stopService()
 
     async def test_a_reload_makes_no_certificate_where_the_state_directory_has_gone(self) -> None:
         mta = self.make()

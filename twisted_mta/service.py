@@ -230,12 +230,18 @@ class MailTransferAgent(Service):
     def _happened(self, event: ServiceEvent) -> None:
         self._state = TRANSITIONS[self._state][event]
 
+    def _refuse_another_start(self) -> None:
+        if self._state is ServiceState.STOPPING:
+            raise RuntimeError("a mail transfer agent is started once; make a new one")
+
     def privilegedStartService(self) -> None:
         """Bind the ports, without taking connections.
 
         Raises:
             CannotListen: a port cannot be bound.
+            RuntimeError: the service was stopped; it does not start again.
         """
+        self._refuse_another_start()
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         config = self.config
         try:
@@ -273,8 +279,7 @@ class MailTransferAgent(Service):
             CannotListen: a port cannot be bound, and was not before.
             RuntimeError: the service was stopped; it does not start again.
         """
-        if self._state is ServiceState.STOPPING:
-            raise RuntimeError("a mail transfer agent is started once; make a new one")
+        self._refuse_another_start()
         config = self.config
         self._happened(ServiceEvent.START)
         try:

@@ -6,9 +6,9 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.agents import ScriptedAgents
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.api import Action, Actions, Admin
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.overview import Installation, Overview
@@ -35,7 +35,7 @@ def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Pro
     return ProcessReport(**values)
 
 
-class AdminTestCase(SynchronousTestCase):
+class AdminTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.agents = ScriptedAgents()

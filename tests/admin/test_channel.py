@@ -9,8 +9,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.channel import Bounds, Lane
 from twisted_mta.admin.http import Outlet, Request, ResponderSite, Response, Stream
 
@@ -48,7 +48,7 @@ class Transport(StringTransport):
         return self.disconnecting or self.aborting
 
 
-class ChannelTestCase(SynchronousTestCase):
+class ChannelTestCase(TidyTestCase):
     longest = 0
 
     def setUp(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.agents import ScriptedAgents
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.mail.queue_id import QueueId
@@ -21,7 +21,7 @@ def name(id: int) -> str:
     return str(QueueId(id))
 
 
-class QueueAPITestCase(SynchronousTestCase):
+class QueueAPITestCase(TidyTestCase):
     """Two shards, with even and with odd ids; `asked` records the questions to them."""
 
     def setUp(self) -> None:

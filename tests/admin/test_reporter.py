@@ -3,8 +3,7 @@
 import errno
 import os
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.report import Connections, ProcessReport
 from twisted_mta.admin.reporter import process_report
 from twisted_mta.system import accepting
@@ -17,7 +16,7 @@ LARGE = MAIL + b"0123456789abcdef\r\n" * 10_000
 NAME = "smtp tcp 127.0.0.1:2525"
 
 
-class Reading(SynchronousTestCase):
+class Reading(TidyTestCase):
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
         self.mta = MemoryMTA(

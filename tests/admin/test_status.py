@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.merging import gauges, merge
 from twisted_mta.admin.report import (
     Connections,
@@ -59,7 +59,7 @@ def merged(*reports: ProcessReport, **other: Any) -> Status:
     return merge(reports, hostname="mail.example", version="1.2.3", now=NOW, **other)
 
 
-class ReportAsJSON(SynchronousTestCase):
+class ReportAsJSON(TidyTestCase):
     def test_a_report_survives_json(self) -> None:
         for each in (report(), report(3, accepted=7, restarts=2, queue_open=False)):
             self.assertEqual(ProcessReport.from_json(json.loads(json.dumps(each.to_json()))), each)
@@ -96,7 +96,7 @@ class ReportAsJSON(SynchronousTestCase):
         self.assertLess(len(json.dumps(kept.to_json())), 200_000)
 
 
-class Merging(SynchronousTestCase):
+class Merging(TidyTestCase):
     def test_the_numbers_of_all_reports_are_added(self) -> None:
         status = merged(report(1, accepted=5), report(0, accepted=2))
         self.assertEqual(status.queue, {"messages": 4, "deferred": 2})
@@ -149,7 +149,7 @@ class Merging(SynchronousTestCase):
         self.assertEqual(gauges(merged(report(0, state="draining"))).total(table.READY), 0)
 
 
-class Readiness(SynchronousTestCase):
+class Readiness(TidyTestCase):
     def unready(self, *reports: ProcessReport, **other: Any) -> str:
         return merged(*reports, **other).unready
 
@@ -246,7 +246,7 @@ class Readiness(SynchronousTestCase):
         self.assertFalse(merged().healthy)
 
 
-class Words(SynchronousTestCase):
+class Words(TidyTestCase):
     def test_a_short_duration_has_two_units_at_most(self) -> None:
         for seconds, text in (
             (0, "0 s"),

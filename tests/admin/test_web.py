@@ -11,10 +11,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as WebRequest
 
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.http import Request, Responder, Response
 from twisted_mta.admin.report import Connections, RecentMessage, SuspendedHop, Trouble
 from twisted_mta.admin.status import ProcessStatus, Status
@@ -74,7 +74,7 @@ class RawResponse:
         self.body = body.decode("utf-8")
 
 
-class PageTestCase(SynchronousTestCase):
+class PageTestCase(TidyTestCase):
     answer: Responder | None = staticmethod(answer)
 
     def send(self, request: bytes, status: StatusReport = lambda: STATUS) -> StringTransport:

@@ -1,7 +1,6 @@
 """The last messages and the counts of an agent."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.reporter import recent_message
 from twisted_mta.agent.activity import Activity, Progress
 from twisted_mta.mail.envelope import RecipientNumber
@@ -13,7 +12,7 @@ from twisted_mta.telemetry.metrics import Metrics, table
 from ..queue.mail import BODY, DEFERRED, DELIVERED, FAILED, NOW, message
 
 
-class LastMessages(SynchronousTestCase):
+class LastMessages(TidyTestCase):
     def setUp(self) -> None:
         self.activity = Activity()
         self.message = message(1, "a@one.example", "b@two.example")
@@ -75,7 +74,7 @@ class LastMessages(SynchronousTestCase):
         self.assertEqual((first.more, first.size), (0, BODY.size))
 
 
-class Counting(SynchronousTestCase):
+class Counting(TidyTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics()
         self.now = NOW

@@ -9,10 +9,10 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
 from tests.server.authority import Authority, self_signed
+from tests.tidy import TidyTestCase
 from twisted_mta import Config
 from twisted_mta.admin.reporter import process_report
 from twisted_mta.agent.shard import shard_directory
@@ -48,7 +48,7 @@ NEW: Mapping[str, Any] = {
 }
 
 
-class InMemory(SynchronousTestCase):
+class InMemory(TidyTestCase):
     def setUp(self) -> None:
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(self.directory)
@@ -394,6 +394,12 @@ class InUse(InMemory):
         self.ready = self.mta.mta.when_ready()
         self.mta.start()
 
+    def assertFree(self, name: str) -> None:
+        """Nothing holds a lock of the state directory."""
+        lock = StateLock(os.path.join(self.directory, name))
+        lock.acquire()
+        lock.release()
+
     def test_a_start_waits_for_the_end_of_those_workers(self) -> None:
         self.mta.advance(1)
         self.assertNoResult(self.ready)
@@ -409,7 +415,7 @@ class InUse(InMemory):
             self.mta.advance(0.1)
         self.failureResultOf(self.ready, StateInUse)
         self.failureResultOf(self.mta.mta.when_ready(), StateInUse)
-        StateLock(os.path.join(self.directory, "lock")).acquire()
+        self.assertFree("lock")
         self.assertEqual(self.mta.reactor.ports, {})
 
     def test_a_stop_during_the_wait_opens_nothing(self) -> None:
@@ -419,7 +425,7 @@ class InUse(InMemory):
         self.mta.advance(10)
         self.assertFalse(self.mta.mta.agent.shards[0].commit.is_open)
         self.assertEqual(self.mta.reactor.getDelayedCalls(), [])
-        StateLock(os.path.join(self.directory, "queue.lock")).acquire()
+        self.assertFree("queue.lock")
         self.failureResultOf(self.mta.mta.when_ready(), RuntimeError)
 
     def test_a_reload_during_the_wait_is_done_after_the_start(self) -> None:

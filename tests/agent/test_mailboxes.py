@@ -4,8 +4,8 @@ import os
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.agent.mailboxes import Mailboxes
 from twisted_mta.config import Config, Destination
 from twisted_mta.mail.address import Mailbox
@@ -17,7 +17,7 @@ from twisted_mta.system.slices import Sliced
 from twisted_mta.testing.files import UnsyncedFiles
 
 
-class Destinations(SynchronousTestCase):
+class Destinations(TidyTestCase):
     """Recipients with different settings do not wait for each other at a shared host."""
 
     def mailboxes(
@@ -59,7 +59,7 @@ class Destinations(SynchronousTestCase):
             self.assertEqual(self.route(mailboxes, "a.example")[1], "")
 
 
-class ReadInSlices(SynchronousTestCase):
+class ReadInSlices(TidyTestCase):
     """A long file of aliases is read while mail comes in; until its end, the old aliases hold."""
 
     def setUp(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.agent.shard import shard_directory, shards_there, shares
 
 
-class Shards(SynchronousTestCase):
+class Shards(TidyTestCase):
     def setUp(self) -> None:
         self.state = self.mktemp()
         os.makedirs(self.state)

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 
 from click.testing import CliRunner, Result
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta import __version__
 from twisted_mta.cli.command import main
 
 
-class CliTestCase(SynchronousTestCase):
+class CliTestCase(TidyTestCase):
     def run_tool(self, *words: str, environment: Mapping[str, str] | None = None) -> Result:
         return CliRunner().invoke(main, words, env=environment or {})
 

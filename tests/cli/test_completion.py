@@ -1,12 +1,12 @@
 """Commands, options and values are completed in bash and zsh."""
 
 from click.shell_completion import BashComplete, ShellComplete, ZshComplete
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.cli.command import main
 
 
-class Completion(SynchronousTestCase):
+class Completion(TidyTestCase):
     def completed(self, shell: type[ShellComplete], *words: str) -> list[str]:
         *before, incomplete = words
         completion = shell(main, {}, "twisted-mta", "_TWISTED_MTA_COMPLETE")

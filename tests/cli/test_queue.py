@@ -11,8 +11,8 @@ import threading
 from typing import Any
 
 from click.testing import CliRunner, Result
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.cli.command import main
 
 ID = "1M81ARNJN5BHJ"
@@ -68,7 +68,7 @@ def done(recipients: int, **other: Any) -> dict[str, Any]:
     }
 
 
-class QueueCommandTestCase(SynchronousTestCase):
+class QueueCommandTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.state = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.state)

@@ -12,8 +12,8 @@ from io import StringIO
 from typing import Any
 
 from click.testing import CliRunner, Result
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.merging import merge
 from twisted_mta.admin.report import Connections, ProcessReport, RecentMessage, SuspendedHop
 from twisted_mta.cli import terminal
@@ -99,7 +99,7 @@ class MTA:
         return self.request
 
 
-class RunningTestCase(SynchronousTestCase):
+class RunningTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.state = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.state)

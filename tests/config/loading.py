@@ -5,14 +5,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Config, ConfigError, load
 
 Options = Mapping[str, Sequence[str] | str]
 
 
-class ConfigTestCase(SynchronousTestCase):
+class ConfigTestCase(TidyTestCase):
     def load(
         self,
         options: Options | None = None,

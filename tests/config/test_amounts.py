@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.config.amounts import (
     Rate,
     duration,
@@ -14,7 +14,7 @@ from twisted_mta.config.amounts import (
 )
 
 
-class Amounts(SynchronousTestCase):
+class Amounts(TidyTestCase):
     def test_durations_are_read_with_and_without_units(self) -> None:
         for text, seconds in (
             ("30 s", 30), ("5 min", 300), ("1h", 3600), ("5 days", 432000), ("1 day", 86400),

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta import Config
 from twisted_mta.config import Listener
 from twisted_mta.config.change import changes, fixed
@@ -120,7 +120,7 @@ def changed_table(table: Any, name: str, value: Any) -> Any:
     return changed
 
 
-class Change(SynchronousTestCase):
+class Change(TidyTestCase):
     def test_each_setting_is_applied_by_a_reload_or_fixed(self) -> None:
         before = settings()
         for table, name, after in one_by_one(before):

@@ -2,8 +2,7 @@
 
 import os
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import (
     Config,
     ConfigError,
@@ -16,7 +15,7 @@ from twisted_mta.config.amounts import Rate
 from twisted_mta.mail.next_hop import Host
 
 
-class DestinationTestCase(SynchronousTestCase):
+class DestinationTestCase(TidyTestCase):
     def load(self, toml: str) -> Config:
         file = self.mktemp()
         with open(file, "w", encoding="utf-8") as written:
@@ -161,7 +160,7 @@ class Reading(DestinationTestCase):
             self.assertEqual(self.refusal(toml), text)
 
 
-class Finding(SynchronousTestCase):
+class Finding(TidyTestCase):
     def config(self, *destinations: Destination) -> Config:
         return Config(
             destinations=destinations,

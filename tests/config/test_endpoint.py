@@ -1,11 +1,10 @@
 """Endpoint strings: how they are split, and which are refused."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config.endpoint import Endpoint, endpoint
 
 
-class Endpoints(SynchronousTestCase):
+class Endpoints(TidyTestCase):
     def test_an_endpoint_string_is_split_as_twisted_does(self) -> None:
         self.assertEqual(
             Endpoint.parse(r"tcp6:port=25:interface=\:\:1:a=b=c"),

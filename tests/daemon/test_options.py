@@ -6,8 +6,8 @@ import tempfile
 
 from twisted.python import usage
 from twisted.scripts.twistd import ServerOptions
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.daemon.options import Options
 from twisted_mta.telemetry.log import Log
 
@@ -18,7 +18,7 @@ OF_THE_CONTRACT = (
 )  # fmt: skip
 
 
-class Help(SynchronousTestCase):
+class Help(TidyTestCase):
     def test_every_option_is_listed_once_with_its_meaning(self) -> None:
         lines = Options().getUsage(width=80).splitlines()
         listed = [line.split()[0] for line in lines if line.startswith("  --")]
@@ -36,7 +36,7 @@ class Help(SynchronousTestCase):
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
 
-class CommandLine(SynchronousTestCase):
+class CommandLine(TidyTestCase):
     def parse(self, *words: str) -> Options:
         options = Options()
         options.parseOptions([*words, "--hostname", "mail.example.net"])
@@ -108,7 +108,7 @@ class CommandLine(SynchronousTestCase):
         )
 
 
-class LogFile(SynchronousTestCase):
+class LogFile(TidyTestCase):
     """The log that twistd's own options name."""
 
     def log(self, *words: str, toml: str = "") -> Log | None:

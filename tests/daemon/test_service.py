@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from twisted.application.service import IService
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.functional.machine import eventually
+from tests.tidy import TidyTestCase
 from twisted_mta.daemon.service import Options, makeService
 
 ENDED_WHEN_READY = """
@@ -47,7 +47,7 @@ PATIENCE = 30.0
 """Seconds to wait for a process; a loaded machine may take long."""
 
 
-class Making(SynchronousTestCase):
+class Making(TidyTestCase):
     def test_making_the_service_opens_nothing(self) -> None:
         directory = Path(self.mktemp()).absolute()
         threads = threading.active_count()
@@ -65,7 +65,7 @@ class Making(SynchronousTestCase):
         self.assertEqual(sys.getswitchinterval(), interval)
 
 
-class ProcessTestCase(SynchronousTestCase):
+class ProcessTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.home = Path(self.mktemp()).absolute()
         self.home.mkdir(parents=True)

@@ -8,8 +8,8 @@ import socket
 import tempfile
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.daemon.systemd import ServiceManager
 
 READY = "READY=1\nSTATUS=ready"
@@ -18,7 +18,7 @@ ALIVE = "WATCHDOG=1"
 MINUTE = "60000000"  # microseconds
 
 
-class NotifyTestCase(SynchronousTestCase):
+class NotifyTestCase(TidyTestCase):
     """A service manager that records notifications."""
 
     def setUp(self) -> None:

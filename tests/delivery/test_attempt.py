@@ -1,14 +1,14 @@
 """The states of an attempt."""
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.delivery.test_relay import FIRST, HOP, OPENING, PARTING, TAKEN, RelayTestCase, message
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.attempt import TRANSITIONS, Attempt, Event, State
 from twisted_mta.mail.next_hop import Target
 
 
-class Table(SynchronousTestCase):
+class Table(TidyTestCase):
     def test_every_state_is_reached(self) -> None:
         reached = {State.NEW}
         for row in TRANSITIONS.values():

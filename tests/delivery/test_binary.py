@@ -10,9 +10,9 @@ from typing import Any
 from attrs import define, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import Body, MemoryBody
@@ -90,7 +90,7 @@ class LargeBody:
         return digest.hexdigest()
 
 
-class EndToEndTestCase(SynchronousTestCase):
+class EndToEndTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.network = MemoryNetwork()
         self.delivery = RecordingDelivery()

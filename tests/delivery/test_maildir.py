@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, execute, fail
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.mailbox_directory import NoMailbox, mailbox_directory
 from twisted_mta.delivery.maildir import MaildirDelivery
 from twisted_mta.interfaces import Files, Refused
@@ -64,12 +64,11 @@ def message(
     return Message(QueueId(5), envelope, TRACE, body or MemoryBody(CONTENT), 0.0, 9.0)
 
 
-class MaildirTestCase(SynchronousTestCase):
+class MaildirTestCase(TidyTestCase):
     outcomes: list[Sequence[Outcome]]
 
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
-        self.addCleanup(lambda: self.assertEqual(self.files.open_files, []))
         self.now = 1795341600.25
         self.maildirs = self.delivery()
 
@@ -535,7 +534,7 @@ class Batches(MaildirTestCase):
                     self.assertEqual(delivered, 0, steps)
 
 
-class Directories(SynchronousTestCase):
+class Directories(TidyTestCase):
     def test_case_and_tag_are_ignored(self) -> None:
         for local_part in ("bob", "BOB", "bob+", "Bob+a+b"):
             found = mailbox_directory(Mailbox(local_part, "example.net"))

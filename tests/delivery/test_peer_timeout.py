@@ -1,12 +1,12 @@
 """The timeout for a silent peer."""
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.peer_timeout import PeerTimeout
 
 
-class PeerTimeoutTests(SynchronousTestCase):
+class PeerTimeoutTests(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.expired: list[float] = []

@@ -1,8 +1,8 @@
 """The pool of idle connections."""
 
 from attrs import define
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.pool import Pool
 from twisted_mta.delivery.terms import Terms
 from twisted_mta.mail.next_hop import NextHop, Target
@@ -24,7 +24,7 @@ class FakeConnection:
     messages: int = 1
 
 
-class PoolTests(SynchronousTestCase):
+class PoolTests(TidyTestCase):
     def setUp(self) -> None:
         self.pool: Pool[FakeConnection] = Pool(connections=2)
 

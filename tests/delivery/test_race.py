@@ -4,10 +4,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import HOP, OPENING, PARTING, TAKEN, message
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.address_order import in_order, kernel_source
 from twisted_mta.delivery.race import Race, Winner
 from twisted_mta.mail.next_hop import Target
@@ -17,7 +17,7 @@ V4 = Target("mx.example", "192.0.2.1", 25)
 BACKUP = Target("backup.example", "192.0.2.2", 25)
 
 
-class RaceTests(SynchronousTestCase):
+class RaceTests(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.attempts: dict[str, Deferred[str]] = {}
@@ -92,7 +92,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class OrderTests(SynchronousTestCase):
+class OrderTests(TidyTestCase):
     def test_the_two_families_alternate(self) -> None:
         """IPv6 first, by precedence (RFC 6724 §2.1); equals keep their order."""
         self.assertEqual(

@@ -14,10 +14,11 @@ from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.functional.machine import need, path_of
 from tests.logs import logged_lines
+from tests.tidy import TidyTestCase
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.address import Mailbox
@@ -73,7 +74,7 @@ PARTING: list[ScriptStep] = [
 ]
 
 
-class RelayTestCase(SynchronousTestCase):
+class RelayTestCase(TidyTestCase):
     """A relay on a network in memory."""
 
     def setUp(self) -> None:

@@ -10,8 +10,8 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.dns.cache import Cache
 from twisted_mta.dns.message import (
     MOST_RECORDS,
@@ -44,7 +44,7 @@ def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") 
     return response.to_wire()
 
 
-class Queries(SynchronousTestCase):
+class Queries(TidyTestCase):
     def test_dnspython_parses_queries(self) -> None:
         for edns in (True, False):
             parsed = dns.message.from_wire(encode_query(ID, NAME, MX, edns=edns))
@@ -70,7 +70,7 @@ class Queries(SynchronousTestCase):
         self.assertEqual(len(wire_name(".".join(["x" * 62] * 4))), 253)
 
 
-class Answers(SynchronousTestCase):
+class Answers(TidyTestCase):
     def read(self, wire: bytes, type: int = MX) -> Answer:
         return parse_answer(wire, ID, NAME, type)
 
@@ -185,7 +185,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(len(self.read(wire, A).records), MOST_RECORDS)
 
 
-class Caching(SynchronousTestCase):
+class Caching(TidyTestCase):
     def setUp(self) -> None:
         self.cache = Cache(answers=3, octets=10_000)
 

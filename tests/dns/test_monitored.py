@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.dns import LookupFailed, NoSuchDomain
 from twisted_mta.dns.monitored import MonitoredResolver
 
@@ -20,7 +20,7 @@ class Names:
         return fail(self.failure) if self.failure else succeed(())
 
 
-class Monitoring(SynchronousTestCase):
+class Monitoring(TidyTestCase):
     def setUp(self) -> None:
         self.names = Names()
         self.resolver = MonitoredResolver(self.names)

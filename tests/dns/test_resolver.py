@@ -10,9 +10,10 @@ from twisted.internet import reactor  # noqa: TID251 - real sockets
 from twisted.internet.defer import gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.dns.scripted import SOA, NameServer, OverTCP
+from tests.tidy import TidyTestCase
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, read_hosts
 from twisted_mta.mail.next_hop import Host
 
@@ -277,7 +278,7 @@ class LookupsOverIPv6(TestCase):
         self.assertEqual(list(await resolver.mail_exchangers("example")), [(10, "mx.example")])
 
 
-class Configuration(SynchronousTestCase):
+class Configuration(TidyTestCase):
     def test_a_name_server_must_be_an_address(self) -> None:
         error = self.assertRaises(
             ValueError, DNSResolver, reactor, nameservers=[Host("ns.example", 53)]

@@ -10,10 +10,11 @@ from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.dns.scripted import LOOPBACK, NameServer, listen
 from tests.dns.test_nameservers import Later
+from tests.tidy import TidyTestCase
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, hosts_file, resolv_conf
 from twisted_mta.dns.hosts_file import read_hosts
 from twisted_mta.dns.resolv_conf import parse_resolv_conf
@@ -29,7 +30,7 @@ options ndots:5
 """
 
 
-class ResolvConfTests(SynchronousTestCase):
+class ResolvConfTests(TidyTestCase):
     def test_name_servers_search_list_and_options_are_parsed(self) -> None:
         found = parse_resolv_conf(
             "# by hand\n; or not\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # second\n"
@@ -81,7 +82,7 @@ class ResolvConfTests(SynchronousTestCase):
         )
 
 
-class FilesTestCase(SynchronousTestCase):
+class FilesTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.resolv_conf, self.hosts = self.mktemp(), self.mktemp()

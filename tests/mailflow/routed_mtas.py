@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.reactor import MemoryReactor
@@ -14,7 +13,7 @@ from twisted_mta.testing.reactor import MemoryReactor
 CONTENT = b"Subject: Hello\r\nTo: team@a.example\r\n\r\nGood morning!\r\n"
 
 
-class RoutedTestCase(SynchronousTestCase):
+class RoutedTestCase(TidyTestCase):
     """Several MTAs on one network, each with its own domain and routes to the others."""
 
     def setUp(self) -> None:

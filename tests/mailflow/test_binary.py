@@ -4,8 +4,7 @@ import email
 import os
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -21,7 +20,7 @@ CONTENTS = (
 )
 
 
-class Kept(SynchronousTestCase):
+class Kept(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
         self.directory = os.path.abspath(self.mktemp())

@@ -7,8 +7,7 @@ import os
 from email.message import Message as ParsedMessage
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import QueueSettings
 from twisted_mta.telemetry.metrics.table import NOTICES
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -19,7 +18,7 @@ HOUR, DAY = 3600.0, 86400.0
 STEP = 300.0
 
 
-class Delays(SynchronousTestCase):
+class Delays(TidyTestCase):
     def started(self, directory: str | None = None, **settings: Any) -> MemoryMTA:
         self.directory = directory or os.path.abspath(self.mktemp())
         mta = MemoryMTA(

@@ -6,8 +6,7 @@ import os
 import re
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.reactor import MemoryReactor
@@ -17,7 +16,7 @@ from .next_hop import NEXT, QUIT, accepting, announcing, listen
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 
 
-class DeliverByTestCase(SynchronousTestCase):
+class DeliverByTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
         self.directory = os.path.abspath(self.mktemp())

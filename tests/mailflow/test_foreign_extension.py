@@ -7,8 +7,7 @@ left.
 import re
 from collections.abc import Iterable
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.envelope import Recipient
 from twisted_mta.mail.reply import Reply
 from twisted_mta.smtp.command import CommandError
@@ -87,7 +86,7 @@ def hop(announced: bytes, mail: bytes, *rcpt: bytes) -> ScriptedPeer:
     return ScriptedPeer(script)
 
 
-class ForeignExtension(SynchronousTestCase):
+class ForeignExtension(TidyTestCase):
     def running(self, directory: str = "", mta: MemoryMTA | None = None) -> MemoryMTA:
         started = MemoryMTA(
             directory or self.mktemp(),

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.auth.accounts import Account
 from twisted_mta.auth.accounts_file import changing
 from twisted_mta.config import Listener
@@ -22,7 +22,7 @@ DAY = 86400
 MONTH = 30 * DAY
 
 
-class Held(SynchronousTestCase):
+class Held(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
         self.directory = os.path.abspath(self.mktemp())
@@ -108,7 +108,7 @@ class Held(SynchronousTestCase):
         self.assertEqual(len(mta.mail("ann")), 1)
 
 
-class Offered(SynchronousTestCase):
+class Offered(TidyTestCase):
     def announced(self, **settings: Any) -> list[str]:
         listener = Listener(endpoint="tcp:25:interface=127.0.0.1", auth="any", **settings)
         users = os.path.abspath(self.mktemp())

@@ -2,8 +2,7 @@
 
 import errno
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -12,7 +11,7 @@ LMTP = ("127.0.0.1", 24)
 CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"
 
 
-class LMTPTestCase(SynchronousTestCase):
+class LMTPTestCase(TidyTestCase):
     def running(self, **settings: object) -> MemoryMTA:
         listener = Listener(kind="lmtp", endpoint=f"tcp:{LMTP[1]}:interface={LMTP[0]}")
         mta = MemoryMTA(self.mktemp(), **{"listeners": (listener,), **settings})

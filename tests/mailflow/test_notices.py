@@ -6,8 +6,7 @@ import os
 from email.message import EmailMessage
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import QueueSettings
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
@@ -52,7 +51,7 @@ ACCEPTED: tuple[ScriptStep, ...] = (
 )
 
 
-class Notices(SynchronousTestCase):
+class Notices(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Destination, QueueSettings
 from twisted_mta.testing.memory_mta import MemoryMTA
 
@@ -15,7 +14,7 @@ HOUR, DAY = 3600.0, 86400.0
 STEP = 300.0
 
 
-class Retries(SynchronousTestCase):
+class Retries(TidyTestCase):
     def started(self, *destinations: Destination) -> MemoryMTA:
         mta = MemoryMTA(
             os.path.abspath(self.mktemp()),

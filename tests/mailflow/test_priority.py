@@ -5,8 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.reactor import MemoryReactor
 
@@ -15,7 +14,7 @@ from .next_hop import NEXT, announcing, listen
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 
 
-class Priorities(SynchronousTestCase):
+class Priorities(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 

@@ -5,8 +5,7 @@ import email.policy
 import os
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -22,7 +21,7 @@ WITHOUT_SMTPUTF8 = ("8BITMIME",)
 WITH_SMTPUTF8 = ("8BITMIME", "SMTPUTF8")
 
 
-class InternationalTestCase(SynchronousTestCase):
+class InternationalTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 

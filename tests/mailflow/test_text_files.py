@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.auth.accounts import Account
 from twisted_mta.auth.accounts_file import read_accounts
 from twisted_mta.config import Config, Destination, load
@@ -18,7 +18,7 @@ from twisted_mta.testing.tls import certificate
 from twisted_mta.tls.certificates import CertifiedKey
 
 
-class FilesFromWindows(SynchronousTestCase):
+class FilesFromWindows(TidyTestCase):
     """Each is read as if it had line feeds alone and no mark."""
 
     def file(self, text: str, mode: int = 0o600) -> str:

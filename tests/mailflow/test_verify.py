@@ -2,8 +2,7 @@
 
 from ipaddress import ip_network
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -12,7 +11,7 @@ ADDRESS = ("127.0.0.1", 2525)
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
-class Verification(SynchronousTestCase):
+class Verification(TidyTestCase):
     def client(self, **listener: object) -> MemoryClient:
         aliases = self.mktemp()
         with open(aliases, "w", encoding="utf-8") as file:

@@ -2,12 +2,11 @@
 
 from email.utils import parsedate_to_datetime
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.message.date import date_time
 
 
-class Dates(SynchronousTestCase):
+class Dates(TidyTestCase):
     def test_a_date_has_the_form_of_rfc_5322(self) -> None:
         self.assertEqual(date_time(1795341600), "Sun, 22 Nov 2026 10:00:00 +0000")
         self.assertEqual(date_time(1795341600, 5 * 3600 + 1800), "Sun, 22 Nov 2026 15:30:00 +0530")

@@ -1,12 +1,11 @@
 """Return-Path and Delivered-To fields."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.message.delivery_fields import alias_fields, read_delivered_to, return_path
 
 
-class ReturnPath(SynchronousTestCase):
+class ReturnPath(TidyTestCase):
     def test_return_path_holds_the_reverse_path(self) -> None:
         self.assertEqual(return_path(None), b"Return-Path: <>\r\n")
         self.assertEqual(
@@ -23,7 +22,7 @@ class ReturnPath(SynchronousTestCase):
         self.assertNotIn(b"\x00", field)
 
 
-class DeliveredTo(SynchronousTestCase):
+class DeliveredTo(TidyTestCase):
     def test_the_last_alias_stands_on_top(self) -> None:
         aliases = (Mailbox("team", "us.example"), Mailbox("sub list", "us.example"))
         self.assertEqual(

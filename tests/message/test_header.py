@@ -1,11 +1,10 @@
 """Fields of a header section: names and values."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.message.header import field, fields
 
 
-class Fields(SynchronousTestCase):
+class Fields(TidyTestCase):
     def test_fields_are_read_in_order_and_unfolded(self) -> None:
         header = (
             b"Subject: one\r\n  two\r\n\tthree\r\nTo:bob\r\nsubject : again\r\n\r\nFrom: body\r\n"

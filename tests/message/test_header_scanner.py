@@ -3,8 +3,7 @@
 import random  # noqa: TID251 - seeded, so every run draws the same
 import time
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.message.header_scanner import HeaderScanner
 
 HEADER = (
@@ -31,7 +30,7 @@ def facts(scanner: HeaderScanner) -> tuple[int, int, bool]:
     return scanner.hops, scanner.size, scanner.ended
 
 
-class DeliveredTo(SynchronousTestCase):
+class DeliveredTo(TidyTestCase):
     CONTENT = (
         b"Delivered-To: a@us.example\r\n"
         b"Received: x\r\n"
@@ -84,7 +83,7 @@ class DeliveredTo(SynchronousTestCase):
             self.assertLess(times[1], 12 * times[0] + 0.05, unit)
 
 
-class HeaderSection(SynchronousTestCase):
+class HeaderSection(TidyTestCase):
     def test_a_header_section_beyond_ascii_is_noticed_wherever_it_is_cut(self) -> None:
         for content, is_ascii in (
             ("Subject: schön\r\n\r\nx".encode(), False),

@@ -3,8 +3,8 @@
 import re
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.tls_facts import TLSFacts
@@ -38,7 +38,7 @@ STAMP = re.compile(
 )
 
 
-class WithTypes(SynchronousTestCase):
+class WithTypes(TidyTestCase):
     def test_greeting_tls_auth_and_smtputf8_make_the_with_type(self) -> None:
         words = WITH_TYPES.split()
         rows = [words[at : at + 5] for at in range(0, len(words), 5)]
@@ -61,7 +61,7 @@ class WithTypes(SynchronousTestCase):
                 self.assertEqual(protocol, "SMTP")
 
 
-class Received(SynchronousTestCase):
+class Received(TidyTestCase):
     def setUp(self) -> None:
         self.arguments: dict[str, object] = {
             "greeting": "EHLO",

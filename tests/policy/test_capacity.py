@@ -4,12 +4,12 @@ import errno
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.policy.capacity import Capacity
 
 
-class CapacityTests(SynchronousTestCase):
+class CapacityTests(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.free = 1000

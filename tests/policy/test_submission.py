@@ -4,8 +4,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.auth.account_addresses import AccountAddresses
 from twisted_mta.auth.accounts import Account, Accounts
 from twisted_mta.auth.sliding_window import SlidingWindow
@@ -25,7 +25,7 @@ from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.system.limits import LocalLimits
 
 
-class SubmissionTestCase(SynchronousTestCase):
+class SubmissionTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         ann = Account("ann", addresses=("sales@example.com",))

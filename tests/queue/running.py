@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Limits, Route
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
@@ -74,7 +74,7 @@ def route(mailbox: Mailbox) -> NextHop:
     return NextHop("smtp", domain=domain, rule=mailbox.domain)
 
 
-class RunnerTestCase(SynchronousTestCase):
+class RunnerTestCase(TidyTestCase):
     """A runner on a clock; deliveries wait in `attempts` until the test answers them."""
 
     concurrency = 50

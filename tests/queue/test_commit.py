@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.queue_id import QueueId
@@ -34,7 +34,7 @@ BROKEN = StoreError("disk I/O error")
 NO_ROOM = StoreFull("database or disk is full")
 
 
-class CommitTestCase(SynchronousTestCase):
+class CommitTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.files = UnsyncedFiles()

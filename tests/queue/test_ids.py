@@ -3,13 +3,13 @@
 import random  # noqa: TID251 - seeded, so every run draws the same
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import QueueIds, first_id
 
 
-class Ids(SynchronousTestCase):
+class Ids(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000.0)

@@ -1,7 +1,6 @@
 """The file of aliases: its format, its mistakes, lookups, and parsing in slices."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.routing.alias_file import (
     MOST_MEMBERS,
@@ -19,7 +18,7 @@ def parsed(text: str) -> Aliases:
     return parse_aliases(text.encode(), name="aliases", ours=OURS)
 
 
-class Parsing(SynchronousTestCase):
+class Parsing(TidyTestCase):
     def targets(self, text: str, key: str = "a") -> list[tuple[str | None, str | None]]:
         return [(each.local_part, each.domain) for each in parsed(text).entries[key].targets]
 
@@ -117,7 +116,7 @@ class Parsing(SynchronousTestCase):
         self.assertEqual(list(read_aliases(path, ours=OURS).entries), ["a"])
 
 
-class Finding(SynchronousTestCase):
+class Finding(TidyTestCase):
     aliases = parsed(
         "bob: x\nbob+lists: x\neve@us.example: x\nEVE+t@us.example: x\n@us.example: x\ncarol: x\n"
         "carol@us.example: x\nboth: x\nboth+t@us.example: x\n+odd: x\n"
@@ -175,7 +174,7 @@ class Finding(SynchronousTestCase):
         )
 
 
-class PlainLines(SynchronousTestCase):
+class PlainLines(TidyTestCase):
     """Most lines match a regular expression, with the same result as the tokenizer."""
 
     def test_plain_lines_parse_as_the_tokenizer_does(self) -> None:

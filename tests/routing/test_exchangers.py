@@ -4,8 +4,8 @@ import random  # noqa: TID251 - seeded, so every run draws the same
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import TargetLocator
@@ -20,7 +20,7 @@ ADDRESSES = {
 }
 
 
-class Located(SynchronousTestCase):
+class Located(TidyTestCase):
     def setUp(self) -> None:
         self.resolver = FakeResolver({}, ADDRESSES)
         self.random = random.Random(1)

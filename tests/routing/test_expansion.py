@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.alias_file import parse_aliases
@@ -18,7 +17,7 @@ SRS = SenderRewriting("us.example", b"0123456789abcdef")
 SENDER = Mailbox("ann", "sender.example")
 
 
-class ExpansionTestCase(SynchronousTestCase):
+class ExpansionTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.mailboxes: Sequence[str] | None = None
         self.srs: SenderRewriting | None = None

@@ -1,7 +1,6 @@
 """The routing table, and the syntax of a route."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.mail.reply import Reply
@@ -12,7 +11,7 @@ def table(urls: dict[str, str], *local_domains: str) -> Routes:
     return Routes([parse_route(pattern, url) for pattern, url in urls.items()], local_domains)
 
 
-class Order(SynchronousTestCase):
+class Order(TidyTestCase):
     def way(self, routes: Routes, domain: str) -> str:
         return str(routes.route(Mailbox("bob", domain)))
 
@@ -112,7 +111,7 @@ class Order(SynchronousTestCase):
         self.assertEqual(str(table({}, "localhost").route(postmaster)), "maildir")
 
 
-class Syntax(SynchronousTestCase):
+class Syntax(TidyTestCase):
     def next_hop(self, url: str, default_port: int = 25) -> NextHop:
         return parse_route("example.net", url, default_port=default_port).next_hop
 

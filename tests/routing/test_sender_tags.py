@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.logs import logged_lines
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.routing.sender_tags import SenderTags
 from twisted_mta.routing.srs import SenderRewriting
@@ -18,7 +17,7 @@ def sender(number: int) -> Mailbox:
     return Mailbox(f"{number:050}", "sender.example")
 
 
-class Table(SynchronousTestCase):
+class Table(TidyTestCase):
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
         self.now = 20_000 * DAY

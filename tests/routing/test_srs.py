@@ -1,7 +1,6 @@
 """The sender rewriting scheme: rewriting, restoring, and refusing forged mailboxes."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.routing.srs import BadSRS, SenderRewriting, TooOld, is_srs
 
@@ -17,7 +16,7 @@ def mailbox(text: str) -> Mailbox:
     return Mailbox.parse(text)
 
 
-class Rewriting(SynchronousTestCase):
+class Rewriting(TidyTestCase):
     def assertThereAndBack(self, sender: str) -> Mailbox:
         there = US.rewritten(mailbox(sender), NOW)
         self.assertEqual(there.domain, "us.example")
@@ -77,7 +76,7 @@ class Rewriting(SynchronousTestCase):
         self.assertRaises(ValueError, SenderRewriting, "us.example", b"x" * 15)
 
 
-class Verifying(SynchronousTestCase):
+class Verifying(TidyTestCase):
     def test_a_rewritten_mailbox_is_valid_for_21_days(self) -> None:
         there = US.rewritten(mailbox("ann@sender.example"), NOW)
         self.assertEqual(US.restored(there, NOW + 21 * DAY), mailbox("ann@sender.example"))

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Limits
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.timeouts import Timeouts
@@ -18,7 +18,7 @@ from twisted_mta.testing.tls import ClientContext
 from twisted_mta.tls.server import ServerTLS
 
 
-class DialogueTestCase(SynchronousTestCase):
+class DialogueTestCase(TidyTestCase):
     """Each test ends with every connection closed, and no timer may be left then."""
 
     def setUp(self) -> None:

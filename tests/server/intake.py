@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.final_recipient import FinalRecipient
@@ -123,7 +123,7 @@ class Writer:
             self.queue.discarded += 1
 
 
-class IntakeTestCase(SynchronousTestCase):
+class IntakeTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.queue = Queue()
         self.intake = self.queue.intake()

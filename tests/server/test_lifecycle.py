@@ -3,8 +3,7 @@
 import ast
 import inspect
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.server import protocol
 from twisted_mta.server.lifecycle import TRANSITIONS, Event, Lifecycle
 
@@ -23,7 +22,7 @@ def writers_of(attribute: str, module: object) -> list[str]:
     ]
 
 
-class LifecycleTests(SynchronousTestCase):
+class LifecycleTests(TidyTestCase):
     def test_every_state_has_a_row(self) -> None:
         self.assertEqual(list(TRANSITIONS), list(Lifecycle))
 

@@ -9,12 +9,12 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener, received
+from tests.tidy import TidyTestCase
 from tests.waiting import turn, until
 from twisted_mta.config import ConfigError, Listener
 from twisted_mta.server.addresses import ProxiedAddress
@@ -167,7 +167,7 @@ NOT_HEADERS = (
 )
 
 
-class Headers(SynchronousTestCase):
+class Headers(TidyTestCase):
     """`read_header`, without a connection."""
 
     def test_a_header_names_client_and_destination(self) -> None:
@@ -221,7 +221,7 @@ class Headers(SynchronousTestCase):
                 self.assertRaises(ProxyError, read_header, bytes(spoilt))
 
 
-class Settings(SynchronousTestCase):
+class Settings(TidyTestCase):
     def test_no_balancer_is_believed_by_default(self) -> None:
         plain = Listener(endpoint="tcp:25")
         self.assertEqual((plain.proxy_protocol_from, plain.xclient_from), ((), ()))

@@ -4,10 +4,10 @@ The other rows of RFC 3207 are transcripts: ``tests/transcripts/starttls-S*.smtp
 """
 
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
+from tests.tidy import TidyTestCase
 from twisted_mta.smtp.server.step import Close, Violation
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure_wire import PureWire
@@ -148,7 +148,7 @@ class S9NothingIsKept(DialogueTestCase):
         self.assertIsNotNone(message.tls)
 
 
-class S1Announcement(SynchronousTestCase):
+class S1Announcement(TidyTestCase):
     def test_ehlo_announces_starttls_without_a_parameter(self) -> None:
         # S1, RFC 3207 §2 (2)
         wire = PureWire(ServerOptions(), RecordingDelivery())

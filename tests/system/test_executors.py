@@ -12,8 +12,9 @@ from weakref import ref
 from twisted.internet import reactor  # noqa: TID251 - threads answer in the real one
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.system import executors
 from twisted_mta.system.executors import NearExecutor, ThreadExecutor, inline_executor
 from twisted_mta.system.real_world import off_cpu_time
@@ -23,7 +24,7 @@ def divide(dividend: int, divisor: int) -> int:
     return dividend // divisor
 
 
-class InlineExecutor(SynchronousTestCase):
+class InlineExecutor(TidyTestCase):
     def test_the_deferred_has_the_result_at_once(self) -> None:
         self.assertEqual(self.successResultOf(inline_executor(divide, 6, divisor=3)), 2)
 
@@ -31,7 +32,7 @@ class InlineExecutor(SynchronousTestCase):
         self.failureResultOf(inline_executor(divide, 6, 0), ZeroDivisionError)
 
 
-class Near(SynchronousTestCase):
+class Near(TidyTestCase):
     """Calls of a given length run in the caller's turn or in the thread."""
 
     def setUp(self) -> None:

@@ -6,8 +6,7 @@ import stat
 from typing import Any
 from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Files
 from twisted_mta.system.files import DiskFile, DiskFiles
 from twisted_mta.testing.files import PowerCut, UnsyncedFiles
@@ -83,7 +82,7 @@ class Contract:
         self.assertGreater(self.files.free(self.root), 0)
 
 
-class OnDisk(Contract, SynchronousTestCase):
+class OnDisk(Contract, TidyTestCase):
     def setUp(self) -> None:
         self.root = self.mktemp()
         os.makedirs(self.root)
@@ -177,7 +176,7 @@ class OnDisk(Contract, SynchronousTestCase):
         self.assertEqual(self.read(f"{self.root}/b"), b"two")
 
 
-class InMemory(Contract, SynchronousTestCase):
+class InMemory(Contract, TidyTestCase):
     def setUp(self) -> None:
         self.root = "/disk"
         self.files: UnsyncedFiles = UnsyncedFiles()
@@ -229,6 +228,7 @@ class InMemory(Contract, SynchronousTestCase):
         file.sync()
         self.assertEqual(self.assertRaises(OSError, file.sync).errno, errno.EIO)
         file.sync()
+        file.close()
 
     def test_a_full_disk_stores_the_part_that_fits(self) -> None:
         self.files.capacity = 4
@@ -239,6 +239,7 @@ class InMemory(Contract, SynchronousTestCase):
         self.assertEqual(self.files.content("/disk/b"), b"t")
         self.files.unlink("/disk/a")
         file.write(b"wo")
+        file.close()
 
     def test_without_power_nothing_works_until_the_crash_is_over(self) -> None:
         self.files.cut_power_in(2)

@@ -1,9 +1,9 @@
 """A kept secret: one key for all processes, made once, readable by its owner alone, durable."""
 
 import os
+from contextlib import closing
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.system.kept_secret import kept_secret
 from twisted_mta.testing.files import UnsyncedFiles
@@ -12,7 +12,7 @@ PATH = "/state/srs.key"
 LOST = "notices do not come back"
 
 
-class Key(SynchronousTestCase):
+class Key(TidyTestCase):
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
         self.files.make_directories("/state")
@@ -64,7 +64,8 @@ class Key(SynchronousTestCase):
     def test_a_file_without_a_key_is_not_replaced(self) -> None:
         for content in (b"", b"ab\n", b"not a key\n"):
             self.setUp()
-            self.files.create(PATH).write(content)
+            with closing(self.files.create(PATH)) as file:
+                file.write(content)
             error = self.assertRaises(ValueError, self.key)
             self.assertIn(f"{PATH}: not a key", str(error))
             self.assertEqual(self.files.content(PATH), content)

@@ -1,8 +1,8 @@
 """Counts of what is in use within one process."""
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Limits
 from twisted_mta.system.limits import LocalLimits
 
@@ -10,7 +10,7 @@ HOP = ("hop", "mx.example")
 PEER = ("peer", "25", "192.0.2.7")
 
 
-class LocalLimitsTest(SynchronousTestCase):
+class LocalLimitsTest(TidyTestCase):
     def setUp(self) -> None:
         self.limits = LocalLimits()
 

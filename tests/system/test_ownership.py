@@ -6,8 +6,7 @@ import pwd
 import stat
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.system import ownership
 from twisted_mta.system.ownership import (
     NotOurs,
@@ -20,7 +19,7 @@ from twisted_mta.system.ownership import (
 US, EVE = 4321, 6666
 
 
-class OwnershipTestCase(SynchronousTestCase):
+class OwnershipTestCase(TidyTestCase):
     """Files of ours, or of an owner that the test assigns, below directories of root."""
 
     def setUp(self) -> None:
@@ -214,7 +213,7 @@ class Maildirs(OwnershipTestCase):
         self.assertIn("is writable by all users", self.fault())
 
 
-class Logs(SynchronousTestCase):
+class Logs(TidyTestCase):
     def setUp(self) -> None:
         self.base = os.path.abspath(self.mktemp())
         os.mkdir(self.base, 0o700)

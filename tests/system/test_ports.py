@@ -19,10 +19,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.logs import logged_lines
 from tests.server.authority import self_signed
+from tests.tidy import TidyTestCase
 from tests.waiting import until
 from twisted_mta.system import accepting, shared_ports
 from twisted_mta.system.ports import CannotListen, Ports
@@ -518,7 +519,7 @@ class Binding(PortsTestCase):
         return unbound  # type: ignore[return-value]
 
 
-class Reach(SynchronousTestCase):
+class Reach(TidyTestCase):
     """`Ports.reach`, which finds loops of mail to ourselves."""
 
     def reach(self, bound_to: str, *asked: tuple[str, int]) -> list[bool]:

@@ -1,11 +1,10 @@
 """The machine's clock and the operating system's randomness, as the rooms are handed them."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.system.real_world import system_random, wall_time
 
 
-class RealWorld(SynchronousTestCase):
+class RealWorld(TidyTestCase):
     def test_two_sources_of_randomness_have_different_seeds(self) -> None:
         self.assertNotEqual(system_random().getrandbits(64), system_random().getrandbits(64))
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+import os
 
+from tests.tidy import TidyTestCase
 from twisted_mta.system.shared_counts import SharedCounts
 
 
-class LoadsTestCase(SynchronousTestCase):
+class LoadsTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.parent = SharedCounts.of(3)
-        self.workers = [SharedCounts(self.parent.descriptor, number) for number in range(3)]
-        self.addCleanup(self.parent.close)
+        self.workers = [SharedCounts(os.dup(self.parent.descriptor), number) for number in range(3)]
+        for each in (self.parent, *self.workers):
+            self.addCleanup(each.close)
 
     def serving(self, *counts: int) -> None:
         for worker, count in zip(self.workers, counts, strict=False):
@@ -54,7 +56,8 @@ class LoadsTestCase(SynchronousTestCase):
         self.serving(9, 1, 9)
         self.parent.gone(1)
         self.assertFalse(self.workers[0].ahead)
-        successor = SharedCounts(self.parent.descriptor, 1)
+        successor = SharedCounts(os.dup(self.parent.descriptor), 1)
+        self.addCleanup(successor.close)
         successor.serve()
         self.assertTrue(self.workers[0].ahead)
 

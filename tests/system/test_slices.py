@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.file_table import NOTHING, Digests, FileReading, FileTable, digests
 from twisted_mta.system.slices import AtOnce, Pace, Sliced, Work, finished, result_of
@@ -22,7 +22,7 @@ def counting(clock: Clock, steps: int, done: list[int]) -> Work[str]:
     return "done"
 
 
-class Slices(SynchronousTestCase):
+class Slices(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.pace = Sliced(self.clock, inline_executor)
@@ -68,7 +68,7 @@ class Slices(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class Tables(SynchronousTestCase):
+class Tables(TidyTestCase):
     def setUp(self) -> None:
         self.files = {"a": b"1,2"}
         self.parsed: list[tuple[bytes, str, Any]] = []

@@ -8,14 +8,16 @@ from typing import Any
 from twisted.internet import reactor  # noqa: TID251 - alarms ring in the real one
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled, TimeoutError
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone, TimeoutError
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.threads import deferToThread  # noqa: TID251 - to wait for one
 from twisted.python import runtime
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.system import timers
 from twisted_mta.system.timers import (
     Alarm,
@@ -64,7 +66,7 @@ class SetAlarm:
             raise self.fails
 
 
-class Timers(SynchronousTestCase):
+class Timers(TidyTestCase):
     def setUp(self) -> None:
         self.application = Application()
         self.clock = Clock()
@@ -210,7 +212,7 @@ class Timers(SynchronousTestCase):
         looping.stop()
 
 
-class Whose(SynchronousTestCase):
+class Whose(TidyTestCase):
     def test_a_reactor_with_the_wall_clock_is_not_changed(self) -> None:
         application = Application()
         ours = with_monotonic_time(application)
@@ -225,7 +227,8 @@ class Whose(SynchronousTestCase):
     def test_our_own_reactor_becomes_monotonic_with_its_pending_timers(self) -> None:
         made: list[str] = []
         own = SelectReactor()
-        self.addCleanup(lambda: [own.removeReader(each) for each in own.getReaders()])
+        for reader in tuple(own._internalReaders):
+            self.addCleanup(reader.connectionLost, Failure(ConnectionDone()))
         wall, steady = [1.8e9], [3.0]
         self.patch(ReactorBase, "seconds", staticmethod(lambda: wall[0]))
         self.patch(runtime, "seconds", ReactorBase.seconds)

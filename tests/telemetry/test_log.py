@@ -23,10 +23,10 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 from twisted.python.log import LogPublisher as LegacyPublisher
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.telemetry.log import Log, WholeLines
 from twisted_mta.telemetry.log_lines import LogFormat
@@ -75,7 +75,7 @@ def logged_by(say: Callable[[LegacyPublisher], None]) -> LogEvent:
     return {**events.seen[0], "log_time": WHEN}
 
 
-class LogTestCase(SynchronousTestCase):
+class LogTestCase(TidyTestCase):
     def written(
         self, *events: LogEvent, format: LogFormat = "text", worker: int | None = None
     ) -> str:
@@ -299,7 +299,7 @@ def text_of(octets: bytes) -> list[str]:
     return [line.partition("] ")[2] or line for line in octets.decode().splitlines()]
 
 
-class FullDisk(SynchronousTestCase):
+class FullDisk(TidyTestCase):
     def test_lines_wait_for_space_and_stay_whole(self) -> None:
         disk = Disk(100)
         log = Log(write=disk.write)
@@ -448,7 +448,7 @@ class FullDisk(SynchronousTestCase):
         log.close()
 
 
-class Files(SynchronousTestCase):
+class Files(TidyTestCase):
     def setUp(self) -> None:
         self.home = Path(self.mktemp()).absolute()
         self.home.mkdir(parents=True)
@@ -559,7 +559,7 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
-class Workers(SynchronousTestCase):
+class Workers(TidyTestCase):
     def setUp(self) -> None:
         self.passed: list[bytes] = []
         self.lines = WholeLines(self.passed.append)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.agent.explain.world import World
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Destination
 from twisted_mta.smtp.conversation import Line, Overhearing
 from twisted_mta.telemetry.tracing import Buffer, Event, Filter, SessionEnds, Tracing
@@ -23,7 +23,7 @@ OUT = SessionEnds(
 )
 
 
-class Filters(SynchronousTestCase):
+class Filters(TidyTestCase):
     def test_a_filter_matches_sessions_by_direction_client_and_server(self) -> None:
         for said, inward, outward in (
             ({}, True, True),
@@ -46,7 +46,7 @@ class Filters(SynchronousTestCase):
             self.assertNotIn("\x1b", str(caught.exception))
 
 
-class Buffers(SynchronousTestCase):
+class Buffers(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.ready = True
@@ -83,7 +83,7 @@ class Buffers(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class ByEnvelope(SynchronousTestCase):
+class ByEnvelope(TidyTestCase):
     def lines(self, said: Mapping[str, str], *spoken: str) -> list[str]:
         clock = Clock()
         told: list[Event] = []
@@ -113,7 +113,7 @@ class ByEnvelope(SynchronousTestCase):
         self.assertEqual(len(self.lines({"sender": "<>"}, "MAIL FROM:<>")), 1)
 
 
-class LeftOut(SynchronousTestCase):
+class LeftOut(TidyTestCase):
     def setUp(self) -> None:
         self.lines: list[str] = []
         self.overhearing = Overhearing(lambda line: self.lines.append(str(line)))
@@ -143,7 +143,7 @@ class LeftOut(SynchronousTestCase):
         )
 
 
-class Sessions(SynchronousTestCase):
+class Sessions(TidyTestCase):
     def world(self, **settings: Any) -> World:
         world = World(
             self.mktemp(),
@@ -159,7 +159,9 @@ class Sessions(SynchronousTestCase):
         def deliver(events: Sequence[Event], lost: int) -> None:
             self.told.extend(events)
 
-        world.mta.mta.agent.tracing.open(name, Filter.parse(said), deliver)
+        tracing = world.mta.mta.agent.tracing
+        tracing.open(name, Filter.parse(said), deliver)
+        self.addCleanup(tracing.close, name)
 
     def texts(self, world: World, direction: str) -> list[str]:
         world.mta.advance(0.2)

@@ -4,8 +4,8 @@ import re
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.next_hop import Target
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.tls import PeerTLS, certificate
@@ -197,7 +197,7 @@ class StartTLSTests(RelayTestCase):
             self.assertEqual(outcome.reply.enhanced, "4.4.2")
 
 
-class ServerNameTests(SynchronousTestCase):
+class ServerNameTests(TidyTestCase):
     def test_sni_has_names_and_no_addresses(self) -> None:
         """RFC 6066 §3."""
         for name, expected in (

@@ -5,8 +5,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.tls.journal import TRANSITIONS, State, TLSJournal
 from twisted_mta.tls.memory import TLSHost, TLSMemory
@@ -19,7 +19,7 @@ def at_once(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "
     return maybeDeferred(function, *arguments, **named)
 
 
-class JournalTests(SynchronousTestCase):
+class JournalTests(TidyTestCase):
     DIRECTORY = "/state/tls"
 
     def setUp(self) -> None:
@@ -40,6 +40,7 @@ class JournalTests(SynchronousTestCase):
         )
         journal.load()
         journal.start()
+        self.addCleanup(journal.stop)
         return memory, journal
 
     def known(self, name: str = "0") -> list[str]:
@@ -192,6 +193,7 @@ class JournalTests(SynchronousTestCase):
         file = self.files.create(f"{self.DIRECTORY}/tls-3.7.jsonl")
         fact = TLSHost("mx.example", 25, self.now, self.now)
         file.write(b"garbage\n" + fact.line() + fact.line()[:-5])
+        file.close()
         self.assertEqual(self.known(), ["mx.example"])
 
     def test_a_failing_disk_is_logged_and_written_to_later(self) -> None:
@@ -207,7 +209,7 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(self.known(), ["a.example", "b.example"])
 
 
-class States(SynchronousTestCase):
+class States(TidyTestCase):
     def test_every_state_is_reached_and_left(self) -> None:
         reached = {State.NEW}
         for row in TRANSITIONS.values():

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.tls.memory import TLSHost, TLSMemory, entries_below, merged_entries
 
 DAY = 86_400.0
 
 
-class MemoryTestCase(SynchronousTestCase):
+class MemoryTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.now = 1_000_000_000.0
 

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server import authority
+from tests.tidy import TidyTestCase
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import PowerCut, UnsyncedFiles
 from twisted_mta.tls.certificates import (
@@ -55,7 +55,7 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-class FilesTestCase(SynchronousTestCase):
+class FilesTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)

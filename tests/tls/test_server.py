@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.server import authority
 from tests.server.authority import Authority
+from tests.tidy import TidyTestCase
 from twisted_mta.config import SNICertificate
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.system.files import DiskFiles
@@ -55,7 +55,7 @@ def shake_hands(
     return end, protocol.getHandle()
 
 
-class FilesTestCase(SynchronousTestCase):
+class FilesTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
@@ -306,7 +306,7 @@ class Settings(FilesTestCase):
             self.assertIsNone(end.compression())
 
 
-class Reasons(SynchronousTestCase):
+class Reasons(TidyTestCase):
     def test_reasons_are_in_openssls_words(self) -> None:
         for error, text in (
             (SSL.Error([("SSL routines", "", "unsupported protocol")]), "unsupported protocol"),

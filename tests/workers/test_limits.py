@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import LimitKey, Limits
 from twisted_mta.workers.ledger import CreditMessage, Ledger
 from twisted_mta.workers.limits import Parent, WorkerLimits
@@ -111,7 +111,7 @@ class Simulation:
             worker.close()
 
 
-class SimulationTestCase(SynchronousTestCase):
+class SimulationTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.simulation = Simulation()
         self.addCleanup(self.simulation.close)
@@ -467,7 +467,7 @@ _event = st.one_of(
 )
 
 
-class RandomEventOrders(SynchronousTestCase):
+class RandomEventOrders(TidyTestCase):
     """Any order of events, and of messages on their way."""
 
     @settings(max_examples=400, deadline=None)
@@ -548,7 +548,7 @@ class RandomEventOrders(SynchronousTestCase):
         self.assertEqual(simulation.clock.getDelayedCalls(), [])
 
 
-class TheInterface(SynchronousTestCase):
+class TheInterface(TidyTestCase):
     def test_the_interface_is_kept(self) -> None:
         limits: Limits = Simulation().workers[0]
         self.assertIsInstance(limits.take(PEER, 1), Deferred)

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import CallFailed, Pipe, PipeClosed
 
@@ -51,7 +51,7 @@ class End:
         self.lost += 1
 
 
-class Calls(SynchronousTestCase):
+class Calls(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.parent = End(self.clock, client=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta import Config
 from twisted_mta.config import QueueSettings
 from twisted_mta.telemetry.log import Log
@@ -28,7 +28,7 @@ class StoppableClock(Clock):
         self.stops += 1
 
 
-class Lifecycle(SynchronousTestCase):
+class Lifecycle(TidyTestCase):
     def setUp(self) -> None:
         self.reactor = StoppableClock()
         self.worker = Worker(1, self.reactor, Log("text", worker=1))
@@ -94,7 +94,7 @@ class Lifecycle(SynchronousTestCase):
         self.assertEqual(self.reactor.stops, 1)
 
 
-class MemoryShare(SynchronousTestCase):
+class MemoryShare(TidyTestCase):
     def share(self, memory: int, workers: int) -> int:
         worker = Worker(0, Clock(), Log("text", worker=0))
         config = Config(

@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
+from tests.tidy import TidyTestCase
 from tests.workers.scripted import FakePorts, ScriptedProcess, ScriptedReactor
 from twisted_mta import Config
 from twisted_mta.admin.questions import PendingReport
@@ -23,7 +23,7 @@ from twisted_mta.workers.workers import WorkerFailed, Workers
 KEY = ["peer", "0", "192.0.2.1"]
 
 
-class WorkersTestCase(SynchronousTestCase):
+class WorkersTestCase(TidyTestCase):
     workers = 2
 
     def setUp(self) -> None:
@@ -46,7 +46,13 @@ class WorkersTestCase(SynchronousTestCase):
             metrics=self.metrics,
             wall_time=lambda: 1e9 + self.reactor.seconds(),
         )
+        self.addCleanup(self.close_counts, self.parent)
         self.said = logged_lines(self)
+
+    def close_counts(self, parent: Workers) -> None:
+        """Close the counts of workers that still run; a stop closes them too."""
+        if parent._counts is not None:
+            parent._counts.close()
 
     @property
     def processes(self) -> list[ScriptedProcess]:

@@ -19,6 +19,8 @@ files
     `UnsyncedFiles`: a disk that loses in a crash what was not synced, is full, or fails on cue.
 resolver
     `FakeResolver`: names and their failures from a dictionary.
+inventory
+    The doubles that a test makes, and what it leaves open in them.
 store
     `MemoryStore`: a store of the queue that fails on cue.
 pure_wire

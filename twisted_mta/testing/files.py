@@ -15,6 +15,8 @@ from typing import IO
 
 from attrs import Factory, define
 
+from . import inventory
+
 
 class PowerCut(OSError):
     """The power is off: every operation raises this, until `UnsyncedFiles.crash`."""
@@ -63,6 +65,7 @@ class UnsyncedFiles:
         self._powered = True
         self._lives = count()
         self._life = next(self._lives)
+        inventory.add(self)
 
     # For the test.
 
@@ -91,6 +94,10 @@ class UnsyncedFiles:
         self._failures.clear()
         self.open_files.clear()
         self._forget(self._root)
+
+    def left_open(self) -> list[str]:
+        """Return the paths of the files that are open (`inventory.Double`)."""
+        return list(self.open_files)
 
     def content(self, path: str) -> bytes:
         """Return the content of a file."""

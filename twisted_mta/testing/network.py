@@ -242,6 +242,12 @@ class MemoryNetwork(Clock):
         """Never answer attempts to connect to this address."""
         self._listening[address, port] = None
 
+    def left_open(self) -> list[str]:
+        """Return the connections that are open, and the timers (`inventory.Double`)."""
+        peers = [ends[0].getPeer() for ends in self.connections if ends[0].connected]
+        timers = [str(call) for call in self.getDelayedCalls()]
+        return [*(f"connection to {peer}" for peer in peers), *timers]
+
     def settle(self) -> None:
         """Run all calls that are due, and those that become due meanwhile."""
         self.advance(0)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
+from . import inventory
 from .network import MemoryNetwork, address
 
 
@@ -29,6 +30,11 @@ class MemoryReactor(MemoryNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.ports: dict[tuple[str, int], MemoryPort] = {}
+        inventory.add(self)
+
+    def left_open(self) -> list[str]:
+        """Return what is open in the network, and the bound ports (`inventory.Double`)."""
+        return [*super().left_open(), *(f"port {host}:{port}" for host, port in self.ports)]
 
     def listenTCP(
         self, port: int, factory: Factory, backlog: int = 50, interface: str = ""

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.admin.explanation import explain_query, merged_explanations
 from twisted_mta.admin.queue_answers import list_messages
 from twisted_mta.cli.explanation import following, lines
@@ -19,7 +19,7 @@ from .world import World
 CONTENT = b"Subject: Hi\r\n\r\nHi.\r\n"
 
 
-class ExplainerTestCase(SynchronousTestCase):
+class ExplainerTestCase(TidyTestCase):
     def world(self, **settings: Any) -> World:
         settings.setdefault("local_domains", ("localhost", "us.example"))
         settings.setdefault(
@@ -305,7 +305,7 @@ class Messages(ExplainerTestCase):
         self.assertIsNone(self.world().explain_id("0000000000001"))
 
 
-class Queries(SynchronousTestCase):
+class Queries(TidyTestCase):
     def test_an_operator_asks_by_id_or_by_address(self) -> None:
         self.assertEqual(explain_query("1m81arnjn5bhj"), {"id": "1M81ARNJN5BHJ"})
         for what in ("a@b.example", "<a@b.example>", "postmaster", '"a b"@[192.0.2.1]'):

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.config import Destination
 
 from .world import SENDER, World
@@ -81,7 +81,7 @@ def place(address: str, target: dict[str, Any]) -> tuple[str, int]:
     return address, target["port"]
 
 
-class Predictions(SynchronousTestCase):
+class Predictions(TidyTestCase):
     def world(self, **drawn: Any) -> World:
         return World(
             self.mktemp(),

@@ -150,6 +150,9 @@ class World:
         """End it."""
         globalLogPublisher.removeObserver(self._observe)
         self.mta.stop()
+        for address in tuple(self.servers):
+            self.quit(address)
+        self.reactor.settle()
 
     def _observe(self, event: LogEvent) -> None:
         if "delays" in event:

@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.cli.check import Machine
 from twisted_mta.cli.check.report import findings
 from twisted_mta.config import Config, Listener
@@ -33,7 +32,7 @@ def machine(**others: Any) -> Machine:
     return Machine(**{**values, **others})
 
 
-class CheckTestCase(SynchronousTestCase):
+class CheckTestCase(TidyTestCase):
     def setUp(self) -> None:
         # A short path: those of UNIX sockets have at most 107 octets.
         self.directory = tempfile.mkdtemp()
@@ -92,7 +91,7 @@ class Stranger:
         port: its TCP port; 0 for a UNIX socket.
     """
 
-    def __init__(self, test: SynchronousTestCase, path: str = "") -> None:
+    def __init__(self, test: TidyTestCase, path: str = "") -> None:
         family = "AF_UNIX" if path else "AF_INET"
         child = subprocess.Popen(
             [sys.executable, "-c", _LISTEN, family, path],

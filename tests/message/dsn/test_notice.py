@@ -12,8 +12,8 @@ from email.message import Message as ParsedMessage
 from attrs import evolve, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
@@ -69,7 +69,7 @@ def failed(
     return ReportedRecipient(recipient, Outcome(recipient.number, reply, remote))
 
 
-class FailureNotice(SynchronousTestCase):
+class FailureNotice(TidyTestCase):
     def notice(
         self, original: Message, *failures: ReportedRecipient, seven_bit: bool = False
     ) -> Notice:

@@ -12,8 +12,8 @@ from unittest.mock import patch
 from attrs import define, evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import Envelope
 from twisted_mta.mail.message import Message
@@ -66,7 +66,7 @@ def leaves(content: bytes) -> list[tuple[str, bytes]]:
     return decoded
 
 
-class Conversion(SynchronousTestCase):
+class Conversion(TidyTestCase):
     def assertRefused(self, content: bytes, reason: str) -> None:
         error = self.assertRaises(CannotConvert, to_seven_bit, MemoryBody(content))
         self.assertIn(reason, str(error))
@@ -315,7 +315,7 @@ class Conversion(SynchronousTestCase):
         self.assertIn("trace", str(self.assertRaises(CannotConvert, converted, traced)))
 
 
-class Need(SynchronousTestCase):
+class Need(TidyTestCase):
     def test_a_line_over_998_octets_needs_conversion(self) -> None:
         short = b"x" * 998 + b"\r\n"
         for needs, content in (
@@ -335,7 +335,7 @@ class Need(SynchronousTestCase):
         self.assertFalse(needs_conversion(Chunks([b"a\r", b"\n\x7f\t\r\n"])))
 
 
-class Streams(SynchronousTestCase):
+class Streams(TidyTestCase):
     def test_the_conversion_is_the_same_for_every_cut_of_the_content(self) -> None:
         content = MIME + multipart(
             b"\r\n" + TEXT, b"Content-Type: x/y\r\n\r\n\xff\r\n--\r\n", b"\r\nASCII"
@@ -426,7 +426,7 @@ def _composite(children: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 MESSAGES = st.recursive(LEAVES, _composite, max_leaves=6).map(lambda entity: MIME + entity)
 
 
-class Generated(SynchronousTestCase):
+class Generated(TidyTestCase):
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(MESSAGES, st.integers(1, 40))
     def test_a_converted_message_keeps_its_meaning(self, content: bytes, piece: int) -> None:
@@ -477,7 +477,7 @@ def _damaged(content: bytes, how: int, at: int) -> bytes:
 DAMAGED = st.builds(_damaged, MESSAGES, st.integers(0, 5), st.integers(0, 10_000))
 
 
-class Damaged(SynchronousTestCase):
+class Damaged(TidyTestCase):
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(DAMAGED, st.integers(1, 40))
     def test_a_damaged_message_keeps_its_meaning_or_is_refused(
@@ -556,7 +556,7 @@ def with_all_decoded(content: bytes) -> bytes:
     return content + quopri.decodestring(content) + blocks
 
 
-class Disordered(SynchronousTestCase):
+class Disordered(TidyTestCase):
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(DISORDERED, st.integers(1, 100))
     def test_no_octet_of_a_disordered_message_is_lost(self, content: bytes, piece: int) -> None:

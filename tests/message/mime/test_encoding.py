@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.message.mime.encoding import Base64, Encoder, QuotedPrintable
 
 
@@ -18,7 +18,7 @@ def encode(make: Callable[[], Encoder], octets: bytes, size: int) -> tuple[bytes
     return b"".join(pieces) + encoder.end(), encoder.line_end
 
 
-class Encodings(SynchronousTestCase):
+class Encodings(TidyTestCase):
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=300), st.integers(1, 120))
     def test_base64_decodes_to_the_octets(self, octets: bytes, size: int) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.message.mime.entity import Entity, read_entity
 from twisted_mta.message.mime.sections import (
     Delimiter,
@@ -67,7 +67,7 @@ def joined(chunks: Iterable[bytes]) -> bytes:
     return b"".join(section.octets for section in sections(chunks))
 
 
-class Structure(SynchronousTestCase):
+class Structure(TidyTestCase):
     def test_nested_multiparts_are_cut_into_numbered_sections(self) -> None:
         self.assertEqual(
             shown(NESTED),
@@ -221,7 +221,7 @@ class Structure(SynchronousTestCase):
         self.assertEqual(shown(chunks), shown(content))
 
 
-class Entities(SynchronousTestCase):
+class Entities(TidyTestCase):
     def entity(self, *lines: bytes) -> Entity:
         return read_entity(b"".join(line + b"\r\n" for line in (*lines, b"")))
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.message.mime.smtputf8 import needs_smtputf8
 
@@ -22,7 +21,7 @@ class BodyFile:
         raise AssertionError("the body file is read")
 
 
-class Need(SynchronousTestCase):
+class Need(TidyTestCase):
     def needs(self, text: str) -> bool:
         return needs_smtputf8(MemoryBody(text.encode()))
 

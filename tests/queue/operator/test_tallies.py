@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.operator.operations import Category, Tallied, Tally
 from twisted_mta.queue.operator.tallies import Tallies, reason
@@ -20,7 +20,7 @@ def deferred_for(code: int, status: str | None, ours: bool) -> Category:
     return Category(0, True, True, False, code, status, ours)
 
 
-class Counting(SynchronousTestCase):
+class Counting(TidyTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: list[Tally] = []

@@ -2,8 +2,7 @@
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.queue.schedule.backoff import Backoff
 
 from ..mail import LIFETIME, NOW
@@ -31,7 +30,7 @@ def delay(attempts: int, drawn: float = 0.5, lifetime: float = LIFETIME) -> floa
     )
 
 
-class Delays(SynchronousTestCase):
+class Delays(TidyTestCase):
     def test_each_delay_is_twice_the_one_before_up_to_the_maximum(self) -> None:
         self.assertEqual([delay(attempts) for attempts in range(2, 5)], [600, 1200, 2400])
         self.assertEqual([delay(attempts, 0.0) for attempts in (1,)], [300])

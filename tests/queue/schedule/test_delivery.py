@@ -1,8 +1,8 @@
 """Deliveries: the recipients that share a transaction, and the aliases that their copy names."""
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
@@ -48,7 +48,7 @@ def recipients(delivery: Delivery) -> list[str]:
     return [each.mailbox.local_part for each in delivery.copy.envelope.recipients]
 
 
-class Aliases(SynchronousTestCase):
+class Aliases(TidyTestCase):
     def test_a_copy_names_the_aliases_that_it_leaves_by(self) -> None:
         sent = with_aliases(message(1, "x@a.example"), x=(LIST, SUB))
         (delivery,) = deliveries_of(sent)

@@ -2,12 +2,11 @@
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.queue.schedule.due_times import DueTimes
 
 
-class Earliest(SynchronousTestCase):
+class Earliest(TidyTestCase):
     def setUp(self) -> None:
         self.times = DueTimes()
 

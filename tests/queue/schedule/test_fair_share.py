@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.config.amounts import Rate
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
@@ -26,7 +26,7 @@ from ..running import RunnerTestCase, route
 from ..store.priority_conformance import special
 
 
-class Places(SynchronousTestCase):
+class Places(TidyTestCase):
     """The place of a delivery, from its claim until it leaves."""
 
     def setUp(self) -> None:

@@ -3,8 +3,7 @@
 import random  # noqa: TID251 - seeded, so every run draws the same
 from itertools import pairwise
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.outcome import Outcome
@@ -29,7 +28,7 @@ def outcome(reply: Reply, remote: str | None = "mx.example[192.0.2.1]:25") -> Ou
     return Outcome(RecipientNumber(0), reply, remote)
 
 
-class HopTestCase(SynchronousTestCase):
+class HopTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.now = 0.0
         self.random = random.Random(1)
@@ -51,7 +50,7 @@ class HopTestCase(SynchronousTestCase):
         return self.hop.suspension.until - self.now
 
 
-class Verdicts(SynchronousTestCase):
+class Verdicts(TidyTestCase):
     def test_a_reply_about_the_message_shows_that_the_next_hop_is_reached(self) -> None:
         for reply in (DELIVERED, DEFERRED, FAILED):
             self.assertEqual(verdict([outcome(reply)]), "reached")
@@ -257,7 +256,7 @@ class Concurrency(HopTestCase):
             self.assertGreater(sum(limits) / len(limits), 7)
 
 
-class Limits(SynchronousTestCase):
+class Limits(TidyTestCase):
     def test_the_backoff_of_a_next_hop_is_the_default_but_for_its_settings(self) -> None:
         self.assertEqual(NextHopLimits().backoff(BACKOFF), BACKOFF)
         self.assertEqual(NextHopLimits(retry_minimum=60).backoff(BACKOFF), Backoff(60, 3600))

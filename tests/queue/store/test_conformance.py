@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.queue.store.contract import Store
 from twisted_mta.queue.store.sqlite import SQLiteStore
 from twisted_mta.testing.store import MemoryStore
@@ -13,7 +12,7 @@ from twisted_mta.testing.store import MemoryStore
 from .conformance import StoreConformance
 
 
-class SQLiteConformance(StoreConformance, SynchronousTestCase):
+class SQLiteConformance(StoreConformance, TidyTestCase):
     def setUp(self) -> None:
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(self.directory)
@@ -26,7 +25,7 @@ class SQLiteConformance(StoreConformance, SynchronousTestCase):
         return SQLiteStore(path, spool=self.spool, files=self.files)
 
 
-class MemoryConformance(StoreConformance, SynchronousTestCase):
+class MemoryConformance(StoreConformance, TidyTestCase):
     def setUp(self) -> None:
         self.begin()
 

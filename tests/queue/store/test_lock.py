@@ -6,13 +6,12 @@ import os
 import stat
 from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.queue.store.contract import StateInUse
 from twisted_mta.queue.store.lock import StateLock
 
 
-class Lock(SynchronousTestCase):
+class Lock(TidyTestCase):
     def setUp(self) -> None:
         self.directory = self.mktemp()
         os.makedirs(self.directory)

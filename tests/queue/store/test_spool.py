@@ -3,8 +3,8 @@
 import errno
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.spool import FileBody, Spool, SpooledWriter
@@ -15,7 +15,7 @@ ID = QueueId(1)
 PATH = f"/body/{ID}"
 
 
-class SpoolTestCase(SynchronousTestCase):
+class SpoolTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
         self.files.make_directories("/body")
@@ -54,6 +54,7 @@ class Writing(SpoolTestCase):
         written = len(self.files.content(PATH))
         self.assertGreater(written, 200_011 - 65_536)
         self.assertEqual(written + sum(map(len, writer._held)), 200_011)
+        writer.discard()
 
     def test_an_error_of_the_last_write_fails_the_seal(self) -> None:
         writer = self.written(b"x" * 11, b"y" * 1000)

@@ -7,8 +7,8 @@ import stat
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
@@ -37,7 +37,7 @@ from ..mail import BODY, LIFETIME, NOW, deferred, message, settled
 from .priority_conformance import special
 
 
-class StoreTestCase(SynchronousTestCase):
+class StoreTestCase(TidyTestCase):
     """A store in a directory of its own, with bodies on a disk in memory."""
 
     def setUp(self) -> None:

@@ -4,8 +4,8 @@ import hmac
 from base64 import b64encode
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.auth import RESPONSE_LIMIT
 from twisted_mta.smtp.client.reply_reader import CHALLENGE_LIMIT
@@ -55,7 +55,7 @@ def opened(
     return player
 
 
-class MechanismTests(SynchronousTestCase):
+class MechanismTests(TidyTestCase):
     """The strongest mechanism in common is used, with its whole exchange."""
 
     def test_scram_sha_256_ends_with_the_proof_of_the_server(self) -> None:
@@ -157,7 +157,7 @@ class MechanismTests(SynchronousTestCase):
         """)
 
 
-class NeverInClearTests(SynchronousTestCase):
+class NeverInClearTests(TidyTestCase):
     """Without TLS no credentials and no mail are sent, whatever the level of TLS."""
 
     levels: tuple[TLSLevel, ...] = ("none", "may", "encrypt")
@@ -218,7 +218,7 @@ class NeverInClearTests(SynchronousTestCase):
         self.assertIn("AUTH is not offered", player.unusable.reply.text)
 
 
-class RefusalTests(SynchronousTestCase):
+class RefusalTests(TidyTestCase):
     """A refusal of our credentials is a matter for the operator, so the mail is deferred."""
 
     def assert_deferred(self, player: Player, reply: str) -> None:
@@ -413,7 +413,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(player.steps[-1], Close(abort=True))
 
 
-class LimitTests(SynchronousTestCase):
+class LimitTests(TidyTestCase):
     """RFC 4954 §4: a challenge may have 12,288 octets; other replies keep their limits."""
 
     def test_a_challenge_of_12288_octets_is_answered(self) -> None:
@@ -448,7 +448,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(player.sent, "*\r\n")
 
 
-class SecretTests(SynchronousTestCase):
+class SecretTests(TidyTestCase):
     """Lines of AUTH are marked as secret, and replies that repeat a secret are not shown."""
 
     def test_lines_of_auth_are_marked_as_secret_and_no_others(self) -> None:

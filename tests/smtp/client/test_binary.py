@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from attrs import evolve, frozen
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
@@ -72,7 +72,7 @@ def awaiting_content(mail: Message) -> ClientSession:
     return session
 
 
-class SentTests(SynchronousTestCase):
+class SentTests(TidyTestCase):
     """The dialogue with a server that has CHUNKING and BINARYMIME."""
 
     def test_one_chunk_is_sent_after_a_recipient_was_accepted(self) -> None:
@@ -196,7 +196,7 @@ class SentTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["250 Queued"] * 3)
 
 
-class UnsendableTests(SynchronousTestCase):
+class UnsendableTests(TidyTestCase):
     """Binary content for servers that cannot take it."""
 
     def test_a_server_without_chunking_or_binarymime_gets_none_of_it(self) -> None:
@@ -248,7 +248,7 @@ class UnsendableTests(SynchronousTestCase):
             self.assertEqual(close, Close(abort=True))
 
 
-class TroubleTests(SynchronousTestCase):
+class TroubleTests(TidyTestCase):
     """Replies and ends of connections that come while a chunk is sent."""
 
     def test_a_refusal_while_the_chunk_is_sent_counts_and_ends_the_connection(self) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.smtp.client.awaited import Deadlines
 from twisted_mta.smtp.client.step import Close, SendBody, TransactionDone
 
@@ -22,7 +22,7 @@ WHOLE = [
 """A server's part of a transaction with two recipients, with the deadline of each wait."""
 
 
-class EndTests(SynchronousTestCase):
+class EndTests(TidyTestCase):
     """The connection ends at every point of a dialogue."""
 
     def until(self, number: int) -> Player:

@@ -1,8 +1,8 @@
 """Content that a server does not take as it is: the session asks for conversion before MAIL."""
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.step import NeedsConversion, Ready
@@ -21,7 +21,7 @@ def converted(mail: Message) -> Message:
     )
 
 
-class ConversionTests(SynchronousTestCase):
+class ConversionTests(TidyTestCase):
     def test_conversion_is_requested_before_mail_and_the_result_is_sent(self) -> None:
         """RFC 6152 §3, RFC 3030 §3."""
         for parameters in PARAMETERS:

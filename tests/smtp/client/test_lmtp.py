@@ -1,7 +1,6 @@
 """LMTP in a client session (RFC 2033): each recipient has its own reply to the content."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, TransactionDone
@@ -42,7 +41,7 @@ def sent(*recipients: str) -> Player:
     return lmtp(message(*(recipients or THREE))).play(f"{OPENING}{GROUP}{TAKEN}{CONTENT}")
 
 
-class DialogueTests(SynchronousTestCase):
+class DialogueTests(TidyTestCase):
     def test_each_recipient_has_its_reply_in_the_order_of_rcpt(self) -> None:
         """RFC 2033 §4.2: repeated recipients have one each; some may be delivered, others not."""
         for at_a_time in (0, 1):
@@ -187,7 +186,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertIn("before the reply to LHLO", player.unusable.reply.text)
 
 
-class EndTests(SynchronousTestCase):
+class EndTests(TidyTestCase):
     """The connection ends among the replies: those that came count, the rest is uncertain."""
 
     def assert_outcomes(self, player: Player, answered: int, text: str) -> None:

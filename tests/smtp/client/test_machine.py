@@ -3,8 +3,7 @@
 import ast
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.smtp.client import session
 from twisted_mta.smtp.client.awaited import Awaited, Deadlines
 from twisted_mta.smtp.client.machine import TRANSITIONS, Event, State
@@ -12,7 +11,7 @@ from twisted_mta.smtp.client.machine import TRANSITIONS, Event, State
 SOURCE = Path(session.__file__).parent
 
 
-class States(SynchronousTestCase):
+class States(TidyTestCase):
     def test_one_line_changes_the_state_and_it_knows_no_way_but_the_table(self) -> None:
         writers = [
             ast.unparse(node)
@@ -36,7 +35,7 @@ class States(SynchronousTestCase):
             self.assertEqual(row.get(Event.CLOSE), None if state is State.CLOSED else State.CLOSED)
 
 
-class Replies(SynchronousTestCase):
+class Replies(TidyTestCase):
     def test_every_reply_that_can_be_awaited_has_a_row(self) -> None:
         acts_of_the_shell = {Awaited.HANDSHAKE, Awaited.BODY}
         self.assertEqual(set(session._ACTIONS), set(Awaited) - acts_of_the_shell)

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.smtp.client.outgoing import DotStuffer
 
 from ..player import PLAIN_OPENING, Player, message
@@ -17,7 +17,7 @@ def naively_stuffed(content: bytes) -> bytes:
     return b"".join(b"." * line.startswith(b".") + line + b"\r\n" for line in lines) + b".\r\n"
 
 
-class DotStufferTests(SynchronousTestCase):
+class DotStufferTests(TidyTestCase):
     @given(
         st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x"]), max_size=12).map(
             b"".join

@@ -1,7 +1,6 @@
 """Replies whose lines differ in code, class or enhanced status code (RFC 5321 §4.2.1)."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.smtp.client.step import Close, Ready, StartTLS
 from twisted_mta.smtp.sasl.client import Credentials
 
@@ -22,7 +21,7 @@ def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
     return player
 
 
-class OfOneClass(SynchronousTestCase):
+class OfOneClass(TidyTestCase):
     """Where the codes are of one class, the code of the last line counts."""
 
     def test_the_last_code_after_the_final_dot_counts(self) -> None:
@@ -91,7 +90,7 @@ class OfOneClass(SynchronousTestCase):
         self.assertEqual(player.replies, ["251 a saved", "452 a full", "250 saved"])
 
 
-class OfSeveralClasses(SynchronousTestCase):
+class OfSeveralClasses(TidyTestCase):
     """Where the classes differ, the command is deferred, and the text of the server kept."""
 
     def test_after_the_final_dot_all_are_deferred_and_uncertain_if_a_line_accepts(self) -> None:
@@ -211,7 +210,7 @@ class OfSeveralClasses(SynchronousTestCase):
         self.assertTrue(player.outcomes[0].uncertain)
 
 
-class Statuses(SynchronousTestCase):
+class Statuses(TidyTestCase):
     """The enhanced status codes of lines (RFC 2034 §4) may differ too."""
 
     def test_the_last_status_of_the_class_of_the_code_counts(self) -> None:

@@ -1,8 +1,8 @@
 """The client session against scripted servers, without a network."""
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, Ready, StartTLS
@@ -10,7 +10,7 @@ from twisted_mta.smtp.client.step import Close, Ready, StartTLS
 from ..player import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, message
 
 
-class DialogueTests(SynchronousTestCase):
+class DialogueTests(TidyTestCase):
     """Dialogues with servers that accept or refuse."""
 
     def test_mail_rcpt_and_data_are_one_group(self) -> None:
@@ -311,7 +311,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertIn("EHLO", player.sent)
 
 
-class UnsendableTests(SynchronousTestCase):
+class UnsendableTests(TidyTestCase):
     """Messages that the server cannot take are not sent."""
 
     def assert_refused(self, mail: Message, *replies: str, extension: str = "HELP") -> None:
@@ -368,7 +368,7 @@ TLS_OPENING = """
 """
 
 
-class StartTLSTests(SynchronousTestCase):
+class StartTLSTests(TidyTestCase):
     """The requirements of RFC 3207 on clients, C1 to C8."""
 
     def test_c1_starttls_is_last_in_its_group(self) -> None:
@@ -500,7 +500,7 @@ class StartTLSTests(SynchronousTestCase):
                 self.assertEqual(player.steps[-1], Close(abort=True))
 
 
-class RecipientTests(SynchronousTestCase):
+class RecipientTests(TidyTestCase):
     def test_a_thousand_replies_find_their_recipients(self) -> None:
         names = [f"r{number}@example.net" for number in range(1000)]
         player = Player(evolve(message(*names)))

@@ -2,12 +2,11 @@
 
 import json
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.telemetry.metrics import TABLE, Metric, Metrics, Snapshot, Totals, added, table
 
 
-class Table(SynchronousTestCase):
+class Table(TidyTestCase):
     def test_every_metric_is_in_the_table_once(self) -> None:
         declared = [each for each in vars(table).values() if isinstance(each, Metric)]
         self.assertEqual(declared, list(TABLE))
@@ -26,7 +25,7 @@ class Table(SynchronousTestCase):
             self.assertLess(metric.combinations, 500, metric)
 
 
-class Counting(SynchronousTestCase):
+class Counting(TidyTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics()
 
@@ -88,7 +87,7 @@ class Counting(SynchronousTestCase):
             self.assertRaises(ValueError, mistake)
 
 
-class Crossing(SynchronousTestCase):
+class Crossing(TidyTestCase):
     def setUp(self) -> None:
         metrics = Metrics()
         metrics.count(table.REFUSED, "rcpt", "5", "7")
@@ -139,7 +138,7 @@ def counted(accepted: int, expiry: float, *delays: float) -> Snapshot:
     return metrics.snapshot()
 
 
-class Sums(SynchronousTestCase):
+class Sums(TidyTestCase):
     def test_counters_and_histograms_are_added_and_gauges_fold_as_declared(self) -> None:
         total = added([counted(2, 500.0, 0.05), counted(3, 400.0, 0.05, 1e9), Snapshot()])
         self.assertEqual(total.total(table.MESSAGES_ACCEPTED), 5)

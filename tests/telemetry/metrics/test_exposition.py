@@ -2,13 +2,13 @@
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.telemetry.metrics import TABLE, Metrics, Snapshot, table
 from twisted_mta.telemetry.metrics.exposition import OPENMETRICS, TEXT, exposition
 
 
-class Exposition(SynchronousTestCase):
+class Exposition(TidyTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics()
 

@@ -3,15 +3,14 @@
 import re
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 import twisted_mta
+from tests.tidy import TidyTestCase
 from twisted_mta.telemetry.metrics import TABLE, table
 
 PAGE = Path(__file__).resolve().parent.parent.parent.parent / "docs" / "admin.rst"
 
 
-class Page(SynchronousTestCase):
+class Page(TidyTestCase):
     def test_the_page_has_every_metric_and_label(self) -> None:
         text = PAGE.read_text(encoding="utf-8")
         table = text[text.index("   * - Metric\n") : text.index("Some questions")]
@@ -21,7 +20,7 @@ class Page(SynchronousTestCase):
                 self.assertIn(f"``{label}``", table)
 
 
-class Use(SynchronousTestCase):
+class Use(TidyTestCase):
     def test_every_metric_is_counted_somewhere(self) -> None:
         package = Path(str(twisted_mta.__file__)).parent
         sources = [
