@@ -15,14 +15,16 @@ from twisted_mta.smtp.sasl.evidence import (
     Certificate,
     CramProof,
     Evidence,
+    Foreign,
     Password,
     ScramLookup,
     ScramProof,
     ScramSalt,
     Token,
 )
+from twisted_mta.smtp.sasl.exchange import SASLError
 from twisted_mta.smtp.sasl.scram import scram_keys
-from twisted_mta.smtp.sasl.server import MECHANISMS
+from twisted_mta.smtp.sasl.server import MECHANISMS, Challenger, Circumstances
 from twisted_mta.smtp.server.auth import Granted, Verdict
 from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.replies import NOT_AUTHENTICATED
@@ -481,3 +483,67 @@ class Lines(MechanismTestCase):
             reply = self.say(b"")
             expected = "235" if mechanism == "EXTERNAL" else "535"
             self.assertEqual(reply[:3], expected, mechanism)
+
+
+class AnyChallenger:
+    """A challenger as `twisted.mail` takes them, with a user name of any kind."""
+
+    def __init__(self, username: object, error: Exception | None = None) -> None:
+        if username is not None:
+            self.username = username
+        self.error = error
+        self.responses: list[bytes] = []
+
+    def getChallenge(self) -> bytes:
+        return b"challenge %d" % len(self.responses)
+
+    def setResponse(self, response: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        self.responses.append(response)
+
+    def moreChallenges(self) -> bool:
+        return len(self.responses) < 2
+
+
+class Challengers(SynchronousTestCase):
+    """Mechanisms of an application (`twisted.mail`), whose challenger becomes the credentials."""
+
+    def begun(self, challenger: AnyChallenger) -> Challenger:
+        circumstances = Circumstances(hostname="mx.example", nonce=lambda: OURS)
+        return Challenger(circumstances, challenger)
+
+    def test_each_response_is_handed_on_and_the_last_one_completes_the_credentials(self) -> None:
+        challenger = AnyChallenger(b"user")
+        mechanism = self.begun(challenger)
+        self.assertEqual(mechanism.begin(None), b"challenge 0")
+        self.assertEqual(mechanism.respond(b"one"), b"challenge 1")
+        self.assertEqual(mechanism.respond(b"two"), Foreign("user", challenger))
+        self.assertEqual(challenger.responses, [b"one", b"two"])
+        self.assertEqual(self.begun(AnyChallenger(b"user")).begin(b"one"), b"challenge 1")
+
+    def test_the_user_name_is_text_of_at_most_255_characters_whatever_its_kind(self) -> None:
+        for username, text in (
+            (b"user", "user"),
+            ("user", "user"),
+            (b"\xff", "\ufffd"),
+            (None, ""),
+            (b"", ""),
+            (7, "7"),
+            ("u" * 256, "u" * 255),
+        ):
+            challenger = AnyChallenger(username)
+            mechanism = self.begun(challenger)
+            mechanism.begin(b"one")
+            self.assertEqual(mechanism.respond(b"two"), Foreign(text, challenger))
+
+    def test_a_response_that_the_challenger_cannot_read_ends_the_exchange(self) -> None:
+        for error in (ValueError("secret"), IndexError("secret"), UnicodeError("secret")):
+            mechanism = self.begun(AnyChallenger(b"user", error))
+            refusal = self.assertRaises(SASLError, mechanism.begin, b"one")
+            self.assertNotIn("secret", str(refusal))
+
+    def test_there_is_neither_a_salt_nor_a_last_word(self) -> None:
+        mechanism = self.begun(AnyChallenger(b"user"))
+        self.assertRaises(SASLError, mechanism.salted, SALT)
+        self.assertIsNone(mechanism.last_word(True))
