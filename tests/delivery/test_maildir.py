@@ -313,6 +313,23 @@ class Delivery(MaildirTestCase):
         self.files.crash()
         self.assertEqual(self.mail(), [STORED, STORED])
 
+    def test_the_log_has_the_path_that_cannot_be_written_and_the_reply_has_not(self) -> None:
+        self.deliver(message("bob"))
+        logged = logged_lines(self)
+        denied = "/mail/example.net/bob/tmp/1"
+        for operation in ("create", "write", "sync", "rename", "sync_directory"):
+            for error, path in (
+                (PermissionError(errno.EACCES, "Permission denied", denied), denied),
+                (OSError(errno.EACCES, "Permission denied"), "/mail/example.net/bob"),
+            ):
+                self.files.fail_next(operation, error)
+                (reply,) = self.replies(message("bob"))
+                self.assertEqual(reply, "451 4.2.0 The mailbox cannot be written now (EACCES)")
+                self.assertEqual(
+                    logged, [f"0000000000005 is not delivered: {path}: Permission denied"]
+                )
+                logged.clear()
+
     def test_a_mailbox_that_another_user_could_redirect_is_deferred(self) -> None:
         faults = ["/mail/example.net/bob is a symbolic link", "", ""]
         self.patch(UnsyncedFiles, "mailbox_fault", lambda *arguments: faults.pop(0))

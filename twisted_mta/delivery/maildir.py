@@ -179,6 +179,7 @@ class MaildirDelivery:
         except NoMailbox as gone:
             raise Refused(gone.reply) from None
         except OSError as error:
+            self._log_error("it cannot be told whether a mailbox exists", self._root, error)
             raise Refused(_deferred(error)) from error
         return False
 
@@ -272,11 +273,7 @@ class MaildirDelivery:
                 except NoMailbox as refusal:
                     copy.reply = refusal.reply
                 except Exception as error:  # would end the thread of the executor
-                    copy.reply = _deferred(error)
-                    if isinstance(error, _Exposed):
-                        self._log.error(
-                            "{id} is not delivered: {error.strerror}", id=copy.id, error=error
-                        )
+                    self._fail(copy, error)
                 else:
                     yield copy
 
@@ -327,7 +324,7 @@ class MaildirDelivery:
                     copy.stray.append((copy.path_in_tmp, error_in_tmp))
             except Exception as error:
                 self._remove(copy, copy.path_in_tmp)
-                copy.reply = _deferred(error)
+                self._fail(copy, error)
         by_maildir: dict[str, list[_Copy]] = {}
         for copy in copies:
             if copy.reply is None:
@@ -342,7 +339,20 @@ class MaildirDelivery:
                         while len(self._stray) >= MOST_REMEMBERED:
                             self._stray.pop(next(iter(self._stray)))
                         self._stray[copy.id, copy.recipient.number] = copy.path_in_new
-                    copy.reply, copy.uncertain = _deferred(error), True
+                    self._fail(copy, error)
+                    copy.uncertain = True
+
+    def _fail(self, copy: _Copy, error: Exception) -> None:
+        """Defer a recipient. Its reply may go to strangers: only the log has the path."""
+        copy.reply = _deferred(error)
+        self._log_error(f"{copy.id} is not delivered", copy.maildir, error)
+
+    def _log_error(self, event: str, directory: str, error: Exception) -> None:
+        text = getattr(error, "strerror", None) or repr(error)
+        if not isinstance(error, _Exposed):  # its text has the path
+            path = getattr(error, "filename", None) or directory
+            text = f"{os.fsdecode(path)}: {text}"
+        self._log.error("{event}: {why}", event=event, why=printable(text))
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
         """Create a file under ``tmp/`` with a name that is unique for all time."""
