@@ -35,6 +35,7 @@ from ..system.real_world import monotonic_microseconds
 from ..system.timers import use_monotonic_time
 from ..telemetry.metrics import table
 from ..tls.certificates import CertificateError
+from .first_steps import first_steps
 from .options import Options
 from .systemd import ServiceManager
 
@@ -51,11 +52,6 @@ _REPORTING = 5.0
 _PRIVILEGED = 1024  # the first port that needs no privilege
 
 UNCHANGED = "nothing has changed"
-
-_TRY = (
-    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
-    ' s.sendmail("me@{domain}", ["you@{domain}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
-)
 
 
 class CannotStart(Exception):
@@ -302,24 +298,9 @@ class Daemon(MultiService):
 
     def _say_what_to_try(self) -> None:
         mta = self._mta
-        example_shown = False
-        for bound in mta.bound:
-            address: Any = bound.address
-            if not hasattr(address, "port"):
-                continue  # a UNIX socket
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
-            if bound.kind == "web":
-                literal = f"[{host}]" if ":" in host else host
-                self._log.info("look: http://{host}:{port}/", host=literal, port=address.port)
-            elif not example_shown and bound.kind == "smtp" and not bound.implicit_tls:
-                example_shown = True
-                domain = mta.config.local_domains[0]
-                self._log.info(_TRY, host=host, port=address.port, domain=domain)
-                self._log.info(
-                    "then: cat {maildir}/{domain}/you/new/*",
-                    maildir=mta.config.maildir,
-                    domain=domain,
-                )
+        mailboxes = mta.agent.mailboxes if mta.config.workers == 1 else None
+        for line in first_steps(mta.config, mta.bound, mailboxes):
+            self._log.info("{line}", line=line)
 
 
 def _exposed(bound: Bound) -> bool:
