@@ -230,3 +230,21 @@ class OfAUTH(WithAccounts):
         self.assertEqual(self.codes(mta, self.plain("ann")), "535")
         self.assertEqual(self.codes(mta, self.plain("eve@eve.example")), "235")
         self.assertEqual(self.codes(mta, self.plain("eve@localhost")), "535")
+
+    def test_changed_accounts_are_named_and_beyond_ten_counted(self) -> None:
+        mta = self.submission()
+        self.assertEqual(reload(mta), [])
+        with changing(self.users) as accounts:
+            for number in range(11):
+                accounts[f"user{number}"] = Account(f"user{number}")
+        first = ", ".join(f"user{number}" for number in range(10))
+        self.assertEqual(reload(mta), [f"{self.users}: 14 accounts, changed: {first} and 1 more"])
+        with changing(self.users) as accounts:
+            for number in range(1, 11):
+                del accounts[f"user{number}"]
+            accounts["ann"] = Account("ann", addresses=("new@far.example",))
+            del accounts["user0"]
+        self.assertEqual(
+            reload(mta), [f"{self.users}: 3 accounts, changed: ann, {first[:-7]} and 2 more"]
+        )
+        self.assertEqual(reload(mta), [])

@@ -279,6 +279,14 @@ class Passwords(TestCase):
         for name, password in (("", "x"), ("ann", ""), ("ann", "\x07"), (" ann", "x")):
             self.assertRaises(AccountsError, account, name, password)
 
+    def test_no_secret_is_in_the_text_of_an_object(self) -> None:
+        ann = account("ann")
+        keys = ann.scram["sha256"]
+        texts = "".join((repr(ann), repr(keys), repr(Accounts({"ann": ann}))))
+        self.assertNotIn("argon2id", texts)
+        for secret_octets in (keys.stored_key, keys.server_key):
+            self.assertNotIn(repr(secret_octets)[2:-1], texts)
+
     def test_scram_keys_are_read_as_they_were_written(self) -> None:
         keys = ScramVerifier.of("sha256", "pencil", b"0123456789abcdef")
         self.assertEqual(ScramVerifier.read("sha256", str(keys)), keys)

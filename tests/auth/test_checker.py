@@ -25,12 +25,14 @@ from twisted_mta.auth.credentials import (
     IScramProof,
     IVerifiedCertificate,
     ScramCredentials,
+    TokenCredentials,
 )
 from twisted_mta.auth.throttle import Throttle, ThrottleSettings
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.sasl.evidence import (
     Certificate,
+    CramProof,
     Evidence,
     Foreign,
     Password,
@@ -184,6 +186,17 @@ class Judging(CheckerTestCase):
             **settings,
         )
         return authenticator.judge(self.session, evidence)
+
+    def test_no_secret_is_in_the_text_of_evidence_or_credentials(self) -> None:
+        for value in (
+            Password("ann", "Geheim71"),
+            Token("ann", "Geheim71"),
+            TokenCredentials("ann", "Geheim71"),
+            CramProof("ann", b"challenge", b"Geheim71"),
+            Authenticator(portal=Portal(AccountRealm()), clock=self.clock, secret=b"Geheim71"),
+            Foreign("ann", "Geheim71"),
+        ):
+            self.assertNotIn("Geheim71", repr(value))
 
     def test_good_evidence_of_each_kind_is_a_login(self) -> None:
         facts = TLSFacts("TLSv1.3", "AES", 256, peer_fingerprint=PIN, peer_verified=True)

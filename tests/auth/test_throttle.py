@@ -189,6 +189,7 @@ class Windows(ThrottleTestCase):
         window = self.window(100)
         taken = [self.done(window.add(("x",), 2)) for _ in range(4)]
         self.assertEqual(taken, [True, True, False, False])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.limits.used(), 2)
         self.assertFalse(self.done(window.allows(("x",), 2)))
         self.assertTrue(self.done(window.allows(("x",), 3)))
