@@ -181,6 +181,23 @@ class TargetTests(RelayTestCase):
         self.assertEqual(first, "mx1.example[192.0.2.1]:25: 450 4.3.2 Busy")
         self.assertIn("mx2.example[2001:db8::2]:25: Connection was refused", second)
 
+    def test_a_message_fails_once_every_target_has_refused_for_good(self) -> None:
+        """A refusal that is temporary, or no reply, defers; so does ``554`` in a greeting."""
+        self.targets = [FIRST, SECOND]
+        for first, second, failed in (
+            (b"500 No\r\n", b"521 5.3.2 No mail here\r\n", True),
+            (b"521 No\r\n", b"500 No\r\n", True),
+            (b"521 No\r\n", b"554 No\r\n", False),
+            (b"554 No\r\n", b"521 No\r\n", False),
+            (b"450 No\r\n", b"521 No\r\n", False),
+        ):
+            self.server(("send", first), *PARTING)
+            self.server(("send", second), *PARTING, target=SECOND)
+            outcome = self.outcome(self.deliver())
+            self.assertEqual(outcome.failed, failed, (first, second))
+            self.assertEqual(outcome.unreachable, not failed)
+            self.assertIn(second.decode().rstrip(), str(outcome.reply))
+
     def test_a_local_error_does_not_make_a_next_hop_unreachable(self) -> None:
         self.network.refusal = ConnectBindError(errno.EMFILE, "Too many open files")
         outcome = self.outcome(self.deliver())

@@ -4,7 +4,7 @@ import re
 from base64 import b64encode
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import OPENING, PARTING, TAKEN, message
@@ -223,6 +223,30 @@ class CredentialTests(HopTestCase):
             [outcome] = self.successResultOf(delivering)
             self.assertEqual(outcome.reply.code // 100, 4)
             self.assertEqual(peer.finished, not lost, peer.problems)
+
+    def test_keys_that_cannot_be_derived_defer(self) -> None:
+        """No thread, no memory: the connection ends, and no octet of the exchange is sent."""
+        nonce = "rOprNGfwEbeRWgbNEkqO"
+        self.use(
+            self.destination,
+            nonce=lambda: nonce,
+            executor=lambda *arguments: fail(RuntimeError("can't start new thread")),
+        )
+        challenge = f"r={nonce}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600000".encode()
+        peer = self.server(
+            *TLS_OPENING,
+            ("send", b"220 Go\r\n"),
+            ("starttls",),
+            ("expect", b"EHLO client.example\r\n"),
+            ("send", b"250-mx.example\r\n250 AUTH SCRAM-SHA-256\r\n"),
+            ("expect", re.compile(rb"AUTH SCRAM-SHA-256 [A-Za-z0-9+/=]+\r\n")),
+            ("send", b"334 " + b64encode(challenge) + b"\r\n"),
+        )
+        outcome = self.send_one(self.hop)
+        self.assertTrue(outcome.deferred)
+        self.assertIn("internal error", outcome.reply.text)
+        self.assertTrue(peer.finished and peer.lost, peer.problems)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_the_password_is_not_shown_anywhere(self) -> None:
         """Neither the terms, nor the lines of a reload, nor the log show it."""

@@ -239,7 +239,7 @@ class Attempt:
         self.targets = [*winner.rest, *(self.targets or ())]
         self._transact(winner.connection)
 
-    def _connect_again(self, target: Target, *, in_clear: bool = False) -> None:
+    def _connect_again(self, target: Target, *, in_clear: bool) -> None:
         self._enter(Event.CONNECT)
         terms = terms_for(target, self.next_hop, self.host_terms)
         connecting = self.connections.open(target, terms, in_clear=in_clear)

@@ -315,6 +315,8 @@ class RefusalTests(TidyTestCase):
             "AUTH PLAIN\r\n250-AUTH=LOGIN",
             "AUTH=LOGIN\r\n250-AUTH PLAIN",
             "AUTH LOGIN\r\n250-AUTH PLAIN",
+            "AUTH\tLOGIN PLAIN",
+            " AUTH  PLAIN ",
         ):
             player = opened(offered)
             self.assertTrue(player.sent.startswith("AUTH PLAIN "), offered)

@@ -794,7 +794,7 @@ def _capabilities(reply: Reply) -> Mapping[str, str]:
     """
     capabilities: dict[str, str] = {}
     for place, line in enumerate(reply.lines):
-        keyword, _, parameters = line.partition(" ")
+        keyword, parameters = [*line.split(None, 1), "", ""][:2]
         keyword = keyword.upper()
         if keyword.startswith("AUTH="):
             keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
