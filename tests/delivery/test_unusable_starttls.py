@@ -113,6 +113,7 @@ class UnusableStartTLSTests(HopTestCase):
             self.assertGreaterEqual(self.memory.alarms, number, way)
 
     def test_where_tls_is_mandatory_none_of_them_sends_anything_in_clear(self) -> None:
+        self.memory.remember("mx1.example", 25)
         for level in ("encrypt", "verify"):
             self.use(tls=level)
             for way, script in WAYS.items():
@@ -121,7 +122,9 @@ class UnusableStartTLSTests(HopTestCase):
                 self.assertTrue(outcome.deferred or under_tls, (way, outcome))
                 self.assertFalse(outcome.delivered, way)
                 self.assertEqual(second.received, b"", (level, way))
+                self.assertNotIn("tls_memory", str(outcome.reply))
         self.assertEqual(self.relay.connections.traffic.clear_retries, 0)
+        self.assertEqual(self.alarms(), [])
 
     def test_where_the_memory_requires_tls_none_of_them_sends_anything_in_clear(self) -> None:
         self.use(tls_memory="require")

@@ -343,6 +343,23 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         (recipient,) = self.lease(NOW + 180).messages[0].envelope.recipients
         self.assertEqual(recipient.attempts, 2)
 
+    def test_the_last_reply_is_kept_as_the_server_said_it(self) -> None:
+        """A reply that counts as temporary has its ``5yz``; codes stay where they stood."""
+        for number, (code, *lines) in enumerate(
+            ((552, "5.5.3 Too many"), (450, "5.2.1 later"), (451, "see below", "4.7.1 grey")), 1
+        ):
+            reply = Reply.received(code, tuple(lines))
+            accepted = message(number)
+            self.accept(accepted, lease=True)
+            settle = deferred(accepted, NOW + 60)
+            [deferral] = settle.deferred
+            outcome = evolve(deferral.outcome, reply=reply, temporary=True)
+            self.do(evolve(settle, deferred=(evolve(deferral, outcome=outcome),)))
+            last = self.lease(NOW + 60).messages[0].envelope.recipients[0].last_reply
+            assert last is not None
+            self.assertEqual((str(last), last.detail), (str(reply), reply.detail))
+            self.assertEqual(str(last), " ".join([str(code), *lines]))
+
     def test_a_message_leaves_with_its_last_recipient(self) -> None:
         sent = message(1, "a@one.example", "b@two.example")
         self.accept(sent, lease=True)
