@@ -251,7 +251,8 @@ class AccountsFile(AccountsTestCase):
     def test_a_missing_file_is_an_error_that_names_the_command_to_make_one(self) -> None:
         self.assertEqual(
             self.refusal(),
-            "FILE: No such file or directory; expected a file made by twisted-mta users add",
+            "FILE: cannot be read: No such file or directory;"
+            " expected a file made by twisted-mta users add",
         )
 
 

@@ -440,4 +440,6 @@ class Refusals(ConfigTestCase):
 
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         error = self.assertRaises(ConfigError, load, {}, "/nowhere/mta.toml")
-        self.assertIn("--config /nowhere/mta.toml: No such file or directory; ", str(error))
+        self.assertIn(
+            "--config /nowhere/mta.toml: cannot be read: No such file or directory; ", str(error)
+        )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from ..config.text_file import without_mark
+from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..system.slices import Work, finished
 from .accounts import Account, Accounts, AccountsError, AccountTable, account_key
@@ -41,7 +42,8 @@ def read_content(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise AccountsError(
-            f"{printable(path)}: {error.strerror}; expected a file made by twisted-mta users add"
+            f"{printable(path)}: {unreadable(path, error)};"
+            " expected a file made by twisted-mta users add"
         ) from None
 
 

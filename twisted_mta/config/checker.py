@@ -12,6 +12,7 @@ from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findChec
 from ..mail.printable import printable
 from .readers import text
 from .setting import HIDDEN, ConfigError, quoted
+from .unreadable import unreadable
 
 
 @frozen
@@ -32,6 +33,14 @@ class CheckerSpec:
         Raises:
             ConfigError: making it failed; the error does not show the argument.
         """
+        if self.kind == "file":  # its checker reads the file at the first login
+            try:
+                with open(self.argument, "rb"):
+                    pass
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"auth = {self}: the file {unreadable(self.argument, error)}"
+                ) from None
         try:
             checker: ICredentialsChecker = findCheckerFactory(self.kind).generateChecker(
                 self.argument

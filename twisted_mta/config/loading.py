@@ -21,6 +21,7 @@ from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
 from .text_file import without_mark
 from .unbuilt import NOT_BUILT
+from .unreadable import unreadable
 
 
 def load(
@@ -99,9 +100,9 @@ def _document(file: str) -> dict[str, Any]:
             f"{printable(file)}: not TOML: octet {error.start + 1} is not UTF-8; expected UTF-8"
         ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            f"--config {printable(file)}: {reason}; expected the path of a readable TOML file"
+            f"--config {printable(file)}: {unreadable(file, error)};"
+            " expected the path of a readable TOML file"
         ) from None
 
 

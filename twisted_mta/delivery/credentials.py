@@ -10,6 +10,7 @@ from attrs import frozen
 from ..config import ConfigError, Destination
 from ..config.setting import shown
 from ..config.text_file import without_mark
+from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..smtp.sasl.client import Credentials
 from ..system.ownership import others_may_write
@@ -56,8 +57,7 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
             status = os.fstat(opened.fileno())
             first = opened.readline(_LONGEST + 1)
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise error(f"cannot be read: {printable(reason)}; expected a readable file") from None
+        raise error(f"{unreadable(file, problem)}; expected a readable file") from None
     mode, writable = status.st_mode, others_may_write(status)
     if writable:
         raise error(f"{writable}; expected chmod 600")

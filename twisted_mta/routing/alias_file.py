@@ -26,6 +26,7 @@ from io import BytesIO
 from attrs import frozen
 
 from ..config.text_file import without_mark
+from ..config.unreadable import unreadable
 from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..mail.printable import printable
 from ..system.slices import Work, finished
@@ -111,7 +112,7 @@ def read_content(path: str) -> bytes:
         with open(path, "rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
-        raise AliasError(f"{printable(path)}: cannot be read: {error.strerror}") from None
+        raise AliasError(f"{printable(path)}: {unreadable(path, error)}") from None
     if len(content) > _LARGEST:
         raise AliasError(
             f"{printable(path)}: found more than {_LARGEST >> 20} MiB; expected no more"

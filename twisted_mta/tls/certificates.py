@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL
 
+from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
@@ -241,8 +242,7 @@ def _read(file: str, *, secret: bool = False) -> bytes:
                 raise CertificateError(f"{printable(file)}: {written}; expected chmod 0640")
             return opened.read()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CertificateError(f"{printable(file)}: cannot be read: {reason}") from None
+        raise CertificateError(f"{printable(file)}: {unreadable(file, error)}") from None
 
 
 def read_certificates(file: str) -> Sequence[x509.Certificate]:

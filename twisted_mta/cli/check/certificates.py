@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import MD5, SHA1
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ...config import Config, Listener
+from ...config.unreadable import unreadable
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
 from ...tls.certificates import CertificateError, CertifiedKey, read_certificates
@@ -82,11 +83,16 @@ def _authorities(config: Config) -> Generator[Finding, None, int]:
 def _self_signed(config: Config) -> Iterator[Finding]:
     """Yield why an existing self-signed certificate cannot be read."""
     path = os.path.join(config.state_dir, SELF_SIGNED)
-    if os.path.exists(path) and not os.access(path, os.R_OK):
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        pass
+    except OSError as error:
         yield Finding(
             "error",
             printable(path),
-            "cannot be read",
+            unreadable(path, error),
             "give it to the user that runs the MTA, or remove it",
         )
 

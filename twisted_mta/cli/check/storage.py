@@ -55,7 +55,6 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
 
 def _accounts(config: Config) -> Iterator[Finding]:
     if config.users is not None:
-        yield from readable("[mta] users", config.users, secret=True)
         try:
             accounts = read_accounts(config.users)
         except AccountsError as error:
@@ -188,27 +187,3 @@ def _free(config: Config, where: str, path: str, machine: Machine) -> Iterator[F
 
 def _mebibytes(octets: int) -> str:
     return f"{octets / (1 << 20):.1f} MiB"
-
-
-def readable(where: str, file: str, *, secret: bool = False) -> Iterator[Finding]:
-    """Yield why a file cannot be read, or a warning if all users can read a ``secret`` one."""
-    shown = printable(file)
-    try:
-        with open(file, "rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            opened.read(1)
-    except OSError as error:
-        yield Finding(
-            "error",
-            where,
-            f"{shown} cannot be read: {error.strerror}",
-            "name a file that the user that runs the MTA can read",
-        )
-        return
-    if secret and mode & 0o007:
-        yield Finding(
-            "warning",
-            where,
-            f"all users can read the secrets in {shown} (mode {mode & 0o777:04o})",
-            "chmod 0640, or 0600",
-        )
