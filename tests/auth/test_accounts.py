@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import stat
+from base64 import b64encode
 
 from argon2 import extract_parameters
 from twisted.trial.unittest import TestCase
@@ -20,6 +21,8 @@ from twisted_mta.auth.accounts import (
 from twisted_mta.auth.accounts_file import changing, read_accounts
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.smtp.sasl.scram import scram_keys
+
+KEY = b64encode(bytes(20)).decode()  # as long as SHA-1
 
 
 def secret(octets: int) -> bytes:
@@ -228,6 +231,13 @@ class AccountsFile(AccountsTestCase):
             (_entry("addresses", [1]), "addresses: expected an address such as"),
             (_entry("addresses", ["x"]), "addresses: found x, expected"),
             (_entry("certificates", ["x"]), "certificates: expected SHA-256"),
+            (_entry("certificates", ["g" * 64]), "certificates: expected SHA-256"),
+            (_entry("certificates", ["a" * 63]), "certificates: expected SHA-256"),
+            (_entry("certificates", [1]), "certificates: expected SHA-256"),
+            (_entry("scram-sha-1", f"9$AA==${KEY}${KEY}!"), "scram-sha-1: expected iterations$"),
+            (_entry("scram-sha-1", f"0$AA==${KEY}${KEY}"), "scram-sha-1: expected iterations$"),
+            (_entry("scram-sha-1", f"9$${KEY}${KEY}"), "scram-sha-1: expected iterations$"),
+            (_entry("scram-sha-256", f"9$AA==${KEY}${KEY}"), "scram-sha-256: expected iterations$"),
         ):
             self.write(f"{text}\n")
             self.assertIn(f"FILE: line 1: {problem}", self.refusal())
