@@ -7,7 +7,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta import Config
@@ -22,9 +24,26 @@ def examples(page: str) -> list[str]:
     return [textwrap.dedent(block) for block in blocks]
 
 
+class RecordedMessage:
+    """An `IMessage` that records what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[bytes | str] = []
+
+    def lineReceived(self, line: bytes) -> None:
+        self.calls.append(line)
+
+    def eomReceived(self) -> Deferred[None]:
+        self.calls.append("queued")
+        return succeed(None)
+
+    def connectionLost(self) -> None:
+        self.calls.append("lost")
+
+
 class Examples(SynchronousTestCase):
     def test_all_of_them_are_python(self) -> None:
-        for page in ("tutorial.rst", "embedding.rst", "testing.rst"):
+        for page in ("tutorial.rst", "embedding.rst", "filters.rst", "testing.rst"):
             for example in examples(page):
                 ast.parse(example)
 
@@ -34,6 +53,24 @@ class Examples(SynchronousTestCase):
         result = unittest.TestResult()
         names["Returned"]("test_mail_is_returned_after_five_days").run(result)
         self.assertEqual((result.testsRun, result.errors, result.failures), (1, [], []))
+
+    def test_a_filter_refuses_what_it_looks_for_and_queues_the_rest(self) -> None:
+        (example,) = examples("filters.rst")
+        names: dict[str, Any] = {}
+        exec(example.partition("application = ")[0], names)
+        for line, wanted in (
+            (b"Good morning!", True),
+            (b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE", False),
+        ):
+            queued = RecordedMessage()
+            message = names["FilteredMessage"](queued)
+            message.lineReceived(line)
+            result = message.eomReceived()
+            if wanted:
+                self.successResultOf(result)
+            else:
+                self.assertEqual(self.failureResultOf(result, SMTPServerError).value.code, 550)
+            self.assertEqual(queued.calls, [line, "queued" if wanted else "lost"])
 
     def test_an_extension_is_given_to_an_agent(self) -> None:
         (example,) = (text for text in examples("embedding.rst") if "XTICKET" in text)
