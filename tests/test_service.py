@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import smtplib
@@ -19,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from tests.tidy import TidyTestCase, descriptors, new_descriptors
 from tests.waiting import until
 from twisted_mta import Config, MailTransferAgent
-from twisted_mta.config import Listener, QueueSettings
+from twisted_mta.config import Listener, QueueSettings, WebSettings
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.contract import NewerSchema, StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
@@ -602,6 +604,31 @@ class OnLoopback(TestCase):
         # smtplib ran on a thread of the reactor.
         names = [thread.name for thread in threading.enumerate()]
         self.assertEqual([name for name in names if "twisted-mta" in name], [], threads)
+
+    async def test_the_page_answers_to_its_configured_names_and_metrics_to_any(self) -> None:
+        mta = self.make(
+            web="tcp:0:interface=127.0.0.1", web_page=WebSettings(hosts=("Page.example",))
+        )
+        mta.startService()
+        await mta.when_ready()
+        address: Any = mta.bound[1].port.getHost()
+
+        def code(path: str, host: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=30)
+            connection.request("GET", path, headers={"Host": host, "Connection": "close"})
+            with contextlib.closing(connection):
+                return connection.getresponse().status
+
+        for path, host, expected in (
+            ("/", "page.example:8025", 200),
+            ("/", mta.config.hostname, 200),
+            ("/", "prometheus", 421),
+            ("/metrics", "prometheus:9090", 200),
+            ("/healthz", "prometheus", 200),
+            ("/readyz", "prometheus", 200),
+        ):
+            self.assertEqual(await deferToThread(code, path, host), expected, (path, host))
+        await mta.stopService()
 
     async def test_fifty_deliveries_leave_no_descriptor_open(self) -> None:
         mta = self.make(local_domains=("localhost", "us.example"))

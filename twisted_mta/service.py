@@ -256,7 +256,7 @@ class MailTransferAgent(Service):
                 site = StatusSite(
                     self._overview.status,
                     answer=self.admin.answer,
-                    hosts=(config.hostname,),
+                    hosts=(config.hostname, *config.web_page.hosts),
                     reactor=self._reactor,
                 )
                 self._web.bind("web", config.web, site)

@@ -31,6 +31,7 @@ FIXED = {
     "delivery": {"port"},
     "dns": {"nameservers", "timeout"},
     "log": {"format"},
+    "web_page": {"hosts"},
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
 }
 """Settings that only a start applies. All others are read when they are used, or handed over by
@@ -64,6 +65,7 @@ def another(name: str, value: Any) -> Any:
         "source_address": ("192.0.2.1",),
         "nameservers": ("192.0.2.1",),
         "relay_certificates": ("ab" * 32,),
+        "hosts": ("page.example",),
         "sni": ({"names": ["a.example"], "certificate": "a.pem"},),
     }
     if name in named:

@@ -157,6 +157,8 @@ class Sources(ConfigTestCase):
             nameservers = ["127.0.0.1:5353", "::1", "[2001:db8::1]:54"]
             [log]
             format = "json"
+            [web]
+            hosts = ["Page.example", "b\u00fccher.example"]
             """,
         )
         self.assertEqual(
@@ -165,6 +167,7 @@ class Sources(ConfigTestCase):
         self.assertEqual(config.relay_from[1], ip_network("2001:db8::/32"))
         self.assertEqual((config.queue.retry_minimum, config.queue.lifetime), (30.0, 172800.0))
         self.assertEqual((config.log.format, Config().log.format), ("json", "text"))
+        self.assertEqual(config.web_page.hosts, ("Page.example", "xn--bcher-kva.example"))
         self.assertEqual((config.helo, config.delivery.tls), ("out.example.net", "encrypt"))
         self.assertEqual(
             config.dns.nameservers,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import logged_lines
 from tests.server.authority import Authority
+from twisted_mta.agent.mailboxes import Mailboxes
 from twisted_mta.config import Listener
-from twisted_mta.daemon.first_steps import first_steps
+from twisted_mta.daemon.first_steps import log_first_steps
 from twisted_mta.testing.memory_mta import SMTP, MemoryMTA
 
 MAIL = b"Subject: Hello\r\n\r\nIt works.\r\n"
@@ -33,7 +36,12 @@ class FirstSteps(SynchronousTestCase):
         return mta
 
     def lines(self, mta: MemoryMTA) -> list[str]:
-        return list(first_steps(mta.mta.config, mta.mta.bound, mta.mta.agent.mailboxes))
+        return self.logged(mta, mta.mta.agent.mailboxes)
+
+    def logged(self, mta: MemoryMTA, mailboxes: Mailboxes | None) -> list[str]:
+        lines = logged_lines(self)
+        log_first_steps(Logger(), mta.mta.config, mta.mta.bound, mailboxes)
+        return lines
 
     def test_the_suggested_recipient_is_accepted_and_its_mail_is_where_the_line_says(self) -> None:
         routes = (("first.example", "error:5.1.1 gone"), ("second.example", "discard:"))
@@ -86,4 +94,4 @@ class FirstSteps(SynchronousTestCase):
 
     def test_aliases_that_other_processes_have_may_lead_elsewhere(self) -> None:
         mta = self.started(aliases="ann: bob\n")
-        self.assertEqual(list(first_steps(mta.mta.config, mta.mta.bound, None)), [])
+        self.assertEqual(self.logged(mta, None), [])

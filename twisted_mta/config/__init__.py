@@ -11,7 +11,7 @@ from .destination import Destination
 from .listener import Listener
 from .loading import load
 from .setting import ConfigError
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 __all__ = [
     "Config",
@@ -25,5 +25,6 @@ __all__ = [
     "Rate",
     "RelayCertificate",
     "SNICertificate",
+    "WebSettings",
     "load",
 ]

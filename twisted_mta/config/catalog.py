@@ -11,7 +11,7 @@ from .destination import Destination
 from .endpoint import endpoints
 from .listener import Listener
 from .setting import Setting, settings_of
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 TABLES: Mapping[str, type[AttrsInstance]] = {
     "mta": Config,
@@ -21,6 +21,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "destination": Destination,
     "dns": DNSSettings,
     "log": LogSettings,
+    "web": WebSettings,
 }
 """The classes of the file's tables."""
 

@@ -11,7 +11,7 @@ from .config import Config
 from .destination import Destination
 from .listener import Listener
 from .setting import shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 WARNING = "warning: "
 """The beginning of a line about a reload that is a warning, and no change."""
@@ -23,6 +23,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "delivery": ("port",),
     "dns": ("nameservers", "timeout"),
     "log": ("format",),
+    "web_page": ("hosts",),
     "listeners": (
         *("listeners", "kind", "endpoint", "implicit_tls"),
         *("proxy_protocol_from", "proxy_protocol_timeout"),
@@ -57,6 +58,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_destinations(old, new)
         elif isinstance(new, QueueSettings | DeliverySettings | DNSSettings | LogSettings):
             yield from _of_table((field.name,), f"[{field.name}] ", old, new)
+        elif isinstance(new, WebSettings):
+            yield from _of_table((field.name,), "[web] ", old, new)
         else:
             yield (field.name,), f"{field.name} = {_shown(new)}; before: {_shown(old)}"
 

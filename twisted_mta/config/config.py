@@ -21,7 +21,7 @@ from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
 from .routes import routes
 from .setting import ConfigError, setting, shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
 DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
@@ -58,6 +58,7 @@ class Config:
         delivery: ``[delivery]``.
         dns: ``[dns]``.
         log: ``[log]``.
+        web_page: ``[web]``.
         destinations: the ``[[destination]]`` tables.
 
     Raises:
@@ -253,6 +254,7 @@ class Config:
     delivery: DeliverySettings = attrs.field(factory=DeliverySettings)
     dns: DNSSettings = attrs.field(factory=DNSSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
+    web_page: WebSettings = attrs.field(factory=WebSettings)
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
 
     def _default_free_disk(self) -> int:

@@ -18,7 +18,7 @@ from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .listener import Listener
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 from .text_file import without_mark
 from .unbuilt import NOT_BUILT
 from .unreadable import unreadable
@@ -293,6 +293,7 @@ class _Loader:
             delivery=self._made(DeliverySettings, "[delivery] ") or DeliverySettings(),
             dns=self._made(DNSSettings, "[dns] ") or DNSSettings(),
             log=self._made(LogSettings, "[log] ") or LogSettings(),
+            web_page=self._made(WebSettings, "[web] ") or WebSettings(),
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
             ),

@@ -1,4 +1,4 @@
-"""The tables ``[queue]``, ``[delivery]``, ``[dns]`` and ``[log]``, as frozen values."""
+"""The tables ``[queue]``, ``[delivery]``, ``[dns]``, ``[log]`` and ``[web]``, as frozen values."""
 
 from __future__ import annotations
 
@@ -152,6 +152,18 @@ class DNSSettings:
     )
     timeout: float = setting(
         period, "longest wait for an answer", default=10.0, default_text="10 s"
+    )
+
+
+@frozen(kw_only=True)
+class WebSettings:
+    """How the status page is served; ``[web]``."""
+
+    hosts: tuple[str, ...] = setting(
+        read.several(read.host_name, "names"),
+        "names by which browsers may ask for the page, besides the hostname, localhost and"
+        " addresses",
+        default=(),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from twisted.logger import Logger
 
 from ..agent.mailboxes import Mailboxes
 from ..config import Config, Listener
@@ -15,21 +17,26 @@ from ..policy.networks import Networks
 from ..system.ports import Bound
 
 _TRY = (
-    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port});{starttls}'
-    ' s.sendmail("{sender}", ["{recipient}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
+    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
+    ' s.sendmail("me@{domain}", ["{recipient}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
+)
+_TRY_IN_CLEAR = (
+    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port});'
+    ' s.sendmail("me@{domain}", ["{recipient}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
 )
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _SHELL = "'\"\\$`"  # characters that the line cannot have in an address
 
 
-def first_steps(
-    config: Config, bound: Sequence[Bound], mailboxes: Mailboxes | None
-) -> Iterator[str]:
-    """Yield the lines: a message to send, where to read it, and the address of the page.
+def log_first_steps(
+    log: Logger, config: Config, bound: Sequence[Bound], mailboxes: Mailboxes | None
+) -> None:
+    """Log a message to send, where to read it, and the address of the page.
 
     Without a listener that takes the message, or a mailbox for it, there is no message to send.
 
     Args:
+        log: for the lines.
         config: the settings in force.
         bound: the ports of the listeners in their order, then those of the page.
         mailboxes: know the aliases; None: other processes have them.
@@ -39,21 +46,21 @@ def first_steps(
         host = _host(port)
         if mailbox is None or host is None or not _takes_mail(listener, host):
             continue
-        yield _TRY.format(
+        log.info(
+            _TRY_IN_CLEAR if listener.tls == "none" else _TRY,
             host=host,
             port=port.address.port,
-            starttls="" if listener.tls == "none" else " s.starttls();",
-            sender=f"me@{mailbox.domain}",
-            recipient=mailbox,
+            domain=mailbox.domain,
+            recipient=str(mailbox),
         )
         maildir = "/".join((config.maildir, *mailbox_directory(mailbox)))
-        yield f"then: cat {shlex.quote(maildir)}/new/*"
+        log.info("then: cat {maildir}/new/*", maildir=shlex.quote(maildir))
         break
     for port in bound:
         host = _host(port)
         if port.kind == "web" and host is not None:
             literal = f"[{host}]" if ":" in host else host
-            yield f"look: http://{literal}:{port.address.port}/"
+            log.info("look: http://{host}:{port}/", host=literal, port=port.address.port)
 
 
 def _host(bound: Bound) -> str | None:

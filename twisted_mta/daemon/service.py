@@ -35,7 +35,7 @@ from ..system.real_world import monotonic_microseconds
 from ..system.timers import use_monotonic_time
 from ..telemetry.metrics import table
 from ..tls.certificates import CertificateError
-from .first_steps import first_steps
+from .first_steps import log_first_steps
 from .options import Options
 from .systemd import ServiceManager
 
@@ -299,8 +299,7 @@ class Daemon(MultiService):
     def _say_what_to_try(self) -> None:
         mta = self._mta
         mailboxes = mta.agent.mailboxes if mta.config.workers == 1 else None
-        for line in first_steps(mta.config, mta.bound, mailboxes):
-            self._log.info("{line}", line=line)
+        log_first_steps(self._log, mta.config, mta.bound, mailboxes)
 
 
 def _exposed(bound: Bound) -> bool:

@@ -80,6 +80,15 @@ def _deferred(error: BaseException | None) -> Reply:
     return Reply.of(code, status, f"The mailbox cannot be written now ({name})")
 
 
+def _with_path(error: Exception, directory: str) -> str:
+    """Return the text of an error of the disk, with the path that it is about; printable."""
+    text = getattr(error, "strerror", None) or repr(error)
+    if not isinstance(error, _Exposed):  # its text has the path
+        path = getattr(error, "filename", None) or directory
+        text = f"{os.fsdecode(path)}: {text}"
+    return printable(text)
+
+
 @define(eq=False)
 class _Copy:
     """The file of one recipient.
@@ -179,7 +188,8 @@ class MaildirDelivery:
         except NoMailbox as gone:
             raise Refused(gone.reply) from None
         except OSError as error:
-            self._log_error("it cannot be told whether a mailbox exists", self._root, error)
+            why = _with_path(error, self._root)
+            self._log.error("mailboxes cannot be looked up: {error}", error=why)
             raise Refused(_deferred(error)) from error
         return False
 
@@ -345,14 +355,8 @@ class MaildirDelivery:
     def _fail(self, copy: _Copy, error: Exception) -> None:
         """Defer a recipient. Its reply may go to strangers: only the log has the path."""
         copy.reply = _deferred(error)
-        self._log_error(f"{copy.id} is not delivered", copy.maildir, error)
-
-    def _log_error(self, event: str, directory: str, error: Exception) -> None:
-        text = getattr(error, "strerror", None) or repr(error)
-        if not isinstance(error, _Exposed):  # its text has the path
-            path = getattr(error, "filename", None) or directory
-            text = f"{os.fsdecode(path)}: {text}"
-        self._log.error("{event}: {why}", event=event, why=printable(text))
+        why = _with_path(error, copy.maildir)
+        self._log.error("{id} is not delivered: {error}", id=copy.id, error=why)
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
         """Create a file under ``tmp/`` with a name that is unique for all time."""
