@@ -122,7 +122,7 @@ class Status(RunningTestCase):
             "host: mail.example",
             "state: ready",
             "up for: 2 h",
-            "queue: 6 messages, 2 in delivery",
+            "queue: 6 messages, 2 in delivery or next in line",
             "since the start: 2468 accepted, 0 delivered, 0 deferred, 0 failed, 0 early data,"
             " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused",
             "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min 6 s\t3\t451 4.4.1 [red]Connection"

@@ -124,7 +124,7 @@ class Status:
 
 
 _LABELS = {
-    "leased": "in delivery",
+    "leased": "in delivery or next in line",
     "failures": "unreported failures",
     "5m": "up to 5 min",
     "1h": "up to 1 h",
