@@ -16,6 +16,7 @@ class Verification(TidyTestCase):
         aliases = self.mktemp()
         with open(aliases, "w", encoding="utf-8") as file:
             file.write("team: bob, eve@elsewhere.example\none: bob\nfriends: jürgen\n")
+            file.write("noreply: /dev/null\nmost: bob, /dev/null\n")
         mta = MemoryMTA(
             self.mktemp(),
             listeners=(Listener(endpoint="tcp:2525:interface=127.0.0.1", **listener),),  # type: ignore[arg-type]
@@ -56,6 +57,13 @@ class Verification(TidyTestCase):
         ):
             self.assertEqual(client.say(f"VRFY {command}"), [reply], command)
         self.assertEqual(client.say("VRFY bob@elsewhere.example")[0][:9], "252 2.0.0")
+
+    def test_discarded_mail_is_no_member(self) -> None:
+        client = self.client(vrfy_from=LOOPBACK, expn_from=LOOPBACK)
+        noreply = ["250 2.1.5 <noreply@here.example>"]
+        self.assertEqual(client.say("VRFY noreply"), noreply)
+        self.assertEqual(client.say("EXPN noreply"), noreply)
+        self.assertEqual(client.say("EXPN most"), ["250 2.1.5 <bob@here.example>"])
 
     def test_expn_lists_the_members_of_an_alias(self) -> None:
         client = self.client(expn_from=LOOPBACK)

@@ -26,6 +26,7 @@ from ..message.delivery_fields import read_delivered_to
 from ..policy.capacity import Capacity
 from ..policy.relaying import Relaying
 from ..policy.submission import Submission
+from ..routing.routes import DISCARD
 from ..smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
 from ..smtp.extension.views import SessionView
 from ..smtp.server.session import Session
@@ -217,7 +218,9 @@ class Intake:
         final = self.decide(session, mailbox)
         if isinstance(final, Reply):
             return final
-        return mailbox, [each.mailbox for each in final if each.refusal is None]
+        reached = (each.mailbox for each in final if each.refusal is None)
+        # Mail that an alias discards reaches no mailbox that could be named.
+        return mailbox, [each for each in reached if each.domain != DISCARD] or [mailbox]
 
     def canonical(self, session: SessionView, mailbox: Mailbox) -> Mailbox:
         """Return a mailbox with its domain's canonical name, if the domain is ours."""
