@@ -139,13 +139,13 @@ class OfTheIntake(WithAccounts):
     def code(self, mta: MemoryMTA, recipient: str) -> str:
         return self.codes(mta, "MAIL FROM:<ann@far.example>", f"RCPT TO:<{recipient}>")
 
-    def test_clients_that_may_relay(self) -> None:
+    def test_a_reload_changes_which_clients_may_relay(self) -> None:
         mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
         self.assertEqual(self.code(mta, "bob@far.example"), "250 250")
         reload(mta, relay_from=NETWORK)
         self.assertEqual(self.code(mta, "bob@far.example"), "250 550")
 
-    def test_domains_and_mailboxes_of_ours(self) -> None:
+    def test_a_reload_changes_the_domains_and_mailboxes_that_are_ours(self) -> None:
         mta = self.started(listeners=(Listener(endpoint=ENDPOINT),), relay_from=())
         self.assertEqual(self.code(mta, "bob@new.example"), "250 550")
         reload(mta, local_domains=("localhost", "new.example"))
@@ -154,7 +154,7 @@ class OfTheIntake(WithAccounts):
         self.assertEqual(self.code(mta, "eve@new.example"), "250 550")
         self.assertEqual(self.code(mta, "ann@new.example"), "250 250")
 
-    def test_members_of_an_alias_that_do_not_exist(self) -> None:
+    def test_a_reload_changes_what_happens_to_an_alias_with_missing_members(self) -> None:
         aliases = self.write("aliases", "team: ann@localhost, eve@localhost\n")
         mta = self.started(
             users=self.users,
@@ -166,7 +166,7 @@ class OfTheIntake(WithAccounts):
         reload(mta, missing_members="refuse")
         self.assertEqual(self.code(mta, "team@localhost"), "250 550")
 
-    def test_the_lifetime_of_a_message(self) -> None:
+    def test_a_reload_changes_the_lifetime_of_messages(self) -> None:
         mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
         reload(mta, queue=evolve(mta.mta.config.queue, lifetime=86400.0))
         (intake,) = mta.mta.agent.listeners.intakes
@@ -190,19 +190,19 @@ class OfAUTH(WithAccounts):
         reload(mta, **settings)
         return mta
 
-    def test_the_limit_of_failures_of_an_account(self) -> None:
+    def test_a_reload_changes_the_limit_of_failures_of_an_account(self) -> None:
         mta = self.lenient(auth_failures_per_account=5)
         self.assertEqual(self.failures(mta, "ann"), 5)
         reload(mta, auth_failures_per_account=7)
         self.assertEqual(self.failures(mta, "ann"), 2)
 
-    def test_the_limit_of_failures_of_an_address(self) -> None:
+    def test_a_reload_changes_the_limit_of_failures_of_an_address(self) -> None:
         mta = self.lenient(auth_failures_per_account=0, auth_failures_per_address=5)
         self.assertEqual(self.failures(mta, "ann"), 5)
         reload(mta, auth_failures_per_address=8)
         self.assertEqual(self.failures(mta, "bob@localhost"), 3)
 
-    def test_the_period_of_failures(self) -> None:
+    def test_a_reload_changes_the_period_of_failures(self) -> None:
         mta = self.lenient(auth_failures_per_account=2, auth_failure_period=600.0)
         reload(mta, auth_failure_period=60.0)
         self.assertEqual(self.failures(mta, "ann"), 2)
@@ -211,7 +211,7 @@ class OfAUTH(WithAccounts):
         mta.advance(1)
         self.assertEqual(self.failures(mta, "ann"), 2)
 
-    def test_the_delay_of_a_failure(self) -> None:
+    def test_a_reload_changes_the_delay_of_a_failure(self) -> None:
         mta = self.lenient()
         reload(mta, auth_failure_delay=3.0)
         client = mta.connect()
@@ -221,7 +221,7 @@ class OfAUTH(WithAccounts):
         mta.advance(0.1)
         self.assertEqual(client.heard()[0][:3], "535")
 
-    def test_the_file_of_accounts_and_the_domains_of_logins(self) -> None:
+    def test_a_reload_changes_the_file_of_accounts_and_the_domains_of_logins(self) -> None:
         mta = self.submission()
         other = f"{self.users}.other"
         with changing(other) as accounts:
@@ -231,7 +231,7 @@ class OfAUTH(WithAccounts):
         self.assertEqual(self.codes(mta, self.plain("eve@eve.example")), "235")
         self.assertEqual(self.codes(mta, self.plain("eve@localhost")), "535")
 
-    def test_changed_accounts_are_named_and_beyond_ten_counted(self) -> None:
+    def test_a_reload_names_ten_changed_accounts_and_counts_the_rest(self) -> None:
         mta = self.submission()
         self.assertEqual(reload(mta), [])
         with changing(self.users) as accounts:
