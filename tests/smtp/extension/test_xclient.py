@@ -39,6 +39,7 @@ class Attributes(XClientTestCase):
         """What nginx sends: the address, the user and the name, in this order."""
         for written, known in (
             ("ann", "ann"),
+            ("a", "a"),
             ("ann@local.test", "ann@local.test"),
             ("ann+2Bshop", "ann+shop"),
             ("ann+shop", "ann+shop"),  # nginx does not encode it
@@ -67,6 +68,7 @@ class Attributes(XClientTestCase):
     def test_a_malformed_login_or_port_is_refused_and_changes_nothing(self) -> None:
         self.represent("ADDR=203.0.113.9 LOGIN=ann PORT=65535 DESTPORT=65535")
         for attributes in (
+            "LOGIN",
             "LOGIN=",
             "LOGIN=+07",
             "LOGIN=a+00b",

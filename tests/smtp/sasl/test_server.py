@@ -207,6 +207,12 @@ class Messages(MechanismTestCase):
         self.begin(facts=evolve(FACTS, peer_verified=False))
         self.assert_refused("EXTERNAL", b"user", code="504 5.5.4")
 
+    def test_external_is_refused_without_a_verified_certificate(self) -> None:
+        for tls in (None, evolve(FACTS, peer_verified=False)):
+            circumstances = Circumstances(hostname="mx.example", nonce=lambda: OURS, tls=tls)
+            mechanism = MECHANISMS["EXTERNAL"](circumstances)
+            self.assertRaises(SASLError, mechanism.begin, b"")
+
     def test_malformed_messages_of_oauthbearer_are_refused(self) -> None:
         for message in (
             b"",
@@ -315,7 +321,14 @@ class Scram(MechanismTestCase):
             self.assertEqual(self.say(b"")[:9], "235 2.7.0", first)
             self.begin()
 
-    def test_a_name_that_is_escaped_is_read(self) -> None:
+    def test_commas_and_equals_signs_in_names_are_unescaped(self) -> None:
+        mechanism = MECHANISMS["SCRAM-SHA-1"](
+            Circumstances(hostname="mx.example", nonce=lambda: OURS)
+        )
+        lookup = mechanism.begin(b"y,,n=us=2Cer=3D=2C,r=x")
+        self.assertEqual(lookup, ScramLookup("us,er=,", "sha1"))
+
+    def test_an_exchange_that_waits_for_a_proof_can_be_cancelled(self) -> None:
         self.assertEqual(self.exchange("SCRAM-SHA-1", b"n,,n=us=2Cer=3D,r=x")[:4], "334 ")
         self.assertEqual(self.say(b"*")[:9], "501 5.7.0")
 
