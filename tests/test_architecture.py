@@ -344,6 +344,21 @@ class Determinism(SynchronousTestCase):
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
         self.assertEqual(wrong, [])
 
+    def test_no_module_of_tests_has_a_name_that_trial_takes_for_a_mark(self) -> None:
+        """An imported function `skip` would skip every test of the module, without a failure."""
+        marks = {"skip", "todo", "timeout", "suppress"}
+        wrong = []
+        for path in (ROOT / "tests").rglob("test_*.py"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                names = {getattr(node, "name", "")}
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = {alias.asname or alias.name for alias in node.names}
+                elif isinstance(node, ast.Assign):
+                    names = {each.id for each in node.targets if isinstance(each, ast.Name)}
+                if names & marks:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+        self.assertEqual(wrong, [])
+
     def test_no_module_iterates_a_set(self) -> None:
         wrong = [
             f"{module.file}:{line}" for module in MODULES for line in set_iterations(module.tree)

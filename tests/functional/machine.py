@@ -25,7 +25,7 @@ from twisted.trial.unittest import SkipTest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOOPBACK = "127.0.0.1"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds to wait for another program; a loaded machine may take long."""
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 """Where programs are looked for; servers are in ``/usr/sbin``."""
@@ -120,10 +120,10 @@ def need(*programs: str) -> None:
         reason = _fault(program, PATH)
         if reason is not None:
             trial = _TRIALS.get(program)
-            skip(reason, fail=trial is None or not trial.may_be_forbidden)
+            cannot_run(reason, fail=trial is None or not trial.may_be_forbidden)
 
 
-def skip(reason: str, *, fail: bool = True) -> NoReturn:
+def cannot_run(reason: str, *, fail: bool = True) -> NoReturn:
     """Skip the test that runs because of a program; where ``CI`` is set, fail it.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
-from .machine import PATH, PATIENCE, ROOT, Unready, Unusable, eventually, skip
+from .machine import PATH, PATIENCE, ROOT, Unready, Unusable, cannot_run, eventually
 
 _T = TypeVar("_T")
 
@@ -37,7 +37,7 @@ class Service:
         except BaseException as error:
             self.stop()
             if self.foreign and isinstance(error, Unready | Unusable | OSError):
-                skip(f"{type(self).__name__} does not start: {error}")
+                cannot_run(f"{type(self).__name__} does not start: {error}")
             raise
         return self
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from .machine import LOOPBACK, eventually, need, run, skip
+from .machine import LOOPBACK, cannot_run, eventually, need, run
 from .mail import ProgramTestCase, message
 from .mta import MTA
 from .program import Program
@@ -169,7 +169,7 @@ class MailClients(ProgramTestCase):
         # Debian's library, also for a node of another source.
         modules = os.pathsep.join(filter(None, (os.environ.get("NODE_PATH"), "/usr/share/nodejs")))
         if not any((Path(each) / "nodemailer").is_dir() for each in modules.split(os.pathsep)):
-            skip("nodemailer is not installed")
+            cannot_run("nodemailer is not installed")
         sent = run(
             "env", f"NODE_PATH={modules}", "node", script, self.mta.submission, self.certificate
         )
