@@ -217,6 +217,22 @@ class Judging(CheckerTestCase):
             self.assertEqual(self.successResultOf(self.judged(evidence)), NOT_AUTHENTICATED)
         self.assertEqual(self.counted, [("PLAIN", "failed")] * 2)
 
+    def test_an_avatar_with_a_foreign_authorization_identity_is_logged_out(self) -> None:
+        logouts: list[str] = []
+
+        class Realm:
+            def requestAvatar(self, name: Any, mind: Any, *interfaces: Any) -> Any:
+                return interfaces[0], name, lambda: logouts.append(name)
+
+        portal = Portal(Realm(), [self.checker])
+        authenticator = Authenticator(portal=portal, clock=self.clock, secret=b"secret")
+        judged = authenticator.judge(self.session, Password("ann", PASSWORD, "eve"))
+        self.assertEqual(self.successResultOf(judged), NOT_AUTHENTICATED)
+        self.assertEqual(logouts, ["ann"])
+        good = authenticator.judge(self.session, Password("ann", PASSWORD))
+        self.successResultOf(good).logout()
+        self.assertEqual(logouts, ["ann", "ann"])
+
     def test_evidence_that_no_checker_takes_is_454(self) -> None:
         for evidence in (Token("ann", "x"), Foreign("ann", object())):
             self.assertEqual(self.successResultOf(self.judged(evidence)), AUTH_UNAVAILABLE)

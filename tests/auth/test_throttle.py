@@ -71,6 +71,7 @@ class ByAddress(ThrottleTestCase):
         self.fail_often(throttle, 1, "", "2001:db8:0:1:ffff:ffff:ffff:ffff")
         self.assertFalse(self.allows(throttle, "", "2001:db8:0:1::2"))
         self.assertTrue(self.allows(throttle, "", "2001:db8:0:2::1"))
+        self.assertTrue(self.allows(throttle, "", "2001:db8::1"))
         self.assertTrue(self.allows(throttle, "", "2001:db9:0:1::1"))
 
     def test_the_zone_of_a_link_local_address_does_not_matter(self) -> None:
