@@ -10,8 +10,8 @@ import click
 
 from ..admin.control.client import ControlClient, NotRunning, Refused
 from ..admin.status import VERSION
-from ..config.unreadable import name_of
 from ..mail.printable import printable
+from ..system.ownership import name_of
 
 _DEFAULT_STATE_DIR = "mta-state"
 

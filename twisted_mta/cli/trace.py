@@ -39,6 +39,8 @@ def trace(
 
     Credentials and the content of messages are left out. With --sender or --recipient, a session is
     shown from its beginning once it names the address.
+
+    Exit status: 0 done, 1 refused, 3 no MTA is running.
     """
     filters = {
         "client": network,

@@ -109,7 +109,10 @@ def remove(file: str | None, config: str | None, name: str) -> None:
 @_CONFIG
 @click.argument("name", required=False)
 def list_command(file: str | None, config: str | None, name: str | None) -> None:
-    """List all accounts, or one: name, ways to authenticate, sender addresses."""
+    """List all accounts, or one.
+
+    A line has the name, the ways to authenticate, and the sender addresses, separated by tabs.
+    """
     path = _path(file, config)
     accounts = _result_or_exit(lambda: read_accounts(path))
     listed = list(accounts.by_name.values())

@@ -22,7 +22,7 @@ def unreadable(path: str, error: Exception) -> str:
         return "cannot be read: found a directory, expected a file"
     if not isinstance(error, PermissionError):
         return f"cannot be read: {reason}"
-    by = f"cannot be read by user {printable(name_of(os.geteuid()))}: {reason}"
+    by = f"cannot be read by user {printable(_name_of(os.geteuid()))}: {reason}"
     closed = next(_closed(os.path.abspath(path)), None)
     return by if closed is None else f"{by}: {closed}"
 
@@ -37,14 +37,14 @@ def _closed(path: str) -> Iterator[str]:
             if not os.access(place, needed, effective_ids=os.access in os.supports_effective_ids):
                 status = os.stat(place)
                 mode = stat.S_IMODE(status.st_mode)
-                owner = printable(name_of(status.st_uid))
+                owner = printable(_name_of(status.st_uid))
                 yield f"{printable(place)} belongs to user {owner} and has mode {mode:04o}"
         except OSError:
             return
 
 
-def name_of(user: int) -> str:
-    """Return a user's name, if it has one, and number."""
+def _name_of(user: int) -> str:
+    # As `system.ownership.name_of`, which the tool uses without loading the settings.
     try:
         return f"{pwd.getpwuid(user).pw_name} ({user})"
     except (KeyError, OverflowError):

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..config.unreadable import name_of
 from ..mail.printable import printable
 
 _MOST_LINKS = 40  # as many as Linux follows
@@ -207,6 +206,14 @@ def _is_trusted_link(path: str, user: int) -> bool:
         and _is_trusted(above.st_uid, user)
         and (bool(above.st_mode & stat.S_ISVTX) or not _others_write(above, user))
     )
+
+
+def name_of(user: int) -> str:
+    """Return a user's name, if it has one, and number."""
+    try:
+        return f"{pwd.getpwuid(user).pw_name} ({user})"
+    except (KeyError, OverflowError):
+        return f"number {user}"
 
 
 def _shown(path: str, status: os.stat_result) -> str:

@@ -16,9 +16,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from ...config.unreadable import name_of
 from ...mail.printable import printable
-from ...system.ownership import peer
+from ...system.ownership import name_of, peer
 
 NAME = "control.sock"
 """The name of the socket in the state directory."""

@@ -17,10 +17,10 @@ from .report import report
 @click.option("--no-dns", is_flag=True, help="do not ask name servers")
 @click.option("--json", "as_json", is_flag=True, help="write JSON, for programs")
 def check(file: str | None, state_dir: str | None, no_dns: bool, as_json: bool) -> None:
-    """Check a configuration, and try all that it names.
+    """Check a configuration, and everything that it names.
 
     Ports are bound for an instant, certificates are examined, names are looked up. Nothing is
-    started or written.
+    started or written. Without --config, the defaults of `twistd mta` are checked.
 
     Exit status: 0 a start would succeed (there may be warnings), 1 it would fail.
     """

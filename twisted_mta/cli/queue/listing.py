@@ -39,6 +39,7 @@ def _queue_id(context: click.Context, parameter: click.Parameter, text: str | No
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
+    metavar="N",
     help="most messages; 0: all  [default: 100 on a terminal, else all]",
 )
 def list_command(
@@ -49,7 +50,7 @@ def list_command(
     ids: list[str],
     **options: Any,
 ) -> None:
-    """List messages, oldest first, with a line for each recipient.
+    """List messages, oldest first, with a row for each recipient.
 
     Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running.
     """

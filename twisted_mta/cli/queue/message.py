@@ -24,9 +24,10 @@ from .selection import PATH, queue_ids
 @state_dir_option
 @json_option
 def show_command(id: str, body: bool, state_dir: str | None, as_json: bool) -> None:
-    """Show one message: envelope, recipients, attempts and header section.
+    """Show one message in full.
 
-    The content that --body writes begins with the fields that this MTA has added.
+    That is its envelope, recipients, attempts and header section. The content that --body writes
+    begins with the fields that this MTA has added.
 
     Exit status: 0 done, 1 not found or refused, 3 no MTA is running.
     """

@@ -55,7 +55,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--state",
         type=click.Choice(["queued", "deferred", "held", "quarantined"]),
-        help="state of recipients: not tried yet, tried before, held, or without its body",
+        metavar="STATE",
+        help="state of recipients: queued (not tried yet), deferred (tried before), held, or"
+        " quarantined (without its body)",
     ),
     click.option(
         "--older",
