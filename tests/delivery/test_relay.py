@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
@@ -540,6 +540,20 @@ class BodyTests(RelayTestCase):
             self.assertFalse(outcome.uncertain)
             self.assertTrue(peer.lost)
             self.assertEqual(peer.contents, [])
+
+    def test_a_content_in_thousands_of_small_pieces_is_sent(self) -> None:
+        """Each piece is there at once, and none is read within the sending of another."""
+
+        @frozen
+        class Crumbs:
+            size: int = 80_000
+
+            def chunks(self) -> Iterator[bytes]:
+                return iter([b"0123456\r\n0"] * 8000)
+
+        peer = self.server(*OPENING, *TAKEN)
+        self.assertTrue(self.outcome(self.deliver(message(Crumbs()))).delivered)
+        self.assertEqual(len(peer.contents[0]), 80_000 + 13 + len(b"\r\n.\r\n"))
 
     def test_a_refusal_during_the_content_ends_it(self) -> None:
         """Reading ends, and the connection is dropped."""

@@ -176,6 +176,7 @@ class OfSeveralClasses(TidyTestCase):
         first, second = player.outcomes
         self.assertIn("(before the reply to RCPT): 250 ok 550 no", str(first.reply))
         self.assertEqual((first.reply.code, first.uncertain), (451, False))
+        self.assertIsNone(first.remote)  # the reply is our own
         self.assertEqual(str(second.reply), "250 Queued")
 
     def test_no_content_is_sent_where_a_deferred_recipient_may_be_accepted(self) -> None:
