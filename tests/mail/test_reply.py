@@ -49,6 +49,11 @@ class OfPeers(SynchronousTestCase):
 
 
 class InUTF8(SynchronousTestCase):
+    def test_text_beyond_ascii_is_escaped_unless_the_client_asked_for_it(self) -> None:
+        self.assertEqual(Reply(550, "7.1", ("schön",)).wire, b"550 5.7.1 sch\\xf6n\r\n")
+        in_utf8 = Reply(550, "7.1", ("schön",), utf8=True)
+        self.assertEqual(in_utf8.wire, "550 5.7.1 schön\r\n".encode())
+
     def test_a_long_utf_8_line_is_cut_between_two_characters(self) -> None:
         for more in range(4):
             wire = Reply(250, None, ("a" * more + "ü" * 600,), utf8=True).wire

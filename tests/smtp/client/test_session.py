@@ -236,6 +236,13 @@ class DialogueTests(TidyTestCase):
         """)
         self.assertEqual(player.steps[1:], [Close()])
 
+    def test_a_transaction_and_quit_need_an_idle_session(self) -> None:
+        player = Player()
+        for octets in (b"", b"220 mx.example\r\n"):
+            player.take(player.session.receive(octets))
+            self.assertRaises(RuntimeError, player.session.transact, message())
+            self.assertRaises(RuntimeError, player.session.quit)
+
     def test_a_refusing_greeting_says_nothing_about_the_message(self) -> None:
         """RFC 5321 §3.1: QUIT follows, and 554 is not permanent."""
         for greeting, temporary in (
