@@ -131,7 +131,7 @@ class Down(ProgramTestCase):
         self.assertEqual(len(hop.transactions), self.MANY)
         eventually(lambda: not status(mta)["queue"]["messages"], "an empty queue")
         self.assertEqual(status(mta)["suspended"], [])
-        self.assertEqual(mta.output().count("can be reached again"), 1)
+        self.assertEqual(mta.output().count("is no longer suspended"), 1)
         suspended = re.findall(r"is suspended for", mta.output())
         self.assertLessEqual(len(suspended), 8)
 

@@ -205,4 +205,4 @@ class Attempts:
             for delivery in self._fair_share.suspended(queue):
                 self._blocked(delivery)
         elif change == "reopened":
-            self._log.info("{next_hop} can be reached again", next_hop=state.name)
+            self._log.info("{next_hop} is no longer suspended", next_hop=state.name)

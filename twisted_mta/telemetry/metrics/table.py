@@ -192,7 +192,7 @@ TRACES_OPEN = Metric(
 NEXT_HOPS_SUSPENDED = Metric(
     f"{PREFIX}next_hops_suspended",
     "gauge",
-    "Next hops that are suspended because they cannot be reached; with several processes, the"
+    "Next hops that are suspended because no session can be opened; with several processes, the"
     " highest number of one of them.",
     fold="max",
 )
