@@ -59,7 +59,7 @@ class CertifiedKey:
             CertificateError: a file cannot be read, or the key is not that of the certificate.
         """
         chain = read_certificates(certificate_file)
-        key = _read_key(key_file)
+        key = read_key(key_file)
         if not belong(chain[0], key):
             others = [place for place, each in enumerate(chain, 1) if belong(each, key)]
             hint = (
@@ -288,7 +288,12 @@ class CertificateFiles:
         return self._authorities[file]
 
 
-def _read_key(file: str) -> PrivateKeyTypes:
+def read_key(file: str) -> PrivateKeyTypes:
+    """Return the private key of a PEM file. Blocks.
+
+    Raises:
+        CertificateError: the file cannot be read, or holds none that can be used.
+    """
     try:
         # Testing the factors of an RSA key for primality blocks for 36 ms with 2,048 bits and 250
         # with 4,096. A trial signature takes 3 ms.

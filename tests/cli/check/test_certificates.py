@@ -121,16 +121,22 @@ class Certificates(CheckTestCase):
             client_certificate_authorities="/nobody.pem",
             sni=[
                 {"names": ["a.example", "b.example"], "certificate": good},
-                {"names": ["c.example"], "certificate": "/nowhere.pem"},
+                {"names": ["c.example"], "certificate": "/nowhere.pem", "key": "/no.key"},
             ],
         )
         config = self.config(
             tls_certificate=good,
             listeners=[listener, evolve(listener, endpoint="tcp:0:interface=127.0.0.2")],
             destinations=[
-                Destination(domain="d.example", client_certificate="/client.pem"),
-                Destination(domain="e.example", tls="verify", authorities="/trusted.pem"),
-                Destination(domain="f.example", username="me", password_file="/password"),
+                Destination(
+                    domain="f.example",
+                    tls="verify",
+                    authorities="/trusted.pem",
+                    username="me",
+                    password_file="/password",
+                    client_certificate="/client.pem",
+                    client_key="/client.key",
+                ),
             ],
         )
         self.assertEqual(
@@ -142,10 +148,12 @@ class Certificates(CheckTestCase):
                     "warning: DIR/pair.pem: the certificate is not for b.example, but for"
                     " a.example, ",
                     "error: /nowhere.pem: cannot be read: No such file or directory",
-                    "error: /client.pem: cannot be read: No such file or directory",
-                    "error: /trusted.pem: cannot be read: No such file or directory",
+                    "error: /no.key: cannot be read: No such file or directory",
                     'error: [[destination]] f.example, password_file = "/password": cannot be'
                     " read: No such file",
+                    "error: /trusted.pem: cannot be read: No such file or directory",
+                    "error: /client.pem: cannot be read: No such file or directory",
+                    "error: /client.key: cannot be read: No such file or directory",
                 )
             ],
         )

@@ -18,7 +18,7 @@ from ...config import Config, Listener
 from ...config.unreadable import unreadable
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
-from ...tls.certificates import CertificateError, CertifiedKey, read_certificates
+from ...tls.certificates import CertificateError, CertifiedKey, read_certificates, read_key
 from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings
 from .finding import Finding
@@ -34,11 +34,9 @@ def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
     if all(listener.tls == "none" for listener in config.listeners):
         return
     for (certificate, key), names in _files(config).items():
-        try:
-            loaded = CertifiedKey.read(certificate, key)
-        except CertificateError as error:
+        loaded = yield from certified_key(certificate, key)
+        if loaded is None:
             broken = True
-            yield Finding.from_error("error", str(error))
             continue
         yield from _judge(loaded, names, machine.wall_time())
         yield from secret(key)
@@ -53,6 +51,25 @@ def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
         yield from _self_signed(config)
     elif not broken:
         yield from _contexts(config)
+
+
+def certified_key(certificate: str, key: str) -> Generator[Finding, None, CertifiedKey | None]:
+    """Yield errors of both files; return the certificate with its key, None if there are any."""
+    errors: dict[str, None] = {}  # one file for both has the same error twice
+    for read, file in ((read_certificates, certificate), (read_key, key)):
+        try:
+            read(file)
+        except CertificateError as error:
+            errors[str(error)] = None
+    loaded = None
+    if not errors:
+        try:
+            loaded = CertifiedKey.read(certificate, key)
+        except CertificateError as error:
+            errors[str(error)] = None
+    for text in errors:
+        yield Finding.from_error("error", text)
+    return loaded
 
 
 def _files(config: Config) -> dict[tuple[str, str], list[str]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from attrs import evolve
+from OpenSSL import SSL
+
 from ...config import Config, ConfigError
 from ...delivery.terms import load_terms
 from ...mail.printable import printable
 from ...system.slices import finished
-from ...tls.certificates import CertificateError, CertifiedKey
+from ...tls.certificates import CertificateError
 from ...tls.client import ClientContexts
-from .certificates import secret
+from .certificates import certified_key, secret
 from .finding import Finding
 from .machine import Machine
 
@@ -19,21 +22,30 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
     """Yield findings about the files that deliveries read."""
     contexts = ClientContexts()
     for destination in config.all_destinations:
-        try:
-            prepared = finished(load_terms(contexts, [destination]))
-        except (CertificateError, ConfigError) as error:
-            yield Finding.from_error("error", str(error))
-        else:
-            for warning in prepared.warnings:
-                yield Finding.from_error("warning", warning)
+        # Each kind of file alone: an error in one says nothing of the others.
+        without = evolve(destination, client_certificate=None, client_key=None)
+        for part in (
+            evolve(without, authorities=None),
+            evolve(without, username=None, password_file=None),
+        ):
+            try:
+                prepared = finished(load_terms(contexts, [part]))
+            except (CertificateError, ConfigError) as error:
+                yield Finding.from_error("error", str(error))
+            else:
+                for warning in prepared.warnings:
+                    yield Finding.from_error("warning", warning)
     pairs = ((each.client_certificate, each.client_key) for each in config.destinations)
     for certificate, key in dict.fromkeys(pairs):
         if certificate is None or key is None:
             continue
+        loaded = yield from certified_key(certificate, key)
+        if loaded is None:
+            continue
         try:
-            loaded = CertifiedKey.read(certificate, key)
-        except CertificateError:
-            continue  # reported above
+            loaded.load_into(SSL.Context(SSL.TLS_METHOD))
+        except CertificateError as error:
+            yield Finding.from_error("error", str(error))
         for warning in loaded.warnings(machine.wall_time()):
             yield Finding.from_error("warning", warning, printable(certificate))
         yield from secret(key)
