@@ -93,6 +93,14 @@ class FalseEnds(SynchronousTestCase):
                 self.assertFalse(is_bare(message.content), false_end)
                 self.assertTrue(message.content.endswith(b"x\r\n"))
 
+    def test_no_held_line_end_is_written_behind_content_that_is_given_up(self) -> None:
+        wire, delivery = dialogue(trusted=True, max_message_size=10)
+        wire.receive(ENVELOPE + b"BDAT 5\r\na\nb\r\r")
+        self.assertEqual(codes(wire), [b"250"] * 3)
+        wire.receive(b"BDAT 20 LAST\r\n" + b"x" * 20)
+        self.assertEqual(codes(wire), [b"552"])
+        self.assertEqual((delivery.messages, delivery.open_sinks), ([], 0))
+
     def test_with_reject_the_content_of_a_trusted_client_is_refused_too(self) -> None:
         wire, delivery = dialogue(trusted=True, bare_newlines="reject")
         wire.receive(ENVELOPE + b"DATA\r\n")
