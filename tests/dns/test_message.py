@@ -74,6 +74,16 @@ class Answers(TidyTestCase):
     def read(self, wire: bytes, type: int = MX) -> Answer:
         return parse_answer(wire, ID, NAME, type)
 
+    def test_a_label_has_63_octets_at_most_and_a_domain_253(self) -> None:
+        """RFC 1035 §2.3.4, in questions and in answers."""
+        longest = ".".join([*["x" * 63] * 3, "x" * 61])
+        self.assertEqual((len(longest), len(wire_name(longest))), (253, 255))
+        self.assertEqual(len(wire_name("x" * 63)), 65)
+        for text in (longest + "x", "x" * 64, f"a.{'x' * 64}.example"):
+            self.assertRaises(ValueError, wire_name, text)
+        answer = self.read(respond(f"example.net. 60 IN MX 10 {longest}."))
+        self.assertEqual(answer.records, (b"\0\x0a" + wire_name(longest),))
+
     def test_names_in_records_are_decompressed_and_in_lower_case(self) -> None:
         answer = self.read(respond("example.net. 60 IN MX 10 MX1.example.net."))
         self.assertEqual(answer.records, (b"\0\x0a" + wire_name("mx1.example.net"),))
