@@ -5,8 +5,8 @@ from io import StringIO
 from unittest.mock import patch
 
 from rich.cells import cell_len
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tidy import TidyTestCase
 from twisted_mta.cli import terminal
 from twisted_mta.cli.terminal import show, wrapped
 
@@ -32,7 +32,7 @@ class Screen(StringIO):
         return True
 
 
-class Tables(SynchronousTestCase):
+class Tables(TidyTestCase):
     def drawn(self, width: int) -> list[str]:
         screen = StringIO()
         show([], [("", COLUMNS, list(ROWS))], file=screen, width=width)
@@ -71,7 +71,7 @@ class Tables(SynchronousTestCase):
         self.assertEqual([cell.strip() for cell in header if cell.strip()], list(COLUMNS))
 
 
-class LongLines(SynchronousTestCase):
+class LongLines(TidyTestCase):
     LINE = "  Why: " + "the reply of the next hop " * 8 + "https://example.org/" + "x" * 90
 
     def wrapped(self, columns: int, screen: StringIO) -> list[str]:

@@ -5,8 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.tidy import TidyTestCase
 from twisted_mta.auth.accounts import AccountsError
 from twisted_mta.auth.accounts_file import read_accounts
 from twisted_mta.config import ConfigError, load
@@ -35,7 +34,7 @@ READERS: tuple[Callable[[str], object], ...] = (
 )
 
 
-class Unreadable(SynchronousTestCase):
+class Unreadable(TidyTestCase):
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
