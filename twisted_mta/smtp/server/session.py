@@ -36,8 +36,6 @@ from ..command import (
     Command,
     CommandError,
     Greeting,
-    ParameterReader,
-    PathCommand,
     no_argument,
     parse_bdat,
     parse_line,
@@ -309,20 +307,16 @@ class Session:
         """
         return self.settings.bare_newlines != "reject" and self.lenient
 
-    def _parsed(
-        self,
-        parse: Callable[[str, Mapping[str, ParameterReader]], PathCommand],
-        argument: str,
-        readers: Mapping[str, ParameterReader],
-    ) -> PathCommand:
-        """Return the command MAIL or RCPT, which a lenient session takes without brackets too."""
-        try:
-            return parse(argument, readers)
-        except CommandError:
-            bracketed = with_brackets(argument)
-            if bracketed is None or not self.lenient:
-                raise
-        return parse(bracketed, readers)
+    def _with_brackets(self, argument: str, error: CommandError) -> str:
+        """Return an argument of MAIL or RCPT with brackets, for a lenient session.
+
+        Raises:
+            CommandError: ``error``, where that does not help.
+        """
+        bracketed = with_brackets(argument)
+        if bracketed is None or not self.lenient:
+            raise error
+        return bracketed
 
     def _normalizes_content(self) -> bool:
         return self.settings.bare_newlines == "normalize" or self._normalizes()
@@ -547,14 +541,24 @@ class Session:
     def _mail(self, argument: str) -> None:
         if self.auth.required:
             raise CommandError(replies.AUTH_REQUIRED)  # RFC 4954 §6, RFC 6409 §4.3
-        path, parameters, is_ascii = self._parsed(parse_mail, argument, self.settings.mail_readers)
+        readers = self.settings.mail_readers
+        try:
+            path, parameters, is_ascii = parse_mail(argument, readers)
+        except CommandError as error:
+            argument = self._with_brackets(argument, error)
+            path, parameters, is_ascii = parse_mail(argument, readers)
         self._check_ascii(is_ascii, parameters)
         if path is not None and not path.domain:
             raise CommandError(Reply.of(501, "1.7", "Bad address: an address needs a domain"))
         self._ask(Mail(path, parameters))
 
     def _rcpt(self, argument: str) -> None:
-        path, parameters, is_ascii = self._parsed(parse_rcpt, argument, self.settings.rcpt_readers)
+        readers = self.settings.rcpt_readers
+        try:
+            path, parameters, is_ascii = parse_rcpt(argument, readers)
+        except CommandError as error:
+            argument = self._with_brackets(argument, error)
+            path, parameters, is_ascii = parse_rcpt(argument, readers)
         if path is None:
             raise CommandError(Reply.of(501, "1.3", "Bad address: the null path receives no mail"))
         transaction = self.transaction
