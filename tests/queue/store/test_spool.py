@@ -105,6 +105,39 @@ class Writing(SpoolTestCase):
         self.assertEqual(self.files.names("/body"), [str(ID)])
 
 
+class Trying(SpoolTestCase):
+    """`Spool.try_to_write`, by which a full disk is noticed."""
+
+    def test_the_smallest_large_body_is_written_synced_and_removed(self) -> None:
+        # A file that an earlier trial left, in a crash, does not prevent it.
+        self.files.create("/body/attempt").close()
+        self.files.operations.clear()
+        self.spool.try_to_write()
+        names = [operation for operation, _ in self.files.operations]
+        self.assertEqual(names, ["unlink", "create", "write", "sync", "unlink"])
+        self.assertEqual(self.files.names("/body"), [])
+
+    def test_a_disk_that_refuses_is_reported_and_nothing_is_left(self) -> None:
+        for operation in ("write", "sync"):
+            self.files.fail_next(operation, OSError(errno.ENOSPC, "full"))
+            self.assertRaises(OSError, self.spool.try_to_write)
+            self.assertEqual(self.files.names("/body"), [], operation)
+
+
+class Forgetting(SpoolTestCase):
+    def test_the_file_of_a_forgotten_body_is_removed(self) -> None:
+        self.sealed(b"x" * 20)
+        self.spool.forget(self.spool.stored(ID, 20))
+        self.assertEqual(self.files.names("/body"), [])
+        self.spool.forget(MemoryBody(b"x"))
+
+    def test_a_file_that_cannot_be_removed_is_no_error(self) -> None:
+        self.sealed(b"x" * 20)
+        self.files.fail_next("unlink", OSError(errno.EIO, "no"))
+        self.spool.forget(self.spool.stored(ID, 20))
+        self.assertEqual(self.files.names("/body"), [str(ID)])
+
+
 class Reading(SpoolTestCase):
     def test_a_stored_body_is_read_in_pieces(self) -> None:
         self.sealed(b"x" * 200_000)

@@ -99,10 +99,6 @@ class Spool:
             file.close()
             self._files.unlink(path)
 
-    def sync(self) -> None:
-        """Make the names of the files durable."""
-        self._files.sync_directory(self.directory)
-
 
 class SpooledWriter:
     """`interfaces.BodyWriter`: in memory up to ``small_body`` octets, then in a file."""
