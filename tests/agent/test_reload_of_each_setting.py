@@ -40,6 +40,7 @@ ONE_VALUE = {("mta", "url"), ("queue", "url"), ("listener", "kind")}
 
 OTHERS: Mapping[str, Any] = {
     "hostname": "other.example",
+    "hosts": ("other.example",),
     "web": "tcp:8025",
     "endpoint": "tcp:2626:interface=127.0.0.1",
     "auth_mechanisms": ("PLAIN",),
@@ -59,8 +60,8 @@ OTHERS: Mapping[str, Any] = {
 """Another value of each setting that is no choice, number, flag, file or list of networks."""
 
 
-_HELD = {"listener": "listeners", "destination": "destinations"}
-"""The fields of `Config` that hold several tables, by the name of the table."""
+_HELD = {"listener": "listeners", "destination": "destinations", "web": "web_page"}
+"""The fields of `Config` with other names than the tables that they hold, by the table."""
 
 
 def values(root: object) -> dict[str, str]:
@@ -249,7 +250,9 @@ class EachSetting(SynchronousTestCase):
         if table == "mta":
             return changed
         several = (*tables[:number], changed, *tables[number + 1 :])
-        return evolve(config, **{_HELD.get(table, table): several if table in _HELD else changed})
+        held = _HELD.get(table, table)
+        is_repeated = isinstance(getattr(config, held), tuple)
+        return evolve(config, **{held: several if is_repeated else changed})
 
     def changes(self) -> Iterator[tuple[str, str, Config]]:
         """Yield (table, setting, the configuration with another value of it)."""
