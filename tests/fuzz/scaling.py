@@ -18,7 +18,7 @@ from attrs import field, frozen
 FLOOR = 0.005
 """Seconds below which times are not compared."""
 
-STEEPEST = 10.0
+STEEPEST = 8.0
 """The largest ratio of times for four times the octets: 4 is linear, 16 is quadratic."""
 
 HELD = 0.25
