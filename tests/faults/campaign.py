@@ -163,6 +163,10 @@ class Campaign:
         try:
             self._mta.start()
             self._load.spawn(self._load_command())
+            # A busy machine starts the load late: all faults would be over.
+            self._load.wait_for(
+                lambda: any(line.startswith("acked ") for line in self._lines()), "a first message"
+            )
             for number in range(1, rounds + 1):
                 self._one_fault(number)
             self._end(self._load)
