@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from attrs import evolve, frozen
 
 from .address import Mailbox
+from .assessment import UNKNOWN, Assessment
 from .body import Body
 from .envelope import Envelope, Recipient
 from .queue_id import QueueId
@@ -44,6 +45,7 @@ class Message:
             then.
         refused: recipients that are refused beside those of the envelope; their numbers follow the
             envelope's. Filled only at acceptance.
+        assessment: what policies found out about its origin.
     """
 
     id: QueueId
@@ -54,6 +56,7 @@ class Message:
     expires_at: float
     expanded: tuple[Recipient, ...] = ()
     refused: tuple[RefusedRecipient, ...] = ()
+    assessment: Assessment = UNKNOWN
 
     @property
     def released_at(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
@@ -52,3 +53,42 @@ def field(header: bytes, name: str) -> str | None:
     """
     end = _EMPTY_LINE.search(b"\n" + header)
     return next(values(header[: end.start()] if end else header, name), None)
+
+
+class Header:
+    """A header section, read leniently as `fields` does.
+
+    Names are given and compared in any case. ``bytes(header)`` is the section as it came, each
+    field with its CR LF, without the empty line.
+    """
+
+    def __init__(self, section: bytes) -> None:
+        self._section = section
+
+    def __bytes__(self) -> bytes:
+        return self._section
+
+    def __getitem__(self, name: str) -> str | None:
+        return next(iter(self.get_all(name)), None)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._by_name
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Return the values of all fields with that name, in order."""
+        return tuple(self._by_name.get(name.lower(), ()))
+
+    def items(self) -> tuple[tuple[str, str], ...]:
+        """Return (name, value) of all fields, in order."""
+        return self._fields
+
+    @cached_property
+    def _fields(self) -> tuple[tuple[str, str], ...]:
+        return tuple(fields(self._section))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        by_name: dict[str, list[str]] = {}
+        for name, value in self._fields:
+            by_name.setdefault(name.lower(), []).append(value)
+        return by_name
