@@ -12,7 +12,7 @@ class MethodResult:
     Text may have been written by a stranger: the writer of the field quotes or encodes it.
 
     Attributes:
-        method: its name in the registry: ``spf``, ``dkim``, ``dmarc``, ``arc``, ``iprev``, ``auth``.
+        method: its name in the registry: ``spf``, ``dkim``, ``dmarc``, ….
         result: its word in the registry: ``pass``, ``fail``, ``temperror``, ….
         reason: text of the ``reason`` property; empty: none.
         properties: (``ptype.property``, value), such as ``("smtp.mailfrom", "ann@example.net")``.
