@@ -7,7 +7,7 @@ be simulated from a seed: crashes, losses and days of retries are replayed exact
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import IO, Any, ParamSpec, Protocol, TypeVar
+from typing import IO, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -149,7 +149,8 @@ class WritableFile(Protocol):
 class Resolver(Protocol):
     """The DNS queries of a mail transfer agent; domains are A-labels without a trailing dot.
 
-    Deferreds fail with `dns.LookupFailed` or `dns.NoSuchDomain`.
+    Deferreds fail with `dns.LookupFailed` or `dns.NoSuchDomain`. A name that is not a valid domain
+    name does not exist. The result is empty where the name exists without a record of the type.
     """
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
@@ -166,6 +167,30 @@ class Resolver(Protocol):
             host: a host name.
             search: Whether to look the host up in the domains of the system's search list too.
         """
+        ...
+
+    # The records by which strangers prove things about themselves: always those of the DNS itself,
+    # never of a hosts file.
+
+    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
+        """Return the TXT records of a domain, in any order, at most 500.
+
+        The strings of a record are joined without anything in between, in their order, with their
+        octets as they are. All together have less than 64 KiB.
+        """
+        ...
+
+    def pointers(self, address: str) -> Deferred[Sequence[str]]:
+        """Return the names that PTR records give an IP address, in any order, at most 500.
+
+        Args:
+            address: IPv4 or IPv6; an IPv4 address in IPv6 form is looked up as IPv4. What is no
+                address does not exist.
+        """
+        ...
+
+    def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
+        """Return the A records (4) or the AAAA records (6) of a host as text, at most 500."""
         ...
 
 

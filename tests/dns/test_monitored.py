@@ -1,6 +1,7 @@
 """A resolver that reports lookups that fail in a row."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -17,6 +18,15 @@ class Names:
         return fail(self.failure) if self.failure else succeed(())
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
+        return fail(self.failure) if self.failure else succeed(())
+
+    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
+        return fail(self.failure) if self.failure else succeed(())
+
+    def pointers(self, address: str) -> Deferred[Sequence[str]]:
+        return fail(self.failure) if self.failure else succeed(())
+
+    def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
         return fail(self.failure) if self.failure else succeed(())
 
 
@@ -45,4 +55,22 @@ class Monitoring(TidyTestCase):
             self.assertIn("last 5", self.resolver.trouble)
             self.names.failure = answer
             self.resolver.addresses("b.example").addErrback(lambda _: None)
+            self.assertEqual(self.resolver.trouble, "")
+
+    def test_failing_name_servers_of_strangers_are_no_trouble_of_ours(self) -> None:
+        self.ask(2)
+        for _ in range(5):
+            self.failureResultOf(self.resolver.text("stranger.example"), LookupFailed)
+            self.failureResultOf(self.resolver.pointers("192.0.2.1"), LookupFailed)
+            self.failureResultOf(self.resolver.family_addresses("a.example", 4), LookupFailed)
+        self.assertEqual(self.resolver.trouble, "")
+        self.ask(1)
+        self.assertIn("last 3", self.resolver.trouble)
+
+    def test_an_answer_about_a_stranger_shows_that_name_servers_answer(self) -> None:
+        for answer in (None, NoSuchDomain("b.example", "TXT", "NXDOMAIN")):
+            self.names.failure = LookupFailed("a.example", "MX", "no answer")
+            self.ask(5)
+            self.names.failure = answer
+            self.resolver.text("b.example").addErrback(lambda _: None)
             self.assertEqual(self.resolver.trouble, "")

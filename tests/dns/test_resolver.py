@@ -258,6 +258,61 @@ class Lookups(TestCase):
     if not os.path.isdir("/proc/self/fd"):
         test_the_number_of_concurrent_queries_is_bounded.skip = "no /proc"  # type: ignore[attr-defined]
 
+    async def test_the_strings_of_a_text_record_are_joined_octet_by_octet(self) -> None:
+        long = " ".join(f'"{digit * 255}"' for digit in "123")
+        self.server.records["example. TXT"] = (60, '"v=spf1 " "-all"', '"\\255\\000;" ""', long)
+        self.assertEqual(
+            sorted(await self.resolver.text("example")),
+            sorted((b"v=spf1 -all", b"\xff\0;", b"1" * 255 + b"2" * 255 + b"3" * 255)),
+        )
+
+    async def test_a_text_record_that_is_no_text_fails(self) -> None:
+        self.server.records["example. TXT"] = (60, "abc")
+        self.server.spoil = lambda wire: [wire.replace(b"\4\3abc", b"\4\4abc")]
+        with self.assertRaises(LookupFailed) as raised:
+            await self.resolver.text("example")
+        self.assertEqual(str(raised.exception), "TXT of example: a malformed answer")
+
+    async def test_an_address_has_the_names_of_its_pointers(self) -> None:
+        self.server.records["1.2.0.192.in-addr.arpa. PTR"] = (60, "a.example.", "B.example.")
+        nibbles = ".".join("1" + "0" * 23 + "8bd01002")
+        self.server.records[f"{nibbles}.ip6.arpa. PTR"] = (60, "six.example.")
+        for address in ("192.0.2.1", "::ffff:192.0.2.1"):
+            found = await self.resolver.pointers(address)
+            self.assertEqual(sorted(found), ["a.example", "b.example"])
+        self.assertEqual(list(await self.resolver.pointers("2001:db8::1")), ["six.example"])
+        for address in ("192.0.2.2", "box", "", "2001:db8::2%eth0"):
+            await self.assertFailure(self.resolver.pointers(address), NoSuchDomain)
+
+    async def test_the_addresses_of_one_family_are_queried_alone(self) -> None:
+        self.server.records["mx.example. A"] = (60, "192.0.2.1", "192.0.2.2")
+        self.server.records["mx.example. AAAA"] = (60, "2001:db8::1")
+        self.server.records["v4.example. A"] = (60, "192.0.2.3")
+        found = await self.resolver.family_addresses("mx.example", 4)
+        self.assertEqual(sorted(found), ["192.0.2.1", "192.0.2.2"])
+        self.assertEqual(self.server.questions(), ["mx.example. A"])
+        self.assertEqual(await self.resolver.family_addresses("mx.example", 6), ["2001:db8::1"])
+        self.assertEqual(list(await self.resolver.family_addresses("v4.example", 6)), [])
+        # The hosts file is ours, and says nothing about the names of others.
+        await self.assertFailure(self.resolver.family_addresses("box", 4), NoSuchDomain)
+
+    async def test_the_records_of_strangers_are_bounded(self) -> None:
+        tcp = reactor.listenTCP(  # type: ignore[attr-defined]
+            self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
+        )
+        self.addCleanup(tcp.stopListening)
+        self.server.truncates = True
+        self.server.records["example. TXT"] = (60, *(f"text{number}" for number in range(700)))
+        self.server.records["example. A"] = (
+            60,
+            *(f"192.0.{n // 250}.{n % 250}" for n in range(700)),
+        )
+        names = (f"n{number}.example." for number in range(700))
+        self.server.records["1.2.0.192.in-addr.arpa. PTR"] = (60, *names)
+        self.assertEqual(len(await self.resolver.text("example")), 500)
+        self.assertEqual(len(await self.resolver.family_addresses("example", 4)), 500)
+        self.assertEqual(len(await self.resolver.pointers("192.0.2.1")), 500)
+
     async def test_the_hosts_file_precedes_the_dns(self) -> None:
         self.assertEqual(list(await self.resolver.addresses("box")), ["192.0.2.9"])
         self.assertEqual(self.server.queries, [])

@@ -1,4 +1,4 @@
-"""DNS lookups for mail: MX and address records, with the AD bit, from a stub resolver."""
+"""DNS lookups for mail: MX, address, TXT and PTR records, with the AD bit, from a stub resolver."""
 
 from __future__ import annotations
 

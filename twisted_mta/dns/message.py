@@ -17,7 +17,7 @@ import dns.rdataclass
 import dns.rdatatype
 from attrs import frozen
 
-A, NS, CNAME, SOA, PTR, MX, AAAA, OPT = 1, 2, 5, 6, 12, 15, 28, 41
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, OPT = 1, 2, 5, 6, 12, 15, 16, 28, 41
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 
 # https://www.dnsflagday.net/2020/: the size that passes every path without fragments.
@@ -121,6 +121,23 @@ def text_name(name: bytes) -> str:
         return text.decode("ascii")
     parsed, _ = dns.name.from_wire(name, 0)
     return "" if not labels else parsed.to_text(omit_final_dot=True)
+
+
+def joined_strings(octets: bytes) -> bytes:
+    """Return the strings of a TXT record, joined (RFC 1035 §3.3.14).
+
+    Raises:
+        Malformed: the last string is longer than the record.
+    """
+    strings = []
+    at = 0
+    while at < len(octets):
+        behind = at + 1 + octets[at]
+        strings.append(octets[at + 1 : behind])
+        at = behind
+    if at > len(octets):
+        raise Malformed("a string longer than its record")
+    return b"".join(strings)
 
 
 def rdata(type: int, octets: bytes) -> dns.rdata.Rdata:
@@ -265,6 +282,8 @@ class _Records:
             return primary + mailbox + wire[at:end]
         if (self._type == A and end - at != 4) or (self._type == AAAA and end - at != 16):
             raise Malformed("an address of a wrong length")
+        if self._type == TXT:
+            joined_strings(wire[at:end])  # another name server may have a sound answer
         return wire[at:end]
 
     def answer(self, rcode: int, name: bytes, authenticated: bool) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -19,6 +19,10 @@ _T = TypeVar("_T")
 
 class MonitoredResolver:
     """A resolver (`interfaces.Resolver`) that counts lookups that fail in a row.
+
+    Lookups of TXT, PTR and single families are about strangers, who choose the names and may have
+    name servers that do not answer. Their failures say nothing about our name servers, and do not
+    count; an answer to them shows that our name servers work.
 
     Args:
         resolver: does the lookups.
@@ -50,8 +54,28 @@ class MonitoredResolver:
         """Return the AAAA and A records of ``host`` as text."""
         return self._monitored(self._resolver.addresses(host, search=search))
 
+    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
+        """Return the TXT records of ``domain``."""
+        return self._heard(self._resolver.text(domain))
+
+    def pointers(self, address: str) -> Deferred[Sequence[str]]:
+        """Return the names of an IP address."""
+        return self._heard(self._resolver.pointers(address))
+
+    def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
+        """Return the A or the AAAA records of ``host``."""
+        return self._heard(self._resolver.family_addresses(host, family))
+
     def _monitored(self, lookup: Deferred[_T]) -> Deferred[_T]:
         return lookup.addCallbacks(self._answered, self._failed)
+
+    def _heard(self, lookup: Deferred[_T]) -> Deferred[_T]:
+        return lookup.addCallbacks(self._answered, self._failed_for_stranger)
+
+    def _failed_for_stranger(self, failure: Failure) -> Failure:
+        if not failure.check(LookupFailed):
+            self._failures = 0
+        return failure
 
     def _answered(self, result: _T) -> _T:
         self._failures = 0

@@ -7,8 +7,9 @@ is for the caller to decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv6Address, ip_address
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import Any
+from typing import Any, Literal
 
 import dns.entropy
 import dns.rdata
@@ -23,7 +24,20 @@ from ..mail.next_hop import Host
 from .cache import Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
 from .hosts_file import Hosts
-from .message import AAAA, MX, NXDOMAIN, A, Answer, Malformed, rdata, text_name, wire_name
+from .message import (
+    AAAA,
+    MX,
+    NXDOMAIN,
+    PTR,
+    TXT,
+    A,
+    Answer,
+    Malformed,
+    joined_strings,
+    rdata,
+    text_name,
+    wire_name,
+)
 from .nameserver import NameServer
 from .queries import Queries
 from .query import NoAnswer, Timing
@@ -168,6 +182,18 @@ class DNSResolver:
             self._searched_addresses(host) if search else self._addresses(host)
         )
 
+    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
+        """Return the TXT records of a domain, the strings of each joined; see `Resolver`."""
+        return Deferred.fromCoroutine(self._text(domain))
+
+    def pointers(self, address: str) -> Deferred[Sequence[str]]:
+        """Return the names of an IP address; see `interfaces.Resolver`."""
+        return Deferred.fromCoroutine(self._pointers(address))
+
+    def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
+        """Return the A or the AAAA records of ``host``; see `interfaces.Resolver`."""
+        return Deferred.fromCoroutine(self._family_addresses(host, family))
+
     def reload(self) -> list[str]:
         """Read the files of the system again; return lines that describe changes."""
         before = self._resolv_conf and self._described(self._resolv_conf)
@@ -204,6 +230,23 @@ class DNSResolver:
                 return ()  # it is in the hosts file: its address is its implicit MX (RFC 5321 §5.1)
             raise
         return [(each[0] << 8 | each[1], text_name(each[2:])) for each in rrset.records]
+
+    async def _text(self, domain: str) -> Sequence[bytes]:
+        rrset = await self._lookup(domain, "TXT", TXT)
+        return [joined_strings(each) for each in rrset.records]
+
+    async def _pointers(self, address: str) -> Sequence[str]:
+        try:
+            domain = _reverse_domain(address)
+        except ValueError:
+            raise NoSuchDomain(address, "PTR", "not an IP address") from None
+        rrset = await self._lookup(domain, "PTR", PTR)
+        return [text_name(each) for each in rrset.records]
+
+    async def _family_addresses(self, host: str, family: Literal[4, 6]) -> Sequence[str]:
+        type = ("A", A) if family == 4 else ("AAAA", AAAA)
+        rrset = await self._lookup(host, *type)
+        return [_address(each) for each in rrset.records]
 
     async def _searched_addresses(self, host: str) -> Sequence[str]:
         """Return the addresses of a name with the search list applied, see resolv.conf(5)."""
@@ -318,3 +361,15 @@ class DNSResolver:
 
 def _address(octets: bytes) -> str:
     return inet_ntop(AF_INET if len(octets) == 4 else AF_INET6, octets)
+
+
+def _reverse_domain(address: str) -> str:
+    """Return the name of the PTR records of an IP address (RFC 1035 §3.5, RFC 3596 §2.5).
+
+    Raises:
+        ValueError: it is not an IP address.
+    """
+    parsed = ip_address(address.partition("%")[0])  # without the zone of a link-local address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return parsed.reverse_pointer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -12,33 +12,43 @@ from ..dns import LookupFailed, NoSuchDomain
 
 _T = TypeVar("_T")
 
+_TYPES = ("MX", "A", "AAAA", "TXT", "PTR")
+
 
 class FakeResolver:
     """A resolver of given names, which answers at once; any other name is NXDOMAIN.
 
+    A name that has a record of any type exists, and so do the domains above it.
+
     Args:
         mail_exchangers: (preference, host) of the MX records, by domain.
-        addresses: the A and AAAA records, by name; a name with an MX record exists without them.
+        addresses: the A and AAAA records, by name.
+        texts: the TXT records, by name.
+        pointers: the names of the PTR records, by IP address.
 
     Attributes:
-        lookups: (type, name) of each lookup, in order; the type is ``MX`` or ``A``.
+        lookups: (type, name) of each lookup, in order; the type is ``MX``, ``A`` (also of both
+            families together), ``AAAA``, ``TXT``, or ``PTR``, whose name is the address.
+        texts: the TXT records by name; may be changed at any time.
     """
 
     def __init__(
         self,
         mail_exchangers: Mapping[str, Sequence[tuple[int, str]]] | None = None,
         addresses: Mapping[str, Sequence[str]] | None = None,
+        texts: Mapping[str, Sequence[bytes | str]] | None = None,
+        pointers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.lookups: list[tuple[str, str]] = []
+        self.texts: dict[str, Sequence[bytes | str]] = dict(texts or {})
         self._mail_exchangers = dict(mail_exchangers or {})
         self._addresses = dict(addresses or {})
+        self._pointers = dict(pointers or {})
         self._broken: dict[tuple[str, str], str] = {}
         self._failures: deque[str] = deque()
         self._silent: dict[str, list[Deferred[None]]] = {}
 
-    def fail(
-        self, name: str, reason: str = "SERVFAIL", *, types: Sequence[str] = ("MX", "A")
-    ) -> None:
+    def fail(self, name: str, reason: str = "SERVFAIL", *, types: Sequence[str] = _TYPES) -> None:
         """Make every lookup of ``name`` fail with `LookupFailed`, until `mend`."""
         self._broken.update(dict.fromkeys(((type, name) for type in types), reason))
 
@@ -58,7 +68,7 @@ class FakeResolver:
 
     def mend(self, name: str) -> None:
         """Answer lookups of ``name`` again."""
-        for type in ("MX", "A"):
+        for type in _TYPES:
             self._broken.pop((type, name), None)
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
@@ -68,6 +78,22 @@ class FakeResolver:
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the addresses of ``host``; the search list is empty."""
         return self._answer("A", host, self._addresses)
+
+    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
+        """Return the TXT records of ``domain``."""
+        return self._answer("TXT", domain, self.texts).addCallback(
+            lambda texts: [each.encode() if isinstance(each, str) else each for each in texts]
+        )
+
+    def pointers(self, address: str) -> Deferred[Sequence[str]]:
+        """Return the names of an IP address."""
+        return self._answer("PTR", address, self._pointers)
+
+    def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
+        """Return the IPv4 or the IPv6 addresses of ``host``."""
+        return self._answer("A" if family == 4 else "AAAA", host, self._addresses).addCallback(
+            lambda addresses: [each for each in addresses if (":" in each) == (family == 6)]
+        )
 
     def _answer(
         self, type: str, name: str, records: Mapping[str, Sequence[_T]]
@@ -87,6 +113,14 @@ class FakeResolver:
             raise LookupFailed(name, type, self._failures.popleft())
         if (type, name) in self._broken:
             raise LookupFailed(name, type, self._broken[type, name])
-        if name not in self._mail_exchangers and name not in self._addresses:
+        found = records.get(name.lower())
+        if found is None and not self._exists(name.lower()):
             raise NoSuchDomain(name, type, "no such domain")
-        return records.get(name, ())
+        return found or ()
+
+    def _exists(self, name: str) -> bool:
+        """Whether a name, or one below it, has a record."""
+        names = (self._mail_exchangers, self._addresses, self.texts)
+        return any(
+            each == name or each.endswith(f".{name}") for records in names for each in records
+        )
