@@ -217,6 +217,11 @@ class Showing(QueueCommandTestCase):
             "expires_at": NOW + 100,
             "parameters": {"BODY": "8BITMIME", "SMTPUTF8": None},
             "quarantine": None,
+            "assessment": {
+                "verdicts": [{"policy": "spf", "result": "fail", "text": "evil.example\x1b"}],
+                "quarantine": "dmarc=fail\x1b",
+                "signs": True,
+            },
             "attempts": [
                 {
                     "recipient": 0,
@@ -237,6 +242,9 @@ class Showing(QueueCommandTestCase):
         self.assertNotIn("\x1b", result.output)
         for line in (
             "parameters: BODY=8BITMIME SMTPUTF8",
+            "junk: dmarc=fail\\x1b",
+            "signed: at delivery, if there is a key for the domain of From",
+            "spf\tfail\tevil.example\\x1b",
             "Subject\tHello\\x1b[2J",
             "C: RCPT TO:<eve@evil.example>",
             "S: 450 \\x1b[2J",

@@ -10,6 +10,8 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from attrs import asdict
+
 from ..agent.agent import Agent
 from ..agent.explain.facts import attempt_facts
 from ..agent.shard import Shard
@@ -245,6 +247,7 @@ def _inspected(inspected: Inspected, waiting: Waiting, content: bool) -> dict[st
         "parameters": dict(envelope.parameters),
         "size": message.body.size,
         "quarantine": inspected.quarantine,
+        "assessment": asdict(message.assessment),
         "recipients": [
             {**_entry(message.id, entry, waiting), "parameters": dict(entry.recipient.parameters)}
             for entry in inspected.recipients

@@ -5,12 +5,14 @@ from __future__ import annotations
 from attrs import evolve
 
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.assessment import UNKNOWN, Assessment, Verdict
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
 from twisted_mta.mail.message import Message, RefusedRecipient
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
+from twisted_mta.queue.operator.operations import Inspect
 from twisted_mta.queue.store.contract import (
     Accept,
     Census,
@@ -64,10 +66,41 @@ class StoreConformance(OperatorConformance, PriorityConformance):
             body=MemoryBody(b"\x00\xff\r\n.\r\n"),
             received_at=NOW + 0.25,
             expires_at=NOW + LIFETIME,
+            assessment=Assessment(
+                (
+                    Verdict("spf", "fail", 'ann@sender.example "\u00fc"'),
+                    Verdict("dkim", "none"),
+                ),
+                "dmarc=fail (sender.example)",
+                signs=True,
+            ),
         )
         self.accept(accepted)
         self.restart()
         self.assertEqual(self.lease(NOW + 1).messages, (accepted,))
+
+    def test_each_part_of_an_assessment_is_kept_by_itself(self) -> None:
+        assessments = (
+            UNKNOWN,
+            Assessment((Verdict("spf", "pass", "sender.example"),)),
+            Assessment(quarantine="spoofed"),
+            Assessment(signs=True),
+        )
+        self.accept(
+            *(
+                evolve(message(id), assessment=assessment)
+                for id, assessment in enumerate(assessments, start=1)
+            )
+        )
+        self.restart()
+        self.assertEqual(tuple(each.assessment for each in self.lease().messages), assessments)
+
+    def test_an_operator_sees_the_assessment_of_a_message(self) -> None:
+        assessment = Assessment((Verdict("spf", "pass", "sender.example"),), "spoofed")
+        self.accept(evolve(message(1), assessment=assessment))
+        (inspected,) = self.do(Inspect(QueueId(1)))
+        assert inspected is not None
+        self.assertEqual(inspected.message.assessment, assessment)
 
     def test_the_null_reverse_path_stays_null(self) -> None:
         self.accept(message(1, sender=None))

@@ -196,6 +196,31 @@ class Schema(StoreTestCase):
         self.assertEqual(evolve(first, trace=b""), evolve(message(1), trace=b""))
         self.assertEqual(second.envelope.recipients[0].attempts, 1)
 
+    def test_mail_of_a_queue_without_assessments_has_the_default_one(self) -> None:
+        database = sqlite3.connect(self.path, isolation_level=None)
+        upgrade(database, scripts()[:8])
+        database.execute(
+            "INSERT INTO message VALUES (1, 'ann', 'sender.example', '{}', x'', ?, ?, ?, ?, NULL)",
+            (BODY.content, BODY.size, NOW, NOW + LIFETIME),
+        )
+        database.execute(
+            "INSERT INTO recipient (message, number, local_part, domain, parameters, attempts,"
+            " next_attempt) VALUES (1, 0, 'bob', 'next.example', '{}', 0, ?)",
+            (NOW,),
+        )
+        database.execute("UPDATE census SET messages = 1, recipients = 1")
+        database.close()
+        self.assertEqual(self.store.open().census, Census(messages=1, recipients=1))
+        (leased,) = self.store.apply([Lease(NOW, (Want("next.example", 9),))])
+        assert leased is not None
+        self.assertEqual(leased.messages, (evolve(message(1), trace=b""),))
+
+    def test_mail_of_which_nothing_was_found_out_has_no_assessment_on_the_disk(self) -> None:
+        self.store.open()
+        self.store.apply([Accept(message(1), False)])
+        self.store.close()
+        self.assertEqual(self.query("SELECT assessment FROM message"), [(None,)])
+
     def test_a_step_that_fails_is_rolled_back(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)

@@ -68,6 +68,11 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", f"{message['size']} octets"
     if message["quarantine"]:
         yield "quarantined", printable(str(message["quarantine"]))
+    assessment = message.get("assessment") or {}  # an MTA of 0.1 has none
+    if assessment.get("quarantine"):
+        yield "junk", printable(str(assessment["quarantine"]))
+    if assessment.get("signs"):
+        yield "signed", "at delivery, if there is a key for the domain of From"
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:
@@ -92,6 +97,14 @@ def _tables(message: Mapping[str, Any]) -> Iterator[Table]:
         )
         rows.append(tuple(map(printable, cells)))
     yield "Recipients", ("To", "State", "Attempts", "Next attempt", "Last", "Parameters"), rows
+    yield (
+        "Verdicts",
+        ("Policy", "Result", "About"),
+        [
+            tuple(printable(str(each[name])) for name in ("policy", "result", "text"))
+            for each in (message.get("assessment") or {}).get("verdicts", ())
+        ],
+    )
     addresses = {each["number"]: each["address"] for each in message["recipients"]}
     yield (
         "Attempts",

@@ -15,13 +15,17 @@ from ...mail.message import Message
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ..schedule.priority import level
+from . import assessments
 from .spool import Spool
 
 _ROWS = 500  # to a statement: 13 values each, of the 32,766 that SQLite takes
 
 Row = Sequence[str | bytes | int | float | None]
 
-MESSAGE = "id, sender_local, sender_domain, parameters, trace, body, size, received_at, expires_at"
+MESSAGE = (
+    "id, sender_local, sender_domain, parameters, trace, body, size, received_at, expires_at,"
+    " assessment"
+)
 """The columns of a message, as `message` reads and `message_row` writes them."""
 
 RECIPIENT = (
@@ -81,6 +85,7 @@ def message_row(message: Message) -> Row:
         body.size,
         message.received_at,
         message.expires_at,
+        assessments.to_column(message.assessment),
     )
 
 
@@ -133,7 +138,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
 
 def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:
     """Return the message of a row, with ``recipients``, which are some or all of its own."""
-    id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row
+    id, local_part, domain, parameters, trace, content, size, received_at, expires_at, found = row
     body: Body = MemoryBody(content or b"")
     if content is None:
         body = spool.stored(QueueId(id), size)
@@ -144,4 +149,5 @@ def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool)
         body=body,
         received_at=received_at,
         expires_at=expires_at,
+        assessment=assessments.from_column(found),
     )
