@@ -13,7 +13,7 @@ from twisted_mta.config.catalog import LISTENER_KINDS, REPEATED, TABLES
 from twisted_mta.config.certificates import SNICertificate
 from twisted_mta.config.setting import Setting, settings_of
 from twisted_mta.config.tables import QueueSettings
-from twisted_mta.config.unbuilt import NOT_BUILT
+from twisted_mta.config.unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 
 _INTRODUCTION = """\
 Settings
@@ -80,6 +80,11 @@ def _lines() -> Iterator[str]:
     for table, keys in NOT_BUILT.items():
         for key, unbuilt in keys.items():
             yield f"* ``{key}`` in ``[{table}]``: {_plain(unbuilt.doc)}"
+    yield ""
+    yield "These tables too:"
+    yield ""
+    for table, unbuilt in NOT_BUILT_TABLES.items():
+        yield f"* ``[{table}]``: {_plain(unbuilt.doc)}"
 
 
 def _title(title: str) -> Iterator[str]:

@@ -24,12 +24,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.config import Listener
+from twisted_mta.config import DKIMKey, Listener
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
 from twisted_mta.config.setting import ConfigError, settings_of
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.service import CannotReload
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -56,11 +57,22 @@ OTHERS: Mapping[str, Any] = {
     "domain": "other.example",
     "username": "bob",
     "rate": "100/min",
+    "selector": "other",
+    "authserv_id": "other.example",
+    "report_from": Mailbox("bob", "other.example"),
+    "trusted_sealers": ("other.example",),
+    "trusted_forwarders": ("other.example",),
+    "organization": "Other",
 }
 """Another value of each setting that is no choice, number, flag, file or list of networks."""
 
 
-_HELD = {"listener": "listeners", "destination": "destinations", "web": "web_page"}
+_HELD = {
+    "listener": "listeners",
+    "destination": "destinations",
+    "web": "web_page",
+    "dkim": "dkim_keys",
+}
 """The fields of `Config` with other names than the tables that they hold, by the table."""
 
 
@@ -181,6 +193,7 @@ class EachSetting(SynchronousTestCase):
                 ),
                 Destination(domain="near.example", tls="verify", authorities=self.first),
             ),
+            dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.first),),
         )
 
     def write(self, name: str, content: str) -> str:
@@ -196,6 +209,7 @@ class EachSetting(SynchronousTestCase):
             "aliases": lambda: self.write("other aliases", "crew: bob\ncrowd: bob\n"),
             "users": lambda: self.write("other users", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
+            "key": lambda: self.second,
             "sni": lambda: ({"names": ["sni.example"], "certificate": self.second},),
         }
         if name in files:
@@ -243,10 +257,12 @@ class EachSetting(SynchronousTestCase):
         value = self.other(name, getattr(tables[number], name), hint)
         if table == "mta" and name == "auth":
             value = checker_spec("memory:bob:secret")
-        also = {"tls_certificate": "tls_key", "client_certificate": "client_key"}
-        changed = evolve(
-            tables[number], **({name: value} | ({also[name]: value} if name in also else {}))
-        )
+        also = {
+            "tls_certificate": {"tls_key": value},
+            "client_certificate": {"client_key": value},
+            "dkim": {"dmarc": "off"},  # which needs it
+        }
+        changed = evolve(tables[number], **{name: value, **also.get(name, {})})
         if table == "mta":
             return changed
         several = (*tables[:number], changed, *tables[number + 1 :])

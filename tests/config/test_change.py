@@ -11,10 +11,11 @@ from attrs import evolve
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Config
-from twisted_mta.config import Listener
+from twisted_mta.config import DKIMKey, Listener
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
+from twisted_mta.mail.address import Mailbox
 
 NETWORK = ip_network("192.0.2.0/24")
 
@@ -58,6 +59,12 @@ def another(name: str, value: Any) -> Any:
         "eight_bit_headers": "send",
         "routes": (("*", "discard:"),),
         "destinations": (Destination(domain="far.example", connections=1),),
+        "dkim_keys": (DKIMKey(domain="far.example", selector="s", key="/s.pem"),),
+        "spf": "enforce",
+        "dkim": "off",
+        "dmarc": "enforce",
+        "arc": "off",
+        "report_from": Mailbox("bob", "other.example"),
         "local_domains": ("other.example",),
         "virtual_domains": ("virtual.example",),
         "srs_domain": "srs.example",
@@ -188,6 +195,22 @@ class Change(TidyTestCase):
             [
                 'destinations = ["c.example", "b.example"]; before: ["a.example", "b.example"]',
                 'destination "b.example": connections = 7; before: none',
+            ],
+        )
+
+    def test_a_difference_of_a_dkim_key_names_it(self) -> None:
+        first, second, third = (
+            DKIMKey(domain="a.example", selector=each, key="/key.pem") for each in ("1", "2", "3")
+        )
+        before = evolve(settings(), dkim_keys=(first, second))
+        after = evolve(before, dkim_keys=(evolve(second, key="/other.pem"), third))
+        self.assertEqual(fixed(before, after), [])
+        self.assertEqual(
+            changes(before, after),
+            [
+                'dkim_keys = ["2._domainkey.a.example", "3._domainkey.a.example"];'
+                ' before: ["1._domainkey.a.example", "2._domainkey.a.example"]',
+                'DKIM key "2._domainkey.a.example": key = "/other.pem"; before: "/key.pem"',
             ],
         )
 

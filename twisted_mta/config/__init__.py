@@ -8,19 +8,23 @@ from .amounts import Rate
 from .certificates import RelayCertificate, SNICertificate
 from .config import Config
 from .destination import Destination
+from .dkim import DKIMKey
 from .listener import Listener
 from .loading import load
+from .policy import PolicySettings
 from .setting import ConfigError
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 __all__ = [
     "Config",
     "ConfigError",
+    "DKIMKey",
     "DNSSettings",
     "DeliverySettings",
     "Destination",
     "Listener",
     "LogSettings",
+    "PolicySettings",
     "QueueSettings",
     "Rate",
     "RelayCertificate",

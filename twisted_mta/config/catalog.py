@@ -8,8 +8,10 @@ from attrs import AttrsInstance, frozen
 
 from .config import DEFAULT_SMTP, Config
 from .destination import Destination
+from .dkim import DKIMKey
 from .endpoint import endpoints
 from .listener import Listener
+from .policy import PolicySettings
 from .setting import Setting, settings_of
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
@@ -22,14 +24,17 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "dns": DNSSettings,
     "log": LogSettings,
     "web": WebSettings,
+    "policy": PolicySettings,
+    "dkim": DKIMKey,
 }
 """The classes of the file's tables."""
 
-REPEATED: Mapping[str, tuple[str, str]] = {
-    "listener": ("endpoint", DEFAULT_SMTP),
-    "destination": ("domain", "example.net"),
+REPEATED: Mapping[str, Mapping[str, str]] = {
+    "listener": {"endpoint": DEFAULT_SMTP},
+    "destination": {"domain": "example.net"},
+    "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
 }
-"""The tables that may be repeated: the key that each must have, and an example of its value."""
+"""The tables that may be repeated: the keys that each must have, with an example of the value."""
 
 
 def _endpoints(doc: str, kind: str) -> Setting:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from .config import Config
 from .destination import Destination
+from .dkim import DKIMKey
 from .listener import Listener
+from .policy import PolicySettings
 from .setting import shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+
+_TABLES = QueueSettings | DeliverySettings | DNSSettings | LogSettings | PolicySettings
 
 WARNING = "warning: "
 """The beginning of a line about a reload that is a warning, and no change."""
@@ -55,8 +59,10 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
         if field.name == "listeners":
             yield from _of_listeners(old, new)
         elif field.name == "destinations":
-            yield from _of_destinations(old, new)
-        elif isinstance(new, QueueSettings | DeliverySettings | DNSSettings | LogSettings):
+            yield from _of_named((field.name,), "destination", old, new, _domain)
+        elif field.name == "dkim_keys":
+            yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
+        elif isinstance(new, _TABLES):
             yield from _of_table((field.name,), f"[{field.name}] ", old, new)
         elif isinstance(new, WebSettings):
             yield from _of_table((field.name,), "[web] ", old, new)
@@ -74,18 +80,31 @@ def _of_listeners(
         yield from _of_table(("listeners",), f"listener {shown(old.endpoint)}: ", old, new)
 
 
-def _of_destinations(
-    before: tuple[Destination, ...], after: tuple[Destination, ...]
+def _of_named(
+    path: tuple[str, ...],
+    kind: str,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    name: Callable[[Any], str],
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    domains = [tuple(each.domain for each in several) for several in (before, after)]
-    if domains[0] != domains[1]:
-        old, new = map(_shown, domains)
-        yield ("destinations",), f"destinations = {new}; before: {old}"
-    by_domain = {each.domain: each for each in before}
+    """Yield the differences of repeated tables, each of which has a name of its own."""
+    names = [tuple(map(name, several)) for several in (before, after)]
+    if names[0] != names[1]:
+        old, new = map(_shown, names)
+        yield path, f"{path[0]} = {new}; before: {old}"
+    by_name = {name(each): each for each in before}
     for each in after:
-        if each.domain in by_domain:
-            where = f"destination {shown(each.domain)}: "
-            yield from _of_table(("destinations",), where, by_domain[each.domain], each)
+        if name(each) in by_name:
+            where = f"{kind} {shown(name(each))}: "
+            yield from _of_table(path, where, by_name[name(each)], each)
+
+
+def _domain(destination: Destination) -> str:
+    return destination.domain
+
+
+def _record_name(key: DKIMKey) -> str:
+    return key.record_name
 
 
 def _of_table(

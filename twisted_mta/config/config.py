@@ -11,14 +11,17 @@ from typing import Literal
 import attrs
 from attrs import frozen
 
+from ..mail.address import Mailbox
 from ..mail.next_hop import Host
 from . import readers as read
 from .amounts import duration, period, size
 from .checker import CheckerSpec, checker_spec
 from .destination import Destination
 from .destination_table import DestinationTable
+from .dkim import DKIMKey, dkim_keys
 from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
+from .policy import PolicySettings
 from .routes import routes
 from .setting import ConfigError, setting, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
@@ -59,7 +62,9 @@ class Config:
         dns: ``[dns]``.
         log: ``[log]``.
         web_page: ``[web]``.
+        policy: ``[policy]``.
         destinations: the ``[[destination]]`` tables.
+        dkim_keys: the ``[[dkim]]`` tables.
 
     Raises:
         ConfigError: a value is refused, or contradicts another.
@@ -183,7 +188,8 @@ class Config:
         lambda value: None if value is None or value == read.OFF else read.domain(value),
         "our domain in the reverse-path of mail that aliases forward to other domains (SRS), so"
         " that notices come back here; off: reverse-paths stay",
-        default=attrs.Factory(lambda self: self._default_srs_domain(), takes_self=True),
+        # Notices from elsewhere cannot find localhost or another name without a dot.
+        default=attrs.Factory(lambda self: self._first_full_domain(), takes_self=True),
         default_text="the first local domain with a dot in it; off without one",
     )
     users: str | None = setting(
@@ -255,13 +261,15 @@ class Config:
     dns: DNSSettings = attrs.field(factory=DNSSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
     web_page: WebSettings = attrs.field(factory=WebSettings)
+    policy: PolicySettings = attrs.field(factory=PolicySettings)
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
+    dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
 
     def _default_free_disk(self) -> int:
         return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)
 
-    def _default_srs_domain(self) -> str | None:
-        # Notices from elsewhere cannot find localhost or another name without a dot.
+    def _first_full_domain(self) -> str | None:
+        """Return the first local domain that hosts elsewhere may find: one with a dot."""
         return next((name for name in self.local_domains if "." in name and name[0] != "["), None)
 
     def _default_recipients(self) -> str:
@@ -341,3 +349,19 @@ class Config:
     def helo(self) -> str:
         """Our name in EHLO to other hosts."""
         return self.delivery.helo or self.hostname
+
+    @property
+    def authserv_id(self) -> str:
+        """Our name in Authentication-Results (RFC 8601 §2.5)."""
+        return self.policy.authserv_id or self.hostname
+
+    @property
+    def report_from(self) -> Mailbox:
+        """The author of the reports that we send."""
+        domain = self._first_full_domain() or self.local_domains[0]
+        return self.policy.report_from or Mailbox("postmaster", domain)
+
+    @property
+    def organization(self) -> str:
+        """Our name in the reports that we send."""
+        return self.policy.organization or self.report_from.domain

@@ -16,11 +16,13 @@ from ..mail.printable import printable
 from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
+from .dkim import DKIMKey
 from .listener import Listener
+from .policy import PolicySettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 from .text_file import without_mark
-from .unbuilt import NOT_BUILT
+from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .unreadable import unreadable
 
 
@@ -162,7 +164,14 @@ class _Loader:
     def read_document(self, document: Mapping[str, Any]) -> None:
         """Read the tables of the file."""
         for table, content in document.items():
-            if table not in TABLES:
+            if table in NOT_BUILT_TABLES and not _is_value(content):
+                self.errors.append(
+                    ConfigError(
+                        f"{printable(self.file)}: [{table}] is not built yet; expected no such"
+                        " table"
+                    )
+                )
+            elif table not in TABLES:
                 self.errors.append(self._unknown_table(table, content))
             elif table in REPEATED:
                 self._read_repeated(table, content)
@@ -183,20 +192,20 @@ class _Loader:
                 )
             )
             return
-        required, example = REPEATED[table]
         for number, keys in enumerate(content, 1):
             header = f"[[{table}]] {number}"
             values: dict[str, Any] = {}
             self._read_table(table, f"{header},", keys, values)
-            if required in values:
-                self.repeated[table].append((header, values))
-            elif required not in keys:
-                self.errors.append(
-                    ConfigError(
-                        f"{printable(self.file)}: {header} has no {required};"
-                        f' expected one such as {required} = "{example}"'
-                    )
+            self.errors += [
+                ConfigError(
+                    f"{printable(self.file)}: {header} has no {required};"
+                    f' expected one such as {required} = "{example}"'
                 )
+                for required, example in REPEATED[table].items()
+                if required not in keys
+            ]
+            if values.keys() >= REPEATED[table].keys():
+                self.repeated[table].append((header, values))
 
     def _read_table(
         self, table: str, header: str, content: Mapping[str, Any], into: dict[str, Any] | None
@@ -234,7 +243,7 @@ class _Loader:
 
     def _unknown_table(self, table: str, content: Any) -> ConfigError:
         close = difflib.get_close_matches(table, TABLES, 1)
-        if not isinstance(content, Mapping) and not _is_list_of_tables(content):
+        if _is_value(content):
             headers = _tables_with(table) or "[mta]"
             return self._place("", table).error(
                 content, f"outside of all tables; expected below {headers}"
@@ -294,9 +303,11 @@ class _Loader:
             dns=self._made(DNSSettings, "[dns] ") or DNSSettings(),
             log=self._made(LogSettings, "[log] ") or LogSettings(),
             web_page=self._made(WebSettings, "[web] ") or WebSettings(),
+            policy=self._made(PolicySettings, "[policy] ") or PolicySettings(),
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
             ),
+            dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
         )
 
     def _several(
@@ -362,6 +373,10 @@ def _tables_with(key: str) -> str:
         for table in TABLES
         if key in BY_TABLE[table] or key in NOT_BUILT.get(table, {})
     )
+
+
+def _is_value(content: object) -> bool:
+    return not isinstance(content, Mapping) and not _is_list_of_tables(content)
 
 
 def _is_list_of_tables(content: object) -> bool:

@@ -205,6 +205,14 @@ def domain(value: Any) -> str:
         raise ValueError(f"{error}; expected one such as mail.example.net") from None
 
 
+def dns_name(value: Any) -> str:
+    """Read a domain, no address literal; return its canonical form."""
+    name = domain(value)
+    if name.startswith("["):
+        raise ValueError("an address literal; expected a domain such as example.net")
+    return name
+
+
 def network(value: Any) -> IPv4Network | IPv6Network:
     """Read a network in CIDR notation, without host bits; an address is a network of one."""
     if isinstance(value, IPv4Network | IPv6Network):

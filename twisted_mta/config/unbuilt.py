@@ -26,5 +26,20 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
             "whether answers are trusted to be validated (the AD bit)", already=(False,)
         ),
     },
+    "policy": {
+        "allow": NotBuilt("file of clients and senders that nothing is found out about"),
+        "deny": NotBuilt("file of clients and senders whose mail is refused"),
+    },
 }
 """By table and key of the file."""
+
+NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
+    "dnsbl": NotBuilt("lists of addresses and domains in DNS"),
+    "greylist": NotBuilt("deferral of the first message from an unknown client"),
+    "milter": NotBuilt("filters that speak the milter protocol"),
+    "policy_service": NotBuilt("services that speak the policy delegation protocol of Postfix"),
+    "tls_report": NotBuilt("reports on TLS to other hosts"),
+    "mta_sts": NotBuilt("our own MTA-STS policies, and those of other domains"),
+    "acme": NotBuilt("certificates by ACME"),
+}
+"""By table of the file; a table is refused whole."""

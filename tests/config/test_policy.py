@@ -1,0 +1,197 @@
+"""``[policy]`` and ``[[dkim]]``: reading them, their defaults, and what is refused."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from twisted_mta.config import Config, ConfigError, DKIMKey, PolicySettings
+from twisted_mta.config.loading import load_leniently
+from twisted_mta.mail.address import Mailbox
+
+from .loading import ConfigTestCase
+
+KEY = '[[dkim]]\ndomain = "example.net"\nselector = "s1"\nkey = "/etc/mta/s1.pem"\n'
+
+
+class Policy(ConfigTestCase):
+    def test_every_key_is_read(self) -> None:
+        toml = """
+            [policy]
+            spf = "enforce"
+            dkim = "check"
+            dmarc = "enforce"
+            arc = "off"
+            authserv_id = "mail.example.net"
+            trusted_sealers = ["Lists.Example.ORG"]
+            trusted_forwarders = [
+                "192.0.2.0/24", "192.0.2.1", "2001:db8::/32", "Forwarder.example", "1.example"
+            ]
+            dmarc_reports = true
+            report_from = "reports@Example.NET"
+            organization = "Example, Inc."
+        """
+        self.assertEqual(
+            self.load({}, toml).policy,
+            PolicySettings(
+                spf="enforce",
+                dkim="check",
+                dmarc="enforce",
+                arc="off",
+                authserv_id="mail.example.net",
+                trusted_sealers=("lists.example.org",),
+                trusted_forwarders=(
+                    *map(ip_network, ("192.0.2.0/24", "192.0.2.1/32", "2001:db8::/32")),
+                    *("forwarder.example", "1.example"),
+                ),
+                dmarc_reports=True,
+                report_from=Mailbox("reports", "example.net"),
+                organization="Example, Inc.",
+            ),
+        )
+
+    def test_all_is_checked_by_default_and_nothing_is_enforced_or_reported(self) -> None:
+        policy = self.load().policy
+        self.assertEqual(
+            [policy.spf, policy.dkim, policy.dmarc, policy.arc, policy.dmarc_reports],
+            ["check", "check", "check", "check", False],
+        )
+        self.assertEqual((policy.trusted_sealers, policy.trusted_forwarders), ((), ()))
+
+    def test_our_names_in_what_we_write_follow_from_the_hostname_and_the_local_domains(
+        self,
+    ) -> None:
+        config = Config(hostname="mx.example.net", local_domains=["localhost", "example.net"])
+        self.assertEqual(config.authserv_id, "mx.example.net")
+        self.assertEqual(str(config.report_from), "postmaster@example.net")
+        self.assertEqual(config.organization, "example.net")
+        other = self.load(
+            {},
+            '[policy]\nauthserv_id = "mail"\nreport_from = "ann@example.org"\norganization = "Us"',
+        )
+        self.assertEqual(other.authserv_id, "mail")
+        self.assertEqual(str(other.report_from), "ann@example.org")
+        self.assertEqual(other.organization, "Us")
+
+    def test_dmarc_needs_spf_and_dkim(self) -> None:
+        for other in ("spf", "dkim"):
+            self.assertEqual(
+                self.refusal({}, f'[policy]\n{other} = "off"\n'),
+                f'FILE: [policy] dmarc = "check": it needs the results of {other}, which is off;'
+                f' expected {other} = "check", or dmarc = "off"',
+            )
+            self.load({}, f'[policy]\n{other} = "off"\ndmarc = "off"\n')
+
+    def test_reports_on_dmarc_need_dmarc(self) -> None:
+        self.assertEqual(
+            self.refusal({}, '[policy]\ndmarc_reports = true\ndmarc = "off"\n'),
+            'FILE: [policy] dmarc_reports = true: nothing to report with dmarc = "off";'
+            ' expected dmarc = "check"',
+        )
+
+    def test_values_that_mean_nothing_are_refused(self) -> None:
+        for line, problem in (
+            ('spf = "on"', 'spf = "on": expected "off", "check" or "enforce"'),
+            ("spf = true", 'found true, expected one string, "off", "check" or "enforce"'),
+            ('dkim = "enforce"', 'dkim = "enforce": expected "off" or "check"'),
+            ('arc = "seal"', 'arc = "seal": expected "off" or "check"'),
+            ('authserv_id = "a b"', "spaces or special characters in it; expected a name such as"),
+            ('trusted_sealers = ["[192.0.2.1]"]', "an address literal; expected a domain such as"),
+            ('trusted_sealers = "a.example"', "found a string, expected a list of domains"),
+            ('trusted_forwarders = ["192.0.2.1/24"]', "beyond the prefix; expected 192.0.2.0/24"),
+            ('trusted_forwarders = ["a b"]', "not a domain name; expected one such as"),
+            ("trusted_forwarders = [1]", "found a number, expected"),
+            ('report_from = "postmaster"', "not of the form local-part@domain; expected a mailbox"),
+            ('organization = "a\\nb"', "unprintable characters in it; expected a name such as"),
+            ('dmark = "off"', "no such setting; did you mean dmarc?"),
+        ):
+            self.assertIn(problem, self.refusal({}, f"[policy]\n{line}"), line)
+
+
+class NotBuilt(ConfigTestCase):
+    def test_keys_of_later_are_refused_by_name(self) -> None:
+        for key in ("allow", "deny"):
+            self.assertEqual(
+                self.refusal({}, f'[policy]\n{key} = "/etc/mta/list"'),
+                f'FILE: [policy] {key} = "/etc/mta/list": {key} is not built yet;'
+                " expected no value",
+            )
+
+    def test_tables_of_later_are_refused_by_name(self) -> None:
+        for header in ("[greylist]", "[[dnsbl]]", "[[milter]]", "[[policy_service]]"):
+            table = header.strip("[]")
+            self.assertEqual(
+                self.refusal({}, f'{header}\na = "b"'),
+                f"FILE: [{table}] is not built yet; expected no such table",
+            )
+
+    def test_a_value_of_such_a_name_is_outside_of_all_tables(self) -> None:
+        self.assertEqual(
+            self.refusal({}, "greylist = 1"),
+            "FILE: greylist = 1: outside of all tables; expected below [mta]",
+        )
+
+
+class Keys(ConfigTestCase):
+    def test_every_key_is_read_in_canonical_form(self) -> None:
+        other = (
+            '[[dkim]]\ndomain = "Bücher.example"\nselector = "K1.Sub-2"\n'
+            'key = "/etc/mta/../mta/b.pem"\n'
+        )
+        first, second = self.load({}, KEY + other).dkim_keys
+        self.assertEqual(first, DKIMKey(domain="example.net", selector="s1", key="/etc/mta/s1.pem"))
+        self.assertEqual(
+            second,
+            DKIMKey(domain="xn--bcher-kva.example", selector="k1.sub-2", key="/etc/mta/b.pem"),
+        )
+        self.assertEqual(second.record_name, "k1.sub-2._domainkey.xn--bcher-kva.example")
+
+    def test_a_domain_may_have_several_keys_with_different_selectors(self) -> None:
+        keys = self.load({}, KEY + KEY.replace("s1", "s2")).dkim_keys
+        self.assertEqual([key.selector for key in keys], ["s1", "s2"])
+
+    def test_two_keys_with_one_domain_and_selector_are_refused(self) -> None:
+        self.assertEqual(
+            self.refusal({}, KEY + KEY.replace("example.net", "EXAMPLE.net")),
+            'FILE: [[dkim]] domain = "example.net", selector = "s1": found two;'
+            " expected one key for each selector of a domain",
+        )
+
+    def test_each_key_that_is_missing_is_named(self) -> None:
+        _, errors = load_leniently({}, self.written('[[dkim]]\ndomain = "example.net"\n'))
+        self.assertEqual(
+            [str(error).partition(": ")[2] for error in errors],
+            [
+                '[[dkim]] 1 has no selector; expected one such as selector = "s2026"',
+                '[[dkim]] 1 has no key; expected one such as key = "/etc/mta/s2026.pem"',
+            ],
+        )
+
+    def written(self, toml: str) -> str:
+        self.load({}, "")
+        assert self.file is not None
+        with open(self.file, "w", encoding="utf-8") as file:
+            file.write(toml)
+        return self.file
+
+    def test_values_that_mean_nothing_are_refused(self) -> None:
+        long = ".".join(["a" * 60] * 4)
+        for wrong, problem in (
+            (KEY.replace("s1", "s_1", 1), "not a selector; expected letters, digits and hyphens"),
+            (KEY.replace("s1", "-s1", 1), "not a selector; expected letters, digits and hyphens"),
+            (KEY.replace("s1", "s1.", 1), "not a selector; expected letters, digits and hyphens"),
+            (
+                KEY.replace("s1", "\N{KELVIN SIGN}1", 1),
+                "not a selector; expected letters, digits and hyphens",
+            ),
+            (KEY.replace("s1", "s" * 64, 1), "not a selector"),
+            (KEY.replace("example.net", "[192.0.2.1]"), "an address literal; expected a domain"),
+            (KEY.replace("example.net", long), "has 257 octets; expected at most 253"),
+            (KEY.replace('"/etc/mta/s1.pem"', "1"), "found a number, expected one string: the"),
+            (KEY + "bits = 2048", "no such setting; expected domain, selector, key"),
+            ("[dkim]\n", "found a table, expected tables, each below a line [[dkim]]"),
+        ):
+            self.assertIn(problem, self.refusal({}, wrong), wrong)
+
+    def test_python_takes_only_keys_of_the_class(self) -> None:
+        error = self.assertRaises(ConfigError, Config, dkim_keys=["example.net"])
+        self.assertEqual(str(error), 'dkim_keys = ["example.net"]: expected a list of DKIMKey')
