@@ -1,0 +1,313 @@
+"""The chain of policies of a listener: whom it asks at each stage, in which order, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import IO, Any, Literal, cast
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import Clock
+from ..mail.address import Mailbox
+from ..mail.assessment import Verdict
+from ..mail.printable import printable
+from ..mail.reply import Reply
+from ..message.authentication_results import MethodResult
+from ..message.header import Header
+from ..smtp.extension.views import SessionView
+from .answers import Answer, Answers, EnvelopeView, Mark, Quarantine, Rewrite
+from .examination import Examination, Opinion, PolicySession
+
+Stage = Literal["client", "helo", "mail", "rcpt", "header", "message"]
+STAGES: tuple[Stage, ...] = ("client", "helo", "mail", "rcpt", "header", "message")
+
+BodyReader = Callable[[bytes], object]
+"""Takes the octets behind the header section, in pieces cut anywhere."""
+
+NO_VERDICT = Reply.fixed(451, "7.1", "No verdict on this mail for now, try again later")
+
+Count = Callable[[str, str], object]
+"""Counts a verdict, by the name of the policy and the result."""
+
+
+@frozen(kw_only=True)
+class Member:
+    """A policy in a chain.
+
+    Attributes:
+        name: for the log, the counters and the operator.
+        policy: with the methods of `protocol.Policy` that it needs.
+        timeout: seconds for one answer.
+        on_failure: the answer where the policy raises an exception, or takes too long; None: the
+            mail goes on.
+        strangers_only: whether it is asked only about clients that may not relay and have not
+            authenticated themselves.
+        concludes: for a policy that calls `Examination.conclude`: what is recorded where it fails.
+    """
+
+    name: str
+    policy: object
+    timeout: float
+    on_failure: Answer = NO_VERDICT
+    strangers_only: bool = False
+    concludes: Sequence[MethodResult] | None = None
+
+
+_Call = tuple[Member, Callable[..., Any]]
+
+
+class PolicyChain:
+    """Asks policies about sessions and mail.
+
+    Args:
+        groups: those of one group are asked at the same time, and the groups one after the other;
+            a refusal of one group ends the stage. Within a group the answers count in its order.
+        clock: for deadlines.
+        count: counts verdicts.
+        is_stranger: whether the client of a session is one (`Member.strangers_only`).
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Member]],
+        *,
+        clock: Clock,
+        count: Count = lambda policy, result: None,
+        is_stranger: Callable[[SessionView], bool] = lambda session: True,
+    ) -> None:
+        self.groups = tuple(map(tuple, groups))
+        self._clock = clock
+        self._count = count
+        self._is_stranger = is_stranger
+        self._calls: Mapping[str, Sequence[Sequence[_Call]]] = {
+            stage: _calls(self.groups, stage) for stage in (*STAGES, "body")
+        }
+        self._for_all = any(not each.strangers_only for group in self.groups for each in group)
+        self._awaited = [
+            each.name for group in self.groups for each in group if each.concludes is not None
+        ]
+
+    def asks(self, stage: Stage, session: PolicySession | None = None) -> bool:
+        """Whether a policy has a say at a stage (of a session)."""
+        calls = self._calls[stage]
+        if session is None or session.is_stranger:
+            return bool(calls)
+        return any(not member.strangers_only for group in calls for member, _ in group)
+
+    def session(self, view: SessionView) -> PolicySession:
+        """Return what policies see of a session."""
+        return PolicySession(view, is_stranger=self._is_stranger(view))
+
+    def examination(
+        self, session: PolicySession, view: SessionView, sender: Mailbox | None
+    ) -> Examination | None:
+        """Begin the examination of a transaction; None where no policy is asked about it."""
+        session.is_stranger = self._is_stranger(view)
+        session.examination = None
+        if session.is_stranger or self._for_all:
+            awaited = self._awaited if session.is_stranger else ()
+            session.examination = Examination(session, sender, awaited=awaited)
+        return session.examination
+
+    # The stages. Each returns the refusal, or None to go on.
+
+    def client(self, session: PolicySession) -> Deferred[Reply | None]:
+        """Ask about a client that has connected."""
+        return self._ask("client", session)
+
+    def helo(self, session: PolicySession) -> Deferred[Reply | None]:
+        """Ask about the name in a greeting."""
+        return self._ask("helo", session)
+
+    def mail(self, session: PolicySession, sender: Mailbox | None) -> Deferred[Reply | None]:
+        """Ask about a reverse-path."""
+        return self._ask("mail", session, sender)
+
+    def rcpt(self, session: PolicySession, recipient: Mailbox) -> Deferred[Reply | None]:
+        """Ask about a recipient."""
+        return self._ask("rcpt", session, recipient)
+
+    def header(
+        self, session: PolicySession, envelope: EnvelopeView, header: Header
+    ) -> Deferred[Reply | None]:
+        """Ask about a header section."""
+        return self._ask("header", session, envelope, header)
+
+    def message(
+        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
+    ) -> Deferred[Reply | None]:
+        """Ask about a whole message."""
+        return self._ask("message", session, envelope, content)
+
+    def body_readers(
+        self, session: PolicySession, envelope: EnvelopeView, header: Header
+    ) -> list[BodyReader]:
+        """Return where the octets behind the header section are to go."""
+        readers: list[BodyReader] = []
+        for member, method in self._asked("body", session):
+            try:
+                reader = method(session, envelope, header)
+            except Exception:
+                self._log.failure("the policy {policy} failed: body", policy=member.name)
+                self._conclude(member, session)
+            else:
+                if reader is not None:
+                    readers.append(self._guarded(member, session, reader))
+        return readers
+
+    def _guarded(self, member: Member, session: PolicySession, reader: BodyReader) -> BodyReader:
+        """Return a reader that fails for its own policy alone."""
+
+        def read(octets: bytes) -> None:
+            nonlocal reader
+            try:
+                reader(octets)
+            except Exception:
+                self._log.failure("the policy {policy} failed: body", policy=member.name)
+                self._conclude(member, session)
+                reader = _ignore
+
+        return read
+
+    # Asking.
+
+    def _asked(self, stage: str, session: PolicySession) -> list[_Call]:
+        return [
+            (member, method)
+            for group in self._calls[stage]
+            for member, method in group
+            if session.is_stranger or not member.strangers_only
+        ]
+
+    def _ask(self, stage: Stage, session: PolicySession, *about: object) -> Deferred[Reply | None]:
+        if not self.asks(stage, session):
+            return succeed(None)
+        return Deferred.fromCoroutine(self._ask_groups(stage, session, about))
+
+    async def _ask_groups(
+        self, stage: Stage, session: PolicySession, about: tuple[object, ...]
+    ) -> Reply | None:
+        examination = session.examination
+        opinion = session.opinion if examination is None else examination.opinion
+        for group in self._calls[stage]:
+            asked = [each for each in group if session.is_stranger or not each[0].strangers_only]
+            answering = [self._answer(stage, each, session, about) for each in asked]
+            answers = await gatherResults(answering)
+            for (member, _), answer in zip(asked, answers, strict=True):
+                refusal = self._take(member, answer, opinion)
+                if refusal is not None:
+                    self._log.info(
+                        "refused by {policy}: client {peer}: {reply}",
+                        policy=member.name,
+                        peer=session.address,
+                        reply=refusal,
+                    )
+                    return refusal
+        return None
+
+    def _answer(
+        self, stage: Stage, call: _Call, session: PolicySession, about: tuple[object, ...]
+    ) -> Deferred[Sequence[Answer]]:
+        """Return the answers of one policy; never fails."""
+        member, method = call
+        answer: Deferred[Any]
+        try:
+            given = method(session, *about)
+            answer = _deferred(given)
+        except Exception:
+            answer = cast("Deferred[Any]", _failed())
+        if not answer.called:
+            answer.addTimeout(member.timeout, self._clock)
+        answer.addCallback(_sequence)
+        return answer.addErrback(self._failure, stage, member, session)
+
+    def _failure(
+        self, failure: Failure, stage: Stage, member: Member, session: PolicySession
+    ) -> Sequence[Answer]:
+        if failure.check(TimeoutError, CancelledError):
+            self._log.warn(
+                "the policy {policy} had no answer within {timeout:g} s: {stage}",
+                policy=member.name,
+                timeout=member.timeout,
+                stage=stage,
+            )
+        else:
+            self._log.failure(
+                "the policy {policy} failed: {stage}", failure, policy=member.name, stage=stage
+            )
+        self._conclude(member, session)
+        return (member.on_failure,)
+
+    def _conclude(self, member: Member, session: PolicySession) -> None:
+        if member.concludes is not None and session.examination is not None:
+            session.examination.conclude(member.name, member.concludes)
+
+    def _take(self, member: Member, answers: Sequence[Answer], opinion: Opinion) -> Reply | None:
+        """Carry the answers of one policy over into ``opinion``; return its refusal, if any."""
+        for answer in answers:
+            if isinstance(answer, Reply):
+                if answer.code >= 400:
+                    self._count(member.name, "refuse" if answer.code >= 500 else "defer")
+                    return answer
+            elif isinstance(answer, Mark):
+                opinion.fields += answer.fields
+                self._note(member, "mark", opinion)
+            elif isinstance(answer, Rewrite):
+                opinion.rewrites.append(answer)
+                opinion.fields += answer.add
+                self._note(member, "rewrite", opinion)
+            elif isinstance(answer, Quarantine):
+                reason = printable(answer.reason) or "quarantined by policy"
+                opinion.quarantine = opinion.quarantine or reason
+                self._note(member, "quarantine", opinion, reason)
+        return None
+
+    def _note(self, member: Member, result: str, opinion: Opinion, text: str = "") -> None:
+        self._count(member.name, result)
+        opinion.verdicts.append(Verdict(member.name, result, text))
+
+
+def _calls(groups: Sequence[Sequence[Member]], stage: str) -> Sequence[Sequence[_Call]]:
+    """Return the methods of a stage, without groups that have none."""
+    calls = [
+        [
+            (member, method)
+            for member in group
+            if (method := getattr(member.policy, stage, None)) is not None
+        ]
+        for group in groups
+    ]
+    return [group for group in calls if group]
+
+
+def _deferred(given: Answers | Awaitable[Answers]) -> Deferred[Any]:
+    if isinstance(given, Deferred):
+        return given
+    if isinstance(given, Awaitable):
+        return Deferred.fromCoroutine(cast(Any, given))
+    return succeed(given)
+
+
+def _failed() -> Deferred[object]:
+    failed: Deferred[object] = Deferred()
+    failed.errback(Failure())
+    return failed
+
+
+def _sequence(answers: Answers) -> Sequence[Answer]:
+    each = tuple(answers) if isinstance(answers, list | tuple) else (answers,)
+    for answer in each:
+        if not isinstance(answer, Reply | Rewrite | Mark | Quarantine | None):
+            raise TypeError(
+                f"found {answer!r}, expected None, Reply, Rewrite, Mark or Quarantine, or a list"
+            )
+    return cast("Sequence[Answer]", each)
+
+
+def _ignore(octets: bytes) -> None:
+    """Take no notice."""

@@ -1,0 +1,187 @@
+"""What policies see of a session, and what they find out about its mail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..mail.address import Mailbox
+from ..mail.assessment import Verdict
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
+from ..message.authentication_results import MethodResult
+from ..smtp.command import Greeting
+from ..smtp.extension.views import SessionView
+from ..smtp.peer import Peer
+from .answers import Rewrite
+
+_HELO, _MAILFROM = "smtp.helo", "smtp.mailfrom"
+
+
+class PolicySession:
+    """A session as policies see it.
+
+    Args:
+        view: of the session.
+
+    Attributes:
+        is_stranger: whether the client may not relay, and has not authenticated itself: it is
+            asked anew for each transaction.
+        reverse_name: the name of the client's address in the DNS, confirmed by a look-up of that
+            name (RFC 8601 §2.7.3); None: there is none, or it is not known yet.
+        examination: of the present transaction; None outside of one.
+        memory: for policies to keep what they like until the session ends, by a key of their own.
+        opinion: what was found out before the first transaction; it holds for each of them.
+    """
+
+    def __init__(self, view: SessionView, *, is_stranger: bool) -> None:
+        self._view = view
+        self.is_stranger = is_stranger
+        self.reverse_name: str | None = None
+        self.examination: Examination | None = None
+        self.memory: dict[object, object] = {}
+        self.opinion = Opinion()
+        self.peer = view.peer
+
+    @property
+    def address(self) -> str | None:
+        """The IP address of the client, as text; None on a UNIX socket."""
+        return self.peer.address
+
+    @property
+    def proxy(self) -> Peer | None:
+        """The proxy that speaks for the client (XCLIENT); None where it is connected itself."""
+        return self._view.proxy
+
+    @property
+    def local_address(self) -> str | None:
+        """Our own address as the client sees it; None where it is not known."""
+        return self._view.local_address
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """The verb that the client greeted us with; None before."""
+        return self._view.greeting
+
+    @property
+    def helo(self) -> str:
+        """The name in the client's greeting; empty before."""
+        return self._view.helo
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """What the TLS handshake achieved; None in clear."""
+        return self._view.tls
+
+    @property
+    def identity(self) -> str | None:
+        """The authenticated user (RFC 4954); None without."""
+        return self._view.identity
+
+    @property
+    def lmtp(self) -> bool:
+        """Whether the session speaks LMTP (RFC 2033)."""
+        return self._view.lmtp
+
+
+class Opinion:
+    """The answers of policies that wait to be carried out.
+
+    Attributes:
+        fields: whole header fields to put in front of the message.
+        rewrites: changes, in their order.
+        quarantine: why the message belongs among junk; empty where it does not.
+        verdicts: of policies that have answered.
+    """
+
+    def __init__(self, before: Opinion | None = None) -> None:
+        self.fields: list[bytes] = [] if before is None else [*before.fields]
+        self.rewrites: list[Rewrite] = [] if before is None else [*before.rewrites]
+        self.quarantine: str = "" if before is None else before.quarantine
+        self.verdicts: list[Verdict] = [] if before is None else [*before.verdicts]
+
+
+class Examination:
+    """What policies find out about one transaction.
+
+    A policy of authentication (SPF, DKIM, …) calls `conclude` once, with what it has found. Another
+    one that builds upon it waits for `concluded`.
+
+    Args:
+        session: of the transaction.
+        sender: the reverse-path; None: the null one.
+        awaited: the names of the policies that will call `conclude`.
+
+    Attributes:
+        trusted_chain: the domain of the trusted sealer whose ARC chain passes (RFC 8617); empty:
+            there is none.
+        opinion: the answers that wait to be carried out.
+        memory: for policies to keep what they like until the transaction ends, by a key of their
+            own.
+    """
+
+    def __init__(
+        self, session: PolicySession, sender: Mailbox | None, *, awaited: Iterable[str] = ()
+    ) -> None:
+        self.session = session
+        self.sender = sender
+        self.trusted_chain = ""
+        self.opinion = Opinion(session.opinion)
+        self.memory: dict[object, object] = {}
+        self._waiting: dict[str, list[Deferred[Sequence[MethodResult]]]] = {
+            name: [] for name in awaited
+        }
+        self._results: dict[str, Sequence[MethodResult]] = dict.fromkeys(awaited, ())
+
+    def conclude(self, policy: str, results: Sequence[MethodResult]) -> None:
+        """Record what a policy has found; a second call changes nothing."""
+        waiting = self._waiting.pop(policy, None)
+        if waiting is None and policy in self._results:
+            return
+        self._results[policy] = tuple(results)
+        for each in waiting or ():
+            each.callback(self._results[policy])
+
+    def concluded(self, policy: str) -> Deferred[Sequence[MethodResult]]:
+        """Return what a policy has found, once it has; empty where it is not asked.
+
+        Canceling the Deferred does no harm to others that wait.
+        """
+        waiting = self._waiting.get(policy)
+        if waiting is None:
+            return succeed(self._results.get(policy, ()))
+        done: Deferred[Sequence[MethodResult]] = Deferred(waiting.remove)
+        waiting.append(done)
+        return done
+
+    def is_concluded(self, policy: str) -> bool:
+        """Whether a policy has found what it will find, or is not asked."""
+        return policy not in self._waiting
+
+    @property
+    def results(self) -> Sequence[MethodResult]:
+        """What was found so far, as one Authentication-Results field shows it.
+
+        SPF of HELO comes first, and of MAIL FROM last: a reader that keeps one of both keeps that
+        of MAIL FROM.
+        """
+        found = [each for results in self._results.values() for each in results]
+        return sorted(found, key=_place)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What was found so far, for the log, the queue and the operator."""
+        return (*map(_verdict, self.results), *self.opinion.verdicts)
+
+
+def _place(result: MethodResult) -> int:
+    if result.method != "spf":
+        return 1
+    return 2 if any(name == _MAILFROM for name, _ in result.properties) else 0
+
+
+def _verdict(result: MethodResult) -> Verdict:
+    about = " ".join(f"{name}={value}" for name, value in result.properties)
+    text = ": ".join(filter(None, (about, result.reason or result.comment)))
+    return Verdict(result.method, result.result, printable(text))
