@@ -54,18 +54,18 @@ class Originators:
 
 def _addresses(value: str) -> Iterator[Mailbox | None]:
     """Yield the addresses of a field; None for any that cannot be read."""
-    skeleton = _skeleton(value)
+    bare = skeleton(value)
     try:
-        pairs = [] if skeleton is None else getaddresses([value])
+        pairs = [] if bare is None else getaddresses([value])
     except RecursionError:  # hundreds of nested comments or groups
         pairs = []
     # Each address has one @ outside of quotes, and angle brackets come in pairs. Where another is
     # left over, a mail client may read an address that was not found here.
     if (
         not pairs
-        or skeleton is None
-        or skeleton.count("@") != len(pairs)
-        or skeleton.count("<") != skeleton.count(">")
+        or bare is None
+        or bare.count("@") != len(pairs)
+        or bare.count("<") != bare.count(">")
     ):
         yield None
     for _, address in pairs:
@@ -77,9 +77,12 @@ def _addresses(value: str) -> Iterator[Mailbox | None]:
             yield mailbox if mailbox.domain else None
 
 
-def _skeleton(value: str) -> str | None:
-    """Return a field without comments and quoted strings; None if one of them does not end."""
-    skeleton: list[str] = []
+def skeleton(value: str) -> str | None:
+    """Return a field of addresses without comments and quoted strings.
+
+    None: one of them does not end, or a backslash stands outside of them.
+    """
+    kept: list[str] = []
     comments = 0  # that are open, one within the other
     quoted = escaped = False
     for character in value:
@@ -99,5 +102,5 @@ def _skeleton(value: str) -> str | None:
                 return None
         elif not comments:
             quoted = character == '"'
-            skeleton.append(character)
-    return None if comments or quoted or escaped else "".join(skeleton)
+            kept.append(character)
+    return None if comments or quoted or escaped else "".join(kept)
