@@ -1,4 +1,4 @@
-"""What a policy answers: `Mark`, `Rewrite`, `Quarantine`, or a `Reply`; and the envelope it sees."""
+"""What a policy answers: `Mark`, `Rewrite`, `Quarantine` or a `Reply`; the envelope it sees."""
 
 from __future__ import annotations
 
