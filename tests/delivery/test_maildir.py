@@ -3,6 +3,7 @@
 import errno
 import os
 import random  # noqa: TID251 - seeded, so every run draws the same
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from twisted_mta.delivery.mailbox_directory import NoMailbox, mailbox_directory
 from twisted_mta.delivery.maildir import MaildirDelivery
 from twisted_mta.interfaces import Files, Refused
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.assessment import Assessment
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import (
     NO_PARAMETERS,
@@ -456,6 +458,87 @@ class Delivery(MaildirTestCase):
         with open(f"{root}/example.net/bob/new/{name}", "rb") as file:
             self.assertEqual(file.read(), STORED)
         self.assertEqual(os.listdir(f"{root}/example.net/bob/tmp"), [])
+
+
+class Quarantine(MaildirTestCase):
+    """Mail that belongs among junk."""
+
+    def spoofed(self, *local_parts: str) -> Message:
+        assessment = Assessment(quarantine="dmarc=fail")
+        return evolve(message(*local_parts or ("bob",)), assessment=assessment)
+
+    def junk(self) -> list[bytes]:
+        directory = "/mail/example.net/bob/.Junk/new"
+        return [self.files.content(path) for path in self.files.tree(directory)]
+
+    def test_mail_in_quarantine_goes_into_the_folder_junk(self) -> None:
+        self.assertEqual(
+            self.replies(self.spoofed()),
+            ["250 2.0.0 Delivered to the folder Junk of the mailbox"],
+        )
+        self.assertEqual((self.mail(), self.junk()), ([], [STORED]))
+        self.deliver(message("bob"))
+        self.assertEqual((self.mail(), self.junk()), ([STORED], [STORED]))
+
+    def test_the_folder_is_made_as_one_of_maildir_plus_plus_on_a_real_disk(self) -> None:
+        root = self.mktemp()
+        self.maildirs = self.delivery(DiskFiles(), root=root)
+        for _ in range(2):
+            self.deliver(self.spoofed())
+        folder = f"{root}/example.net/bob/.Junk"
+        self.assertEqual(sorted(os.listdir(folder)), ["cur", "maildirfolder", "new", "tmp"])
+        self.assertEqual(stat.S_IMODE(os.stat(folder).st_mode), 0o700)
+        self.assertEqual(os.path.getsize(f"{folder}/maildirfolder"), 0)
+        self.assertEqual((len(os.listdir(f"{folder}/new")), os.listdir(f"{folder}/tmp")), (2, []))
+
+    def test_mail_in_the_folder_survives_a_crash_at_any_moment(self) -> None:
+        delivered = 0
+        for steps in range(60):
+            self.files = UnsyncedFiles()
+            self.maildirs = self.delivery()
+            self.files.cut_power_in(steps)
+            (outcome,) = self.deliver(self.spoofed())
+            self.files.crash()
+            if outcome.delivered:
+                delivered += 1
+                self.assertEqual(self.junk(), [STORED])
+                self.assertIn("maildirfolder", self.files.names("/mail/example.net/bob/.Junk"))
+        self.assertGreater(delivered, 5)
+
+    def test_a_folder_that_its_user_removed_is_made_again(self) -> None:
+        self.deliver(self.spoofed())
+        self.remove("/mail/example.net/bob/.Junk")
+        self.assertEqual(self.replies(self.spoofed())[0][:3], "250")
+        self.assertEqual(self.junk(), [STORED])
+
+    def test_a_folder_that_another_user_could_redirect_is_deferred(self) -> None:
+        self.patch(
+            UnsyncedFiles,
+            "mailbox_fault",
+            lambda files, root, path: f"{path} is a link" if ".Junk" in path else "",
+        )
+        self.assertEqual(
+            self.replies(self.spoofed()),
+            ["451 4.2.0 The mailbox cannot be written now (EPERM)"],
+        )
+        self.assertEqual(self.files.tree("/mail"), [])
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_an_unmounted_mailbox_gets_no_folder(self) -> None:
+        self.deliver(message("bob"))
+        mounted = self.remove("/mail/example.net/bob")
+        self.files.make_directories("/mail/example.net/bob")
+        self.assertEqual(
+            self.replies(self.spoofed()), ["451 4.3.0 The mailboxes are not there now"]
+        )
+        self.assertEqual(self.files.names("/mail/example.net/bob"), [])
+        self.remove("/mail/example.net/bob")
+        self.put("/mail/example.net/bob", mounted)
+        self.assertEqual(self.replies(self.spoofed())[0][:3], "250")
+
+    def test_recipients_with_and_without_a_mailbox_are_told_apart_as_ever(self) -> None:
+        replies = self.replies(self.spoofed("bob", "a/b"))
+        self.assertEqual([reply[:9] for reply in replies], ["250 2.0.0", "550 5.1.3"])
 
 
 class Batches(MaildirTestCase):

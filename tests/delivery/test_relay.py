@@ -22,6 +22,7 @@ from tests.tidy import TidyTestCase
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.assessment import Assessment
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
 from twisted_mta.mail.message import Message
@@ -128,6 +129,36 @@ class RelayTestCase(TidyTestCase):
     def outcome(self, delivering: "Deferred[Sequence[Outcome]]") -> Outcome:
         [outcome] = self.successResultOf(delivering)
         return outcome
+
+
+class Quarantine(RelayTestCase):
+    def sent(self, mail: Message) -> bytes:
+        peer = self.server(*OPENING, *TAKEN, *PARTING)
+        self.assertTrue(self.outcome(self.deliver(mail)).delivered)
+        (content,) = peer.contents
+        return content
+
+    def test_mail_in_quarantine_goes_on_with_a_flag_and_a_reason(self) -> None:
+        mail = evolve(message(), assessment=Assessment(quarantine="dmarc=fail (b.example)"))
+        self.assertEqual(
+            self.sent(mail),
+            b"X-Spam-Flag: YES\r\nX-Spam-Reason: dmarc=fail (b.example)\r\n"
+            b"Received: x\r\nSubject: x\r\n\r\nHello\r\n.\r\n",
+        )
+
+    def test_a_reason_cannot_add_fields_or_long_lines(self) -> None:
+        reason = "\r\nX-Spam-Flag: NO\r\n\r\n\u00fc" + "x" * 5000
+        sent = self.sent(evolve(message(), assessment=Assessment(quarantine=reason)))
+        header = sent.partition(b"\r\n\r\n")[0].split(b"\r\n")
+        self.assertEqual(
+            [line.partition(b":")[0] for line in header],
+            [b"X-Spam-Flag", b"X-Spam-Reason", b"Received", b"Subject"],
+        )
+        self.assertLess(max(map(len, header)), 998)
+        self.assertTrue(sent.isascii())
+
+    def test_other_mail_has_no_flag(self) -> None:
+        self.assertNotIn(b"X-Spam", self.sent(message()))
 
 
 class TargetTests(RelayTestCase):

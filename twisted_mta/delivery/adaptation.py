@@ -1,4 +1,4 @@
-"""Adapt a message to one server: 7-bit content, a trace in ASCII, the time left to deliver it."""
+"""Adapt a message to one server: 7-bit content, fields of ours, the time left to deliver it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from ..mail.message import Message
+from ..message.delivery_fields import junk_fields
 from ..message.mime.conversion import converted
 from ..message.received import without_utf8_recipient
+from ..message.trace import with_fields
 from ..smtp.extension.deliverby import DeliverBy
 
 
@@ -25,6 +27,9 @@ def adapted(
     """
     if not message.trace.isascii() and "SMTPUTF8" not in capabilities:
         message = evolve(message, trace=without_utf8_recipient(message.trace))
+    if message.assessment.quarantine:
+        flag = junk_fields(message.assessment.quarantine)
+        message = evolve(message, trace=with_fields(message.trace, flag))
     by = DeliverBy.of(message.envelope.parameters)
     if by is None:
         return message

@@ -11,6 +11,9 @@ A failing disk does not get another copy with each attempt. A file that was move
 delivered even if its name in ``tmp/`` cannot be removed; where ``new/`` cannot be synced, the file
 is removed before another copy is written.
 
+A message in quarantine goes into the folder Junk, the directory ``.Junk`` of the Maildir, which is
+made when it is first needed (Maildir++; the file ``maildirfolder`` marks it as a folder).
+
 Messages that arrive while others are being written wait, and are then written as a batch: all
 files, then all syncs, so that the disk can combine them, and one sync for each ``new/``. The file
 operations alone, on ext4 and four threads, made 4,100 files of 4 KiB a second durable one by one,
@@ -47,6 +50,10 @@ from .mail_directories import MOST_REMEMBERED, MailDirectories
 from .mailbox_directory import NoMailbox, mailbox_directory
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
+JUNKED = Reply.of(250, "0.0", "Delivered to the folder Junk of the mailbox")
+
+_JUNK = "/.Junk"
+"""The directory of the folder below that of a Maildir."""
 
 _SMALL = 64 * 1024  # octets of a body that is converted once for all recipients
 _CALLS = 4  # of the executor at a time: the number of its threads
@@ -96,7 +103,8 @@ class _Copy:
     Attributes:
         id: of the message.
         recipient: of this copy.
-        maildir: the path of the Maildir.
+        junk: whether it goes into the folder Junk.
+        maildir: the path of the Maildir, or of its folder.
         name: of the file, the same in ``tmp/`` and ``new/``.
         file: while it is open.
         reply: why it is not delivered; None while it is written, and once it is delivered.
@@ -106,6 +114,7 @@ class _Copy:
 
     id: QueueId
     recipient: Recipient
+    junk: bool = False
     maildir: str = ""
     name: str = ""
     file: WritableFile | None = None
@@ -241,7 +250,10 @@ class MaildirDelivery:
     def _deliver(self, messages: Sequence[Message]) -> Sequence[Sequence[Outcome]]:
         """Block until every recipient of every message has its outcome."""
         copies = [
-            [_Copy(message.id, each) for each in message.envelope.recipients]
+            [
+                _Copy(message.id, each, junk=bool(message.assessment.quarantine))
+                for each in message.envelope.recipients
+            ]
             for message in messages
         ]
         written = self._written(messages, copies)
@@ -257,7 +269,11 @@ class MaildirDelivery:
                 )
         return [
             [
-                Outcome(copy.recipient.number, copy.reply or DELIVERED, uncertain=copy.uncertain)
+                Outcome(
+                    copy.recipient.number,
+                    copy.reply or (JUNKED if copy.junk else DELIVERED),
+                    uncertain=copy.uncertain,
+                )
                 for copy in each
             ]
             for each in copies
@@ -289,7 +305,8 @@ class MaildirDelivery:
 
     def _write(self, copy: _Copy, head: bytes, content: Iterable[bytes]) -> None:
         domain, local_part = mailbox_directory(copy.recipient.mailbox)
-        copy.maildir = maildir = f"{self._root}/{domain}/{local_part}"
+        folder = _JUNK if copy.junk else ""
+        copy.maildir = maildir = f"{self._root}/{domain}/{local_part}{folder}"
         key = copy.id, copy.recipient.number
         if key in self._stray:
             # Otherwise the stray file would be hidden by a mount, and not gone.
@@ -373,7 +390,11 @@ class MaildirDelivery:
         raise AssertionError("not reached")
 
     def _make_maildir(self, maildir: str) -> None:
-        """Create the missing directories of a Maildir, durably."""
+        """Create the missing directories of a Maildir, or of its folder Junk, durably."""
+        if maildir.endswith(_JUNK):
+            self._ready(maildir.removesuffix(_JUNK))
+            self._make_junk(maildir)
+            return
         domain = os.path.dirname(maildir)
         above = self._directories.above
         self._directories.check(*above, domain, maildir)
@@ -384,12 +405,30 @@ class MaildirDelivery:
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
             durable[directory] = self._files.identity(directory)
+        self._find_fault(maildir)
+        self._directories.check(*above)  # they may have gone just now
+        self._directories.remember(durable)
+
+    def _make_junk(self, folder: str) -> None:
+        """Create the missing parts of a folder, durably; its Maildir exists."""
+        maildir = os.path.dirname(folder)
+        above = self._directories.above
+        self._directories.check(*above, os.path.dirname(maildir), maildir)
+        for name in ("tmp", "new", "cur"):
+            self._files.make_directories(f"{folder}/{name}")
+        self._find_fault(folder)
+        with suppress(FileExistsError):
+            self._files.create(f"{folder}/maildirfolder").close()
+        for directory in (folder, maildir):
+            self._files.sync_directory(directory)
+        self._directories.check(*above, maildir)
+
+    def _find_fault(self, maildir: str) -> None:
+        """Raise where another user could redirect what is written into a Maildir or folder."""
         for name in ("tmp", "new"):
             fault = self._files.mailbox_fault(self._root, f"{maildir}/{name}")
             if fault:
                 raise _Exposed(errno.EPERM, fault)
-        self._directories.check(*above)  # they may have gone just now
-        self._directories.remember(durable)
 
     def _remove(self, copy: _Copy, path: str) -> bool:
         """Remove a file; return whether it is gone."""

@@ -1,4 +1,4 @@
-"""The fields of a delivered or forwarded copy: Return-Path, Delivered-To and X-Original-To."""
+"""The fields of a delivered or forwarded copy: Return-Path, Delivered-To, X-Spam-Flag, …."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..mail.printable import printable
 from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
 
 _LONGEST_MAILBOX = 900  # octets, so that a line stays below 998
+_LONGEST_REASON = 900  # octets, likewise
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -53,6 +54,18 @@ def alias_fields(aliases: Sequence[Mailbox]) -> bytes:
     return "".join(
         f"Delivered-To: {each}\r\n" for each in addresses if len(each) <= _LONGEST_MAILBOX
     ).encode()
+
+
+def junk_fields(reason: str) -> bytes:
+    """Return the fields that tell the next hop to file a copy among junk, with their CR LF.
+
+    X-Spam-Flag is SpamAssassin's: rules of Sieve, of Exchange and of mail programs look for it.
+    It has one value alone, so that they may compare the whole; the reason is a field of its own.
+
+    Args:
+        reason: for people.
+    """
+    return f"X-Spam-Flag: YES\r\nX-Spam-Reason: {printable(reason)[:_LONGEST_REASON]}\r\n".encode()
 
 
 def read_delivered_to(value: bytes) -> Mailbox | None:
