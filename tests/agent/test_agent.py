@@ -11,12 +11,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from tests.logs import logged_lines
+from tests.policy.dkim.key_files import write_key
 from tests.server.authority import Authority, self_signed
 from tests.tidy import TidyTestCase
 from twisted_mta import Config
 from twisted_mta.admin.reporter import process_report
 from twisted_mta.agent.shard import shard_directory
-from twisted_mta.config import Listener
+from twisted_mta.config import DKIMKey, Listener
 from twisted_mta.config.destination import Destination
 from twisted_mta.queue.store.contract import StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
@@ -157,6 +158,9 @@ class Reloading(InMemory):
                         password_file="/nowhere",
                     ),
                 )
+            },
+            "a key that signs": {
+                "dkim_keys": (DKIMKey(domain="far.example", selector="s1", key="/nowhere"),)
             },
             "what only a start can change": {"maildir": "/elsewhere"},
         }
@@ -347,6 +351,29 @@ class ChangedFiles(InMemory):
             text = f"warning: {path}: the certificate {warning}"
             self.assertTrue(warned.startswith(text), warned)
             self.assertIn(warned.removeprefix("warning: "), self.lines)
+
+    def test_a_new_key_that_signs_is_named_and_warnings_about_it_are_repeated(self) -> None:
+        path = write_key(os.path.join(self.directory, "s1.pem"))
+        mta = self.started(
+            dkim_keys=(DKIMKey(domain="a.example", selector="s1", key=path),),
+        )
+        self.assertEqual(self.reload(mta), [])
+        write_key(path, "rsa-1024")
+        change, warned = self.reload(mta)
+        self.assertEqual(change, f"{path}: a new key (rsa, 1024 bits) for s1._domainkey.a.example")
+        self.assertTrue(warned.startswith(f"warning: {path}: an RSA key of 1024 bits"), warned)
+        self.assertIn(warned.removeprefix("warning: "), self.lines)
+
+    def test_a_file_without_a_key_leaves_the_old_key_in_force(self) -> None:
+        path = write_key(os.path.join(self.directory, "s1.pem"))
+        mta = self.started(dkim_keys=(DKIMKey(domain="a.example", selector="s1", key=path),))
+        before = mta.mta.agent.signing_keys.of("a.example")
+        self.secret("s1.pem", b"")
+        reloaded = mta.mta.reload()
+        mta.reactor.settle()
+        error = self.failureResultOf(reloaded, CannotReload).value
+        self.assertIn(f"{path}: holds no private key in PEM form", str(error))
+        self.assertEqual(mta.mta.agent.signing_keys.of("a.example"), before)
 
     def test_changed_aliases_are_named(self) -> None:
         path = self.write("aliases", "team: ann\ncrew: ann\n")

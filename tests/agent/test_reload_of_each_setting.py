@@ -22,6 +22,7 @@ import attrs
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
 from twisted_mta.config import DKIMKey, Listener
@@ -193,7 +194,7 @@ class EachSetting(SynchronousTestCase):
                 ),
                 Destination(domain="near.example", tls="verify", authorities=self.first),
             ),
-            dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.first),),
+            dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
         )
 
     def write(self, name: str, content: str) -> str:
@@ -203,13 +204,16 @@ class EachSetting(SynchronousTestCase):
         os.chmod(path, 0o600)
         return path
 
+    def key(self, number: int) -> str:
+        return write_key(os.path.join(self.directory, f"key {number}"), number=number)
+
     def other(self, name: str, value: Any, hint: Any) -> Any:
         """Return another value of a setting, whose type is ``hint``."""
         files = {
             "aliases": lambda: self.write("other aliases", "crew: bob\ncrowd: bob\n"),
             "users": lambda: self.write("other users", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
-            "key": lambda: self.second,
+            "key": lambda: self.key(2),
             "sni": lambda: ({"names": ["sni.example"], "certificate": self.second},),
         }
         if name in files:

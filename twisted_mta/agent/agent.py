@@ -6,7 +6,7 @@ A mail transfer agent is one agent, or several agents in processes of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -27,6 +27,7 @@ from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..policy.capacity import Capacity
+from ..policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
 from ..queue.commit import FULL, NOT_NOW, GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.runner import Runner
@@ -103,6 +104,7 @@ class Agent:
         authentication: decides which clients are authenticated, and as which senders.
         mailboxes: know which mailboxes are ours, and where mail goes next.
         memory: the hosts that TLS was used with.
+        signing_keys: sign mail of our domains.
         listeners: the factories of all ports.
         shards: its parts of the queue; new mail goes to the first.
         capacity: decides whether one more message can be taken.
@@ -149,6 +151,7 @@ class Agent:
         self.authentication = self._make_authentication()
         self.mailboxes = self._make_mailboxes()
         self.memory = TLSMemory(wall_time=resources.wall_time)
+        self.signing_keys = SigningKeys()  # none before the start
         self._journal = self._make_journal(str(worker), tls_written)
         self.tls_news: Callable[[], None] = self._journal.sync_soon
         self._locator = self._make_locator(is_own_address)
@@ -332,6 +335,7 @@ class Agent:
         mailboxes = await self.mailboxes.prepare(config, pace, checked)
         terms = await pace.work(self._relay.load_terms(config.all_destinations))
         use_listeners = await pace.work(self.listeners.load(config))
+        signing_keys = await pace.work(load_keys(config.dkim_keys))
 
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)
@@ -347,6 +351,7 @@ class Agent:
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
             suspended = self._suspended_access()
             lines += self._use_terms(terms)
+            lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
             for shard in self.shards:
                 shard.runner.update(runner_settings(config))
@@ -361,12 +366,22 @@ class Agent:
         )
 
     def _use_terms(self, terms: LoadedTerms) -> list[str]:
-        warnings = (*terms.warnings, *terms.date_warnings(self.wall_time()))
-        for warning in warnings:
-            self.log.warn("{text}", text=warning)
         config = self.config
         lines = self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
-        return [*lines, *(f"{WARNING}{each}" for each in warnings)]
+        return [*lines, *self._warned((*terms.warnings, *terms.date_warnings(self.wall_time())))]
+
+    def _use_signing_keys(self, keys: Sequence[SigningKey]) -> list[str]:
+        lines = self.signing_keys.use(keys)
+        warnings = dict.fromkeys(warning for key in keys for warning in key.warnings)
+        return [*lines, *self._warned(warnings)]
+
+    def _warned(self, warnings: Iterable[str]) -> list[str]:
+        """Log warnings; return them as lines about a reload."""
+        lines = []
+        for warning in warnings:
+            self.log.warn("{text}", text=warning)
+            lines.append(f"{WARNING}{warning}")
+        return lines
 
     def _suspended_access(self) -> list[tuple[Shard, NextHop, object]]:
         """Return what decides whether each suspended next hop has a session for us."""

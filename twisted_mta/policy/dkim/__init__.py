@@ -1,0 +1,1 @@
+"""DKIM: signatures of messages (RFC 6376), made and verified."""
