@@ -348,5 +348,19 @@ class NoTarget(Exception):
 Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
 """Return the targets of a next hop, in the order to try them; fails with `NoTarget`."""
 
+Sign = Callable[[Message], "Message | Deferred[Message]"]
+"""Return a message with signatures in front, or as it is where there is nothing to sign with.
+
+It is called for each transaction with a next hop and for each local delivery, after the last other
+change of the message. The envelope is that of the transaction. The Deferred may fail: the message
+is deferred then.
+"""
+
+
+def unsigned(message: Message) -> Message:
+    """Return a message as it is (`Sign`)."""
+    return message
+
+
 Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
 """Try one transaction for all recipients in a message's envelope; return an outcome for each."""

@@ -14,7 +14,7 @@ from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.delivery.mailbox_directory import NoMailbox, mailbox_directory
 from twisted_mta.delivery.maildir import MaildirDelivery
-from twisted_mta.interfaces import Files, Refused
+from twisted_mta.interfaces import Files, Refused, Sign
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.assessment import Assessment
 from twisted_mta.mail.body import Body, MemoryBody
@@ -64,6 +64,11 @@ def message(
     )
     envelope = Envelope(Mailbox("alice", "example.org"), recipients, parameters)
     return Message(QueueId(5), envelope, TRACE, body or MemoryBody(CONTENT), 0.0, 9.0)
+
+
+def signature(message: Message) -> Message:
+    """Return a message with a field in front (`interfaces.Sign`)."""
+    return evolve(message, trace=b"DKIM-Signature: x\r\n" + message.trace)
 
 
 class MaildirTestCase(TidyTestCase):
@@ -458,6 +463,51 @@ class Delivery(MaildirTestCase):
         with open(f"{root}/example.net/bob/new/{name}", "rb") as file:
             self.assertEqual(file.read(), STORED)
         self.assertEqual(os.listdir(f"{root}/example.net/bob/tmp"), [])
+
+
+class Signing(MaildirTestCase):
+    def delivery_signing_with(self, sign: Sign) -> None:
+        self.maildirs = MaildirDelivery(
+            "/mail",
+            files=self.files,
+            executor=execute,
+            wall_time=lambda: self.now,
+            hostname="mx.example",
+            random=random.Random(1),
+            sign=sign,
+        )
+
+    def test_a_message_is_stored_as_it_was_signed(self) -> None:
+        self.delivery_signing_with(signature)
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.assertEqual(self.mail(), [FIELDS % b"bob" + b"DKIM-Signature: x\n" + REST])
+
+    def test_other_messages_go_first_while_one_is_being_signed(self) -> None:
+        waiting: Deferred[Message] = Deferred()
+        self.delivery_signing_with(lambda message: waiting if message.id == 5 else message)
+        delivering = self.maildirs.deliver(MAILDIR, message("bob"))
+        self.deliver(evolve(message("eve"), id=QueueId(6)))
+        self.assertNoResult(delivering)
+        waiting.callback(signature(message("bob")))
+        (outcome,) = self.successResultOf(delivering)
+        self.assertTrue(outcome.delivered)
+        self.assertEqual(len(self.mail()), 1)
+
+    def test_a_message_that_cannot_be_signed_is_deferred(self) -> None:
+        logged = logged_lines(self)
+
+        def broken(message: Message) -> Message:
+            raise ZeroDivisionError
+
+        for sign in (broken, lambda _: fail(OSError(errno.EIO, "Input/output error", "/body/5"))):
+            self.delivery_signing_with(sign)
+            self.assertEqual(
+                self.replies(message("bob", "eve")),
+                ["451 4.3.0 The message cannot be signed now"] * 2,
+            )
+        self.assertEqual(self.files.tree(), [])
+        self.assertIn("0000000000005 is not delivered: /body/5: Input/output error", logged)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class Quarantine(MaildirTestCase):

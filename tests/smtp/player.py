@@ -56,7 +56,6 @@ class Player:
         at_a_time: int = 0,
         dialect: Dialect = "smtp",
         credentials: Credentials | None = None,
-        convertible: bool = False,
     ) -> None:
         self.session = ClientSession(
             helo="client.example",
@@ -68,7 +67,6 @@ class Player:
         )
         self.messages = list(messages)
         self.at_a_time = at_a_time
-        self.convertible = convertible
         self.steps: list[Step] = []
         self.sent = ""
 
@@ -79,7 +77,7 @@ class Player:
                 self.sent += b"".join(self.session.body()).decode()
         if self.session.idle and self.messages:
             following = self.messages.pop(0)
-            self.take(self.session.transact(following, convertible=self.convertible))
+            self.take(self.session.transact(following))
         self.sent += self.session.output().decode()
 
     def receive(self, octets: bytes) -> None:

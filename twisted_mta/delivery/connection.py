@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..interfaces import Executor, WallTime
+from ..interfaces import Executor, Sign, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import Host, Target
 from ..mail.outcome import Outcome
@@ -26,7 +26,6 @@ from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (
     Close,
     Derive,
-    NeedsConversion,
     Ready,
     SendBody,
     StartTLS,
@@ -68,6 +67,7 @@ class Connection(Protocol):
         outbox: collects commands until the end of the reactor's turn.
         wall_time: seconds since the epoch.
         convert: converts contents; without it, a message that needs conversion is bounced.
+        sign: signs messages.
         executor: runs blocking calls; without it, they run in the reactor.
         opened: called once, when the session is ready for its first transaction.
         spent: called once, when nothing can be sent any more.
@@ -94,6 +94,7 @@ class Connection(Protocol):
         outbox: Outbox,
         wall_time: WallTime,
         convert: Convert | None = None,
+        sign: Sign = unsigned,
         executor: Executor | None = None,
         opened: Callable[[Connection], None] | None = None,
         spent: Callable[[Connection], None],
@@ -112,9 +113,10 @@ class Connection(Protocol):
         self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
+        self._sign = sign
         self._executor: AnyExecutor = executor or maybeDeferred
         self._converted = False  # the content is converted as it is read
-        self._computing = False  # the executor converts a content or derives a key
+        self._computing = False  # the executor converts or signs a content, or derives a key
         self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
@@ -251,11 +253,8 @@ class Connection(Protocol):
             now=self._wall_time(),
             final=self.terms.dialect == "lmtp",
         )
-        if self._convert is None:
-            return self.session.transact(message)
-        steps = self.session.transact(message, convertible=True)
-        if not any(isinstance(step, NeedsConversion) for step in steps):
-            return steps
+        if self._convert is None or not self.session.needs_conversion(message):
+            return self._transact_signed(message)
         # The only conversion of a content on its way out (RFC 6152 §3, RFC 3030 §3).
         self._computing = True
         self._convert(message).addBoth(self._use_converted, message)
@@ -267,18 +266,43 @@ class Connection(Protocol):
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
             self._converted = True
+            self._perform(self._transact_signed(result))
+            return
+        self._perform(self._not_begun("convert", message, result))
+
+    def _transact_signed(self, message: Message) -> list[Step]:
+        """Begin the transaction once the message is signed: nothing changes it from here on."""
+        try:
+            signed = self._sign(message)
+        except Exception:
+            return self._not_begun("sign", message, Failure())
+        if isinstance(signed, Message):
+            return self.session.transact(signed)
+        self._computing = True
+        signed.addBoth(self._use_signed, message)
+        return []
+
+    def _use_signed(self, result: Message | Failure, message: Message) -> None:
+        self._computing = False
+        if self._done is None or not self.session.idle:
+            return  # the connection has ended meanwhile
+        if isinstance(result, Message):
             self._perform(self.session.transact(result))
             return
-        error = result.value
+        self._perform(self._not_begun("sign", message, result))
+
+    def _not_begun(self, verb: str, message: Message, failure: Failure) -> list[Step]:
+        """Return the end of a transaction whose content could not be made ready."""
+        error = failure.value
         if isinstance(error, CannotConvert):
             reply = error.reply
         elif isinstance(error, OSError):
             reply = Reply.of(451, "3.0", f"the message cannot be read: {printable(str(error))}")
         else:
-            self.log.failure("Cannot convert {id}", result, id=str(message.id))
+            self.log.failure("Cannot {verb} {id}", failure, verb=verb, id=str(message.id))
             reply = Reply.of(451, "3.0", "internal error, see the log")
         outcomes = (Outcome(each.number, reply) for each in message.envelope.recipients)
-        self._perform([TransactionDone(tuple(outcomes))])
+        return [TransactionDone(tuple(outcomes))]
 
     def _derive(self, step: Derive) -> None:
         self._computing = True

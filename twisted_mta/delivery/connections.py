@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Executor, WallTime
+from ..interfaces import Executor, Sign, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.reply import Reply
@@ -59,6 +59,7 @@ class Connections:
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
             a message that needs conversion is bounced.
+        sign: signs messages.
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
@@ -84,6 +85,7 @@ class Connections:
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
+        sign: Sign = unsigned,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
@@ -104,6 +106,7 @@ class Connections:
         self._wall_time: WallTime = wall_time or reactor.seconds
         self._outbox = Outbox() if outbox is None else outbox
         self._executor = executor
+        self._sign = sign
         self._convert = None if executor is None else _converter(executor, raw_headers=False)
         self._convert_body = None if executor is None else _converter(executor, raw_headers=True)
         self._generation = 0
@@ -170,6 +173,7 @@ class Connections:
             outbox=self._outbox,
             wall_time=self._wall_time,
             convert=self._convert_body if terms.raw_headers else self._convert,
+            sign=self._sign,
             executor=self._executor,
             opened=self._opened_in_clear if in_clear else self._opened,
             spent=self.pool.discard,

@@ -35,7 +35,16 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
+from ..interfaces import (
+    Executor,
+    Files,
+    Random,
+    Refused,
+    Sign,
+    WallTime,
+    WritableFile,
+    unsigned,
+)
 from ..mail.address import Mailbox
 from ..mail.body import Body
 from ..mail.envelope import Recipient, RecipientNumber
@@ -50,6 +59,7 @@ from .mail_directories import MOST_REMEMBERED, MailDirectories
 from .mailbox_directory import NoMailbox, mailbox_directory
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
+UNSIGNED = Reply.of(451, "3.0", "The message cannot be signed now")
 JUNKED = Reply.of(250, "0.0", "Delivered to the folder Junk of the mailbox")
 
 _JUNK = "/.Junk"
@@ -142,6 +152,7 @@ class MaildirDelivery:
         hostname: for file names.
         random: 64 random bits make the file names of this object unique among all that ever
             deliver here under this hostname.
+        sign: signs messages.
         calls: of the executor at a time.
     """
 
@@ -156,12 +167,14 @@ class MaildirDelivery:
         wall_time: WallTime,
         hostname: str,
         random: Random,
+        sign: Sign = unsigned,
         calls: int = _CALLS,
     ) -> None:
         self._root = root
         self._files = files
         self._executor = executor
         self._wall_time = wall_time
+        self._sign = sign
         self._numbers = count()
         self._calls = calls
         self._running_calls = 0
@@ -208,9 +221,38 @@ class MaildirDelivery:
         An outcome is ``uncertain`` where the file may be in ``new/`` and yet not be durable.
         """
         delivered: Deferred[Sequence[Outcome]] = Deferred()
+        try:
+            signed = self._sign(message)
+        except Exception:
+            self._not_signed(Failure(), message, delivered)
+            return delivered
+        if isinstance(signed, Message):
+            self._put(signed, delivered)
+        else:
+            signed.addCallbacks(
+                self._put,
+                self._not_signed,
+                callbackArgs=(delivered,),
+                errbackArgs=(message, delivered),
+            )
+        return delivered
+
+    def _put(self, message: Message, delivered: Deferred[Sequence[Outcome]]) -> None:
         self._waiting.append((message, delivered))
         self._work()
-        return delivered
+
+    def _not_signed(
+        self, failure: Failure, message: Message, delivered: Deferred[Sequence[Outcome]]
+    ) -> None:
+        error = failure.value
+        if isinstance(error, OSError):
+            why = _with_path(error, self._root)
+            self._log.error("{id} is not delivered: {error}", id=message.id, error=why)
+        else:
+            self._log.failure("Cannot sign {id}", failure, id=str(message.id))
+        delivered.callback(
+            [Outcome(recipient.number, UNSIGNED) for recipient in message.envelope.recipients]
+        )
 
     def _work(self) -> None:
         while self._waiting and self._running_calls < self._calls:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from ..config import Destination
-from ..interfaces import Executor, Locate, WallTime
+from ..interfaces import Executor, Locate, Sign, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop
 from ..mail.outcome import Outcome
@@ -63,6 +63,7 @@ class Relay:
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
             a message that needs conversion is bounced.
+        sign: signs messages, as they go out in each transaction.
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
@@ -89,6 +90,7 @@ class Relay:
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
+        sign: Sign = unsigned,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
@@ -104,6 +106,7 @@ class Relay:
             nonce=nonce,
             source_of=source_of,
             executor=executor,
+            sign=sign,
             extensions=extensions,
             wall_time=wall_time,
             outbox=outbox,

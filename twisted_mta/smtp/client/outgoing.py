@@ -209,14 +209,9 @@ class OutgoingTransaction:
             else:
                 self.settle([place], refusal, ours=True)
 
-    def needs_conversion(self) -> Reply | None:
-        """Return the reply for all recipients that conversion of the content would avoid.
-
-        None where no conversion is needed, and where it would not help.
-        """
-        if self._refusal(converted=False) is not None:
-            return None
-        return self._refusal(converted=True)
+    def needs_conversion(self) -> bool:
+        """Whether all recipients fail unless the content is converted, and would not fail then."""
+        return self._refusal(converted=False) is None and self._refusal(converted=True) is not None
 
     def _refusal(self, *, converted: bool) -> Reply | None:
         for extension in self.extensions:

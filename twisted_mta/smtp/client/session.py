@@ -59,7 +59,6 @@ from .step import (
     Close,
     Derive,
     Dialect,
-    NeedsConversion,
     Ready,
     SendBody,
     StartTLS,
@@ -286,22 +285,18 @@ class ClientSession:
         self._leave()
         return []
 
-    def transact(self, message: Message, *, convertible: bool = False) -> list[Step]:
-        """Begin a transaction for all recipients of ``message``.
+    def needs_conversion(self, message: Message) -> bool:
+        """Whether the server takes ``message`` after conversion to 7 bits, and not as it is.
 
-        Args:
-            message: the message to send.
-            convertible: whether the only step is `NeedsConversion` where the server does not take
-                the content as it is; else all recipients fail then, with 5.6.3.
+        All recipients fail where it is not converted, with 5.6.3.
         """
+        return self._outgoing(message).needs_conversion()
+
+    def transact(self, message: Message) -> list[Step]:
+        """Begin a transaction for all recipients of ``message``."""
         if not self.idle:
             raise RuntimeError("the session is not idle")
-        transaction = OutgoingTransaction(
-            message, self._remote, self.capabilities, self._extensions
-        )
-        if convertible and (reply := transaction.needs_conversion()):
-            return [NeedsConversion(reply)]
-        self._transaction = transaction
+        self._transaction = transaction = self._outgoing(message)
         self._enter(Event.BEGUN)
         transaction.offer()
         steps: list[Step] = []
@@ -319,6 +314,9 @@ class ClientSession:
             self._held_back.append((Awaited.DATA, b"DATA\r\n"))  # RFC 2920 §3.1: last in its group
         self._release()
         return steps
+
+    def _outgoing(self, message: Message) -> OutgoingTransaction:
+        return OutgoingTransaction(message, self._remote, self.capabilities, self._extensions)
 
     def body(self) -> Iterator[bytes]:
         """Yield the content, ready for the wire: up to the final dot, or as a chunk.

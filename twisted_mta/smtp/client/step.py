@@ -62,20 +62,6 @@ class TransactionDone:
 
 
 @frozen
-class NeedsConversion:
-    """The server does not take the content as it is; nothing was sent, and the session is idle.
-
-    After conversion to 7 bits, of content and envelope, `ClientSession.transact` may be called
-    again.
-
-    Attributes:
-        reply: the final reply of all recipients if the content cannot be converted.
-    """
-
-    reply: Reply
-
-
-@frozen
 class Unusable:
     """The connection ended without a reply about the message: another may be tried at once.
 
@@ -107,6 +93,4 @@ class Close:
     abort: bool = False
 
 
-Step: TypeAlias = (
-    Ready | StartTLS | Derive | SendBody | TransactionDone | NeedsConversion | Unusable | Close
-)
+Step: TypeAlias = Ready | StartTLS | Derive | SendBody | TransactionDone | Unusable | Close
