@@ -1,0 +1,219 @@
+"""One signature of a message: the DKIM-Signature field (RFC 6376 §3.5, §6.1.1)."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from attrs import frozen
+
+from ...mail.address import AddressError, domain_name
+from .canonicalization import Canonicalization
+from .key_record import KeyType
+from .tags import TagError, names, parse_tags, without_white_space
+
+Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
+
+_KEY_TYPES: Mapping[str, KeyType] = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
+_REQUIRED = ("a", "b", "bh", "d", "h", "s")
+# RFC 6376 §3.5: sig-l-tag has at most 76 digits, sig-t-tag and sig-x-tag at most 12.
+_DIGITS = re.compile(r"[0-9]{1,76}")
+_TIME = re.compile(r"[0-9]{1,12}")
+# RFC 5322 §3.6.8: field-name = 1*ftext. RFC 6376 §3.5 allows no semicolon in it.
+_FIELD_NAME = re.compile(r"[!-9<-~]+")
+_SELECTOR = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*+)(?:\.[a-z0-9_][a-z0-9_-]*+)*+")
+_LONGEST_NAME = 253  # octets of a domain name
+_LONGEST_LABEL = 63
+
+
+class SignatureError(ValueError):
+    """A signature that cannot be verified.
+
+    Attributes:
+        result: ``neutral`` for errors of the syntax, ``permerror`` for what the standard demands
+            and the signature has not (RFC 8601 §2.7.1).
+    """
+
+    def __init__(self, result: Literal["neutral", "permerror"], reason: str) -> None:
+        super().__init__(reason)
+        self.result: Literal["neutral", "permerror"] = result
+
+
+@frozen(kw_only=True)
+class Signature:
+    """A signature as its tags state it.
+
+    Attributes:
+        algorithm: of the signature (``a=``).
+        signature: its octets (``b=``).
+        body_hash: the hash of the body (``bh=``).
+        header_canonicalization: of the header (``c=``).
+        body_canonicalization: of the body (``c=``).
+        domain: the signing domain (``d=``), in A-labels and lower case.
+        selector: of the key (``s=``), in A-labels and lower case.
+        fields: names of the signed fields (``h=``) in lower case, in their order.
+        identity_domain: the domain of the identity (``i=``), in A-labels and lower case.
+        length: octets of the canonical body that are signed (``l=``); None: all.
+        expires: seconds since the epoch (``x=``); None: never.
+    """
+
+    algorithm: Algorithm
+    signature: bytes
+    body_hash: bytes
+    header_canonicalization: Canonicalization
+    body_canonicalization: Canonicalization
+    domain: str
+    selector: str
+    fields: tuple[bytes, ...]
+    identity_domain: str
+    length: int | None
+    expires: int | None
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Signature:
+        """Return the signature that tags describe.
+
+        Raises:
+            SignatureError: it has a syntax error, or breaks a rule of RFC 6376 §6.1.1.
+        """
+        if tags.get("v") != "1":
+            raise SignatureError("permerror", f"found v={tags.get('v', '')[:40]!a}, expected v=1")
+        algorithm = tags.get("a", "")
+        for name in _REQUIRED:
+            if not tags.get(name):
+                raise SignatureError("permerror", f"found no {name}=, expected one")
+        if algorithm not in _KEY_TYPES:
+            # RFC 8301 §3.1: a signature by rsa-sha1 has permanently failed.
+            raise SignatureError(
+                "permerror", f"found a={algorithm[:40]!a}, expected rsa-sha256 or ed25519-sha256"
+            )
+        domain = _domain(tags, "d")
+        fields = tuple(_field_name(name) for name in names(tags["h"]))
+        if b"from" not in fields:
+            raise SignatureError("permerror", "the field From is not signed")
+        methods = names(tags.get("q", "dns/txt"))
+        if "dns/txt" not in methods:
+            raise SignatureError("permerror", f"found q={tags['q'][:40]!a}, expected dns/txt")
+        header_canonicalization, body_canonicalization = _canonicalizations(tags.get("c", "simple"))
+        return cls(
+            algorithm=cast(Algorithm, algorithm),
+            signature=_base64(tags, "b"),
+            body_hash=_base64(tags, "bh"),
+            header_canonicalization=header_canonicalization,
+            body_canonicalization=body_canonicalization,
+            domain=domain,
+            selector=_selector(tags["s"]),
+            fields=fields,
+            identity_domain=_identity_domain(tags, domain),
+            length=_number(tags, "l", _DIGITS),
+            expires=_expiration(tags),
+        )
+
+    @property
+    def key_name(self) -> str:
+        """The domain name of the key record."""
+        return f"{self.selector}._domainkey.{self.domain}"  # RFC 6376 §3.6.2.1
+
+    @property
+    def key_type(self) -> KeyType:
+        """The type of the key."""
+        return _KEY_TYPES[self.algorithm]
+
+
+def _syntax_error(name: str, value: str, expected: str) -> SignatureError:
+    return SignatureError("neutral", f"found {name}={value[:40]!a}, expected {expected}")
+
+
+def _base64(tags: Mapping[str, str], name: str) -> bytes:
+    try:
+        return binascii.a2b_base64(without_white_space(tags[name]), strict_mode=True)
+    except ValueError:
+        raise _syntax_error(name, tags[name], "base64") from None
+
+
+def _domain(tags: Mapping[str, str], name: str) -> str:
+    """Return a domain in A-labels (RFC 8616 §5)."""
+    domain = _a_labels(tags[name])
+    if domain is None or "." not in domain:
+        raise _syntax_error(name, tags[name], "a domain")
+    return domain
+
+
+def _selector(text: str) -> str:
+    selector = text.lower() if text.isascii() else _a_labels(text) or ""
+    if (
+        len(selector) > _LONGEST_NAME
+        or not _SELECTOR.fullmatch(selector)
+        or max(map(len, selector.split("."))) > _LONGEST_LABEL
+    ):
+        raise _syntax_error("s", text, "a selector")
+    return selector
+
+
+def _a_labels(text: str) -> str | None:
+    if len(text) > _LONGEST_NAME or text.startswith("["):
+        return None
+    try:
+        return domain_name(text)
+    except AddressError:
+        return None
+
+
+def _field_name(name: str) -> bytes:
+    if not _FIELD_NAME.fullmatch(name):
+        raise _syntax_error("h", name, "the name of a field")
+    return name.lower().encode("ascii")
+
+
+def _canonicalizations(value: str) -> tuple[Canonicalization, Canonicalization]:
+    # "If only one algorithm is named, that algorithm is used for the header and 'simple' is used
+    # for the body."
+    parts = (*value.split("/"), "simple")[:2] if value.count("/") < 2 else ("", "")
+    header, body = (part.strip() for part in parts)
+    if header not in ("simple", "relaxed") or body not in ("simple", "relaxed"):
+        raise SignatureError(
+            "permerror", f"found c={value[:40]!a}, expected simple or relaxed for header and body"
+        )
+    return cast(Canonicalization, header), cast(Canonicalization, body)
+
+
+def _identity_domain(tags: Mapping[str, str], domain: str) -> str:
+    if "i" not in tags:
+        return domain
+    _, at, text = tags["i"].rpartition("@")
+    identity_domain = _a_labels(text)
+    if not at or identity_domain is None:
+        raise _syntax_error("i", tags["i"], "an address")
+    if identity_domain != domain and not identity_domain.endswith(f".{domain}"):
+        # RFC 6376 §6.1.1: "domain mismatch"
+        raise SignatureError("permerror", "the domain of i= is not d=, nor below it")
+    return identity_domain
+
+
+def _number(tags: Mapping[str, str], name: str, pattern: re.Pattern[str]) -> int | None:
+    if name not in tags:
+        return None
+    if not pattern.fullmatch(tags[name]):
+        raise _syntax_error(name, tags[name], "a number")
+    return int(tags[name])
+
+
+def _expiration(tags: Mapping[str, str]) -> int | None:
+    made, expires = _number(tags, "t", _TIME), _number(tags, "x", _TIME)
+    if made is not None and expires is not None and expires <= made:
+        raise SignatureError("permerror", "x= is not later than t=")
+    return expires
+
+
+def parse_signature(value: bytes) -> tuple[Mapping[str, str], Signature | SignatureError]:
+    """Return the tags in the value of a DKIM-Signature field, and the signature or its error."""
+    try:
+        tags = parse_tags(value)
+    except TagError as error:
+        return {}, SignatureError("neutral", str(error))
+    try:
+        return tags, Signature.of(tags)
+    except SignatureError as error:
+        return tags, error
