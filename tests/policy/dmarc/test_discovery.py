@@ -140,7 +140,7 @@ class Policies(WalkTestCase):
 
     def test_a_failed_query_leaves_the_policy_unknown_unless_it_was_found_below(self) -> None:
         names = Names({"_dmarc.a.example.com": "v=DMARC1; p=none"})
-        names.broken = {"_dmarc.example.com"}
+        names.fail("_dmarc.example.com")
         found = self.walk("a.example.com", names)
         self.assertIsInstance(found.policy, Policy)
         self.assertIsNone(found.organizational_domain)
@@ -173,7 +173,7 @@ class Subdomains(WalkTestCase):
 
     def test_a_domain_exists_unless_the_answer_is_nxdomain(self) -> None:
         names = Names({"_dmarc.a.example.com": "x"})
-        names.broken = {"broken.example.com"}
+        names.fail("broken.example.com")
 
         def ask(domain: str) -> bool | None:
             return self.successResultOf(Deferred.fromCoroutine(exists(domain, names)))

@@ -7,7 +7,8 @@ from typing import Literal
 
 from attrs import frozen
 
-from .discovery import TextResolver, Walk, is_below, walk
+from ...interfaces import Resolver
+from .discovery import Walk, is_below, walk
 
 Aligned = Literal["strict", "relaxed", "none", "unknown"]
 """How an authenticated domain is aligned; ``unknown``: a query of the DNS failed."""
@@ -21,7 +22,7 @@ class Alignment:
         resolver: the DNS.
     """
 
-    def __init__(self, author: Walk, resolver: TextResolver) -> None:
+    def __init__(self, author: Walk, resolver: Resolver) -> None:
         self._author = author
         self._resolver = resolver
         self._known: dict[str, Aligned] = {}

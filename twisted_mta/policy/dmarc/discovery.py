@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from typing import Literal
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 
-from ...dns.failure import LookupFailed, NoSuchDomain
+from ...dns import LookupFailed, NoSuchDomain
+from ...interfaces import Resolver
 from .record import Record, Request
 
 _MOST_QUERIES = 8  # RFC 9989 §4.10
 _LONGEST_NAME = 253  # characters: RFC 1035 §2.3.4
-
-
-class TextResolver(Protocol):
-    """The part of `interfaces.Resolver` that is asked."""
-
-    def text(self, domain: str) -> Deferred[Sequence[bytes]]:
-        """Return the TXT records of a domain, the strings of each joined."""
-        ...
 
 
 @frozen
@@ -112,7 +104,7 @@ class Policy:
         return existing if exists else record.np or existing
 
 
-async def walk(domain: str, resolver: TextResolver) -> Walk:
+async def walk(domain: str, resolver: Resolver) -> Walk:
     """Walk up the DNS from a domain; at most eight queries, one after the other.
 
     Args:
@@ -152,7 +144,7 @@ def targets(domain: str) -> Iterator[str]:
         yield ".".join(labels[start:])
 
 
-async def exists(domain: str, resolver: TextResolver) -> bool | None:
+async def exists(domain: str, resolver: Resolver) -> bool | None:
     """Whether a domain exists (RFC 9989 §3.2.13); None: the query failed.
 
     It exists if the answer to any query is something other than NXDOMAIN.
