@@ -12,6 +12,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
+from twisted_mta.message.authentication_results import without_own
 from twisted_mta.message.dsn.delivery_status import ReportedRecipient
 from twisted_mta.message.dsn.notice import notice
 from twisted_mta.message.header import fields
@@ -206,6 +207,18 @@ READERS = (
         place="thread",
     ),
     Reader(name="header fields", read=_fields, words=_HEADER_WORDS),
+    Reader(
+        name="authentication results",
+        read=lambda octets: without_own(octets, "mx.example.net"),
+        words=(
+            b"Authentication-Results:",
+            b"\r\nauthentication-results :mx.example.net;\r\n",
+            b"mx.example.net",
+            *_HEADER_WORDS,
+        ),
+        frames=((b"", b""), (b"Authentication-Results:", b""), (b"Authentication-Results:(", b"")),
+        most=1 << 20,
+    ),
     Reader(
         name="submission",
         read=_submit,
