@@ -14,6 +14,7 @@ from .._version import __version__
 
 _MODULES = {
     "check": "check.command",
+    "dkim": "dkim.command",
     "explain": "explain",
     "queue": "queue.command",
     "reload": "reload",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from attrs import frozen
 
@@ -12,7 +13,7 @@ from ..config.text_file import without_mark
 from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..smtp.sasl.client import Credentials
-from ..system.ownership import is_private, others_may_write
+from ..system.ownership import others_may_write
 
 _LONGEST = 4096  # octets
 
@@ -57,7 +58,8 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
             first = opened.readline(_LONGEST + 1)
     except (OSError, ValueError) as problem:
         raise error(f"{unreadable(file, problem)}; expected a readable file") from None
-    if writable := others_may_write(status):
+    mode, writable = status.st_mode, others_may_write(status)
+    if writable:
         raise error(f"{writable}; expected chmod 600")
     line = without_mark(first).rstrip(b"\r\n")
     if not line or len(line) > _LONGEST:
@@ -67,7 +69,7 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
     except ValueError:  # not chained: a UnicodeDecodeError shows the password
         raise error("no UTF-8, or a NUL in it; expected a line of text") from None
     warnings: tuple[str, ...] = ()
-    if not is_private(status):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH:
         warnings = (
             f"{printable(file)}: others than its owner can read or write it; expected chmod 600",
         )

@@ -175,11 +175,6 @@ def others_may_write(status: os.stat_result) -> str:
     return f"mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may write it"
 
 
-def is_private(status: os.stat_result) -> bool:
-    """Whether the mode of a file lets only its owner read or write it."""
-    return not status.st_mode & (stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH)
-
-
 def open_log(path: str, flags: int, mode: int) -> int:
     """Open a file; a symbolic link has to belong to root, or to the user that opens it.
 

@@ -87,10 +87,10 @@ class Reading(KeyTestCase):
         write_key(self.path, mode=0o622)
         self.assertIn("KEY: mode 0622: others than its owner may write it", self.refusal())
 
-    def test_a_file_that_others_may_read_is_warned_about(self) -> None:
+    def test_a_file_that_all_users_may_read_is_warned_about(self) -> None:
         write_key(self.path, mode=0o604)
         (warning,) = self.read().warnings
-        self.assertIn("others than its owner can read it; expected chmod 600", warning)
+        self.assertIn("all users can read it (mode 0604); expected chmod 0600", warning)
 
 
 class Choice(KeyTestCase):

@@ -18,6 +18,7 @@ from .finding import Finding, Report
 from .machine import Machine
 from .names import names
 from .processes import Processes, Running
+from .signing import signing
 from .storage import occupation, storage
 
 _SECONDS = 10.0  # for all name lookups together
@@ -70,6 +71,7 @@ def findings(config: Config, machine: Machine, *, ask_dns: bool = True) -> Itera
             yield finding
     yield from certificates(config, machine)
     yield from destinations(config, machine)
+    yield from signing(config)
     yield from endpoints(config, running, Processes(machine.proc))
     table: list[Rule] = []
     for rule in rules(config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -14,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ...config import DKIMKey
 from ...mail.printable import printable
-from ...system.ownership import is_private
 from ...system.slices import Work
 from ...tls.certificates import CertificateError, read_key
 
@@ -92,8 +92,9 @@ class SigningKey:
 
 def _warnings(file: str, private: PrivateKey) -> Iterable[str]:
     with suppress(OSError):  # it is gone by now
-        if not is_private(os.stat(file)):
-            yield f"{printable(file)}: others than its owner can read it; expected chmod 600"
+        mode = stat.S_IMODE(os.stat(file).st_mode)
+        if mode & stat.S_IROTH:
+            yield f"{printable(file)}: all users can read it (mode {mode:04o}); expected chmod 0600"
     if isinstance(private, RSAPrivateKey) and private.key_size < _GOOD_BITS:
         yield (
             f"{printable(file)}: an RSA key of {private.key_size} bits, which some receivers do not"
