@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -39,10 +39,21 @@ class BodyHashes:
 
     def __init__(self) -> None:
         self._bodies: dict[Canonicalization, _Body] = {}
+        self._is_read = False
 
     def want(self, canonicalization: Canonicalization, limit: int | None = None) -> None:
         """Ask for a hash before the first piece; ``limit`` (``l=``) is in canonical octets."""
         self._bodies.setdefault(canonicalization, _Body(canonicalization)).want(limit)
+
+    def reader(self) -> Callable[[bytes], None] | None:
+        """Return `feed` for the first that asks for it, and None for others.
+
+        So several can share the hashes, each without knowing of the others.
+        """
+        if self._is_read:
+            return None
+        self._is_read = True
+        return self.feed
 
     def feed(self, piece: bytes) -> None:
         """Take the next octets of the body."""

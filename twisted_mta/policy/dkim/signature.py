@@ -23,9 +23,8 @@ _DIGITS = re.compile(r"[0-9]{1,76}")
 _TIME = re.compile(r"[0-9]{1,12}")
 # RFC 5322 §3.6.8: field-name = 1*ftext. RFC 6376 §3.5 allows no semicolon in it.
 _FIELD_NAME = re.compile(r"[!-9<-~]+")
-_SELECTOR = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*+)(?:\.[a-z0-9_][a-z0-9_-]*+)*+")
 _LONGEST_NAME = 253  # octets of a domain name
-_LONGEST_LABEL = 63
+_MOST_FIELDS = 1_000  # names in h=
 
 
 class SignatureError(ValueError):
@@ -90,7 +89,12 @@ class Signature:
                 "permerror", f"found a={algorithm[:40]!a}, expected rsa-sha256 or ed25519-sha256"
             )
         domain = _domain(tags, "d")
+        selector = _selector(tags["s"], domain)
         fields = tuple(_field_name(name) for name in names(tags["h"]))
+        if len(fields) > _MOST_FIELDS:
+            raise SignatureError(
+                "permerror", f"found {len(fields)} names in h=, expected {_MOST_FIELDS} at most"
+            )
         if b"from" not in fields:
             raise SignatureError("permerror", "the field From is not signed")
         methods = names(tags.get("q", "dns/txt"))
@@ -104,7 +108,7 @@ class Signature:
             header_canonicalization=header_canonicalization,
             body_canonicalization=body_canonicalization,
             domain=domain,
-            selector=_selector(tags["s"]),
+            selector=selector,
             fields=fields,
             identity_domain=_identity_domain(tags, domain),
             length=_number(tags, "l", _DIGITS),
@@ -114,7 +118,7 @@ class Signature:
     @property
     def key_name(self) -> str:
         """The domain name of the key record."""
-        return f"{self.selector}._domainkey.{self.domain}"  # RFC 6376 §3.6.2.1
+        return _key_name(self.selector, self.domain)
 
     @property
     def key_type(self) -> KeyType:
@@ -141,15 +145,15 @@ def _domain(tags: Mapping[str, str], name: str) -> str:
     return domain
 
 
-def _selector(text: str) -> str:
-    selector = text.lower() if text.isascii() else _a_labels(text) or ""
-    if (
-        len(selector) > _LONGEST_NAME
-        or not _SELECTOR.fullmatch(selector)
-        or max(map(len, selector.split("."))) > _LONGEST_LABEL
-    ):
+def _selector(text: str, domain: str) -> str:
+    selector = _a_labels(text)
+    if selector is None or len(_key_name(selector, domain)) > _LONGEST_NAME:
         raise _syntax_error("s", text, "a selector")
     return selector
+
+
+def _key_name(selector: str, domain: str) -> str:
+    return f"{selector}._domainkey.{domain}"  # RFC 6376 §3.6.2.1
 
 
 def _a_labels(text: str) -> str | None:

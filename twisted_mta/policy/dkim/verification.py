@@ -1,0 +1,206 @@
+"""Verification of the signatures of a message while it streams by (RFC 6376 §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Literal
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from ...message.authentication_results import MethodResult
+from .body_hashes import BodyHashes
+from .key_lookup import NoKey, TextResolver, look_up
+from .key_record import KeyRecord, KeyType
+from .signature import Signature, SignatureError, parse_signature
+from .signed_header import SignedHeader, unsigned_field
+from .tags import without_white_space
+
+Result = Literal["pass", "fail", "policy", "neutral", "temperror", "permerror"]
+"""The results of a signature (RFC 8601 §2.7.1)."""
+
+MOST_SIGNATURES = 10
+"""Signatures of one message that are verified, from the top."""
+
+MOST_LINES = 10_000
+"""Lines of a header section with which signatures are verified."""
+
+_NAME = b"dkim-signature"
+_LONGEST_PROPERTY = 320  # characters: of the longest address
+_SHORTEST_PREFIX = 8  # RFC 6008 §3
+_LONGEST_PREFIX = 64
+
+
+@frozen(kw_only=True)
+class SignatureResult:
+    """What is found out about one signature.
+
+    Texts are as the signature has them, without white space, and may be empty: a stranger wrote
+    them.
+
+    Attributes:
+        result: of the verification.
+        reason: why it did not pass, for people; empty: it did.
+        domain: the signing domain (``d=``).
+        identity: the identity (``i=``).
+        selector: of the key (``s=``).
+        algorithm: of the signature (``a=``).
+        prefix: the first characters of the signature (``b=``), which tell it from the others of
+            the message (RFC 6008).
+        bits: of the key; None: there is none.
+        testing: whether the domain is testing DKIM (``t=y``).
+    """
+
+    result: Result
+    reason: str = ""
+    domain: str = ""
+    identity: str = ""
+    selector: str = ""
+    algorithm: str = ""
+    prefix: str = ""
+    bits: int | None = None
+    testing: bool = False
+
+    def method_result(self) -> MethodResult:
+        """Return the result for Authentication-Results (RFC 8601 §2.7.1)."""
+        properties = (
+            ("header.d", self.domain),
+            ("header.i", self.identity),
+            ("header.s", self.selector),
+            ("header.a", self.algorithm),
+            ("header.b", self.prefix),
+        )
+        comment = "" if self.bits is None else f"{self.bits}-bit key"
+        return MethodResult(
+            "dkim",
+            self.result,
+            self.reason,
+            tuple((name, value) for name, value in properties if value),
+            comment + ", testing" if self.testing else comment,
+        )
+
+
+class Verification:
+    """The verification of all signatures of one message.
+
+    The header section is read at once; then `look_up` asks the DNS, while the body goes through
+    ``bodies``; `results` comes last.
+
+    Args:
+        header: the header section, each field with its CR LF, without the empty line.
+        bodies: the hashes of the body; those that are needed are asked for here.
+        now: seconds since the epoch.
+    """
+
+    def __init__(self, header: bytes, bodies: BodyHashes, now: float) -> None:
+        self._header = SignedHeader(header)
+        self._bodies = bodies
+        self._now = now
+        self._checks: Sequence[_Check] = [
+            _Check(number, *parse_signature(self._header.fields[number].partition(b":")[2]))
+            for number in self._header.numbers(_NAME)[:MOST_SIGNATURES]
+        ]
+        for signature in self._signatures:
+            bodies.want(signature.body_canonicalization, signature.length)
+        self._keys: Deferred[Mapping[_KeyName, KeyRecord | NoKey]] | None = None
+
+    @property
+    def _signatures(self) -> Sequence[Signature]:
+        return [each.signature for each in self._checks if isinstance(each.signature, Signature)]
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the message has a signature, valid or not."""
+        return bool(self._checks)
+
+    def look_up(self, resolver: TextResolver) -> None:
+        """Begin to look up the keys, all at once."""
+        names = dict.fromkeys((each.key_name, each.key_type) for each in self._signatures)
+        asked = [Deferred.fromCoroutine(look_up(resolver, *name)) for name in names]
+        self._keys = gatherResults(asked, consumeErrors=True).addCallback(
+            lambda keys: dict(zip(names, keys, strict=True))
+        )
+
+    async def results(self) -> Sequence[SignatureResult]:
+        """Return the result of each signature, from the top, after the last octet of the body.
+
+        Call it once, and after `look_up`.
+        """
+        assert self._keys is not None, "the keys were not looked up"
+        keys = await self._keys
+        prefix = _prefix_length([each.text("b") for each in self._checks])
+        return [self._result(each, keys, prefix) for each in self._checks]
+
+    def _result(
+        self, check: _Check, keys: Mapping[_KeyName, KeyRecord | NoKey], prefix: int
+    ) -> SignatureResult:
+        signature = check.signature
+        domain = check.text("d")
+        result = SignatureResult(
+            result="pass",
+            domain=domain,
+            identity=check.text("i") or (f"@{domain}" if domain else ""),
+            selector=check.text("s"),
+            algorithm=check.text("a"),
+            prefix=check.text("b")[:prefix],
+        )
+        if isinstance(signature, SignatureError):
+            return evolve(result, result=signature.result, reason=str(signature))
+        if signature.expires is not None and signature.expires < self._now:
+            return evolve(result, result="permerror", reason="the signature has expired")
+        key = keys[signature.key_name, signature.key_type]
+        if isinstance(key, NoKey):
+            return evolve(result, result=key.result, reason=key.reason)
+        result = evolve(result, bits=key.bits, testing=key.testing)
+        found, reason = self._verified(check.number, signature, key)
+        if found != "pass" and key.testing:
+            # RFC 6376 §3.6.1: mail of a domain that is testing is not treated worse than unsigned
+            # mail.
+            found = "neutral"
+        return evolve(result, result=found, reason=reason)
+
+    def _verified(self, number: int, signature: Signature, key: KeyRecord) -> tuple[Result, str]:
+        if key.strict and signature.identity_domain != signature.domain:
+            return "permerror", "the domain of i= is not d=, as t=s in the key record demands"
+        body = self._bodies.result(signature.body_canonicalization, signature.length)
+        if body.uncovered is None:
+            return "fail", "the body is shorter than l= says"
+        if body.digest != signature.body_hash:
+            return "fail", "the body was changed"
+        canonicalization = signature.header_canonicalization
+        fields = self._header.select(signature.fields, canonicalization, without=number)
+        fields.append(unsigned_field(self._header.fields[number], canonicalization))
+        data = b"".join(fields)
+        if not key.verifies(signature.signature, data, sha256(data).digest()):
+            return "fail", "a signed field was changed, or the key is another one"
+        if body.uncovered:
+            # RFC 6376 §8.2: what stands behind the signed octets may be of anyone.
+            return "policy", f"l= leaves {body.uncovered} octets of the body uncovered"
+        return "pass", ""
+
+
+_KeyName = tuple[str, KeyType]
+
+
+@frozen
+class _Check:
+    """One signature field: its place, its tags, and what they mean."""
+
+    number: int
+    tags: Mapping[str, str]
+    signature: Signature | SignatureError
+
+    def text(self, name: str) -> str:
+        """Return a tag for people; empty where there is none, or a very long one."""
+        text = without_white_space(self.tags.get(name, ""))
+        return text if len(text) <= _LONGEST_PROPERTY or name == "b" else ""
+
+
+def _prefix_length(signatures: Sequence[str]) -> int:
+    """Return how many characters tell all signatures apart, eight at least (RFC 6008 §3)."""
+    different = len(frozenset(signatures))
+    for length in range(_SHORTEST_PREFIX, _LONGEST_PREFIX):
+        if len({each[:length] for each in signatures}) == different:
+            return length
+    return _LONGEST_PREFIX
