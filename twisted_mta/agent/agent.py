@@ -27,6 +27,7 @@ from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..policy.capacity import Capacity
+from ..policy.dkim.signer import Signer
 from ..policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
 from ..queue.commit import FULL, NOT_NOW, GroupCommit
 from ..queue.operator.tallies import Tallies
@@ -147,11 +148,12 @@ class Agent:
         # Its parts. One may use those above it.
         self.metrics = Metrics()
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
+        self.signing_keys = SigningKeys()  # none before the start
+        self._signer = self._make_signer()
         self._maildir = self._make_maildir()
         self.authentication = self._make_authentication()
         self.mailboxes = self._make_mailboxes()
         self.memory = TLSMemory(wall_time=resources.wall_time)
-        self.signing_keys = SigningKeys()  # none before the start
         self._journal = self._make_journal(str(worker), tls_written)
         self.tls_news: Callable[[], None] = self._journal.sync_soon
         self._locator = self._make_locator(is_own_address)
@@ -418,6 +420,12 @@ class Agent:
 
     # Its parts.
 
+    def _make_signer(self) -> Signer:
+        resources = self._resources
+        return Signer(
+            self.signing_keys, wall_time=resources.wall_time, executor=resources.file_executor
+        )
+
     def _make_maildir(self) -> MaildirDelivery:
         resources = self._resources
         return MaildirDelivery(
@@ -427,6 +435,7 @@ class Agent:
             wall_time=resources.wall_time,
             hostname=self.config.hostname,
             random=resources.random,
+            sign=self._signer.sign,
         )
 
     def _make_authentication(self) -> Authentication:
@@ -487,6 +496,7 @@ class Agent:
             nonce=resources.nonce,
             source_of=resources.source_of,
             executor=resources.file_executor,
+            sign=self._signer.sign,
             outbox=resources.outbox,
             extensions=(*OUTGOING, *own),
         )

@@ -49,6 +49,7 @@ def runner_settings(config: Config) -> RunnerSettings:
     """Return how the queue runner tries, and gives up."""
     return RunnerSettings(
         hostname=config.hostname,
+        notice_domain=notice_domain(config),
         backoff=Backoff(config.queue.retry_minimum, config.queue.retry_maximum),
         lifetime=config.queue.lifetime,
         concurrency=config.queue.concurrency,
@@ -65,6 +66,19 @@ def runner_settings(config: Config) -> RunnerSettings:
             else None
         ),
     )
+
+
+def notice_domain(config: Config) -> str:
+    """Return the domain of the address in From of our notices.
+
+    It is one that a key signs for: the hostname, or else the first local domain. Without such a
+    key, it is the hostname.
+    """
+    signing = tuple(f".{key.domain}" for key in config.dkim_keys)
+    for domain in (config.hostname, *config.local_domains):
+        if f".{domain.lower()}".endswith(signing):
+            return domain
+    return config.hostname
 
 
 def limits_of(config: Config, next_hop: NextHop) -> NextHopLimits:

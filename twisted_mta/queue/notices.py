@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from ..interfaces import Ids
 from ..mail.address import Mailbox, is_postmaster
+from ..mail.assessment import Assessment
 from ..mail.body import MemoryBody
 from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
 from ..mail.message import Message
@@ -26,6 +27,8 @@ _LOOP = re.compile(r"\bloop(?:s|ing)?\b|too many (?:hops|\W{0,9}received)", re.I
 _LONGEST_HEADER = 64 * 1024  # octets of a header section that are searched
 _RECIPIENT_FIELDS = ("to", "delivered-to", "x-original-to")
 _POSTMASTER = re.compile(r"\bpostmaster\b[^@\s,<>]{0,64}@", re.IGNORECASE)
+
+_OURS = Assessment(signs=True)
 
 _NEVER: Parameters = {"NOTIFY": "NEVER"}
 
@@ -46,6 +49,7 @@ class NoticeSettings:
 
     Attributes:
         hostname: of this server, as notices name it.
+        domain: of the address in From; empty: the hostname.
         lifetime: seconds that the delivery of a notice is tried.
         delay_warning: seconds after which a delay is reported to the sender; None: never.
         postmaster: gets notices about failed mail that has no sender, such as notices; None: no
@@ -53,6 +57,7 @@ class NoticeSettings:
     """
 
     hostname: str
+    domain: str = ""
     lifetime: float = 5 * 24 * 3600.0
     delay_warning: float | None = None
     postmaster: Mailbox | None = None
@@ -272,6 +277,7 @@ class Notices:
             message,
             reported,
             hostname=self.settings.hostname,
+            domain=self.settings.domain,
             id=id,
             time=now,
             reader=reader,
@@ -296,6 +302,7 @@ class Notices:
             body=MemoryBody(written.content),
             received_at=now,
             expires_at=now + self.settings.lifetime,
+            assessment=_OURS,
         )
 
     def _recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:

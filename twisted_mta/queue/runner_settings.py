@@ -15,6 +15,7 @@ class RunnerSettings:
 
     Attributes:
         hostname: of this server, as DSNs name it.
+        notice_domain: of the address in From of a DSN; empty: the hostname.
         backoff: between attempts, where a next hop has none of its own.
         longest: seconds between two attempts at most, at next hops with a back-off of their own;
             None: there are none.
@@ -28,6 +29,7 @@ class RunnerSettings:
 
     hostname: str
     backoff: Backoff
+    notice_domain: str = ""
     longest: float | None = None
     lifetime: float = 5 * 24 * 3600.0
     concurrency: int = 300
@@ -40,6 +42,7 @@ class RunnerSettings:
         """The settings of notices."""
         return NoticeSettings(
             hostname=self.hostname,
+            domain=self.notice_domain,
             lifetime=self.lifetime,
             delay_warning=self.delay_warning,
             postmaster=self.postmaster,

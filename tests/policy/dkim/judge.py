@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from twisted_mta.policy.dkim.signing_keys import SigningKey
 
 
-def verdicts(message: bytes, records: dict[str, bytes]) -> list[bool]:
+def verdicts(message: bytes, records: dict[str, bytes], *, at: float | None = None) -> list[bool]:
     """Return what dkimpy says of each signature of a message, from the top.
 
     Args:
         message: header and body.
         records: the texts of the key records by domain name.
+        at: wall time, since it refuses signatures of the future; None: now.
     """
     import dkim
 
@@ -22,10 +25,12 @@ def verdicts(message: bytes, records: dict[str, bytes]) -> list[bool]:
 
     count = dkim.DKIM(message).headers
     signatures = sum(name.lower() == b"dkim-signature" for name, _ in count)
-    return [
-        _quietly(dkim.DKIM(message).verify, idx=number, dnsfunc=look_up)
-        for number in range(signatures)
-    ]
+    clock = SimpleNamespace(time=lambda: at) if at is not None else dkim.time
+    with patch.object(dkim, "time", clock):
+        return [
+            _quietly(dkim.DKIM(message).verify, idx=number, dnsfunc=look_up)
+            for number in range(signatures)
+        ]
 
 
 def signature(

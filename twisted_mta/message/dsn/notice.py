@@ -53,6 +53,7 @@ def notice(
     recipients: Sequence[ReportedRecipient],
     *,
     hostname: str,
+    domain: str = "",
     id: QueueId,
     time: float,
     reader: Mailbox | None = None,
@@ -67,6 +68,7 @@ def notice(
         message: the message that they belong to.
         recipients: one or more.
         hostname: our own host name.
+        domain: of the address in From; empty: the host name.
         id: the queue id of the notice itself.
         time: the time of the notice, seconds since the epoch.
         reader: the address of the notice instead of the reverse-path: the operator's, if that is
@@ -120,7 +122,7 @@ def notice(
     boundary = _boundary(id, parts)
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
     header = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
+        f"From: Mail Delivery System <MAILER-DAEMON@{domain or hostname}>",
         f"To: {_in_ascii(to) if seven_bit else f'<{shown(to)}>'}",
         f"Subject: {_subject(action, role)}",
         f"Date: {date_time(int(time))}",

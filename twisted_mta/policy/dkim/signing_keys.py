@@ -126,6 +126,10 @@ class SigningKeys:
         self._by_domain: Mapping[str, tuple[SigningKey, ...]] = {}
         self.use(keys)
 
+    def __bool__(self) -> bool:
+        """Whether there is any key."""
+        return bool(self._by_domain)
+
     def use(self, keys: Iterable[SigningKey]) -> list[str]:
         """Replace all keys.
 

@@ -1,0 +1,136 @@
+"""Messages on their way out are signed with the keys of the domain in From (RFC 6376 §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+
+from ...interfaces import Executor, WallTime
+from ...mail.body import Body, MemoryBody
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
+from ...message.trace import with_fields
+from ..dmarc.author import author
+from .body_hashes import body_hash
+from .signing import sign_all
+from .signing_keys import SigningKeys
+
+_SMALL = 16_384  # octets of a content that is signed at once: 8 ms at the most, hostile or not
+_LONGEST_HEADER = 1 << 20  # octets
+_MOST_KNOWN = 256  # contents whose hash is remembered
+_LONGEST_KNOWN = 16_384  # octets of the header of one of them
+
+
+@frozen
+class _Content:
+    """What is signed of a content.
+
+    Attributes:
+        body: the content.
+        header: its header section, each field with its CR LF.
+        hash: of what follows, in relaxed form.
+    """
+
+    body: Body
+    header: bytes
+    hash: bytes
+
+
+class Signer:
+    """Signs messages; `sign` is an `interfaces.Sign`.
+
+    A content in a file is read once for all its transactions, as far as memory serves.
+
+    Args:
+        keys: in force.
+        wall_time: for the time in signatures.
+        executor: signs large contents.
+    """
+
+    def __init__(self, keys: SigningKeys, *, wall_time: WallTime, executor: Executor) -> None:
+        self._keys = keys
+        self._wall_time = wall_time
+        self._executor = executor
+        self._known: dict[QueueId, _Content] = {}  # of files; the newest last
+
+    def sign(self, message: Message) -> Message | Deferred[Message]:
+        """Return a message with a signature of each key of its From domain in front.
+
+        It is returned as it is where it may not be signed (`Assessment.signs`), where no key is for
+        its From domain, and where readers may not agree upon what its From field is.
+        """
+        if not message.assessment.signs or not self._keys:
+            return message
+        if isinstance(message.body, MemoryBody) and message.body.size <= _SMALL:
+            return self._signed(message, None)[0]
+        known = self._known.get(message.id)
+        if known is not None and known.body != message.body:
+            known = None  # one of both is converted
+        signed = self._executor(self._signed, message, known)
+        return signed.addCallback(self._remember, message.id)
+
+    def _remember(self, signed: tuple[Message, _Content | None], id: QueueId) -> Message:
+        message, content = signed
+        if content is not None and len(content.header) <= _LONGEST_KNOWN:
+            self._known.pop(id, None)
+            self._known[id] = content
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return message
+
+    def _signed(self, message: Message, known: _Content | None) -> tuple[Message, _Content | None]:
+        """Sign a message; blocks.
+
+        Raises:
+            OSError: the content cannot be read.
+        """
+        if known is None:
+            header, rest = _divided(message.body)
+        else:
+            header, rest = known.header, iter(())
+        section = message.trace + header
+        keys = self._keys.of(author(section).domain) if _is_plain(section) else ()
+        if not keys:
+            return message, None
+        content = known or _Content(message.body, header, body_hash(rest))
+        time = int(self._wall_time())
+        fields = sign_all(section, content.hash, keys, time=time)
+        return evolve(message, trace=with_fields(message.trace, fields)), content
+
+
+def _is_plain(section: bytes) -> bool:
+    """Whether a header section is short, and has no CR and no LF but at the ends of lines."""
+    ends = section.count(b"\r\n")
+    return (
+        len(section) <= _LONGEST_HEADER
+        and section.count(b"\r") == ends
+        and section.count(b"\n") == ends
+    )
+
+
+def _divided(content: Body) -> tuple[bytes, Iterator[bytes]]:
+    """Return the header section of a content, and the pieces of what follows the empty line.
+
+    A header section that is too long is cut off.
+    """
+    pieces = content.chunks()
+    header = bytearray()
+    for piece in pieces:
+        start = max(0, len(header) - 3)
+        header += piece
+        if header.startswith(b"\r\n"):
+            return b"", _after(bytes(header[2:]), pieces)
+        end = header.find(b"\r\n\r\n", start)
+        if end >= 0:
+            return bytes(header[: end + 2]), _after(bytes(header[end + 4 :]), pieces)
+        if len(header) > _LONGEST_HEADER:
+            break
+    return bytes(header), iter(())
+
+
+def _after(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from pieces
