@@ -63,6 +63,29 @@ class Envelopes(SubmissionTestCase):
         self.assertIsNone(self.decide("bob@example.net"))
 
 
+class Authors(SubmissionTestCase):
+    def test_an_account_is_the_author_where_every_address_in_from_is_its_own(self) -> None:
+        for header in (
+            "From: ann@example.net\r\n",
+            "from: Sales <SALES@example.com>, ann+x@example.net\r\nSender: bob@example.net\r\n",
+        ):
+            self.assertTrue(self.submission.is_author("ann", header.encode()), header)
+        for header in (
+            "",
+            "Sender: ann@example.net\r\n",
+            "From: bob@example.net\r\n",
+            "From: ann@example.org\r\n",
+            "From: ann@example.net, bob@example.net\r\n",
+            "From: ann@example.net\r\nFrom: bob@example.net\r\n",
+            "From: bob@example.net <ann@example.net>\r\n",
+            "From: ann@example.net\rFrom: bob@example.net\r\n",
+            "From: ann@example.net (unclosed\r\n",
+            "From: \r\n",
+        ):
+            self.assertFalse(self.submission.is_author("ann", header.encode()), header)
+        self.assertFalse(self.submission.is_author("bob", b"From: ann@example.net\r\n"))
+
+
 class HourlyLimits(SubmissionTestCase):
     def count(self, what: Any = "recipients", **policy: Any) -> Any:
         counted = self.submission.count(SubmissionPolicy(**policy), self.session, what)

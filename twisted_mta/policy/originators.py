@@ -36,20 +36,34 @@ class Originators:
     @classmethod
     def read(cls, header: bytes) -> Originators:
         """Read the originators in a header section."""
-        from_ = list(islice(values(header, "from"), _MOST_FIELDS + 1))
-        sender = list(islice(values(header, "sender"), _MOST_FIELDS + 1))
-        addresses: tuple[Mailbox | None, ...] = (None,)
-        # Binary content (RFC 3030 §3) may have a bare CR. Some readers take it for the end of a
-        # line, and others do not, so the one finds fields that the other has not.
-        bare_cr = header.count(b"\r") != header.count(b"\r\n")
-        if (
-            not bare_cr
-            and max(len(from_), len(sender)) <= _MOST_FIELDS
-            and sum(map(len, (*from_, *sender))) <= _LONGEST_NAMES
-        ):
-            found = dict.fromkeys(one for value in (*from_, *sender) for one in _addresses(value))
-            addresses = tuple(found) if len(found) <= _MOST_ADDRESSES else (None,)
-        return cls(addresses, bool(from_), bool(sender))
+        from_, sender = _fields(header, "from"), _fields(header, "sender")
+        return cls(_originators(header, from_, sender), bool(from_), bool(sender))
+
+
+def authors(header: bytes) -> Sequence[Mailbox | None]:
+    """Return the addresses of all From fields, as `Originators.addresses` has them."""
+    from_ = _fields(header, "from")
+    return _originators(header, from_) if from_ else ()
+
+
+def _fields(header: bytes, name: str) -> Sequence[str]:
+    return tuple(islice(values(header, name), _MOST_FIELDS + 1))
+
+
+def _originators(header: bytes, *fields: Sequence[str]) -> Sequence[Mailbox | None]:
+    """Return the addresses of fields, for each name of which there is a list."""
+    # Binary content (RFC 3030 §3) may have a bare CR. Some readers take it for the end of a
+    # line, and others do not, so the one finds fields that the other has not.
+    bare_cr = header.count(b"\r") != header.count(b"\r\n")
+    all_fields = [value for each in fields for value in each]
+    if (
+        bare_cr
+        or max(map(len, fields)) > _MOST_FIELDS
+        or sum(map(len, all_fields)) > _LONGEST_NAMES
+    ):
+        return (None,)
+    found = dict.fromkeys(address for value in all_fields for address in _addresses(value))
+    return tuple(found) if len(found) <= _MOST_ADDRESSES else (None,)
 
 
 def _addresses(value: str) -> Iterator[Mailbox | None]:

@@ -12,7 +12,7 @@ from ..mail.address import Mailbox
 from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.server.session import Session
-from .originators import Originators
+from .originators import Originators, authors
 
 SENDER_NOT_ALLOWED = Reply.of(550, "7.1", "Not an address that you may send as")
 HEADER_SENDER_NOT_ALLOWED = Reply.of(
@@ -100,6 +100,16 @@ class Submission:
             if sender is not None:
                 return f"Sender: <{sender}>\r\n".encode()
         return b""
+
+    def is_author(self, identity: str, header: bytes) -> bool:
+        """Whether the From field names addresses of an account, and no others.
+
+        Args:
+            identity: name of the account.
+            header: header section of the message.
+        """
+        named = authors(header)
+        return bool(named) and all(self._is_own(identity, address) for address in named)
 
     def _is_own(self, identity: str, address: Mailbox | None) -> bool:
         return address is not None and self.may_send_as(identity, address)
