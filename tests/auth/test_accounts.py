@@ -247,6 +247,16 @@ class AccountsFile(AccountsTestCase):
             self.refusal(), "FILE: line 2: found ann again, which is in line 1 already"
         )
 
+    def test_the_shortest_salt_and_hash_of_argon2_are_taken(self) -> None:
+        hashed = "$argon2id$v=19$m=8,t=1,p=1${salt}${hash}"
+        for salt, octets, taken in ((8, 4, True), (7, 4, False), (8, 3, False)):
+            text = hashed.format(salt=_unpadded(salt), hash=_unpadded(octets))
+            self.write(json.dumps({"name": "ann", "argon2": text}) + "\n")
+            if taken:
+                self.assertEqual(list(read_accounts(self.path).by_name), ["ann"])
+            else:
+                self.assertIn("argon2: expected a hash of argon2id", self.refusal())
+
     def test_a_file_that_others_can_read_is_refused(self) -> None:
         self.write("", 0o644)
         self.assertEqual(
@@ -264,6 +274,10 @@ class AccountsFile(AccountsTestCase):
             "FILE: cannot be read: No such file or directory;"
             " expected a file made by twisted-mta users add",
         )
+
+
+def _unpadded(octets: int) -> str:
+    return b64encode(bytes(octets)).decode().rstrip("=")
 
 
 def _entry(key: str, value: object) -> str:

@@ -276,6 +276,11 @@ class Judging(CheckerTestCase):
         results = [result for _, result in self.counted]
         self.assertEqual(results, ["failed", "failed", "throttled", "throttled", "ok"])
 
+    def test_with_a_delay_of_zero_a_failure_is_answered_at_once(self) -> None:
+        throttle = Throttle(ThrottleSettings(delay=0.0), limits=LocalLimits(), clock=self.clock)
+        judged = self.judged(Password("ann", "wrong"), throttle=throttle)
+        self.assertEqual(self.successResultOf(judged), NOT_AUTHENTICATED)
+
     def test_an_exception_of_a_checker_keeps_no_turn(self) -> None:
         throttle = Throttle(ThrottleSettings(), limits=LocalLimits(), clock=self.clock)
         logged_lines(self)

@@ -140,6 +140,12 @@ class WithPasswords(PortalTestCase):
         self.begin()
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "503")
 
+    def test_a_portal_whose_checkers_take_no_credentials_of_ours_offers_no_auth(self) -> None:
+        for checkers in ([], [AllowAnonymousAccess()]):
+            self.use(Portal(Realm(), checkers))
+            self.assertNotIn("AUTH", " ".join(self.begin()))
+            self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "503")
+
     def test_challengers_of_the_application_replace_our_mechanisms(self) -> None:
         self.offer()
         self.factory.challengers = {
