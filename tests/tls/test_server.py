@@ -6,6 +6,7 @@ import shutil
 import ssl
 import tempfile
 
+from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -222,6 +223,45 @@ class Reloading(FilesTestCase):
         self.assertRaises(CertificateError, context.reload)
         self.assertEqual(self.served(context), before)
         self.assertTrue(context.ready)
+
+    def test_a_reload_says_what_has_changed(self) -> None:
+        pem = OURS.save(self.directory, "pair.pem")
+        settings = TLSSettings(certificate_file=pem, key_file=pem)
+        context = ServerContext(settings)
+        self.assertEqual(context.reload(), [])
+        self.assertEqual(context.reload(), [])
+
+        NEW.save(self.directory, "pair.pem")
+        [line] = context.reload()
+        self.assertRegex(line, r"/pair\.pem: .*new\.example\.net.*; before: .*mail\.example\.net")
+
+        self.file("pair.pem", NEW.pem + OURS.pem.removeprefix(OURS.key_pem))
+        self.assertEqual(context.reload(), [f"{pem}: another chain behind the same certificate"])
+
+        other = authority.self_signed("a.example").save(self.directory, "a.pem")
+        context.settings = evolve(
+            settings, sni=(SNICertificate(names=["a.example"], certificate=other),)
+        )
+        [line] = context.reload()
+        self.assertRegex(line, r"^[^:]*/a\.pem: .*CN=a\.example")
+        self.assertNotIn("before", line)
+
+    def test_a_reload_says_which_authorities_for_clients_have_changed(self) -> None:
+        pem = OURS.save(self.directory, "pair.pem")
+        first, second = Authority("One").issued, Authority("Two").issued
+        path = self.file("ca.pem", first.pem)
+        settings = TLSSettings(certificate_file=pem, key_file=pem)
+        context = ServerContext(evolve(settings, client_certificates="ask", authorities_file=path))
+        context.reload()
+        self.file("ca.pem", second.pem)
+        self.assertEqual(
+            context.reload(),
+            [f"{path}: authorities for client certificates: 1 (CN=Two); before: 1 (CN=One)"],
+        )
+        context.settings = settings
+        [line] = context.reload()
+        self.assertTrue(line.startswith(f"{path}: authorities for client certificates: "), line)
+        self.assertTrue(line.endswith("; before: 1 (CN=Two)"), line)
 
 
 class Settings(FilesTestCase):

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from tests.tidy import TidyTestCase
@@ -16,7 +16,7 @@ from twisted_mta.telemetry.log import Log
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import CallFailed, Pipe
 from twisted_mta.workers.spawning import packed
-from twisted_mta.workers.worker import Worker
+from twisted_mta.workers.worker import Worker, WorkerState
 
 
 class StoppableClock(Clock):
@@ -92,6 +92,27 @@ class Lifecycle(TidyTestCase):
         self.assertTrue(0 < left < 1, left)
         self.assertEqual(again, 0)
         self.assertEqual(self.reactor.stops, 1)
+
+
+class UnusableChange:
+    """Settings that were prepared, and that fail when they are put in force."""
+
+    def use(self) -> Deferred[Any]:
+        return fail(RuntimeError("out of descriptors"))
+
+
+class UsingSettings(TidyTestCase):
+    def use(self, state: WorkerState) -> Deferred[list[str]]:
+        worker = Worker(0, Clock(), Log("text", worker=0))
+        worker._state, worker._change = state, UnusableChange()  # type: ignore[assignment]
+        return worker.use()
+
+    def test_a_worker_says_that_it_could_not_put_settings_in_force(self) -> None:
+        error = self.failureResultOf(self.use(WorkerState.STARTED), RuntimeError).value
+        self.assertEqual(str(error), "out of descriptors")
+
+    def test_a_worker_that_is_ending_puts_no_settings_in_force(self) -> None:
+        self.assertEqual(self.successResultOf(self.use(WorkerState.DRAINING)), [])
 
 
 class MemoryShare(TidyTestCase):
