@@ -324,6 +324,27 @@ class Descriptors(PortsTestCase):
                 (line,) = self.logged  # and not one for each time
                 self.assertIn(os.strerror(number), line)
 
+    async def test_that_connections_are_accepted_again_is_said_once_and_after_a_quiet_time(
+        self,
+    ) -> None:
+        said = logged_lines(self, "connections are accepted again")
+        self.patch(accepting, "_QUIET", 0.0)
+        for served, place in self.served():
+            served.accept_connections()
+            await self.greeting(place)
+            self.assertEqual(said, [])
+            port: Any = served.bound[0].port
+            port.socket = Refusing(port.socket, [errno.EMFILE])
+            for _ in range(3):
+                await self.greeting(place)
+            self.assertEqual(said, ["connections are accepted again"])
+            said.clear()
+        self.patch(accepting, "_QUIET", 60.0)
+        port.socket = Refusing(port.socket, [errno.EMFILE])
+        for _ in range(3):
+            await self.greeting(place)
+        self.assertEqual(said, [])
+
     async def test_the_last_descriptors_are_kept_for_mail_in_progress(self) -> None:
         for served, place in self.served():
             probe = os.dup(0)

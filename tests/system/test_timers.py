@@ -17,7 +17,7 @@ from twisted.python import runtime
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.tidy import TidyTestCase
+from tests.tidy import TidyTestCase, descriptors, new_descriptors
 from twisted_mta.system import timers
 from twisted_mta.system.timers import (
     Alarm,
@@ -310,3 +310,13 @@ class Alarms(TestCase):
         rung.addCallback(lambda _: deferToThread(thread.join, 20))
         rung.addCallback(lambda _: self.assertFalse(thread.is_alive()))
         return rung  # type: ignore[return-value]
+
+    def test_a_thread_that_cannot_start_leaves_no_descriptor_open(self) -> None:
+        def refuse(**arguments: object) -> threading.Thread:
+            raise RuntimeError("can't start new thread")
+
+        before = descriptors()
+        alarm = Alarm(lambda: None)
+        self.patch(timers, "Thread", refuse)
+        self.assertRaises(RuntimeError, alarm.set, monotonic())
+        self.assertEqual(new_descriptors(before), [])

@@ -22,7 +22,8 @@ class ScriptedProcess:
     """A worker's process: by default it opens its queue, and ends when it is drained.
 
     Attributes:
-        heard: the calls of its parent, in order: names and arguments.
+        heard: the calls of its parent, in order: names and arguments; without pings.
+        pings: how often its parent asked for a sign of life.
         replies: its answers, by name, instead of None: a value, an exception or a Deferred.
         hangs: whether it answers nothing.
         pipes: the parent's readers of its output, by descriptor.
@@ -34,6 +35,7 @@ class ScriptedProcess:
         report = ProcessReport(pid=pid, state="ready", started_at=1.0)
         self.replies: dict[str, Any] = {"use": [], "report": report.to_json()}
         self.hangs = False
+        self.pings = 0
         self.pipes = {1: FakePipeReader()}
         self.ended = False
         self.killed = False
@@ -63,7 +65,9 @@ class ScriptedProcess:
 
     def _answer(self, name: str) -> Callable[..., Any]:
         def answer(**arguments: Any) -> Any:
-            if name != "ping":  # it comes each second
+            if name == "ping":
+                self.pings += 1
+            else:
                 self.heard.append((name, arguments))
             reply = self.replies.get(name)
             if isinstance(reply, Exception):

@@ -374,6 +374,12 @@ class Hanging(WorkersTestCase):
         hangs = list(self.metrics.snapshot().series(table.WORKER_HANGS))
         self.assertEqual(hangs, [((), 1)])
 
+    def test_a_worker_is_asked_for_a_sign_of_life_each_second_and_one_that_hangs_once(self) -> None:
+        self.working()
+        self.processes[1].hangs = True
+        self.pass_time(20)
+        self.assertEqual([process.pings for process in self.processes], [20, 1])
+
     def test_time_in_which_the_parent_did_not_run_does_not_count(self) -> None:
         self.working()
         stopped: list[Deferred[None]] = []
