@@ -115,6 +115,13 @@ class Parsing(TidyTestCase):
             file.write("a: b")
         self.assertEqual(list(read_aliases(path, ours=OURS).entries), ["a"])
 
+    def test_a_file_of_more_than_64_mib_is_refused_with_the_limit(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.truncate((64 << 20) + 1)
+        error = self.assertRaises(AliasError, read_aliases, path, ours=OURS)
+        self.assertEqual(str(error), f"{path}: found more than 64 MiB; expected no more")
+
 
 class Finding(TidyTestCase):
     aliases = parsed(

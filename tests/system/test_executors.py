@@ -3,6 +3,7 @@
 import ctypes
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -22,6 +23,18 @@ from twisted_mta.system.real_world import off_cpu_time
 
 def divide(dividend: int, divisor: int) -> int:
     return dividend // divisor
+
+
+class ResultsWithoutMemory(deque[Any]):
+    """Results of calls, for the first of which there is no memory."""
+
+    refusals = 1
+
+    def append(self, result: Any) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise MemoryError
+        super().append(result)
 
 
 class InlineExecutor(TidyTestCase):
@@ -216,6 +229,25 @@ class Threads(TestCase):
             )
 
         return executor(divide, 6, 3).addCallback(killed)
+
+    def test_the_call_of_a_thread_that_ends_fails_while_another_thread_works(
+        self,
+    ) -> Deferred[None]:
+        executor = ThreadExecutor(reactor, 2, "test")
+        executor.start()
+        self.addCleanup(executor.stop)
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        working = executor(go_on.wait, 20)
+        executor._results = ResultsWithoutMemory()
+        lost = executor(divide, 6, 3).addTimeout(20, reactor)
+
+        def failed(_: object) -> Deferred[None]:
+            go_on.set()
+            self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+            return working.addCallback(self.assertTrue)
+
+        return self.assertFailure(lost, MemoryError).addCallback(failed)
 
     def test_a_lack_of_memory_delays_a_result_and_does_not_lose_it(self) -> None:
         wanted: list[Callable[[], None]] = []
