@@ -9,16 +9,35 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .config import Config
+    from .mail.reply import Reply
+    from .policy.answers import Mark, Quarantine, Rewrite
+    from .policy.protocol import Policy
     from .server.factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
 
-__all__ = ["Config", "ESMTPFactory", "LMTPFactory", "MailTransferAgent", "__version__"]
+__all__ = [
+    "Config",
+    "ESMTPFactory",
+    "LMTPFactory",
+    "MailTransferAgent",
+    "Mark",
+    "Policy",
+    "Quarantine",
+    "Reply",
+    "Rewrite",
+    "__version__",
+]
 
 _MODULES = {
     "Config": "config",
     "ESMTPFactory": "server.factory",
     "LMTPFactory": "server.factory",
     "MailTransferAgent": "service",
+    "Mark": "policy.answers",
+    "Policy": "policy.protocol",
+    "Quarantine": "policy.answers",
+    "Reply": "mail.reply",
+    "Rewrite": "policy.answers",
 }
 
 

@@ -233,6 +233,14 @@ class Delivery(Protocol):
     A Deferred that fails is logged, and the command gets 451 (RFC 5321 §4.2.1).
     """
 
+    def client(self, session: Session) -> Decision | Deferred[Decision]:
+        """Decide on a client before it is greeted, if the settings have ``decides_on_client``."""
+        ...
+
+    def helo(self, session: Session) -> Decision | Deferred[Decision]:
+        """Decide on ``session.helo``, if the settings have ``decides_on_helo``."""
+        ...
+
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
@@ -286,6 +294,14 @@ class BodyWriter(Protocol):
 
         A small body goes into that row; a large one is in a file that is as durable as the disk can
         make it. After a failure with `OSError` nothing of it is left.
+        """
+        ...
+
+    def open(self) -> IO[bytes]:
+        """Return a file with all that was written so far, at its beginning; the caller closes it.
+
+        Raises:
+            OSError: the disk refused it.
         """
         ...
 

@@ -29,6 +29,7 @@ from .agent.listeners import own_certificate
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
+from .policy.protocol import Policy
 from .queue.store.lock import StateLock
 from .routing.routes import Routes
 from .server.queueing_delivery import QueueingDelivery
@@ -115,6 +116,8 @@ class MailTransferAgent(Service):
         actions: Mapping[str, Action] | None = None,
         control: bool = False,
         troubles: Callable[[], Sequence[Trouble]] = tuple,
+        policy: Policy | object | None = None,
+        policy_timeout: float = 5.0,
     ) -> None:
         """Put the parts together; the disk and the network are not touched.
 
@@ -130,9 +133,14 @@ class MailTransferAgent(Service):
             control: whether the tool has a socket in the state directory
                 (`admin.control.client.NAME`).
             troubles: returns troubles outside the service, for example of its log.
+            policy: decides on clients and their mail beside the settings (`policy.protocol.Policy`,
+                any methods of it); None: the settings alone do.
+            policy_timeout: seconds for each answer of the policy; without one in time the mail is
+                deferred with 451.
 
         Raises:
-            ValueError: a route cannot be read; or there are workers, and an environment.
+            ValueError: a route cannot be read; or there are workers, and an environment or a
+                policy.
         """
         self.config = config
         self._reactor = with_monotonic_time(reactor)
@@ -151,7 +159,9 @@ class MailTransferAgent(Service):
         self._agent: Agent | None = None
         self._processes: SingleProcess | Workers
         if config.workers == 1:
-            self._processes = self._single_process(environment)
+            self._processes = self._single_process(environment, policy, policy_timeout)
+        elif policy is not None:
+            raise ValueError("workers cannot ask a policy of the application; it takes workers=1")
         elif environment == Environment():
             self._processes = self._workers(environment, log_lines or self._log_lines)
         else:
@@ -173,12 +183,16 @@ class MailTransferAgent(Service):
 
     # Its parts.
 
-    def _single_process(self, environment: Environment) -> SingleProcess:
+    def _single_process(
+        self, environment: Environment, policy: object | None, policy_timeout: float
+    ) -> SingleProcess:
         self._agent = agent = Agent(
             self.config,
             reactor=self._reactor,
             environment=environment,
             is_own_address=self._ports.reach,
+            policy=policy,
+            policy_timeout=policy_timeout,
         )
         self.metrics = agent.metrics
         read_agent(agent)

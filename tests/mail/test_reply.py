@@ -38,24 +38,24 @@ class OnTheWire(SynchronousTestCase):
 class OfPeers(SynchronousTestCase):
     def test_the_enhanced_code_of_a_peer_is_split_off_the_text(self) -> None:
         reply = Reply.from_lines(450, ("4.2.1 Busy", "4.2.1 Try later"))
-        self.assertEqual(reply, Reply(450, "2.1", ("Busy", "Try later")))
+        self.assertEqual(reply, Reply(450, "4.2.1", "Busy", "Try later"))
 
     def test_an_enhanced_code_that_contradicts_the_reply_code_is_dropped(self) -> None:
-        self.assertEqual(Reply.from_lines(550, ("2.1.5 OK",)), Reply(550, None, ("OK",)))
+        self.assertEqual(Reply.from_lines(550, ("2.1.5 OK",)), Reply(550, None, "OK"))
 
     def test_a_reply_as_a_string_is_one_printable_line(self) -> None:
-        self.assertEqual(str(Reply(550, "1.1", ("a\r\n", "\x1b"))), r"550 5.1.1 a\r\n \x1b")
+        self.assertEqual(str(Reply(550, "5.1.1", "a\r\n", "\x1b")), r"550 5.1.1 a\r\n \x1b")
         self.assertEqual(printable("ü\U0001f600"), r"\xfc\U0001f600")
 
 
 class InUTF8(SynchronousTestCase):
     def test_text_beyond_ascii_is_escaped_unless_the_client_asked_for_it(self) -> None:
-        self.assertEqual(Reply(550, "7.1", ("schön",)).wire, b"550 5.7.1 sch\\xf6n\r\n")
-        in_utf8 = Reply(550, "7.1", ("schön",), utf8=True)
+        self.assertEqual(Reply(550, "7.1", "schön").wire, b"550 5.7.1 sch\\xf6n\r\n")
+        in_utf8 = Reply(550, "7.1", "schön", utf8=True)
         self.assertEqual(in_utf8.wire, "550 5.7.1 schön\r\n".encode())
 
     def test_a_long_utf_8_line_is_cut_between_two_characters(self) -> None:
         for more in range(4):
-            wire = Reply(250, None, ("a" * more + "ü" * 600,), utf8=True).wire
+            wire = Reply(250, None, "a" * more + "ü" * 600, utf8=True).wire
             self.assertIn(len(wire), (511, 512))
             self.assertTrue(wire[:-2].decode().endswith("ü"))

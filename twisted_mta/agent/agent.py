@@ -57,6 +57,7 @@ from .explain.explainer import Explainer
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .patience import Patience
+from .policies import Policies
 from .resources import Resources
 from .settings import intake_policy, limits_of, minimum_free, runner_settings
 from .shard import QUEUE, Shard, need_queue, shard_directory
@@ -96,6 +97,8 @@ class Agent:
         worker: which process this is, from 0.
         tls_written: called when the agents of other processes may read what this one has learned of
             TLS (`tls_news`).
+        policy: an application's own policy (`policy.protocol.Policy`); None: there is none.
+        policy_timeout: seconds for each of its answers.
 
     Attributes:
         config: the settings in force.
@@ -133,6 +136,8 @@ class Agent:
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
         worker: int = 0,
         tls_written: Callable[[], object] = lambda: None,
+        policy: object | None = None,
+        policy_timeout: float = 5.0,
     ) -> None:
         self.config = config
         self._resources = resources = Resources(
@@ -150,6 +155,7 @@ class Agent:
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
+        self._policies = Policies(policy, policy_timeout, clock=reactor, metrics=self.metrics)
         self._maildir = self._make_maildir()
         self.authentication = self._make_authentication()
         self.mailboxes = self._make_mailboxes()
@@ -348,9 +354,10 @@ class Agent:
             alias_lines, disposal = self.mailboxes.use(mailboxes)
             lines += alias_lines
             self.capacity.minimum_free = minimum_free(config)
-            lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
+                intake.policies = self._policies.stages(config, listener)
+            lines += use_listeners()
             suspended = self._suspended_access()
             lines += self._use_terms(terms)
             lines += self._use_signing_keys(signing_keys)
@@ -594,6 +601,7 @@ class Agent:
             capacity=self.capacity,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
+            policies=self._policies.stages(self.config, listener),
         )
 
     def _make_tracing(self, prefix: str) -> Tracing:

@@ -153,6 +153,8 @@ class Listeners:
             ),
             # On submission no mail is taken before AUTH, and then from these clients alone.
             trusts=(lambda session: True) if listener.is_submission else intake.trusts,
+            decides_on_client=intake.decides_on("client"),
+            decides_on_helo=intake.decides_on("helo"),
             bare_newlines=listener.bare_newlines,
             long_lines=listener.long_lines,
             max_message_size=listener.max_message_size,

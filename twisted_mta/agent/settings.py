@@ -41,6 +41,7 @@ def intake_policy(
         missing_members=config.missing_members,
         max_hops=listener.max_hops,
         max_header_size=listener.max_header_size,
+        authserv_id=config.authserv_id if config.policy.is_used else "",
         lifetime=config.queue.lifetime,
     )
 

@@ -113,6 +113,11 @@ class PolicySettings:
         default_text="the domain of report_from",
     )
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is found out about mail from strangers."""
+        return any(each != "off" for each in (self.spf, self.dkim, self.dmarc, self.arc))
+
     def __attrs_post_init__(self) -> None:
         if self.dmarc == "off":
             if self.dmarc_reports:

@@ -334,7 +334,7 @@ class Attempt:
             if reason is not None and result.remote is None:
                 reply = result.reply
                 lines = (*reply.lines, reason)
-                result = evolve(result, reply=Reply(reply.code, reply.status, lines))
+                result = evolve(result, reply=Reply.of(reply.code, reply.status, *lines))
         self.failures[target] = result
         self._try_next()
 

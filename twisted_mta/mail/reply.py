@@ -11,6 +11,8 @@ from .printable import printable
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
 _STATED = re.compile(r"(?:^|(?<= ))([245])\.(\d{1,3}\.\d{1,3})(?= |$)")
+# RFC 3463 §2: status-code = class "." subject "." detail
+_STATUS = re.compile(r"(?:([245])\.)?(\d{1,3}\.\d{1,3})")
 _LONGEST_LINE = 510  # octets of a reply line without CR LF (RFC 5321 §4.5.3.1.5)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -25,9 +27,16 @@ def _cut(line: bytes) -> bytes:
     return line[:_LONGEST_LINE].decode("utf-8", "ignore").encode()  # without half a character
 
 
-@frozen
+@frozen(init=False)
 class Reply:
-    """A reply, ours or a peer's.
+    """A reply, ours or a peer's: ``Reply(550, "5.7.1", "not from there")``.
+
+    Args:
+        code: the reply code, from 200 to 599.
+        status: the enhanced status code, ``5.7.1``, whose class is that of the reply code (RFC 2034
+            §4), or its subject and detail alone, ``7.1``; None: there is none.
+        lines: of text.
+        utf8: whether the client asked for text beyond ASCII.
 
     Attributes:
         code: the reply code, three digits.
@@ -42,10 +51,35 @@ class Reply:
     lines: tuple[str, ...]
     utf8: bool = False
 
+    def __init__(
+        self, code: int, status: str | None = None, *lines: str, utf8: bool = False
+    ) -> None:
+        if not isinstance(code, int) or not 200 <= code <= 599:
+            raise ValueError(f"found {code!r}, expected a reply code from 200 to 599")
+        written = None if status is None else _STATUS.fullmatch(status)
+        if status is not None and (
+            written is None or (written[1] is not None and int(written[1]) != code // 100)
+        ):
+            raise ValueError(
+                f"found {status!r}, expected an enhanced status code such as {code // 100}.0.0"
+            )
+        for line in lines:
+            if not isinstance(line, str):
+                raise ValueError(f"found {line!r}, expected a line of text")
+        self.__attrs_init__(code, written and written[2], lines or ("",), utf8)
+
     @classmethod
     def of(cls, code: int, status: str | None, *lines: str) -> Reply:
-        """Return a reply with ``lines`` of text."""
-        return cls(code, status, lines or ("",))
+        """Return a reply of our own or of a peer, unchecked.
+
+        Args:
+            code: the reply code.
+            status: subject and detail of the enhanced status code; None: there is none.
+            lines: of text.
+        """
+        reply = cls.__new__(cls)
+        reply.__attrs_init__(code, status, lines or ("",))
+        return reply
 
     @staticmethod
     @lru_cache(maxsize=256)
@@ -54,7 +88,7 @@ class Reply:
 
         Its octets are computed once. A text that differs from client to client gains nothing.
         """
-        return Reply(code, status, lines)
+        return Reply.of(code, status, *lines)
 
     @classmethod
     def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:
@@ -67,16 +101,15 @@ class Reply:
         statuses = [_ENHANCED.match(line) for line in lines]
         fitting = [each for each in statuses if each and int(each[1]) == code // 100]
         status = fitting[-1][2] if fitting else None
-        return cls(
+        return cls.of(
             code,
             status,
-            tuple(
+            *(
                 line[each.end() :].lstrip(" ")
                 if each and (each[2] == status or each not in fitting)
                 else line
                 for line, each in zip(lines, statuses, strict=True)
-            )
-            or ("",),
+            ),
         )
 
     @classmethod
@@ -94,11 +127,11 @@ class Reply:
             or int(first[1]) != code // 100
             or any(each.groups() != first.groups() for each in statuses if each)
         ):
-            return cls(code, None, lines)
-        return cls(
+            return cls.of(code, None, *lines)
+        return cls.of(
             code,
             first[2],
-            tuple(
+            *(
                 line[each.end() :].lstrip(" ") if each else line
                 for line, each in zip(lines, statuses, strict=True)
             ),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cached_property
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
 _EMPTY_LINE = re.compile(rb"\n(?=\r?\n(?![ \t]))")
 _LAST_LINE_END = re.compile(rb"\r?\n(?![ \t])")
+# The first line of a field, and all that begin with white space (RFC 5322 §2.2.3).
+_RAW_FIELD = re.compile(rb"[^\n]*+\n?(?:[ \t][^\n]*+\n?)*+")
 _COLON = rb"(?:[ \t]++|\r?\n[ \t])*+:"
 _LONGEST_VALUE = 16_384  # octets
 # RFC 5322 §2.2: field-name = 1*ftext (printable ASCII but the colon), and obsolete white space.
@@ -53,6 +55,22 @@ def field(header: bytes, name: str) -> str | None:
     """
     end = _EMPTY_LINE.search(b"\n" + header)
     return next(values(header[: end.start()] if end else header, name), None)
+
+
+def raw_fields(section: bytes) -> Iterator[bytes]:
+    """Yield each field of a header section as it came, with the lines that continue it."""
+    for match in _RAW_FIELD.finditer(section):
+        if match[0]:
+            yield match[0]
+
+
+def without_fields(section: bytes, names: Container[str]) -> bytes:
+    """Return a header section without the fields of some names, in lower case."""
+
+    def name(field: bytes) -> str:
+        return field.partition(b":")[0].rstrip(b" \t").decode("latin-1").lower()
+
+    return b"".join(each for each in raw_fields(section) if name(each) not in names)
 
 
 class Header:

@@ -17,7 +17,6 @@ from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..message.authentication_results import MethodResult
 from ..message.header import Header
-from ..smtp.extension.views import SessionView
 from .answers import Answer, Answers, EnvelopeView, Mark, Quarantine, Rewrite
 from .examination import Examination, Opinion, PolicySession
 
@@ -67,7 +66,6 @@ class PolicyChain:
             a refusal of one group ends the stage. Within a group the answers count in its order.
         clock: for deadlines.
         count: counts verdicts.
-        is_stranger: whether the client of a session is one (`Member.strangers_only`).
     """
 
     _log = Logger()
@@ -78,12 +76,10 @@ class PolicyChain:
         *,
         clock: Clock,
         count: Count = lambda policy, result: None,
-        is_stranger: Callable[[SessionView], bool] = lambda session: True,
     ) -> None:
         self.groups = tuple(map(tuple, groups))
         self._clock = clock
         self._count = count
-        self._is_stranger = is_stranger
         self._calls: Mapping[str, Sequence[Sequence[_Call]]] = {
             stage: _calls(self.groups, stage) for stage in (*STAGES, "body")
         }
@@ -99,19 +95,14 @@ class PolicyChain:
             return bool(calls)
         return any(not member.strangers_only for group in calls for member, _ in group)
 
-    def session(self, view: SessionView) -> PolicySession:
-        """Return what policies see of a session."""
-        return PolicySession(view, is_stranger=self._is_stranger(view))
+    def concerns(self, session: PolicySession) -> bool:
+        """Whether any policy is asked about mail of a client."""
+        return session.is_stranger or self._for_all
 
-    def examination(
-        self, session: PolicySession, view: SessionView, sender: Mailbox | None
-    ) -> Examination | None:
-        """Begin the examination of a transaction; None where no policy is asked about it."""
-        session.is_stranger = self._is_stranger(view)
-        session.examination = None
-        if session.is_stranger or self._for_all:
-            awaited = self._awaited if session.is_stranger else ()
-            session.examination = Examination(session, sender, awaited=awaited)
+    def examine(self, session: PolicySession, sender: Mailbox | None) -> Examination:
+        """Begin the examination of a transaction."""
+        awaited = self._awaited if session.is_stranger else ()
+        session.examination = Examination(session, sender, awaited=awaited)
         return session.examination
 
     # The stages. Each returns the refusal, or None to go on.
@@ -266,6 +257,17 @@ class PolicyChain:
                 opinion.quarantine = opinion.quarantine or reason
                 self._note(member, "quarantine", opinion, reason)
         return None
+
+    def count_results(self, examination: Examination) -> None:
+        """Count what the policies have found."""
+        for result in examination.results:
+            self._count(result.method, result.result)
+
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires once others had their turn."""
+        turn: Deferred[None] = Deferred(lambda _: timer.cancel())
+        timer = self._clock.callLater(0, turn.callback, None)
+        return turn
 
     def _note(self, member: Member, result: str, opinion: Opinion, text: str = "") -> None:
         self._count(member.name, result)

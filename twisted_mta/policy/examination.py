@@ -26,8 +26,8 @@ class PolicySession:
         view: of the session.
 
     Attributes:
-        is_stranger: whether the client may not relay, and has not authenticated itself: it is
-            asked anew for each transaction.
+        is_stranger: whether the client may not relay, and has not authenticated itself, as of the
+            latest command.
         reverse_name: the name of the client's address in the DNS, confirmed by a look-up of that
             name (RFC 8601 §2.7.3); None: there is none, or it is not known yet.
         examination: of the present transaction; None outside of one.
@@ -35,7 +35,7 @@ class PolicySession:
         opinion: what was found out before the first transaction; it holds for each of them.
     """
 
-    def __init__(self, view: SessionView, *, is_stranger: bool) -> None:
+    def __init__(self, view: SessionView, *, is_stranger: bool = True) -> None:
         self._view = view
         self.is_stranger = is_stranger
         self.reverse_name: str | None = None

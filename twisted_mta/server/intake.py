@@ -23,20 +23,28 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..message.delivery_fields import read_delivered_to
+from ..policy.answers import EnvelopeView
 from ..policy.capacity import Capacity
+from ..policy.chain import Stage
 from ..policy.relaying import Relaying
 from ..policy.submission import Submission
 from ..routing.routes import DISCARD
 from ..smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
 from ..smtp.extension.views import SessionView
 from ..smtp.server.session import Session
+from ..smtp.server.transaction import Accepted
+from .content_examination import ContentExamination
 from .intake_policy import IntakePolicy
+from .policy_stages import PolicyStages, rewritten_recipients
 from .reception import Reception, shown
 from .recipients import ExpandedRecipients, expanded
 
 RELAYING_DENIED = Reply.of(550, "7.1", "Relaying denied")
 NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
 TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients, send to the rest later")
+
+# Mail that a policy takes and gives to no recipient.
+_NOWHERE = Mailbox("policy", DISCARD)
 
 _SHOWN = 10  # members of an alias in one line of the log
 
@@ -66,10 +74,12 @@ class Intake:
         capacity: decides whether one more message can be taken.
         count: called for each accepted message with its protocol (`message.received.with_type`).
         submission: decides on mail of authenticated clients; None where no client authenticates.
+        policies: asked besides; None: there are none.
 
     Attributes:
         policy: changed by `update`.
         submission: as above.
+        policies: as above.
     """
 
     _log = Logger()
@@ -90,9 +100,11 @@ class Intake:
         capacity: Capacity,
         count: Callable[[str], object] = lambda protocol: None,
         submission: Submission | None = None,
+        policies: PolicyStages | None = None,
     ) -> None:
         self.update(policy)
         self.submission = submission
+        self.policies = policies
         self._accept = accept
         self._direct = direct
         self._new_body = new_body
@@ -119,11 +131,27 @@ class Intake:
         """Whether the client may relay (`smtp.server.settings.SessionSettings.trusts`)."""
         return self._relaying.allows(session)
 
+    def decides_on(self, stage: Stage) -> bool:
+        """Whether a policy has a say at a stage."""
+        return self.policies is not None and self.policies.chain.asks(stage)
+
     # `interfaces.Delivery`.
+
+    def client(self, session: Session) -> Decision | Deferred[Decision]:
+        """Ask the policies about a client."""
+        if self.policies is None:
+            return None
+        return self.policies.client(session, is_stranger=not self.trusts(session))
+
+    def helo(self, session: Session) -> Decision | Deferred[Decision]:
+        """Ask the policies about the name in a greeting."""
+        if self.policies is None:
+            return None
+        return self.policies.helo(session, is_stranger=not self.trusts(session))
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
-    ) -> Decision:
+    ) -> Decision | Deferred[Decision]:
         """Accept any reverse-path that the client may use, while there is capacity.
 
         Parameters that cannot be kept are refused (`smtp.extension.envelope_parameters`).
@@ -139,20 +167,91 @@ class Intake:
                     peer=session.peer.address,
                     reply=refusal,
                 )
-        if refusal is not None or not parameters:
+        accepted: Decision = None
+        if refusal is None and parameters:
+            trusted = partial(self._relaying.allows, session)
+            accepted = reply_to_mail(parameters, now=self._wall_time(), trusted=trusted)
+            if accepted is not None and accepted.code >= 400:
+                refusal = accepted
+        if refusal is not None:
             return refusal
-        trusted = partial(self._relaying.allows, session)
-        return reply_to_mail(parameters, now=self._wall_time(), trusted=trusted)
+        if self.policies is None:
+            return accepted
+        decided = self.policies.mail(
+            session, reverse_path, is_stranger=not self._relaying.allows(session)
+        )
+        if not isinstance(decided, Deferred):
+            return decided or accepted
+        return decided.addCallback(lambda decision: decision or accepted)
 
     def rcpt(
         self, session: Session, forward_path: Mailbox, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
-        """Accept what `may_send_to` accepts, within the account's limit of recipients per hour."""
+        """Accept what `may_send_to` and the policies accept, within the account's limit an hour."""
+        if self.policies is not None:
+            self._apply_sender(session)
         decision = self.may_send_to(session, forward_path)
         limit = self.policy.submission.recipients_per_hour
+        counted: Decision | Deferred[Decision] = decision
         if decision is None and self._is_counted(session, limit):
-            return self._counted(session, "recipients")
-        return decision
+            counted = self._counted(session, "recipients")
+        if self.policies is None or decision is not None:
+            return counted
+        if not isinstance(counted, Deferred):
+            return self._ask_about_recipient(self.policies, session, forward_path)
+        return counted.addCallback(self._ask_unless_refused, self.policies, session, forward_path)
+
+    def _ask_unless_refused(
+        self, refusal: Decision, policies: PolicyStages, session: Session, forward_path: Mailbox
+    ) -> Decision | Deferred[Decision]:
+        return refusal or self._ask_about_recipient(policies, session, forward_path)
+
+    def _apply_sender(self, session: Session) -> None:
+        """Put the reverse-path in force that a policy gave in answer to MAIL."""
+        assert self.policies is not None
+        examination, transaction = self.policies.examination(session), session.transaction
+        if examination is not None and transaction is not None and not transaction.recipients:
+            for each in examination.opinion.rewrites:
+                if each.sender is not None:
+                    transaction.reverse_path = Mailbox.parse(each.sender) if each.sender else None
+
+    def _ask_about_recipient(
+        self, policies: PolicyStages, session: Session, forward_path: Mailbox
+    ) -> Decision | Deferred[Decision]:
+        examination = policies.examination(session)
+        before = 0 if examination is None else len(examination.opinion.rewrites)
+        asked = policies.rcpt(session, forward_path)
+        if examination is None or not isinstance(asked, Deferred):
+            return asked
+
+        def decided(refusal: Decision) -> Decision:
+            recipients = rewritten_recipients(examination, before)
+            if refusal is None and recipients is not None:
+                self._replace(session, forward_path, recipients)
+            return refusal
+
+        return asked.addCallback(decided)
+
+    def _replace(
+        self, session: Session, forward_path: Mailbox, recipients: Sequence[Mailbox]
+    ) -> None:
+        """Let the mail for a recipient lead to those that a policy gave in its place."""
+        transaction = session.transaction
+        if transaction is not None:
+            mailbox = self.canonical(session, forward_path)
+            transaction.expansions.final[mailbox] = self._given_by_policy(session, recipients)
+
+    def _given_by_policy(
+        self, session: Session, recipients: Sequence[Mailbox]
+    ) -> tuple[FinalRecipient, ...]:
+        """Return where mail leads for recipients that a policy gave: it may relay."""
+        if not recipients:
+            return (FinalRecipient(_NOWHERE),)
+        final: dict[FinalRecipient, None] = {}
+        for each in recipients:
+            led = self.decide(session, self.canonical(session, each))
+            final.update(dict.fromkeys((FinalRecipient(each),) if isinstance(led, Reply) else led))
+        return tuple(final)
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
         """Begin a message, within the account's limit of messages per hour."""
@@ -311,7 +410,7 @@ class Intake:
         named = None
         if len(transaction.recipients) == 1:
             named = self.canonical(session, transaction.recipients[0].mailbox)
-        return Reception(
+        reception = Reception(
             session,
             policy=self.policy,
             id=id,
@@ -322,11 +421,46 @@ class Intake:
             find_looping=self._looping,
             submission=None if session.identity is None else self.submission,
             completes=self._relaying.allows(session),
-            writer=self._new_body(id),
+            new_body=partial(self._new_body, id),
             capacity=self._capacity,
             take=self._direct if self.policy.direct and self._direct is not None else self._queue,
             count=self._count,
         )
+        if self.policies is not None:
+            self._apply_sender(session)
+            examination = self.policies.examination(session)
+            if examination is not None:
+                reception.examine(
+                    ContentExamination(
+                        self.policies.chain,
+                        examination,
+                        EnvelopeView(
+                            transaction.reverse_path,
+                            tuple(each.mailbox for each in transaction.recipients),
+                            parameters,
+                        ),
+                        self.policy.authserv_id,
+                    ),
+                    partial(self._given_instead, session, len(transaction.recipients)),
+                )
+        return reception
+
+    def _given_instead(
+        self, session: Session, rcpts: int, recipients: Sequence[Mailbox]
+    ) -> ExpandedRecipients:
+        """Return the recipients that a policy gave in place of all, for so many RCPT commands."""
+        expansions = Expansions()
+        given = recipients or (_NOWHERE,)
+        for each in given:
+            expansions.add(each, self._given_by_policy(session, recipients and (each,)))
+        instead = expanded(
+            [Accepted(each, {}) for each in given],
+            expansions,
+            canonical=lambda mailbox: mailbox,
+            local_domains=self._local,
+        )
+        everyone = tuple(each.number for each in instead.recipients)
+        return evolve(instead, by_rcpt=[everyone] * rcpts)
 
     def _take_recipients(self, session: Session) -> ExpandedRecipients:
         """Return the expanded recipients of a transaction, which keeps its expansions no longer."""

@@ -28,6 +28,8 @@ class IntakePolicy:
             others and bounces these to the sender, ``refuse`` refuses the recipient.
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
+        authserv_id: our name in Authentication-Results fields (RFC 8601 §2.5); empty: none are
+            written.
         lifetime: seconds after which an undelivered message is bounced.
     """
 
@@ -41,4 +43,5 @@ class IntakePolicy:
     missing_members: Literal["notice", "refuse"] = "notice"
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
+    authserv_id: str = ""
     lifetime: float = 5 * 24 * 3600.0

@@ -109,6 +109,14 @@ class MessageDelivery:
         else:
             self._use(provider)
 
+    def client(self, session: Session) -> Decision:
+        """Accept."""
+        return None
+
+    def helo(self, session: Session) -> Decision:
+        """Accept."""
+        return None
+
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
@@ -212,12 +220,20 @@ class MessageDelivery:
         reply = Reply.from_lines(error.code, tuple(text.splitlines()))
         if reply.status is None:  # RFC 2034 §4 requires one; X.1.0 and X.0.0 say nothing more
             about_address = isinstance(error, SMTPBadRcpt | SMTPBadSender)
-            reply = Reply(reply.code, "1.0" if about_address else "0.0", reply.lines)
+            reply = Reply.of(reply.code, "1.0" if about_address else "0.0", *reply.lines)
         return reply
 
 
 class NoDelivery:
     """The delivery of a factory that has none (`interfaces.Delivery`): it refuses all mail."""
+
+    def client(self, session: Session) -> Decision:
+        """Accept."""
+        return None
+
+    def helo(self, session: Session) -> Decision:
+        """Accept."""
+        return None
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters

@@ -50,6 +50,7 @@ from ..smtp.server.step import (
     Close,
     Downgrade,
     Finish,
+    Hello,
     Mail,
     Open,
     Rcpt,
@@ -177,7 +178,7 @@ class ESMTPProtocol(LineReceiver):
         self.challengers: Any = None
         self.session: Session
         self._lifecycle = Lifecycle.BUILT
-        self._admission: Deferred[Decision] | None = None  # pending
+        self._undecided = False  # whether to admit the client
         self._refusal: Reply | None = None  # instead of the greeting
         self._handshake_fault = ""  # why we broke a handshake off
         self._delivery: Delivery = NoDelivery()
@@ -238,14 +239,23 @@ class ESMTPProtocol(LineReceiver):
             transport.registerProducer(self, True)
         admission = factory.opened(self)
         if isinstance(admission, Deferred):
-            self._admission = admission
+            self._undecided = True
             admission.addCallback(self._admitted)
         else:
             self._admitted(admission)
 
     def _admitted(self, refusal: Reply | None) -> None:
-        self._admission = None
+        self._undecided = False
         self._refusal = refusal
+        if refusal is None and self.session.settings.decides_on_client:
+            self._undecided = True
+            self._ask(lambda: self._delivery.client(self.session), self._judged, "client")
+        else:
+            self._greet()
+
+    def _judged(self, refusal: Reply | None) -> None:
+        self._undecided = False
+        self._refusal = refusal if refusal is not None and refusal.code >= 400 else None
         self._greet()
 
     def _settled(self) -> None:
@@ -256,8 +266,7 @@ class ESMTPProtocol(LineReceiver):
     def _greet(self) -> None:
         """Greet, or refuse the session, once admission is decided and TLS is established."""
         draining = self._factory.draining
-        undecided = self._admission is not None and not draining
-        if self._lifecycle is not Lifecycle.ADMISSION or undecided:
+        if self._lifecycle is not Lifecycle.ADMISSION or (self._undecided and not draining):
             return
         self._move(Event.ADMITTED)
         if self._refusal is not None or draining:
@@ -454,6 +463,9 @@ class ESMTPProtocol(LineReceiver):
                 self._overhearing.sent(output)
             self._outbox.write(self.transport, output)
 
+    def _hello(self, step: Hello) -> None:
+        self._ask(lambda: self._delivery.helo(self.session), self.session.answer, "helo")
+
     def _mail(self, step: Mail) -> None:
         self._ask(lambda: self._decider.mail(self.session, *step), self.session.answer, "mail")
 
@@ -584,7 +596,7 @@ class ESMTPProtocol(LineReceiver):
         self,
         question: Callable[[], Any | Deferred[Any]],
         answer: Callable[[Any], None],
-        stage: Literal["mail", "rcpt", "data", "auth"],
+        stage: Literal["client", "helo", "mail", "rcpt", "data", "auth"],
     ) -> None:
         try:
             result = question()
@@ -734,6 +746,7 @@ def _octets_are_waiting(transport: Any) -> bool:
 
 
 _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
+    Hello: ESMTPProtocol._hello,
     Mail: ESMTPProtocol._mail,
     Rcpt: ESMTPProtocol._rcpt,
     Open: ESMTPProtocol._open,

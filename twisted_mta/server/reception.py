@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import BodyWriter, Refused, Take
 from ..mail.address import Mailbox
+from ..mail.assessment import UNKNOWN
 from ..mail.body import Body
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Envelope, RecipientNumber
@@ -23,6 +24,7 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
+from ..message.authentication_results import MethodResult, authentication_results
 from ..message.header_scanner import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.received import received, with_type
@@ -31,6 +33,7 @@ from ..policy.missing_fields import missing_fields
 from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
+from .content_examination import ContentExamination
 from .intake_policy import IntakePolicy
 from .recipients import LOOP, DividedRecipients, ExpandedRecipients
 
@@ -39,6 +42,11 @@ _T = TypeVar("_T")
 TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
 HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
 NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again later")
+
+_SHARE = 65_536  # octets of a header section that the memory of one message covers
+
+GivenInstead = Callable[[Sequence[Mailbox]], ExpandedRecipients]
+"""Returns the recipients that a policy gives in place of those of the transaction."""
 
 FindLooping = Callable[[ExpandedRecipients, Sequence[bytes]], Sequence[RecipientNumber]]
 """Returns the numbers of the recipients that a message would reach again, by the values of its
@@ -60,7 +68,7 @@ class Reception:
         find_looping: finds the recipients that the message has reached before.
         submission: checks the header; None for clients that are not authenticated.
         completes: whether missing fields are added (`policy.missing_fields`).
-        writer: of the body.
+        new_body: begins the body.
         capacity: that the message takes its share of, until it is taken or given up.
         take: takes the message, into the queue or to its mailboxes.
         count: called for each accepted message with its protocol (`message.received.with_type`).
@@ -81,7 +89,7 @@ class Reception:
         find_looping: FindLooping,
         submission: Submission | None,
         completes: bool,
-        writer: BodyWriter,
+        new_body: Callable[[], BodyWriter],
         capacity: Capacity,
         take: Take,
         count: Callable[[str], object],
@@ -99,7 +107,8 @@ class Reception:
         self._find_looping = find_looping
         self._submission = submission
         self._completes = completes
-        self._writer = writer
+        self._new_body = new_body
+        self._writer = new_body()
         self._capacity = capacity
         self._take = take
         self._count = count
@@ -112,8 +121,20 @@ class Reception:
         self._begun = False  # whether any content has come
         self._ascii = True  # so far
         self._refusal: Reply | None = None
-        self._reserved = True
+        self._examined: ContentExamination | None = None  # None: no policy is asked
+        self._given_instead: GivenInstead | None = None
+        self._shares = 1  # of the capacity
         capacity.reserve()
+
+    def examine(self, examination: ContentExamination, given_instead: GivenInstead) -> None:
+        """Let policies decide on the message; before any content.
+
+        Args:
+            examination: asks them.
+            given_instead: returns the recipients that a policy gives in place of all.
+        """
+        self._examined = examination
+        self._given_instead = given_instead
 
     def write(self, content: bytes) -> None:
         """Take a piece of the content (`interfaces.Sink`)."""
@@ -132,18 +153,83 @@ class Reception:
                 self._header += content
         if self._ascii and not content.isascii():
             self._ascii = False
+        if self._examined is not None and self._refusal is None:
+            content = self._examined.pass_on(content, self._scanner)
+            self._refusal = self._reserve_for_header(self._examined.held)
         if self._refusal is None:
-            try:
-                self._writer.write(content)
-            except (OSError, MemoryError) as error:
-                self._refusal = self._storage_refusal(error)
+            self._store(content)
         if self._refusal is not None:
             self._writer.discard()
+
+    def _store(self, content: bytes) -> None:
+        try:
+            self._writer.write(content)
+        except (OSError, MemoryError) as error:
+            self._refusal = self._storage_refusal(error)
+
+    def _reserve_for_header(self, held: int) -> Reply | None:
+        """Count the memory of a long header section that is held back."""
+        while held > self._shares * _SHARE:
+            refusal = self._capacity.refusal()
+            if refusal is not None:
+                return refusal
+            self._capacity.reserve()
+            self._shares += 1
+        return None
 
     def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is None and self._header is not None:
             self._complete(bytes(self._header[: self._scanner.size]))
+        if self._refusal is None and self._examined is not None:
+            return Deferred.fromCoroutine(self._finish_examined(self._examined))
+        return self._finish()
+
+    async def _finish_examined(self, examined: ContentExamination) -> ContentDecision:
+        """Ask the policies about the complete message, then do as they say."""
+        try:
+            await self._examine(examined)
+        except BaseException as error:
+            if not isinstance(error, OSError | MemoryError):
+                self.abort()
+                raise
+            self._refusal = self._storage_refusal(error)
+        if self._refusal is not None:
+            self._writer.discard()
+        finished = self._finish()
+        return await finished if isinstance(finished, Deferred) else finished
+
+    async def _examine(self, examined: ContentExamination) -> None:
+        self._store(examined.end(self._scanner))
+        if self._refusal is None:
+            self._refusal = await examined.refusal(self._writer.open)
+        self._log_checked(examined)
+        if self._refusal is not None:
+            return
+        for each in examined.rewrites:
+            if each.sender is not None:
+                self._reverse_path = Mailbox.parse(each.sender) if each.sender else None
+        recipients = examined.recipients_instead
+        if recipients is not None and self._given_instead is not None:
+            self._recipients, self._named = self._given_instead(recipients), None
+        if examined.changes_content:
+            await self._rewrite(examined)
+
+    async def _rewrite(self, examined: ContentExamination) -> None:
+        with self._writer.open() as content:
+            self._writer.discard()
+            self._writer = self._new_body()
+            self._scanner, self._ascii = HeaderScanner(), True
+            await examined.rewrite(content, self._store_anew)
+        self._refusal = self._refusal or self._header_refusal()
+
+    def _store_anew(self, content: bytes) -> None:
+        self._scanner.feed(content)
+        if self._ascii and not content.isascii():
+            self._ascii = False
+        self._writer.write(content)
+
+    def _finish(self) -> ContentDecision | Deferred[ContentDecision]:
         if self._refusal is None:
             self._divide()
         if self._refusal is not None:
@@ -169,8 +255,8 @@ class Reception:
 
     def _release(self, result: _T) -> _T:
         """Give the message's share of the capacity back, once; for `Deferred.addBoth`."""
-        if self._reserved:
-            self._reserved = False
+        shares, self._shares = self._shares, 0
+        for _ in range(shares):
             self._capacity.release()
         return result
 
@@ -219,18 +305,19 @@ class Reception:
         return taking.addCallbacks(self._taken, self._not_taken, callbackArgs=(message,))
 
     def _message(self, body: Body, recipients: DividedRecipients) -> Message:
-        session, policy = self._session, self._policy
+        session, policy, examined = self._session, self._policy, self._examined
         assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: the next hop need not take 8 bits.
             del self._parameters["BODY"]
         if self._smtputf8 and not self._needs_smtputf8(body):
             del self._parameters["SMTPUTF8"]
+        confirmed_name = None if examined is None else examined.reverse_name
         trace = received(
             greeting=session.greeting,
             helo=session.helo,
             peer_address=session.peer.address,
-            peer_name=session.peer.name,
+            peer_name=session.peer.name or confirmed_name,
             names_client=session.identity is None or not policy.submission.hides_client,
             by=policy.hostname,
             queue_id=self._id,
@@ -244,16 +331,31 @@ class Reception:
         message = Message(
             id=self._id,
             envelope=Envelope(self._reverse_path, recipients.taken, self._parameters),
-            trace=trace + self._added,
+            trace=self._fields() + trace + self._added,
             body=body,
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
             expanded=recipients.expanded,
             refused=recipients.refused,
+            assessment=UNKNOWN if examined is None else examined.assessment,
         )
         if message.released_at > message.received_at:
             message = evolve(message, expires_at=message.released_at + policy.lifetime)
         return message
+
+    def _fields(self) -> bytes:
+        """Return the fields above our Received: results of the checks, and marks of policies."""
+        identity, name = self._session.identity, self._policy.authserv_id
+        fields = b"" if self._examined is None else self._examined.fields
+        if identity is None or not name:
+            return fields
+        # RFC 8601 §2.7.4. The name of the account is nothing that recipients need to know.
+        sender = "" if self._reverse_path is None else str(self._reverse_path)
+        properties = (("smtp.mailfrom", sender),) if sender else ()
+        return (
+            authentication_results(name, [MethodResult("auth", "pass", properties=properties)])
+            + fields
+        )
 
     def _needs_smtputf8(self, body: Body) -> bool:
         """Whether a message that came with SMTPUTF8 needs it at the next hop (RFC 6531 §3.2).
@@ -302,6 +404,16 @@ class Reception:
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )
+
+    def _log_checked(self, examined: ContentExamination) -> None:
+        verdicts = examined.assessment.verdicts
+        if verdicts:
+            self._log.info(
+                "{id} checked: client={client} {verdicts}",
+                id=self._id,
+                client=self._session.peer.address,
+                verdicts=" ".join(map(str, verdicts)),
+            )
 
     def _log_refused(self, reply: Reply) -> None:
         self._log.info(

@@ -71,6 +71,14 @@ class RecordingDelivery:
         self._refusals = refusals or {}
         self.when = when
 
+    def client(self, session: Session) -> Decision:
+        """Accept."""
+        return None
+
+    def helo(self, session: Session) -> Decision:
+        """Accept."""
+        return None
+
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision | Deferred[Decision]:

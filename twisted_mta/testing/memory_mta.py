@@ -51,6 +51,8 @@ class MemoryMTA:
         files: the disk of body files and Maildirs; None: a new one.
         resolver: the DNS; None: one without any name.
         extensions: SMTP extensions besides the standard ones.
+        application_policy: decides on clients and their mail (`policy.protocol.Policy`); None: none
+            does. The setting ``policy`` is the table of that name.
         settings: settings of `Config`; by default the host name is ``mta.example``, the listener is
             at `SMTP`, and the local domain is ``localhost``.
 
@@ -70,6 +72,7 @@ class MemoryMTA:
         files: UnsyncedFiles | None = None,
         resolver: FakeResolver | None = None,
         extensions: tuple[Extension, ...] = (),
+        application_policy: object | None = None,
         **settings: Any,
     ) -> None:
         directory = os.path.abspath(directory)
@@ -102,6 +105,7 @@ class MemoryMTA:
                 source_of=None,
                 extensions=extensions,
             ),
+            policy=application_policy,
         )
 
     def wall_time(self) -> float:
@@ -140,15 +144,22 @@ class MemoryMTA:
         """Advance the clock by ``seconds``, and run all calls that become due."""
         self.reactor.advance(seconds)
 
-    def connect(self, address: tuple[str, int] = SMTP, *, greet: bool = True) -> MemoryClient:
+    def connect(
+        self, address: tuple[str, int] = SMTP, *, greet: bool = True, source: str = ""
+    ) -> MemoryClient:
         """Return a new client, which by default has sent EHLO.
+
+        Args:
+            address: of the listener.
+            greet: whether it sends EHLO.
+            source: its own address; empty: of loopback, from where it may relay by default.
 
         Raises:
             ConnectionError: no port is bound there.
         """
         client = MemoryClient(self.reactor)
         factory = _Client(client)
-        self.reactor.connectTCP(*address, factory)
+        self.reactor.connectTCP(*address, factory, bindAddress=(source, 0) if source else None)
         self.reactor.settle()
         if factory.failure is not None:
             raise ConnectionError(factory.failure.getErrorMessage())

@@ -271,6 +271,7 @@ class MemoryNetwork(Clock):
     ) -> _Connector:
         """Connect as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
         self.sources.append(bindAddress)
+        source = bindAddress[0] if bindAddress else ""
         servers = self._listening.get((host, port), [])
         factory.doStart()
 
@@ -279,7 +280,8 @@ class MemoryNetwork(Clock):
             factory.doStop()
 
         def connect(server: Protocol) -> None:
-            self.join(factory.buildProtocol(_place(host, port)), server, host, port)
+            client = factory.buildProtocol(_place(host, port))
+            self.join(client, server, host, port, source=source)
 
         if servers is None:
             call = self.callLater(timeout, fail, TimeoutError())
@@ -301,9 +303,22 @@ class MemoryNetwork(Clock):
         """Connect as a reactor does (`twisted.internet.interfaces.IReactorUNIX`)."""
         return self.connectTCP(address, 0, factory, timeout)
 
-    def join(self, client: Any, server: Any, host: str, port: int) -> None:
-        """Connect two protocols."""
-        here = address("::1" if ":" in host else "127.0.0.1", 50_000 + len(self.connections))
+    def client_address(self, host: str, source: str = "") -> IPv4Address | IPv6Address:
+        """Return the address of the next client that connects to ``host``."""
+        loopback = "::1" if ":" in host else "127.0.0.1"
+        return address(source or loopback, 50_000 + len(self.connections))
+
+    def join(self, client: Any, server: Any, host: str, port: int, *, source: str = "") -> None:
+        """Connect two protocols.
+
+        Args:
+            client: the end that connects.
+            server: the other one.
+            host: address of the server.
+            port: of the server.
+            source: address of the client; empty: of loopback.
+        """
+        here = self.client_address(host, source)
         there = _place(host, port)
         ends = (
             MemoryTransport(self, client=True, host=here, peer=there),

@@ -60,8 +60,8 @@ class MemoryReactor(MemoryNetwork):
         """Connect as a reactor does, to a bound port or to a server of `MemoryNetwork.listen`."""
         bound = self.ports.get((host, port)) or self.ports.get(("0.0.0.0", port))
         if bound is not None and bound.reading:
-            here = address("::1" if ":" in host else "127.0.0.1", 50_000 + len(self.connections))
-            server = bound.factory.buildProtocol(here)
+            source = bindAddress[0] if bindAddress else ""
+            server = bound.factory.buildProtocol(self.client_address(host, source))
             assert isinstance(server, Protocol)
             self.listen(host, port, server)
         return super().connectTCP(host, port, factory, timeout, bindAddress)

@@ -111,7 +111,7 @@ def read(
                 attempt=attempt,
                 ended_at=ended_at,
                 next_hop=next_hop,
-                reply=Reply(code, status, (text,)),
+                reply=Reply.of(code, status, text),
                 remote=remote,
                 tls=_tls_from_json(tls),
                 uncertain=bool(uncertain),

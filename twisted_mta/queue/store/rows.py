@@ -110,7 +110,7 @@ def recipient(row: Sequence[Any]) -> Recipient:
         mailbox=Mailbox(local_part, domain),
         parameters={} if parameters == "{}" else json.loads(parameters),
         attempts=attempts,
-        last_reply=None if code is None else Reply(code, status, (text,)),
+        last_reply=None if code is None else Reply.of(code, status, text),
         last_remote=remote,
         original=_mailbox(*more[:2]),
         reverse_path=_mailbox(*more[2:4]),

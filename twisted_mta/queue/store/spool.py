@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from io import BytesIO
+from typing import IO
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -132,9 +134,18 @@ class SpooledWriter:
             return MemoryBody(b"".join(self._held))
         return self._executor(self._make_durable).addErrback(self._clean_up)
 
+    def open(self) -> IO[bytes]:
+        """Return a file with the content so far (`interfaces.BodyWriter`)."""
+        if self._file is None:
+            return BytesIO(b"".join(self._held))
+        if self._held:
+            self._write_held()
+        return self._files.open(self._path)
+
     def discard(self) -> None:
         """Remove the content (`interfaces.BodyWriter`)."""
         self._held.clear()
+        self._held_size = self._size = 0
         file, self._file = self._file, None
         if file is not None:
             # A file that stays has no row, and is swept at the next start.

@@ -88,7 +88,7 @@ def _shown(mailboxes: Sequence[Mailbox], utf8: bool) -> Reply:
         return Reply.of(252, "1.5", f"The alias leads to {len(mailboxes)} mailboxes")
     if not utf8 and not all(each.is_ascii for each in mailboxes):
         return replies.ANSWER_NEEDS_UTF8  # RFC 6531 §3.7.4.2
-    return Reply(250, "1.5", tuple(f"<{each}>" for each in mailboxes), utf8)
+    return Reply(250, "1.5", *(f"<{each}>" for each in mailboxes), utf8=utf8)
 
 
 def _mailbox(verb: str, session: SessionView, argument: str) -> tuple[Mailbox, bool]:

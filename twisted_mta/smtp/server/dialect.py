@@ -69,7 +69,7 @@ def _one_of_several(reply: Reply | None) -> Reply:
     if reply is None:
         return replies.QUEUED
     # 421 would end the session, and the client would not read the replies that follow it.
-    return Reply(451, reply.status, reply.lines) if reply.code == 421 else reply
+    return Reply.of(451, reply.status, *reply.lines) if reply.code == 421 else reply
 
 
 def _in_lmtp(events: Iterable[Event]) -> Iterable[tuple[Event, Event]]:

@@ -60,6 +60,7 @@ from .step import (
     Close,
     Downgrade,
     Finish,
+    Hello,
     Mail,
     Open,
     Rcpt,
@@ -93,6 +94,7 @@ class Session:
         identity: the authenticated user (RFC 4954); None without.
         auth: the AUTH exchanges.
         transaction: the mail transaction; None outside of one.
+        notes: what the delivery keeps for the session; the session does not use it.
         errors: replies of 5yz since the last accepted message.
         overheard: called with each line that is read where a command may stand, without its CR LF,
             before it is obeyed: `state` tells commands from responses to AUTH. None while no trace
@@ -122,6 +124,7 @@ class Session:
         self.identity: str | None = None
         self.auth = ServerAuth(settings, self)
         self.transaction: Transaction | None = None
+        self.notes: object = None
         self.errors = 0
         self.overheard: Callable[[bytes], None] | None = None
         self.refusals: deque[Reply] = deque(maxlen=20)
@@ -129,7 +132,9 @@ class Session:
         self._in = b""
         self._searched = 0  # octets at the beginning of `_in` that hold no line end
         self._out: list[bytes] = []
-        self._question: Mail | Rcpt | Open | Finish | Authenticate | None = None  # unanswered
+        self._question: Hello | Mail | Rcpt | Open | Finish | Authenticate | None = (
+            None  # unanswered
+        )
         self._draining_line = False  # until its CR LF: the line has its reply already
         self._draining_chunk = 0  # octets still to come of a chunk that has its reply already
         self._steps: deque[Step] = deque()  # not yet taken by the shell
@@ -226,7 +231,9 @@ class Session:
             self._end_transaction(self.transaction, decision)
             return
         assert decision is None or isinstance(decision, Reply)
-        if isinstance(question, Mail):
+        if isinstance(question, Hello):
+            self._answer_hello(question, decision)
+        elif isinstance(question, Mail):
             self._answer_mail(question, decision or replies.SENDER_OK)
         elif isinstance(question, Rcpt):
             self._answer_rcpt(question, decision or replies.RECIPIENT_OK)
@@ -467,32 +474,27 @@ class Session:
         self._draining_chunk = parse_bdat(argument).octets
 
     def _ehlo(self, argument: str) -> None:
-        self._extended("EHLO", argument)
+        self._hello("EHLO", argument)
 
     def _lhlo(self, argument: str) -> None:
-        self._extended("LHLO", argument)  # RFC 2033 §4.1
-
-    def _extended(self, verb: Greeting, argument: str) -> None:
-        if self._greeted(verb, argument):
-            announced = (each.announcement(self) for each in self.settings.extensions)
-            lines = (self.settings.hostname, *filter(None, announced))
-            self._reply(Reply.fixed(250, None, *lines))
+        self._hello("LHLO", argument)  # RFC 2033 §4.1
 
     def _helo(self, argument: str) -> None:
-        if self._greeted("HELO", argument):
-            self._reply(Reply.of(250, None, self.settings.hostname))
+        self._hello("HELO", argument)
 
-    def _greeted(self, verb: Greeting, argument: str) -> bool:
+    def _hello(self, verb: Greeting, argument: str) -> None:
         if not GREETING_NAME.fullmatch(argument) and not (
             GREETING_NAME_WITH_SPACES.fullmatch(argument) and self.lenient
         ):
             self._refuse(Reply.of(501, "5.4", f"Syntax: {verb} hostname"))
-            return False
+            return
+        before = Hello(self.greeting, self.helo)
         self.greeting = verb
         self.helo = argument
-        self._forget_transaction()  # RFC 5321 §4.1.4
-        self._enter(Event[verb])
-        return True
+        if self.settings.decides_on_helo:
+            self._ask(before)
+        else:
+            self._answer_hello(before, None)
 
     def _starttls(self, argument: str) -> None:
         if argument:
@@ -632,9 +634,26 @@ class Session:
 
     # Decisions.
 
-    def _ask(self, question: Mail | Rcpt | Open | Finish | Authenticate) -> None:
+    def _ask(self, question: Hello | Mail | Rcpt | Open | Finish | Authenticate) -> None:
         self._question = question
         self._steps.append(question)
+
+    def _answer_hello(self, question: Hello, decision: Reply | None) -> None:
+        if decision is not None and decision.code // 100 != 2:
+            # RFC 5321 §4.1.4: "the SMTP server MUST stay in the same state".
+            self.greeting, self.helo = question
+            self._refuse(decision)
+            return
+        verb = self.greeting
+        assert verb is not None
+        self._forget_transaction()  # RFC 5321 §4.1.4
+        self._enter(Event[verb])
+        if verb == "HELO":
+            self._reply(Reply.of(250, None, self.settings.hostname))
+            return
+        announced = (each.announcement(self) for each in self.settings.extensions)
+        lines = (self.settings.hostname, *filter(None, announced))
+        self._reply(Reply.fixed(250, None, *lines))
 
     def _answer_mail(self, question: Mail, decision: Reply) -> None:
         if decision.code // 100 != 2:

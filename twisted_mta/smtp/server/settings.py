@@ -67,6 +67,8 @@ class SessionSettings:
             no lines, so this and `long_lines` do not apply to it.
         long_lines: what to do with a message that has a line of more than 998 octets
             (RFC 5321 §4.5.3.1.6).
+        decides_on_client: whether the delivery has a say on clients before they are greeted.
+        decides_on_helo: whether it has a say on the name in EHLO, HELO and LHLO.
         max_message_size: octets of content.
         max_recipients: accepted RCPT commands of one transaction.
         max_errors: replies of 5yz since the last accepted message, after which the session is
@@ -83,6 +85,8 @@ class SessionSettings:
     trusts: Callable[[SessionView], bool] = field(default=lambda session: False)
     bare_newlines: Literal["reject", "normalize"] | None = None
     long_lines: Literal["accept", "reject"] = "accept"
+    decides_on_client: bool = False
+    decides_on_helo: bool = False
     max_message_size: int = 50 * 1024 * 1024
     max_recipients: int = 1000
     max_errors: int = 20

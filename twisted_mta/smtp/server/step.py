@@ -8,7 +8,20 @@ from attrs import frozen
 
 from ...mail.address import Mailbox
 from ...mail.envelope import Parameters
+from ..command import Greeting
 from ..sasl.evidence import Evidence
+
+
+class Hello(NamedTuple):
+    """Decide on `Session.helo`, the name in a greeting, then call `Session.answer`.
+
+    Attributes:
+        greeting: the verb that was in force before; None: none.
+        helo: the name that was.
+    """
+
+    greeting: Greeting | None
+    helo: str
 
 
 class Mail(NamedTuple):
@@ -84,7 +97,8 @@ class Close:
 
 
 Step = (
-    Mail
+    Hello
+    | Mail
     | Rcpt
     | Open
     | Write

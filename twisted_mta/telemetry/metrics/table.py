@@ -112,6 +112,21 @@ CERTIFICATE_EXPIRY = Metric(
     fold="min",
 )
 
+# Policies.
+
+POLICY_VERDICTS = Metric(
+    f"{PREFIX}policy_verdicts_total",
+    "counter",
+    "Verdicts of policies on clients and their mail.",
+    {
+        "policy": ("spf", "dkim", "dmarc", "arc", "iprev", "application"),
+        "result": (
+            *("pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror"),
+            *("refuse", "defer", "mark", "rewrite", "quarantine"),
+        ),
+    },
+)
+
 # Messages received.
 
 MESSAGES_ACCEPTED = Metric(
@@ -140,7 +155,7 @@ REFUSED = Metric(
     "counter",
     "Senders, recipients and messages that were refused, by the class of the reply and the subject"
     " of its enhanced status code (RFC 3463 §3).",
-    {"stage": ("mail", "rcpt", "data"), "class": _REFUSING, "subject": _SUBJECT},
+    {"stage": ("client", "helo", "mail", "rcpt", "data"), "class": _REFUSING, "subject": _SUBJECT},
 )
 
 AUTHENTICATIONS = Metric(
@@ -333,6 +348,7 @@ TABLE: tuple[Metric, ...] = (
     DOWNGRADES,
     HANDSHAKES_FAILED,
     CERTIFICATE_EXPIRY,
+    POLICY_VERDICTS,
     MESSAGES_ACCEPTED,
     RECIPIENTS_ACCEPTED,
     OCTETS_ACCEPTED,

@@ -1,0 +1,184 @@
+"""The examination of one content by policies: its header, its octets as they stream, the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from io import BytesIO
+from typing import IO
+
+from twisted.internet.defer import Deferred
+
+from ..mail.address import Mailbox
+from ..mail.assessment import Assessment
+from ..mail.reply import Reply
+from ..message.authentication_results import authentication_results, without_own
+from ..message.header import Header, without_fields
+from ..message.header_scanner import HeaderScanner
+from ..policy.answers import EnvelopeView, Rewrite
+from ..policy.chain import BodyReader, PolicyChain
+from ..policy.examination import Examination
+
+_PIECE = 64 * 1024  # octets that are copied at a time
+_PIECES = 16  # between two turns of the reactor: a piece takes some 50 µs
+
+
+class ContentExamination:
+    """Shows the content of a message to policies while it comes in.
+
+    The header section is held back until it is complete: fields that pretend to be results of our
+    own are removed from it (RFC 8601 §5).
+
+    Args:
+        chain: the policies.
+        examination: of the transaction.
+        envelope: of the message.
+        authserv_id: the name in our Authentication-Results fields; empty: there are none.
+
+    Attributes:
+        examination: see the argument.
+    """
+
+    def __init__(
+        self,
+        chain: PolicyChain,
+        examination: Examination,
+        envelope: EnvelopeView,
+        authserv_id: str,
+    ) -> None:
+        self.examination = examination
+        self._chain = chain
+        self._envelope = envelope
+        self._authserv_id = authserv_id
+        self._held = bytearray()
+        # Answers to RCPT were about one recipient each, and are in force already.
+        self._rewrites_before = len(examination.opinion.rewrites)
+        self._readers: Sequence[BodyReader] = ()
+        self._of_header: Deferred[Reply | None] | None = None  # None: the header is not complete
+
+    @property
+    def held(self) -> int:
+        """How many octets of an incomplete header section are held in memory."""
+        return len(self._held)
+
+    def pass_on(self, content: bytes, header: HeaderScanner) -> bytes:
+        """Take a piece of the content; return what is to be stored now.
+
+        Args:
+            content: the piece.
+            header: has been fed with it.
+        """
+        if self._of_header is not None:
+            self._show(content)
+            return content
+        self._held += content
+        return self._end_header(header.size) if header.ended else b""
+
+    def end(self, header: HeaderScanner) -> bytes:
+        """Take the end of the content; return what is still to be stored."""
+        return self._end_header(header.size) if self._of_header is None else b""
+
+    def _end_header(self, size: int) -> bytes:
+        section, rest = bytes(self._held[:size]), bytes(self._held[size:])
+        self._held.clear()
+        session, header = self.examination.session, Header(section)
+        self._of_header = self._chain.header(session, self._envelope, header)
+        self._readers = self._chain.body_readers(session, self._envelope, header)
+        self._show(rest[2:])  # without the empty line
+        if not self._authserv_id or not session.is_stranger:
+            return section + rest
+        return without_own(section, self._authserv_id) + rest
+
+    def _show(self, octets: bytes) -> None:
+        if octets:
+            for read in self._readers:
+                read(octets)
+
+    async def refusal(self, open_content: Callable[[], IO[bytes]]) -> Reply | None:
+        """Return the reply with which the policies refuse the message; None: they do not.
+
+        Args:
+            open_content: opens the message as it was stored so far.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        assert self._of_header is not None
+        session = self.examination.session
+        refusal = await self._of_header
+        if refusal is None and self._chain.asks("message", session):
+            with open_content() as content:
+                refusal = await self._chain.message(session, self._envelope, content)
+        self._chain.count_results(self.examination)
+        return refusal
+
+    # What follows from the answers.
+
+    @property
+    def fields(self) -> bytes:
+        """The fields for the top of the message: Authentication-Results, then marks of policies."""
+        results, opinion = self.examination.results, self.examination.opinion
+        own = b""
+        if results and self._authserv_id:
+            own = authentication_results(self._authserv_id, results)
+        return own + b"".join(opinion.fields)
+
+    @property
+    def assessment(self) -> Assessment:
+        """What is kept with the message."""
+        return Assessment(self.examination.verdicts, self.examination.opinion.quarantine)
+
+    @property
+    def rewrites(self) -> Sequence[Rewrite]:
+        """The changes that policies want, in their order."""
+        return self.examination.opinion.rewrites
+
+    @property
+    def recipients_instead(self) -> Sequence[Mailbox] | None:
+        """The recipients that policies give in place of all, empty for none; None: all stay."""
+        given = [each.recipients for each in self.rewrites[self._rewrites_before :]]
+        return next((each for each in reversed(given) if each is not None), None)
+
+    @property
+    def reverse_name(self) -> str | None:
+        """The confirmed name of the client's address in the DNS; None: there is none."""
+        return self.examination.session.reverse_name
+
+    @property
+    def changes_content(self) -> bool:
+        """Whether the content itself is to be changed."""
+        return any(each.remove or each.content is not None for each in self.rewrites)
+
+    async def rewrite(self, content: IO[bytes], store: Callable[[bytes], object]) -> None:
+        """Write the content anew, as the policies want it.
+
+        Args:
+            content: as it came; read to its end.
+            store: takes the pieces.
+
+        Raises:
+            OSError: it cannot be read or stored.
+        """
+        source: IO[bytes] = content
+        for each in self.rewrites:
+            if each.content is not None:
+                given = each.content
+                source = BytesIO(given) if isinstance(given, bytes) else given
+                source.seek(0)
+        removed = {name for each in self.rewrites for name in each.remove}
+        for number, piece in enumerate(_without(removed, source)):
+            store(piece)
+            if number % _PIECES == _PIECES - 1:
+                await self._chain.next_turn()
+
+
+def _without(names: Container[str], source: IO[bytes]) -> Iterator[bytes]:
+    """Yield a content in pieces, without the header fields called ``names``."""
+    scanner, held = HeaderScanner(), bytearray()
+    pieces = iter(lambda: source.read(_PIECE), b"")
+    for piece in pieces:
+        held += piece
+        scanner.feed(piece)
+        if scanner.ended:
+            break
+    yield without_fields(bytes(held[: scanner.size]), names) + bytes(held[scanner.size :])
+    yield from pieces
