@@ -155,7 +155,14 @@ class Agent:
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
-        self._policies = Policies(policy, policy_timeout, clock=reactor, metrics=self.metrics)
+        self._policies = Policies(
+            policy,
+            policy_timeout,
+            resolver=resources.resolver,
+            wall_time=resources.wall_time,
+            clock=reactor,
+            metrics=self.metrics,
+        )
         self._maildir = self._make_maildir()
         self.authentication = self._make_authentication()
         self.mailboxes = self._make_mailboxes()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from ..config import Config, Listener
-from ..interfaces import Clock
+from ..interfaces import Clock, Resolver, WallTime
+from ..policy import iprev
 from ..policy.chain import Member, PolicyChain
+from ..policy.dkim import policy as dkim
+from ..policy.spf import policy as spf
+from ..policy.spf.evaluation import Checker
 from ..server.policy_stages import PolicyStages
 from ..telemetry.metrics import Metrics, table
+
+# Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
+_LONGEST_CHECK = 30.0
 
 APPLICATION = "application"
 """The name of an application's own policy, in the log and the counters."""
@@ -21,15 +29,26 @@ class Policies:
         application: an application's own policy (`policy.protocol.Policy`), asked on each listener
             about all clients; None: there is none.
         timeout: seconds for each of its answers.
+        resolver: the DNS.
+        wall_time: for expired signatures, and a macro of SPF.
         clock: for deadlines.
         metrics: where verdicts are counted.
     """
 
     def __init__(
-        self, application: object | None, timeout: float, *, clock: Clock, metrics: Metrics
+        self,
+        application: object | None,
+        timeout: float,
+        *,
+        resolver: Resolver,
+        wall_time: WallTime,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._application = application
         self._timeout = timeout
+        self._resolver = resolver
+        self._wall_time = wall_time
         self._clock = clock
         self._metrics = metrics
 
@@ -53,8 +72,44 @@ class Policies:
             yield [Member(name=APPLICATION, policy=self._application, timeout=self._timeout)]
 
     def _standards(self, config: Config) -> list[Member]:
-        """Return the standards of authentication, which are asked about strangers alone."""
-        return []
+        """Return the standards of authentication, which are asked about strangers alone.
+
+        Where one of them fails, the mail goes on: a fault of the DNS is no reason to refuse.
+        """
+        settings = config.policy
+        if not settings.is_used:
+            return []
+        standard = partial(Member, timeout=_LONGEST_CHECK, on_failure=None, strangers_only=True)
+        members = [
+            standard(
+                name=iprev.NAME,
+                policy=iprev.ReverseNamePolicy(self._resolver),
+                concludes=iprev.NO_ANSWER,
+            )
+        ]
+        if settings.spf != "off":
+            checker = Checker(
+                resolver=self._resolver,
+                clock=self._clock,
+                wall_time=self._wall_time,
+                hostname=config.hostname,
+            )
+            members.append(
+                standard(
+                    name=spf.NAME,
+                    policy=spf.SPFPolicy(checker, enforces=settings.spf == "enforce"),
+                    concludes=spf.FAILED,
+                )
+            )
+        if settings.dkim != "off":
+            members.append(
+                standard(
+                    name=dkim.NAME,
+                    policy=dkim.DKIMPolicy(self._resolver, self._wall_time),
+                    concludes=dkim.FAILED,
+                )
+            )
+        return members
 
     def _count(self, policy: str, result: str) -> None:
         self._metrics.count(table.POLICY_VERDICTS, policy, result)

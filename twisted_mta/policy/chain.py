@@ -81,8 +81,10 @@ class PolicyChain:
         self._clock = clock
         self._count = count
         self._calls: Mapping[str, Sequence[Sequence[_Call]]] = {
-            stage: _calls(self.groups, stage) for stage in (*STAGES, "body")
+            stage: [calls for group in self.groups if (calls := _calls(group, stage))]
+            for stage in (*STAGES, "body")
         }
+        self._message_calls = [_calls(group, "message") for group in self.groups]
         self._for_all = any(not each.strangers_only for group in self.groups for each in group)
         self._awaited = [
             each.name for group in self.groups for each in group if each.concludes is not None
@@ -132,8 +134,35 @@ class PolicyChain:
     def message(
         self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
     ) -> Deferred[Reply | None]:
-        """Ask about a whole message."""
-        return self._ask("message", session, envelope, content)
+        """Ask about a whole message, once all that is to be concluded about it is."""
+        return Deferred.fromCoroutine(self._message(session, envelope, content))
+
+    async def _message(
+        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
+    ) -> Reply | None:
+        about = (envelope, content)
+        for group, calls in zip(self.groups, self._message_calls, strict=True):
+            refusal = await self._ask_group("message", calls, session, about)
+            if refusal is not None:
+                return refusal
+            await self._conclusions(group, session)
+        return None
+
+    async def _conclusions(self, group: Sequence[Member], session: PolicySession) -> None:
+        """Wait until the policies of a group have concluded, each at most until its deadline."""
+        examination = session.examination
+        for member in group:
+            if (
+                member.concludes is None
+                or examination is None
+                or examination.is_concluded(member.name)
+            ):
+                continue
+            concluded = examination.concluded(member.name)
+            try:
+                await concluded.addTimeout(member.timeout, self._clock)
+            except TimeoutError:
+                self._conclude(member, session)
 
     def body_readers(
         self, session: PolicySession, envelope: EnvelopeView, header: Header
@@ -183,22 +212,33 @@ class PolicyChain:
     async def _ask_groups(
         self, stage: Stage, session: PolicySession, about: tuple[object, ...]
     ) -> Reply | None:
+        for calls in self._calls[stage]:
+            refusal = await self._ask_group(stage, calls, session, about)
+            if refusal is not None:
+                return refusal
+        return None
+
+    async def _ask_group(
+        self,
+        stage: Stage,
+        calls: Sequence[_Call],
+        session: PolicySession,
+        about: tuple[object, ...],
+    ) -> Reply | None:
         examination = session.examination
         opinion = session.opinion if examination is None else examination.opinion
-        for group in self._calls[stage]:
-            asked = [each for each in group if session.is_stranger or not each[0].strangers_only]
-            answering = [self._answer(stage, each, session, about) for each in asked]
-            answers = await gatherResults(answering)
-            for (member, _), answer in zip(asked, answers, strict=True):
-                refusal = self._take(member, answer, opinion)
-                if refusal is not None:
-                    self._log.info(
-                        "refused by {policy}: client {peer}: {reply}",
-                        policy=member.name,
-                        peer=session.address,
-                        reply=refusal,
-                    )
-                    return refusal
+        asked = [each for each in calls if session.is_stranger or not each[0].strangers_only]
+        answers = await gatherResults([self._answer(stage, each, session, about) for each in asked])
+        for (member, _), answer in zip(asked, answers, strict=True):
+            refusal = self._take(member, answer, opinion)
+            if refusal is not None:
+                self._log.info(
+                    "refused by {policy}: client {peer}: {reply}",
+                    policy=member.name,
+                    peer=session.address,
+                    reply=refusal,
+                )
+                return refusal
         return None
 
     def _answer(
@@ -274,17 +314,13 @@ class PolicyChain:
         opinion.verdicts.append(Verdict(member.name, result, text))
 
 
-def _calls(groups: Sequence[Sequence[Member]], stage: str) -> Sequence[Sequence[_Call]]:
-    """Return the methods of a stage, without groups that have none."""
-    calls = [
-        [
-            (member, method)
-            for member in group
-            if (method := getattr(member.policy, stage, None)) is not None
-        ]
-        for group in groups
+def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
+    """Return the methods of a group for a stage."""
+    return [
+        (member, method)
+        for member in group
+        if (method := getattr(member.policy, stage, None)) is not None
     ]
-    return [group for group in calls if group]
 
 
 def _deferred(given: Answers | Awaitable[Answers]) -> Deferred[Any]:

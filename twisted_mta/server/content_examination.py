@@ -105,7 +105,7 @@ class ContentExamination:
         assert self._of_header is not None
         session = self.examination.session
         refusal = await self._of_header
-        if refusal is None and self._chain.asks("message", session):
+        if refusal is None:
             with open_content() as content:
                 refusal = await self._chain.message(session, self._envelope, content)
         self._chain.count_results(self.examination)

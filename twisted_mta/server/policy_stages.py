@@ -42,11 +42,14 @@ class PolicyStages:
     def __init__(self, chain: PolicyChain) -> None:
         self.chain = chain
 
-    def client(self, session: Session, *, is_stranger: bool) -> Deferred[Decision]:
+    def client(self, session: Session, *, is_stranger: bool) -> Decision | Deferred[Decision]:
         """Ask about a client before it is greeted."""
-        return Deferred.fromCoroutine(self._client(self._notes(session, is_stranger), True))
+        notes = self._notes(session, is_stranger)
+        if not self.chain.asks("client", notes.seen):
+            return None
+        return Deferred.fromCoroutine(self._client(notes, instead_of_greeting=True))
 
-    def helo(self, session: Session, *, is_stranger: bool) -> Deferred[Decision]:
+    def helo(self, session: Session, *, is_stranger: bool) -> Decision | Deferred[Decision]:
         """Ask about the name in a greeting."""
         return Deferred.fromCoroutine(self._helo(self._notes(session, is_stranger)))
 
@@ -80,7 +83,7 @@ class PolicyStages:
         notes.seen.is_stranger = is_stranger
         return notes
 
-    async def _client(self, notes: _Notes, instead_of_greeting: bool) -> Reply | None:
+    async def _client(self, notes: _Notes, *, instead_of_greeting: bool = False) -> Reply | None:
         notes.client_asked = True
         refusal = await self.chain.client(notes.seen)
         notes.of_client = Opinion(notes.seen.opinion)
@@ -98,7 +101,7 @@ class PolicyStages:
 
     async def _mail(self, notes: _Notes, reverse_path: Mailbox | None) -> Reply | None:
         # Neither was asked for a client that a proxy speaks for since (XCLIENT).
-        refusal = None if notes.client_asked else await self._client(notes, False)
+        refusal = None if notes.client_asked else await self._client(notes)
         if refusal is None and not notes.helo_asked:
             refusal = await self._helo(notes)
         if refusal is not None:

@@ -1,0 +1,120 @@
+"""What is found out about mail of strangers stands in one field above our Received."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.tidy import TidyTestCase
+from twisted_mta import Quarantine
+from twisted_mta.config import PolicySettings
+from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing.resolver import FakeResolver
+
+STRANGER = "192.0.2.7"
+MESSAGE = b"From: ann@sender.example\r\nSubject: Hi\r\n\r\nHello.\r\n"
+OFF = PolicySettings(spf="off", dkim="off", dmarc="off", arc="off")
+
+
+def field(mail: bytes) -> str:
+    """Return the Authentication-Results field of a delivered message, unfolded; empty: none."""
+    header = mail.partition(b"\n\n")[0].decode().replace("\n\t", " ").replace("\n ", " ")
+    return "\n".join(line for line in header.splitlines() if line.startswith("Authentication-R"))
+
+
+class WithDNS(TidyTestCase):
+    def mta(self, **settings: Any) -> MemoryMTA:
+        self.resolver = FakeResolver(
+            addresses={"mx.sender.example": [STRANGER], "other.example": ["192.0.2.8"]},
+            texts={
+                "sender.example": [f"v=spf1 ip4:{STRANGER} -all"],
+                "mx.sender.example": ["v=spf1 a -all"],
+                "fails.example": ["v=spf1 -all"],
+            },
+            pointers={STRANGER: ["mx.sender.example"]},
+        )
+        mta = MemoryMTA(self.mktemp(), resolver=self.resolver, **settings)
+        self.addCleanup(mta.stop)
+        mta.start()
+        return mta
+
+    def delivered(
+        self, mta: MemoryMTA, content: bytes = MESSAGE, *, sender: str = "ann@sender.example"
+    ) -> bytes:
+        """Return a stranger's message as bob's mailbox has it."""
+        client = mta.connect(source=STRANGER, greet=False)
+        client.say("EHLO mx.sender.example")
+        self.assertEqual(client.mail(content, "bob@localhost", sender=sender)[-1][:3], "250")
+        return mta.mail("bob")[-1]
+
+
+class TheField(WithDNS):
+    def test_it_is_the_first_below_the_fields_of_the_delivery(self) -> None:
+        mail = self.delivered(self.mta())
+        names = [line.partition(b":")[0] for line in mail.split(b"\n") if line[:1] not in b"\t "]
+        self.assertEqual(
+            names[:4],
+            [b"Return-Path", b"Delivered-To", b"Authentication-Results", b"Received"],
+        )
+        self.assertEqual(field(mail).count("Authentication-Results:"), 1)
+        self.assertTrue(field(mail).startswith("Authentication-Results: mta.example;"))
+
+    def test_the_confirmed_name_of_the_client_stands_in_our_received_too(self) -> None:
+        mail = self.delivered(self.mta())
+        self.assertIn(f"iprev=pass (mx.sender.example) policy.iprev={STRANGER}", field(mail))
+        self.assertIn(f"from mx.sender.example (mx.sender.example [{STRANGER}])", mail.decode())
+
+    def test_fields_in_our_own_name_are_removed_from_mail_of_strangers(self) -> None:
+        forged = (
+            b"Authentication-Results: mta.example; spf=pass\r\n"
+            b"Authentication-Results: (x)\r\n MTA.example 1; dkim=pass\r\n"
+            b"Authentication-Results: other.example; spf=fail\r\n"
+        )
+        mail = self.delivered(self.mta(), forged + MESSAGE)
+        self.assertEqual(mail.count(b"Authentication-Results:"), 2)
+        self.assertIn(b"\nAuthentication-Results: other.example; spf=fail\n", mail)
+
+    def test_clients_that_may_relay_skip_all_of_it(self) -> None:
+        mta = self.mta()
+        client = mta.connect()
+        client.mail(MESSAGE, "bob@localhost")
+        self.assertEqual(field(mta.mail("bob")[0]), "")
+        self.assertEqual(self.resolver.lookups, [])
+
+    def test_nothing_is_looked_up_where_all_is_off(self) -> None:
+        self.assertEqual(field(self.delivered(self.mta(policy=OFF))), "")
+        self.assertEqual(self.resolver.lookups, [])
+
+    def test_authserv_id_is_a_setting(self) -> None:
+        mta = self.mta(policy=PolicySettings(authserv_id="mx.here.example"))
+        self.assertIn("Authentication-Results: mx.here.example;", field(self.delivered(mta)))
+
+    def test_an_application_sees_what_was_found(self) -> None:
+        found: list[str] = []
+
+        class Policy:
+            def message(self, session: Any, *about: Any) -> Quarantine:
+                found.extend(str(each) for each in session.examination.verdicts)
+                return Quarantine("all of it")
+
+        mta = self.mta(application_policy=Policy())
+        client = mta.connect(source=STRANGER)
+        client.mail(MESSAGE, "bob@localhost")
+        self.assertIn("dkim=none", found)
+        self.assertTrue(any(each.startswith("spf=pass") for each in found), found)
+
+    def test_the_header_is_kept_as_it_came_however_it_is_cut(self) -> None:
+        mta = self.mta()
+        expected = self.delivered(mta)
+        client = mta.connect(source=STRANGER, greet=False)
+        client.say("EHLO mx.sender.example")
+        client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA")
+        for octet in MESSAGE + b".\r\n":
+            client.send(bytes([octet]))
+        tail = expected[expected.index(b"\nFrom:") :]
+        self.assertEqual(mta.mail("bob")[-1][-len(tail) :], tail)
+
+    def test_a_message_without_a_body_or_without_a_header_is_taken(self) -> None:
+        mta = self.mta()
+        for content in (b"Subject: no body\r\n", b"\r\nno header\r\n", b""):
+            mail = self.delivered(mta, content)
+            self.assertIn("dkim=none", field(mail))
