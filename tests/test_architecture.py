@@ -21,8 +21,8 @@ FLOORS = (
     ("admin",),
     # Everything that one process does with mail, put together.
     ("agent",),
-    # Mail comes in, waits, and goes out: three rooms that know nothing of one another.
-    ("server", "queue", "delivery"),
+    # Mail comes in, waits, and goes out, and is reported: rooms that know nothing of one another.
+    ("server", "queue", "delivery", "reports"),
     # Decisions: whether a client may send, and where a recipient's mail goes.
     ("policy", "routing"),
     # Identities, names and certificates.

@@ -17,10 +17,17 @@ _LONGEST_NAME = 253  # characters: RFC 1035 §2.3.4
 
 @frozen
 class Published:
-    """A record, and the domain at which it was found."""
+    """A record, and the domain at which it was found.
+
+    Attributes:
+        domain: the policy domain, where the record applies.
+        record: what it says.
+        text: as it was published.
+    """
 
     domain: str
     record: Record
+    text: bytes = b""
 
 
 @frozen
@@ -127,10 +134,10 @@ async def walk(domain: str, resolver: Resolver) -> Walk:
             if target == domain:
                 exists = True  # RFC 8020: a name below it does
         # RFC 9989 §4.10, steps 2 and 6: several records at one name are all discarded.
-        records = [record for text in texts if (record := Record.parse(text)) is not None]
+        records = [(record, text) for text in texts if (record := Record.parse(text)) is not None]
         if len(records) == 1:
-            found.append(Published(target, records[0]))
-            if records[0].psd != "u":
+            found.append(Published(target, *records[0]))
+            if found[-1].record.psd != "u":
                 break
     return Walk(domain, tuple(found), exists=exists)
 
