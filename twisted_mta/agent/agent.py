@@ -52,10 +52,12 @@ from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
 from .authentication import Authentication
+from .dmarc_reports import DMARCReports
 from .environment import Environment
 from .explain.explainer import Explainer
 from .listeners import Listeners
 from .mailboxes import Mailboxes
+from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
 from .resources import Resources
@@ -110,6 +112,7 @@ class Agent:
         memory: the hosts that TLS was used with.
         signing_keys: sign mail of our domains.
         listeners: the factories of all ports.
+        dmarc_reports: what DMARC observes, for daily reports.
         shards: its parts of the queue; new mail goes to the first.
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
@@ -174,6 +177,7 @@ class Agent:
         self.traffic = self._relay.connections.traffic
         self._home = self._make_shard(worker)
         self.shards: list[Shard] = []  # empty before the start
+        self.dmarc_reports = self._make_dmarc_reports()
         self.capacity = self._make_capacity()
         self.listeners = self._make_listeners()
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
@@ -279,6 +283,7 @@ class Agent:
             if not await self._patience.ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
                 self._give_up()
                 await self._patience.ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
+        await self._patience.ends(self.dmarc_reports.stop(), _LAST_WORDS)
         closed = self._relay.close()
         if not await self._patience.ends(closed, _LAST_WORDS):
             self._relay.abort()
@@ -369,6 +374,7 @@ class Agent:
             lines += self._use_terms(terms)
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
+            self.dmarc_reports.use(config)
             for shard in self.shards:
                 shard.runner.update(runner_settings(config))
             lines += self._retry_suspended(suspended)
@@ -560,6 +566,18 @@ class Agent:
             noticed=partial(self.metrics.count, table.NOTICES),
             intervened=self.activity.intervened,
         )
+
+    def _make_dmarc_reports(self) -> DMARCReports:
+        resources = self._resources
+        own_mail = OwnMail(
+            accept=self._accept,
+            new_body=self._home.spool.new_body,
+            ids=resources.ids,
+            recipients_of=self.mailboxes.recipients,
+            wall_time=resources.wall_time,
+            lifetime=lambda: self.config.queue.lifetime,
+        )
+        return DMARCReports(self.config, resources=resources, send=own_mail.send)
 
     def _make_capacity(self) -> Capacity:
         return Capacity(

@@ -1,0 +1,69 @@
+"""Reports of DMARC in an agent: its observations are counted, and reported daily if wanted."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from ..config import Config
+from ..policy.dmarc.observation import Observation
+from ..reports.counters import CountersFile
+from ..reports.daily import DailyReports, Reporter, Send
+from ..reports.observations import Observations
+from .resources import Resources
+
+FILE = os.path.join("reports", "dmarc.sqlite")
+"""The counters of all processes, in the state directory."""
+
+
+class DMARCReports:
+    """Counts and reports what DMARC observes, while the settings say so.
+
+    Args:
+        config: the settings.
+        resources: clock, threads, DNS.
+        send: sends a report.
+    """
+
+    def __init__(self, config: Config, *, resources: Resources, send: Send) -> None:
+        self._config = config
+        file = CountersFile(os.path.join(config.state_dir, FILE))
+        self._observations = Observations(
+            file,
+            executor=resources.file_executor,
+            clock=resources.reactor,
+            wall_time=resources.wall_time,
+        )
+        self._daily = DailyReports(
+            file,
+            reporter=self._reporter,
+            send=send,
+            resolver=resources.resolver,
+            executor=resources.file_executor,
+            clock=resources.reactor,
+            wall_time=resources.wall_time,
+            random=resources.random,
+        )
+        self._is_started = False
+
+    def use(self, config: Config) -> None:
+        """Obey other settings from now on."""
+        self._config = config
+        if config.policy.dmarc_reports and not self._is_started:
+            self._is_started = True
+            self._daily.start()
+
+    def observe(self, observation: Observation) -> None:
+        """Take note of a message whose domain asks for reports."""
+        if self._config.policy.dmarc_reports:
+            self._observations.add(observation)
+
+    def stop(self) -> Deferred[list[tuple[bool, None]]]:
+        """Send nothing more, and write the last counts; fires when that is done."""
+        return DeferredList([self._daily.stop(), self._observations.stop()])
+
+    def _reporter(self) -> Reporter | None:
+        if not self._config.policy.dmarc_reports:
+            return None
+        return Reporter(self._config.organization, self._config.report_from)
