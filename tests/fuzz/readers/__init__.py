@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dialogue, operator
+from . import addresses, content, dialogue, dmarc, operator
 
-_ALL = (*content.READERS, *addresses.READERS, *dialogue.READERS, *operator.READERS)
+_ALL = (
+    *content.READERS,
+    *addresses.READERS,
+    *dialogue.READERS,
+    *dmarc.READERS,
+    *operator.READERS,
+)
 
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
 """All readers by name."""
