@@ -11,6 +11,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
 
 from ._version import __version__
@@ -32,7 +33,6 @@ from .config.change import changes, fixed
 from .policy.protocol import Policy
 from .queue.store.lock import StateLock
 from .routing.routes import Routes
-from .server.queueing_delivery import QueueingDelivery
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
@@ -455,12 +455,16 @@ class MailTransferAgent(Service):
         self._ready.append(ready)
         return ready
 
-    def message_delivery(self) -> QueueingDelivery:
+    def message_delivery(self) -> IMessageDelivery:
         """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``.
 
         Raises:
             RuntimeError: there are workers, which have the queue.
         """
+        # twisted.mail.smtp imports the reactor, which an application that imports us may choose
+        # later.
+        from .server.queueing_delivery import QueueingDelivery
+
         return QueueingDelivery(self.agent.intake(Listener(endpoint="tcp:0")))
 
     @property

@@ -36,7 +36,7 @@ from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import Tracing
 from ..tls.server import ContextFactory, ServerTLS, server_tls
 from .addresses import ProxiedAddress, plain_address
-from .message_delivery import AnyDelivery, NoDelivery, delivery_of
+from .deliveries import AnyDelivery, NoDelivery, delivery_of
 from .protocol import ESMTPProtocol
 from .timeouts import Timeouts
 

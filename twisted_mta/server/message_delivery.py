@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from twisted.cred.credentials import Anonymous
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
@@ -21,7 +21,7 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, I
 from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
 from twisted.python.failure import Failure
 
-from ..interfaces import Delivery, Sink
+from ..interfaces import Sink
 from ..mail.address import Mailbox
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters
@@ -37,7 +37,6 @@ NewMessage = Callable[[], IMessageSMTP]
 """Begins the message of one recipient, as ``validateTo`` returns it."""
 
 BINARY_NOT_TAKEN = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
-NO_DELIVERY = Reply.of(550, "7.1", "Sender not acceptable")
 
 
 class ParsedAddress(Address):
@@ -222,54 +221,6 @@ class MessageDelivery:
             about_address = isinstance(error, SMTPBadRcpt | SMTPBadSender)
             reply = Reply.of(reply.code, "1.0" if about_address else "0.0", *reply.lines)
         return reply
-
-
-class NoDelivery:
-    """The delivery of a factory that has none (`interfaces.Delivery`): it refuses all mail."""
-
-    def client(self, session: Session) -> Decision:
-        """Accept."""
-        return None
-
-    def helo(self, session: Session) -> Decision:
-        """Accept."""
-        return None
-
-    def mail(
-        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
-    ) -> Decision:
-        """Refuse."""
-        return NO_DELIVERY
-
-    def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
-        """Refuse."""
-        return NO_DELIVERY
-
-    def open(self, session: Session) -> Reply:
-        """Refuse."""
-        return NO_DELIVERY
-
-    def ended(self, session: Session) -> None:
-        """Do nothing."""
-
-
-AnyDelivery = Delivery | IMessageDelivery | IMessageDeliveryFactory | Portal
-"""Any object that can decide on the mail of a connection."""
-
-
-def delivery_of(provider: AnyDelivery, protocol: object) -> Delivery:
-    """Return the delivery of one connection.
-
-    Args:
-        provider: a delivery, or what makes one.
-        protocol: of the connection.
-
-    Raises:
-        TypeError: ``provider`` is none of `AnyDelivery`.
-    """
-    if isinstance(provider, Portal) or not hasattr(provider, "open"):
-        return MessageDelivery(provider, protocol=protocol)
-    return cast(Delivery, provider)
 
 
 class _LineSink:

@@ -69,8 +69,8 @@ from ..tls.certificates import openssl_reason
 from ..tls.handshake import channel_binding
 from ..tls.server import ServerTLS
 from .addresses import ProxiedAddress, plain_address
+from .deliveries import NoDelivery, delivery_of
 from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
-from .message_delivery import NoDelivery, delivery_of
 from .timeouts import ConnectionTimer, Timeouts
 
 _MAX_TURN = 0.005  # seconds spent on the commands of one client before other clients have a turn
