@@ -23,6 +23,8 @@ from typing import NoReturn, TypeVar
 from attrs import frozen
 from twisted.trial.unittest import SkipTest
 
+from .forked import is_script, run_script
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0
@@ -210,6 +212,10 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end with ``text`` as input; its output includes standard error."""
     program, *rest = map(str, arguments)
+    if is_script(program):
+        done = run_script([program, *rest], text=text or "", timeout=timeout)
+        done.stdout += done.stderr
+        return done
     return subprocess.run(
         [path_of(program), *rest],
         input=text,

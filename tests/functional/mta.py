@@ -8,9 +8,14 @@ import sys
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from subprocess import CompletedProcess
 
-from .machine import LOOPBACK
+from .forked import run_script
+from .machine import LOOPBACK, PATIENCE
 from .program import Program
+
+TOOL = Path(sys.executable).with_name("twisted-mta")
+"""The operator's program."""
 
 _BOUND = re.compile(
     r"\b(smtp|submission|submissions|lmtp|web)\W+(?:tcp\W+)?((?:\d+\.){3}\d+):(\d+)"
@@ -68,6 +73,11 @@ class MTA(Program):
             *("--web", f"tcp:{self.web}:interface={LOOPBACK}"),
             *self.options,
         ]
+
+    def tool(self, *words: str, timeout: float = PATIENCE) -> CompletedProcess[str]:
+        """Run ``twisted-mta`` on it."""
+        command = (TOOL, *words, "--state-dir", self.state)
+        return run_script(list(map(str, command)), timeout=timeout)
 
     def _bound(self) -> Mapping[str, int]:
         for line in self.output().splitlines():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
+from .forked import Forked, is_script
 from .machine import PATH, PATIENCE, ROOT, Unready, Unusable, cannot_run, eventually
 
 _T = TypeVar("_T")
@@ -62,23 +63,27 @@ class Program(Service):
         self.environment: Mapping[str, str] = {}
         self.home = home
         self.log = home / log
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def stop(self) -> None:
         self.kill()
 
     def spawn(self, arguments: Sequence[str | Path]) -> None:
-        """Start the process."""
-        with self.log.open("ab") as log:
+        """Start the process: as a fork, if it is one of our scripts with no environment of its own.
+
+        What the dynamic linker or Python reads from the environment would not change a fork.
+        """
+        command = list(map(str, arguments))
+        environment = {**os.environ, "PATH": PATH, **self.environment}
+        with self.log.open("ab") as log, open(os.devnull, "rb") as nothing:
             self._logged_before = log.tell()
-            self.process = subprocess.Popen(
-                list(map(str, arguments)),
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PATH": PATH, **self.environment},
-            )
+            if is_script(command[0]) and not self.environment:
+                streams = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = Forked(command, self.home, environment, streams)
+            else:
+                self.process = subprocess.Popen(
+                    command, cwd=self.home, env=environment, stdin=nothing, stdout=log, stderr=log
+                )
 
     @property
     def pid(self) -> int:

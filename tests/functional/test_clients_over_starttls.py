@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest
 
 from .machine import LOOPBACK, cannot_run, eventually, need, run
 from .mail import ProgramTestCase, message
-from .mta import MTA
+from .mta import MTA, TOOL
 from .program import Program
 
 TEXT = "Good morning!\n"
@@ -91,9 +91,8 @@ class MailClients(ProgramTestCase):
         )
         self.assertEqual(made.returncode, 0, made.stdout)
         users = self.home / "users"
-        tool = Path(MTA(self.home).command()[0]).with_name("twisted-mta")
         added = run(
-            tool,
+            TOOL,
             *("users", "add", "--file", users, "--address", "ann@localhost", "ann"),
             text="secret\n",
         )

@@ -8,10 +8,9 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 
 from .clock import WallClock
-from .machine import LOOPBACK, ROOT, eventually, free_port, need, run
+from .machine import LOOPBACK, ROOT, eventually, free_port, need
 from .mail import ProgramTestCase, message, submit
 from .mta import MTA
 from .program import Program
@@ -71,8 +70,7 @@ class OnPoll(ClockTestCase):
         with self.mta() as mta:
             self.send_while_it_is_set(mta.smtp, HOUR, 0.0, -HOUR)
             mta.wait_for_mail("localhost", "bob", 40)
-            tool = Path(sys.executable).with_name("twisted-mta")
-            status = run(tool, "status", "--state-dir", mta.state, timeout=SOON)
+            status = mta.tool("status", timeout=SOON)
             self.assertIn("ready", status.stdout)
 
 

@@ -6,23 +6,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from .machine import LOOPBACK, eventually, free_port, need
+from .machine import LOOPBACK, eventually, free_port, need, run
 from .mail import ProgramTestCase, message, submit
-from .mta import MTA
-
-_TOOL = [str(Path(sys.executable).with_name("twisted-mta"))]
-
-
-def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the operator's tool."""
-    return subprocess.run(
-        [*_TOOL, *words, "--state-dir", str(mta.state)], capture_output=True, text=True, timeout=60
-    )
+from .mta import MTA, TOOL
 
 
 def _interruptible() -> None:
@@ -51,26 +41,24 @@ class Explain(ProgramTestCase):
                 mta.wait_for(lambda mta=mta: len(accepted(mta)) == 4, "all of them")
                 ids = accepted(mta)
                 for id in ids:
-                    done = tool(mta, "explain", id)
+                    done = mta.tool("explain", id)
                     self.assertEqual((done.returncode, done.stderr), (0, ""))
                     self.assertIn("To <bob@dead.example>: ", done.stdout)
                     self.assertIn("is suspended: no connection could be made", done.stdout)
                     self.assertIn(f"[{LOOPBACK}]:{self.nobody}: TLS may (default)", done.stdout)
-                found = json.loads(tool(mta, "explain", "x@dead.example", "--json").stdout)
+                found = json.loads(mta.tool("explain", "x@dead.example", "--json").stdout)
                 (recipient,) = found["recipients"]
                 self.assertEqual(len(recipient["way"]["standings"]), workers)
-                refused = tool(mta, "explain", "x@y.example", "--from-client", "192.0.2.1")
+                refused = mta.tool("explain", "x@y.example", "--from-client", "192.0.2.1")
                 self.assertIn("Refused at RCPT: 550 5.7.1 ", refused.stdout)
-                self.assertEqual(tool(mta, "explain", "1M81ARNJN5BHJ").returncode, 1)
+                self.assertEqual(mta.tool("explain", "1M81ARNJN5BHJ").returncode, 1)
                 self.assertEqual(mta.terminate(), 0, mta.output())
             shutil.rmtree(mta.state)
 
     def test_without_a_running_mta_the_exit_status_is_3(self) -> None:
         with tempfile.TemporaryDirectory() as nowhere:
             for command in (["explain", "a@b.example"], ["trace"]):
-                done = subprocess.run(
-                    [*_TOOL, *command, "--state-dir", nowhere], capture_output=True, timeout=60
-                )
+                done = run(TOOL, *command, "--state-dir", nowhere)
                 self.assertEqual(done.returncode, 3)
 
 
@@ -80,7 +68,7 @@ class Traces(ProgramTestCase):
         path = self.home / "trace.out"
         with path.open("w") as out:
             process = subprocess.Popen(
-                [*_TOOL, "trace", *words, "--state-dir", str(mta.state)],
+                [str(TOOL), "trace", *words, "--state-dir", str(mta.state)],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -2,13 +2,11 @@
 
 import smtplib
 import subprocess
-import sys
 import unittest
-from pathlib import Path
 
 from .machine import LOOPBACK, need, path_of, run
 from .mail import ProgramTestCase, message, trusting
-from .mta import MTA
+from .mta import MTA, TOOL
 
 PASSWORD = "open sesame 71"
 
@@ -32,16 +30,11 @@ class Submission(ProgramTestCase):
         )
 
     def add(self, name: str, address: str) -> None:
-        subprocess.run(
-            [
-                *(Path(sys.executable).with_name("twisted-mta"), "users", "add"),
-                *("--file", self.users, "--address", address, name),
-            ],
-            input=f"{PASSWORD}\n",
-            text=True,
-            check=True,
-            stdout=subprocess.DEVNULL,
+        added = run(
+            *(TOOL, "users", "add", "--file", self.users, "--address", address, name),
+            text=f"{PASSWORD}\n",
         )
+        self.assertEqual(added.returncode, 0, added.stdout)
 
     def assertSubmitted(self, text: bytes = b"Good morning!") -> bytes:
         (mail,) = self.mta.wait_for_mail("localhost", "bob")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,17 +19,6 @@ QUICK = """
 retry_minimum = "{0} s"
 retry_maximum = "{0} s"
 """
-
-
-def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the operator's tool."""
-    return subprocess.run(
-        [Path(sys.executable).with_name("twisted-mta"), *words, "--state-dir", mta.state],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def status(mta: MTA) -> dict[str, Any]:
@@ -124,7 +110,7 @@ class Down(ProgramTestCase):
         took = time.monotonic() - began
         self.assertLessEqual(hop.connections - before, 4, f"in {took:.1f} s")
         self.assertEqual(metric(mta, "next_hops_suspended"), 1)
-        told = tool(mta, "status")
+        told = mta.tool("status")
         self.assertIn(f"smtp:{LOOPBACK}:{hop.port}\t", told.stdout)
         hop.greeting = "220 back"
         self.all_at(hop, self.MANY)

@@ -12,7 +12,7 @@ from .hop import Hop
 from .machine import eventually
 from .mail import ProgramTestCase, message, submit
 from .mta import MTA
-from .test_next_hops import metric, status, tool
+from .test_next_hops import metric, status
 
 NAME = "localhost"  # the system resolves it without the DNS
 PASSWORD = "correct horse battery staple"
@@ -107,7 +107,7 @@ class Remembering(Securing):
         return hop, self.enterContext(MTA(self.home, *lines, toml=toml))
 
     def hosts(self, mta: MTA, *words: str) -> list[dict[str, object]]:
-        told = tool(mta, "tls", *words, "--json")
+        told = mta.tool("tls", *words, "--json")
         self.assertEqual(told.returncode, 0, told.stderr)
         hosts: list[dict[str, object]] = json.loads(told.stdout)["hosts"]
         return hosts
@@ -134,7 +134,7 @@ class Remembering(Securing):
         self.assertEqual(status(mta)["counters"]["tls_alarms"], 1)
         (host,) = self.hosts(mta)
         self.assertIsNotNone(host["missing"])
-        plain = tool(mta, "tls")
+        plain = mta.tool("tls")
         self.assertRegex(plain.stdout, rf"\nlocalhost\t{hop.port}\t20\d\d-.*\t20.*\t20")
 
     def test_with_tls_memory_require_mail_waits_until_starttls_is_back(self) -> None:

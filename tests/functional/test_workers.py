@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 from tests.server.authority import self_signed
 
-from .machine import LOOPBACK, children, eventually, free_port, listens, need_proc, runs
+from .machine import LOOPBACK, children, eventually, free_port, listens, need_proc, run, runs
 from .mail import ProgramTestCase, message, submit, trusting
 from .mta import MTA
 from .sinks import Sink
@@ -181,12 +181,9 @@ class Life(Workers):
     def test_a_second_mta_on_the_same_state_is_refused(self) -> None:
         with self.mta() as mta:
             other = MTA(self.home, "--workers", "2", "--web", "off")
-            ended = subprocess.run(
-                list(map(str, other.command())), capture_output=True, text=True, timeout=60
-            )
+            ended = run(*other.command())
             self.assertEqual(ended.returncode, 1)
-            said = ended.stdout + ended.stderr
-            self.assertIn(f"is in use by another MTA (process {mta.pid})", said)
+            self.assertIn(f"is in use by another MTA (process {mta.pid})", ended.stdout)
             submit(mta.smtp, message(), "bob@localhost")
 
     def test_after_a_start_with_fewer_workers_all_queued_mail_is_delivered(self) -> None:
