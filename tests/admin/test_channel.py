@@ -118,6 +118,22 @@ class Pipelining(ChannelTestCase):
             self.clock.advance(31)
             self.assertTrue(transport.aborting)
 
+    def test_a_streamed_response_has_the_fields_of_every_response(self) -> None:
+        def begin(outlet: Outlet) -> Callable[[], object]:
+            outlet.write(b"line\n")
+            return lambda: None
+
+        self.site = ResponderSite(
+            lambda request: Stream(begin),
+            reactor=self.clock,
+            headers={"X-Frame-Options": "DENY"},
+        )
+        for method in (b"GET", b"HEAD"):
+            transport = self.connect(method + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = transport.value().decode().lower()
+            for line in ("cache-control: no-store", "server: twisted-mta", "x-frame-options: deny"):
+                self.assertIn(f"\r\n{line}\r\n", head)
+
     def test_a_client_of_a_streamed_response_has_more_time_to_read(self) -> None:
         outlets: list[Outlet] = []
 

@@ -1,11 +1,12 @@
 """The control socket: its permissions, its name in the state directory, and its client."""
 
+import errno
 import os
 import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - it serves the sockets below
@@ -18,7 +19,15 @@ from tests.waiting import until
 from twisted_mta.admin.control import client, server
 from twisted_mta.admin.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.admin.control.server import ControlSocket
-from twisted_mta.admin.http import Request, Responder, Response, error_response, json_response
+from twisted_mta.admin.http import (
+    Outlet,
+    Request,
+    Responder,
+    Response,
+    Stream,
+    error_response,
+    json_response,
+)
 from twisted_mta.system.ownership import Peer
 
 
@@ -73,6 +82,14 @@ class Serving(ControlTestCase):
         self.start()
         modes.append(stat.S_IMODE(os.stat(path).st_mode))
         self.assertEqual(modes, [0o600, 0o600])
+
+    def test_only_the_owner_can_connect_where_a_socket_has_no_mode_before_its_name(self) -> None:
+        def refuse(descriptor: int, mode: int) -> None:
+            raise OSError(errno.EINVAL, "as on BSD")
+
+        self.patch(os, "fchmod", refuse)
+        self.test_only_the_owner_can_connect_whatever_the_umask_is()
+        self.assertEqual(os.umask(0), 0)
 
     def test_binding_leaves_the_umask_as_it_was(self) -> None:
         before = os.umask(0o027)
@@ -284,3 +301,59 @@ class Asking(ControlTestCase):
             await served
         self.assertIn("cannot be asked", text)
         self.assertNotIn("\x1b", text)
+
+
+class Streams(ControlTestCase):
+    """Contents and lines that are read piece by piece."""
+
+    content = bytes(range(256)) * 1000  # more than one piece
+
+    def answer(self, request: Request) -> Response | Stream:
+        if request.path == "/content":
+            return Response(body=self.content)
+        if request.path == "/lines":
+            return Stream(self.begin)
+        return error_response("no such message", 404)
+
+    def begin(self, outlet: Outlet) -> Callable[[], object]:
+        for number in range(3):
+            outlet.write(b"[%d]\n" % number)
+        outlet.end()
+        return lambda: None
+
+    async def read(self, ask: Callable[[ControlClient], Iterator[Any]]) -> list[Any]:
+        self.start(answer=self.answer)
+        read: list[Any] = await self.ask(lambda client: list(ask(client)))
+        return read
+
+    async def test_a_content_is_read_to_its_end(self) -> None:
+        pieces = await self.read(lambda client: client.content("/content"))
+        self.assertEqual(b"".join(pieces), self.content)
+        self.assertGreater(len(pieces), 1)
+
+    async def test_each_line_of_a_stream_is_read(self) -> None:
+        self.assertEqual(await self.read(lambda client: client.lines("/lines")), [[0], [1], [2]])
+
+    async def test_a_refusal_instead_of_a_content_or_of_lines_carries_its_reason(self) -> None:
+        self.start(answer=self.answer)
+        for ask in (ControlClient.content, ControlClient.lines):
+            with self.assertRaises(Refused) as caught:
+                await self.ask(lambda client, ask=ask: list(ask(client, "/none")))
+            self.assertEqual(str(caught.exception), "no such message")
+
+    async def test_a_content_that_ends_early_is_not_taken_for_the_whole(self) -> None:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(self.path)
+            other.listen()
+
+            def serve() -> None:
+                connection, _ = other.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+
+            served = deferToThread(serve)
+            with self.assertRaises(Refused) as caught:
+                await self.ask(lambda client: list(client.content("/content")))
+            await served
+        self.assertRegex(str(caught.exception), "not sent all of it|cannot be asked")

@@ -364,6 +364,25 @@ class DeadlineTests(RelayTestCase):
         self.assertIn("while sending", outcome.reply.text)
         self.assertTrue(peer.lost)
 
+    def test_a_server_that_reads_slowly_has_three_minutes_for_each_block(self) -> None:
+        """RFC 5321 §4.5.3.2.5: the time begins anew whenever the server has read something."""
+        peer = self.server(*OPENING, *TAKEN)
+        body = PatternBody(size=1_000_000)
+        delivering = self.relay.deliver(HOP, message(body))
+        while b"DATA" not in peer.received:
+            self.assertTrue(self.network.step())
+        for _ in range(4):
+            peer.transport.pauseProducing()
+            self.network.settle()
+            self.network.advance(170)
+            self.assertNoResult(delivering)
+            before = len(peer.received)
+            peer.transport.resumeProducing()
+            while len(peer.received) < before + 1000:
+                self.assertTrue(self.network.step())
+        self.network.settle()
+        self.assertTrue(self.outcome(delivering).delivered)
+
 
 class ReuseTests(RelayTestCase):
     def test_one_connection_serves_message_after_message(self) -> None:

@@ -704,6 +704,7 @@ class Reporting(WorkersTestCase):
         gone, there = self.parent.reports()
         assert isinstance(gone, ProcessReport)
         self.assertEqual((gone.number, gone.state, gone.pid), (0, "ended", 0))
+        self.assertEqual((gone.deliveries, gone.connections, gone.queue_open), (0, {}, False))
         self.assertIsInstance(there, PendingReport)
 
     def test_a_worker_that_starts_is_reported_as_starting(self) -> None:
