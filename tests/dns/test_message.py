@@ -14,6 +14,7 @@ import dns.rrset
 from tests.tidy import TidyTestCase
 from twisted_mta.dns.cache import Cache
 from twisted_mta.dns.message import (
+    AAAA,
     MOST_RECORDS,
     MX,
     NXDOMAIN,
@@ -140,6 +141,17 @@ class Answers(TidyTestCase):
         for other in others:
             self.assertRaises(Unrelated, self.read, other)
 
+    def test_an_address_of_a_wrong_length_is_malformed(self) -> None:
+        for type, text, length in ((A, "A 192.0.2.1", 4), (AAAA, "AAAA 2001:db8::1", 16)):
+            wire = respond(f"example.net. 60 IN {text}", type=type)
+            self.assertEqual(len(parse_answer(wire, ID, NAME, type).records[0]), length)
+            before = wire.rindex(length.to_bytes(2, "big"), 0, len(wire) - length + 1)
+            for wrong in (length - 1, length + 1):
+                octets = wire[before + 2 : before + 2 + length] + b"\0"
+                other = wire[:before] + wrong.to_bytes(2, "big") + octets[:wrong]
+                other += wire[before + 2 + length :]
+                self.assertRaises(Malformed, parse_answer, other, ID, NAME, type)
+
     def test_a_truncated_message_is_malformed_at_every_length(self) -> None:
         wire = respond("example.net. 60 IN MX 10 mx.example.")
         for end in range(2, len(wire)):
@@ -235,3 +247,12 @@ class Caching(TidyTestCase):
         self.assertIsNotNone(kept[2](100.0))
         self.cache.clear()
         self.assertIsNone(kept[2](100.0))
+
+    def test_a_cleared_cache_has_all_its_room_again(self) -> None:
+        answers = [Answer(0, (b"x" * size,), ttl=10) for size in range(9_000, 10_000)]
+        fits = [self.put("a", each)(100.0) is not None for each in answers]
+        self.assertEqual((fits[0], fits[-1]), (True, False))
+        largest = answers[fits.index(False) - 1]
+        self.put("b", answers[0])
+        self.cache.clear()
+        self.assertIsNotNone(self.put("c", largest)(100.0))

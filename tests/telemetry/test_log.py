@@ -28,6 +28,7 @@ from zope.interface.verify import verifyObject
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.telemetry import log as log_module
 from twisted_mta.telemetry.log import Log, WholeLines
 from twisted_mta.telemetry.log_lines import LogFormat
 
@@ -242,6 +243,7 @@ class JSON(LogTestCase):
         self.assertEqual((found["message"], found["message_"]), ("mine", "mine"))
         self.assertEqual((found["level"], found["level_"]), ("info", 3))
         self.assertEqual((found["worker"], found["worker_"]), (1, 9))
+        self.assertEqual(self.object(event("a", message=("x", "y")))["message_"], ["x", "y"])
 
     def test_an_event_without_a_text_is_written(self) -> None:
         self.assertEqual(self.object(event(None, count=1))["count"], 1)
@@ -269,6 +271,14 @@ class JSON(LogTestCase):
         found = self.object(logged_by(lambda log: log.msg(failure=failed(), why="Ow", isError=1)))
         self.assertEqual((found["message"], found["level"]), ("Ow", "critical"))
         self.assertIn("out of cheese", found["failure"])
+
+    def test_an_error_without_a_failure_and_a_failure_without_an_error_keep_their_texts(
+        self,
+    ) -> None:
+        found = self.object(logged_by(lambda log: log.msg("it broke", isError=1)))
+        self.assertEqual((found["message"], found["level"]), ("it broke", "critical"))
+        found = self.object(event("it went on", failure=failed()))
+        self.assertEqual((found["message"], found["level"]), ("it went on", "info"))
 
     def test_fields_that_a_legacy_observer_adds_are_left_out(self) -> None:
         each = event("{id}", id=1)
@@ -326,6 +336,20 @@ class FullDisk(TidyTestCase):
         )
         self.assertIn(b"[twisted_mta.telemetry.log#warn]", disk.content)
         self.assertEqual(log.dropped, 3)
+
+    def test_lines_wait_up_to_the_last_octet_of_the_limit(self) -> None:
+        line = Disk(10**6)
+        Log(write=line.write)(event("line"))
+        for limit, expected in ((2, ["line", "line"]), (1, ["line"])):
+            self.patch(log_module, "_MOST_WAITING", limit * len(line.content))
+            disk = Disk(0)
+            log = Log(write=disk.write)
+            log(event("line"))
+            log(event("line"))
+            disk.room = 10**6
+            log.write_lines(b"")
+            self.assertEqual(text_of(disk.content)[: len(expected)], expected)
+            self.assertEqual(log.dropped, 2 - len(expected))
 
     def test_a_single_line_that_is_too_long_is_counted(self) -> None:
         disk = Disk(0)
@@ -471,6 +495,21 @@ class Files(TidyTestCase):
                 log(event(said))
         self.assertEqual(text_of(self.path.read_bytes()), ["one", "two"])
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
+
+    def test_without_a_path_lines_go_to_standard_output(self) -> None:
+        path = self.mktemp()
+        kept = os.dup(1)
+        try:
+            with open(path, "wb") as file:
+                os.dup2(file.fileno(), 1)
+            log = Log()
+            log.open()
+            log(event("said"))
+            log.close()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        self.assertEqual(text_of(Path(path).read_bytes()), ["said"])
 
     def test_events_before_open_come_first(self) -> None:
         log = Log(path=str(self.path))

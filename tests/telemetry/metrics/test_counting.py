@@ -20,6 +20,12 @@ class Table(TidyTestCase):
             self.assertEqual(bool(metric.bounds), metric.kind == "histogram", metric)
             self.assertEqual(list(metric.bounds), sorted(metric.bounds), metric)
 
+    def test_each_label_has_one_value_more_for_all_that_are_not_in_the_table(self) -> None:
+        values = {"direction": ("in", "out"), "result": ("ok", "failed", "error")}
+        metric = Metric("twisted_mta_tests_total", "Tests.", "counter", values)
+        self.assertEqual(metric.combinations, 12)
+        self.assertEqual(Metric("twisted_mta_tests_total", "Tests.", "counter").combinations, 1)
+
     def test_labels_are_bounded(self) -> None:
         for metric in TABLE:
             self.assertLess(metric.combinations, 500, metric)
