@@ -555,6 +555,16 @@ class Quarantine(MaildirTestCase):
                 self.assertIn("maildirfolder", self.files.names("/mail/example.net/bob/.Junk"))
         self.assertGreater(delivered, 5)
 
+    def test_a_folder_that_was_never_synced_is_made_durable(self) -> None:
+        self.deliver(message("bob"))
+        self.files.syncs = False
+        for name in ("tmp", "new", "cur"):
+            self.files.make_directories(f"/mail/example.net/bob/.Junk/{name}")
+        self.files.syncs = True
+        self.deliver(self.spoofed())
+        self.files.crash()
+        self.assertEqual(self.junk(), [STORED])
+
     def test_a_folder_that_its_user_removed_is_made_again(self) -> None:
         self.deliver(self.spoofed())
         self.remove("/mail/example.net/bob/.Junk")

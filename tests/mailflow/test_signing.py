@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from typing import Any
+
+from attrs import evolve
 
 from tests.policy.dkim.judge import verdicts
 from tests.policy.dkim.key_files import write_key
 from tests.policy.dkim.keys import record
 from tests.tidy import TidyTestCase
-from twisted_mta.config import DKIMKey
+from twisted_mta.auth.accounts import Account
+from twisted_mta.auth.accounts_file import changing
+from twisted_mta.config import DKIMKey, Listener
+from twisted_mta.system.real_world import secret_octets
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer
 from twisted_mta.testing.reactor import MemoryReactor
@@ -54,6 +60,13 @@ class SigningTestCase(TidyTestCase):
     def hop(self, *keywords: str, recipient: str = "bob@next.example") -> ScriptedPeer:
         return listen(self.reactor, *announcing(*keywords), *accepting(MAIL, recipient), *QUIT)
 
+    def submit(self, mta: MemoryMTA, content: bytes, parameters: str) -> None:
+        client = mta.connect()
+        client.say(f"MAIL FROM:<ann@mta.example>{parameters}", "RCPT TO:<bob@next.example>")
+        client.say("DATA")
+        self.assertRegex(client.send(content + b".\r\n")[0], "^250 ")
+        mta.advance(60)
+
     def records(self, mta: MemoryMTA) -> dict[str, bytes]:
         agent = mta.mta.agent
         assert agent is not None
@@ -67,6 +80,180 @@ class SigningTestCase(TidyTestCase):
         self.assertEqual(peer.problems, [])
         (content,) = peer.contents
         return content.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
+
+
+class RelayClients(SigningTestCase):
+    """Clients that may relay by their network."""
+
+    def test_mail_to_a_next_hop_is_signed_by_each_key(self) -> None:
+        mta, hop = self.started(), self.hop()
+        mta.submit(CONTENT, "bob@next.example")
+        content = self.arrived(hop)
+        self.assertEqual(self.judged(mta, content), [True, True])
+        self.assertEqual(self.judged(mta, content.replace(b"Hello", b"Hallo")), [False, False])
+
+    def test_mail_to_a_mailbox_is_signed(self) -> None:
+        mta = self.started()
+        mta.submit(CONTENT, "bob@mta.example", "eve@mta.example")
+        for name in ("bob", "eve"):
+            (stored,) = mta.mail(name, "mta.example")
+            content = stored.replace(b"\n", b"\r\n")
+            self.assertEqual(self.judged(mta, content), [True, True])
+            self.assertEqual(
+                re.findall(rb"(?m)^[A-Z][-\w]*(?=:)", content)[:5],
+                [b"Return-Path", b"Delivered-To", *[b"DKIM-Signature"] * 2, b"Received"],
+            )
+
+    def test_content_that_is_converted_for_a_next_hop_is_valid_there(self) -> None:
+        mta, hop = self.started(), self.hop()
+        content = b"From: ann@mta.example\r\nSubject: x\r\n\r\nf\xc3\xbcr dich\r\n"
+        self.submit(mta, content, " BODY=8BITMIME")
+        arrived = self.arrived(hop)
+        self.assertTrue(arrived.isascii())
+        self.assertEqual(self.judged(mta, arrived), [True, True])
+
+    def test_content_of_8_bits_and_headers_in_utf8_are_valid(self) -> None:
+        mta, hop = self.started(), self.hop("8BITMIME", "SMTPUTF8")
+        content = "From: J\u00f6rg <j\u00f6rg@mta.example>\r\nSubject: \u20ac\r\n\r\nf\u00fcr\r\n"
+        self.submit(mta, content.encode(), " BODY=8BITMIME SMTPUTF8")
+        self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
+
+    def test_a_large_content_is_valid(self) -> None:
+        mta, hop = self.started(), self.hop()
+        mta.submit(CONTENT + b".dot and  spaces \r\n" * 10_000 + b"\r\n\r\n", "bob@next.example")
+        self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
+
+    def test_fields_that_we_add_are_signed(self) -> None:
+        mta, hop = self.started(), self.hop()
+        mta.submit(CONTENT, "bob@next.example")
+        arrived = self.arrived(hop)
+        self.assertEqual(arrived.count(b"\r\nDate: "), 1)
+        changed = arrived.replace(b"\r\nDate: ", b"\r\nDate: x")
+        self.assertEqual(self.judged(mta, changed), [False, False])
+
+    def test_binary_content_is_valid_in_the_mailbox_of_another_host(self) -> None:
+        mta = self.started()
+        other = MemoryMTA(
+            self.mktemp(),
+            reactor=self.reactor,
+            hostname="next.example",
+            local_domains=("next.example",),
+            recipients="any",
+            listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
+        )
+        other.start()
+        self.addCleanup(other.stop)
+        content = b"From: ann@mta.example\r\n\r\n" + bytes(
+            octet
+            for octet in range(256)
+            if octet != 10  # dkimpy takes a bare LF for a line end
+        )
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@mta.example> BODY=BINARYMIME", "RCPT TO:<bob@next.example>")
+        client.send(b"BDAT %d LAST\r\n%s" % (len(content), content))
+        mta.advance(60)
+        (stored,) = other.mail("bob", "next.example")
+        self.assertTrue(stored.endswith(content))
+        self.assertEqual(self.judged(mta, stored), [True, True])
+
+    def test_mail_from_other_domains_is_not_signed(self) -> None:
+        mta, hop = self.started(), self.hop()
+        mta.submit(CONTENT.replace(b"ann@mta", b"ann@other"), "bob@next.example")
+        self.assertNotIn(b"DKIM-Signature", self.arrived(hop))
+
+    def test_mail_is_signed_after_a_restart(self) -> None:
+        mta = self.started()
+        mta.submit(CONTENT, "bob@next.example")
+        mta.advance(60)
+        mta.stop()
+        mta, hop = self.started(), self.hop()
+        mta.advance(24 * 3600)
+        self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
+
+    def test_mail_for_an_lmtp_server_is_signed(self) -> None:
+        mta = self.started(routes=(("next.example", f"lmtp://{NEXT}:24"),))
+        hop = listen(
+            self.reactor,
+            *announcing(hello="LHLO"),
+            *accepting(MAIL, "bob@next.example"),
+            *QUIT,
+            port=24,
+        )
+        mta.submit(CONTENT, "bob@next.example")
+        self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
+
+
+class Users(SigningTestCase):
+    """Clients that have authenticated themselves."""
+
+    def sent(self, content: bytes, sender: str = "ann@mta.example") -> tuple[MemoryMTA, bytes]:
+        users = os.path.join(self.directory, "users")
+        with changing(users) as accounts:
+            accounts["ann"] = Account.of(
+                "ann", "open sesame", addresses=["sales@mta.example"], secret=secret_octets
+            )
+        mta = self.started(
+            users=users,
+            listeners=(Listener(endpoint="tcp:25:interface=127.0.0.1", auth="any"),),
+        )
+        hop = self.hop()
+        client = mta.connect()
+        login = b64encode(b"\0ann\0open sesame").decode()
+        self.assertEqual(client.say(f"AUTH PLAIN {login}")[0][:3], "235")
+        client.mail(content, "bob@next.example", sender=sender)
+        return mta, self.arrived(hop)
+
+    def test_mail_from_an_address_of_the_account_is_signed(self) -> None:
+        for address in (b"ann@mta.example", b"Sales <sales@mta.example>, ann@mta.example"):
+            mta, content = self.sent(b"From: " + address + b"\r\n\r\nHi\r\n")
+            self.assertEqual(self.judged(mta, content), [True, True])
+            self.assertRegex(content, rb"^Authentication-Results: [^;]*;\s+auth=pass")
+            mta.stop()
+
+    def test_mail_from_the_address_of_another_is_not_signed(self) -> None:
+        for header in (
+            b"From: bob@mta.example\r\n",
+            b"From: ann@mta.example, bob@mta.example\r\n",
+            b"From: ann@mta.example\r\nFrom: ann@mta.example\r\n",
+            b"Subject: x\r\n",
+        ):
+            mta, content = self.sent(header + b"\r\nHi\r\n")
+            self.assertNotIn(b"DKIM-Signature", content)
+            mta.stop()
+
+
+class Strangers(SigningTestCase):
+    def test_mail_of_strangers_is_never_signed(self) -> None:
+        aliases = os.path.join(self.directory, "aliases")
+        with open(aliases, "w", encoding="utf-8") as file:
+            file.write("team: bob@next.example, ann\n")
+        mta = self.started(relay_from=(), aliases=aliases)
+        hop = self.hop()
+        answer = mta.submit(CONTENT, "team@mta.example")
+        self.assertEqual(answer[:3], "250")
+        self.assertNotIn(b"DKIM-Signature", self.arrived(hop))
+        (stored,) = mta.mail("ann", "mta.example")
+        self.assertNotIn(b"DKIM-Signature", stored)
+
+
+class Reloads(SigningTestCase):
+    def test_another_key_signs_from_the_next_transaction_on(self) -> None:
+        old, new = self.key("s1"), self.key("s2")
+        mta = self.started(dkim_keys=(old,))
+        mta.submit(CONTENT, "bob@next.example")  # it waits: no server listens there
+        mta.advance(1)
+        for keys, selectors in (((old, new), [b"s1", b"s2"]), ((new,), [b"s2"]), ((), [])):
+            mta.mta.config = evolve(mta.mta.config, dkim_keys=keys)
+            reloaded = mta.mta.reload()
+            mta.reactor.settle()
+            self.successResultOf(reloaded)
+            mta.submit(CONTENT, "bob@mta.example")
+            mta.advance(1)
+            stored = mta.mail("bob", "mta.example")[-1]
+            self.assertEqual(re.findall(rb" s=(\w+);", stored), selectors)
+        hop = self.hop()
+        mta.advance(24 * 3600)
+        self.assertNotIn(b"DKIM-Signature", self.arrived(hop))
 
 
 class Notices(SigningTestCase):

@@ -38,6 +38,7 @@ def intake_policy(
         relay_certificates=listener.relay_certificates,
         local_only=listener.kind == "lmtp",
         direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",
+        signs=bool(config.dkim_keys),
         missing_members=config.missing_members,
         max_hops=listener.max_hops,
         max_header_size=listener.max_header_size,

@@ -118,6 +118,7 @@ class Reception:
         reads_header = submission is not None and policy.submission.reads_header
         self._header: bytearray | None = bytearray() if reads_header or completes else None
         self._added = b""  # fields that the message lacked
+        self._signs = False  # whether the message may be signed for its From domain
         self._begun = False  # whether any content has come
         self._ascii = True  # so far
         self._refusal: Reply | None = None
@@ -282,6 +283,14 @@ class Reception:
             self._added += missing_fields(
                 header, id=self._id, hostname=self._policy.hostname, time=self._received_at
             )
+            self._signs = self._policy.signs and self._is_by_author(header)
+
+    def _is_by_author(self, header: bytes) -> bool:
+        """Whether a client that may relay is the author, or is trusted to tell who is."""
+        identity = self._session.identity
+        if identity is None:
+            return True
+        return self._submission is not None and self._submission.is_author(identity, header)
 
     def _divide(self) -> None:
         """Decide on each recipient, now that the header is known."""
@@ -313,6 +322,7 @@ class Reception:
         if self._smtputf8 and not self._needs_smtputf8(body):
             del self._parameters["SMTPUTF8"]
         confirmed_name = None if examined is None else examined.reverse_name
+        found = UNKNOWN if examined is None else examined.assessment
         trace = received(
             greeting=session.greeting,
             helo=session.helo,
@@ -337,7 +347,7 @@ class Reception:
             expires_at=self._received_at + policy.lifetime,
             expanded=recipients.expanded,
             refused=recipients.refused,
-            assessment=UNKNOWN if examined is None else examined.assessment,
+            assessment=evolve(found, signs=True) if self._signs else found,
         )
         if message.released_at > message.received_at:
             message = evolve(message, expires_at=message.released_at + policy.lifetime)
