@@ -165,6 +165,7 @@ class Agent:
             wall_time=resources.wall_time,
             clock=reactor,
             metrics=self.metrics,
+            observe=lambda observation: self.dmarc_reports.observe(observation),
         )
         self._maildir = self._make_maildir()
         self.authentication = self._make_authentication()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from ..config import Config, Listener
@@ -10,6 +10,8 @@ from ..interfaces import Clock, Resolver, WallTime
 from ..policy import iprev
 from ..policy.chain import Member, PolicyChain
 from ..policy.dkim import policy as dkim
+from ..policy.dmarc import policy as dmarc
+from ..policy.dmarc.observation import Observation
 from ..policy.spf import policy as spf
 from ..policy.spf.evaluation import Checker
 from ..server.policy_stages import PolicyStages
@@ -33,6 +35,7 @@ class Policies:
         wall_time: for expired signatures, and a macro of SPF.
         clock: for deadlines.
         metrics: where verdicts are counted.
+        observe: takes note of messages whose domains ask for reports of DMARC.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Policies:
         wall_time: WallTime,
         clock: Clock,
         metrics: Metrics,
+        observe: Callable[[Observation], object],
     ) -> None:
         self._application = application
         self._timeout = timeout
@@ -51,6 +55,7 @@ class Policies:
         self._wall_time = wall_time
         self._clock = clock
         self._metrics = metrics
+        self._observe = observe
 
     def stages(self, config: Config, listener: Listener) -> PolicyStages | None:
         """Return the policies of a listener; None where it has none.
@@ -107,6 +112,19 @@ class Policies:
                     name=dkim.NAME,
                     policy=dkim.DKIMPolicy(self._resolver, self._wall_time),
                     concludes=dkim.FAILED,
+                )
+            )
+        if settings.dmarc != "off":
+            members.append(
+                standard(
+                    name=dmarc.NAME,
+                    policy=dmarc.DMARCPolicy(
+                        self._resolver,
+                        enforces=settings.dmarc == "enforce",
+                        forwarders=dmarc.TrustedForwarders(settings.trusted_forwarders),
+                        observe=self._observe,
+                    ),
+                    concludes=dmarc.NO_ANSWER,
                 )
             )
         return members

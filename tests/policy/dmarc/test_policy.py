@@ -55,7 +55,7 @@ class PolicyTestCase(TidyTestCase):
         """Hand a message to the policy; its answer waits for SPF, DKIM and ARC."""
         policy = DMARCPolicy(
             self.names,
-            mode=mode,
+            enforces=mode == "enforce",
             forwarders=TrustedForwarders(forwarders),
             observe=self.observed.append,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import IO, Literal
+from typing import IO
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -77,7 +77,7 @@ class DMARCPolicy:
 
     Args:
         resolver: the DNS.
-        mode: ``enforce``: mail that fails is quarantined or refused as its domain asks.
+        enforces: whether mail that fails is quarantined or refused as its domain asks.
         forwarders: are exempt.
         observe: takes note of a message whose domain asks for reports; None: there are no reports.
     """
@@ -86,12 +86,12 @@ class DMARCPolicy:
         self,
         resolver: Resolver,
         *,
-        mode: Literal["check", "enforce"] = "check",
+        enforces: bool = False,
         forwarders: TrustedForwarders | None = None,
         observe: Callable[[Observation], object] | None = None,
     ) -> None:
         self._resolver = resolver
-        self._enforced = mode == "enforce"
+        self._enforced = enforces
         self._forwarders = forwarders or TrustedForwarders()
         self._observe = observe
 
