@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ...mail.printable import printable
 
-Severity = Literal["error", "warning", "note"]
+Severity = Literal["error", "warning", "note", "pass", "fail"]
 
 
 @frozen
@@ -18,16 +18,19 @@ class Finding:
 
     Attributes:
         severity: error: a start fails, or mail is refused or lost; warning: a start succeeds;
-            note: a fact, and no problem.
+            note: a fact, and no problem. Of records of the DNS: pass: it is as it should be; fail:
+            other hosts will refuse mail, or send none.
         where: the setting, file or place; printable.
         what: the problem or fact; printable.
         do: the remedy, or what was expected; empty: none.
+        records: lines of a zone file to publish; printable.
     """
 
     severity: Severity
     where: str
     what: str
     do: str = ""
+    records: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         words = f"{self.where}: {self.what}" if self.where else self.what
@@ -76,6 +79,11 @@ class Report:
         return not self.count("error")
 
     @property
+    def passed(self) -> bool:
+        """Whether a start would succeed, and the DNS has what it should have, if it was asked."""
+        return self.good and not self.count("fail")
+
+    @property
     def verdict(self) -> str:
         """The result in one line."""
         counts = [
@@ -83,6 +91,8 @@ class Report:
             for severity in ("error", "warning")
             if (number := self.count(severity))
         ]
+        if failures := self.count("fail"):
+            counts.append(f"{failures} to correct in the DNS")
         words = "a start would work" if self.good else "not ready to start"
         return f"{self.of}: {words}" + (f" ({', '.join(counts)})" if counts else "")
 
@@ -98,6 +108,7 @@ class Report:
                     "where": finding.where,
                     "what": finding.what,
                     "do": finding.do,
+                    **({"records": finding.records} if finding.records else {}),
                 }
                 for finding in self.findings
             ],

@@ -38,7 +38,13 @@ _UNSIGNED = "10.in-addr.arpa"
 
 
 def names(
-    config: Config, table: Sequence[Rule], machine: Machine, *, ask: bool = True, seconds: float
+    config: Config,
+    table: Sequence[Rule],
+    machine: Machine,
+    *,
+    ask: bool = True,
+    ours: bool = True,
+    seconds: float,
 ) -> Iterator[Finding]:
     """Yield findings about names.
 
@@ -47,6 +53,7 @@ def names(
         table: the routes.
         machine: gives the system's name servers and hosts.
         ask: whether to ask the DNS.
+        ours: whether to ask for our own name and domains; `mail_records` does that thoroughly.
         seconds: for all questions together.
     """
     yield from _own_form(config)
@@ -67,8 +74,9 @@ def names(
             return
         hosts = machine.hosts()
         yield from _routes(config, table, questions, hosts, system)
-        yield from _own_addresses(config, questions, hosts)
-        yield from _exchangers(config, questions)
+        if ours:
+            yield from _own_addresses(config, questions, hosts)
+            yield from _exchangers(config, questions)
     except TooLate:
         yield Finding(
             "warning",
@@ -250,7 +258,7 @@ def _routes(
                 place in listeners
                 for address in addresses
                 for place in ((host.port, ""), (host.port, address))
-                if _is_here(address)
+                if is_here(address)
             ):
                 yield Finding(
                     "warning",
@@ -298,7 +306,7 @@ def _listener_places(config: Config) -> frozenset[tuple[int, str]]:
     )
 
 
-def _is_here(address: str) -> bool:
+def is_here(address: str) -> bool:
     """Whether an address belongs to this machine: it can be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -327,7 +335,7 @@ def _exchangers(config: Config, questions: Questions) -> Iterator[Finding]:
                 if name
                 for address in questions.addresses(name)
             ]
-            if ours in exchangers or any(map(_is_here, addresses)):
+            if ours in exchangers or any(map(is_here, addresses)):
                 continue
         except NoAnswer:
             continue

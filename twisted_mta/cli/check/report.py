@@ -16,12 +16,14 @@ from .endpoints import endpoints
 from .exposure import exposure, rules
 from .finding import Finding, Report
 from .machine import Machine
+from .mail_records import mail_records
 from .names import names
 from .processes import Processes, Running
 from .signing import signing
 from .storage import occupation, storage
 
 _SECONDS = 10.0  # for all name lookups together
+_RECORD_SECONDS = 30.0  # for all lookups of records of our domains
 
 
 def report(
@@ -29,6 +31,7 @@ def report(
     file: str | None,
     *,
     ask_dns: bool = True,
+    ask_records: bool = False,
     machine: Machine | None = None,
     environment: Mapping[str, str] = os.environ,
     machine_name: Callable[[], str] = socket.getfqdn,
@@ -41,6 +44,7 @@ def report(
         options: as `config.load` takes them.
         file: as `config.load` takes it.
         ask_dns: whether name servers are asked, for at most ten seconds.
+        ask_records: whether they are asked for the records of our domains, for thirty more.
         machine: None: the real one.
         environment: as `config.load` takes it.
         machine_name: as `config.load` takes it.
@@ -51,7 +55,8 @@ def report(
     )
     all_findings = [_refusal(str(error), of if file else "") for error in errors]
     if config is not None:
-        all_findings.extend(findings(config, machine or Machine(), ask_dns=ask_dns))
+        machine = machine or Machine()
+        all_findings.extend(findings(config, machine, ask_dns=ask_dns, ask_records=ask_records))
     return Report(of, tuple(dict.fromkeys(all_findings)))
 
 
@@ -60,7 +65,9 @@ def _refusal(text: str, file: str) -> Finding:
     return Finding.from_error("error", text, file if text.startswith(f"{file}: ") else "")
 
 
-def findings(config: Config, machine: Machine, *, ask_dns: bool = True) -> Iterator[Finding]:
+def findings(
+    config: Config, machine: Machine, *, ask_dns: bool = True, ask_records: bool = False
+) -> Iterator[Finding]:
     """Yield all findings about valid settings. Blocks; writes nothing."""
     yield from storage(config, machine)
     running: Running | None = None
@@ -80,4 +87,6 @@ def findings(config: Config, machine: Machine, *, ask_dns: bool = True) -> Itera
         else:
             yield rule
     yield from exposure(config, table, machine)
-    yield from names(config, table, machine, ask=ask_dns, seconds=_SECONDS)
+    yield from names(config, table, machine, ask=ask_dns, ours=not ask_records, seconds=_SECONDS)
+    if ask_records:
+        yield from mail_records(config, machine, seconds=_RECORD_SECONDS)
