@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta.message.authentication_results import MethodResult
-from twisted_mta.policy.iprev import ReverseName, reverse_name
+from twisted_mta.policy.answers import EnvelopeView
+from twisted_mta.policy.examination import Examination, PolicySession
+from twisted_mta.policy.iprev import NAME, ReverseName, ReverseNamePolicy, reverse_name
+from twisted_mta.smtp.peer import Peer
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.resolver import FakeResolver
 
 
@@ -94,3 +101,58 @@ class Confirmation(TidyTestCase):
             ),
         )
         self.assertEqual(self.found(None).method_result.properties, ())
+
+
+class AsPolicy(TidyTestCase):
+    def setUp(self) -> None:
+        self.names = FakeResolver(
+            addresses={"mx.example.net": ["192.0.2.1"]},
+            pointers={"192.0.2.1": ["mx.example.net"]},
+        )
+        self.policy = ReverseNamePolicy(self.names)
+        view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
+        self.session = PolicySession(view, is_stranger=True)
+
+    def begin(self) -> Examination:
+        """Begin a transaction."""
+        self.session.examination = Examination(self.session, None, awaited=(NAME,))
+        self.policy.mail(self.session, None)
+        return self.session.examination
+
+    def results(self, examination: Examination) -> list[str]:
+        return [each.result for each in examination.results]
+
+    def message(self) -> Deferred[None] | None:
+        return self.policy.message(self.session, EnvelopeView(None, ()), BytesIO())
+
+    def test_the_session_goes_on_and_the_end_of_the_content_waits(self) -> None:
+        self.names.hold("192.0.2.1")
+        self.policy.client(self.session)
+        examination = self.begin()
+        waiting = self.message()
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        self.assertIsNone(self.session.reverse_name)
+        self.names.release("192.0.2.1")
+        self.successResultOf(waiting)
+        self.assertEqual(self.session.reverse_name, "mx.example.net")
+        self.assertEqual(self.results(examination), ["pass"])
+
+    def test_one_look_up_serves_all_transactions(self) -> None:
+        self.policy.client(self.session)
+        for _ in range(3):
+            self.assertEqual(self.results(self.begin()), ["pass"])
+            self.assertIsNone(self.message())
+        self.assertEqual(len(self.names.lookups), 2)
+
+    def test_a_policy_that_was_not_asked_about_the_client_looks_it_up_at_mail(self) -> None:
+        self.assertEqual(self.results(self.begin()), ["pass"])
+
+    def test_an_internal_error_is_logged_and_is_no_answer(self) -> None:
+        self.patch(self.names, "pointers", lambda address: 1 // 0)
+        self.assertEqual(self.results(self.begin()), ["temperror"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_without_a_transaction_there_is_no_result(self) -> None:
+        self.policy.mail(self.session, None)
+        self.assertIsNone(self.message())

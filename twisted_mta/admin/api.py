@@ -155,7 +155,10 @@ class Admin:
         async def explain() -> Response:
             parameters = request.parameters
             query = explain_query(
-                text, client=parameters.get("client"), sender=parameters.get("sender")
+                text,
+                client=parameters.get("client"),
+                sender=parameters.get("sender"),
+                helo=parameters.get("helo"),
             )
             facts = await self._agents.ask(EXPLAIN, wanted=query)
             if facts is None:

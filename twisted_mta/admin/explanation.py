@@ -14,18 +14,19 @@ from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 
 ExplainQuery = Mapping[str, str | None]
-"""``id``; or ``address``, ``client`` and ``sender`` (`AddressQuery`). JSON, for a pipe."""
+"""``id``; or ``address``, ``client``, ``sender``, ``helo`` (`AddressQuery`). JSON, for a pipe."""
 
 
 def explain_query(
-    text: str, *, client: str | None = None, sender: str | None = None
+    text: str, *, client: str | None = None, sender: str | None = None, helo: str | None = None
 ) -> ExplainQuery:
     """Read the query of an operator.
 
     Args:
         text: a queue id, or an address.
         client: the address of a client that sends mail to it.
-        sender: the reverse-path of that mail.
+        sender: the reverse-path of that mail; empty or ``<>``: the null one.
+        helo: the name in the greeting of that client.
 
     Raises:
         ValueError: one of them cannot be read; which, and why, printable.
@@ -38,6 +39,8 @@ def explain_query(
                 f"neither a queue id nor an address: {printable(text)}; expected one like"
                 " 1M81ARNJN5BHJ or ann@example.net"
             ) from None
+    if sender in ("", "<>"):
+        sender = None
     for address in (text, sender):
         if address is not None:
             try:
@@ -52,7 +55,9 @@ def explain_query(
                 f"not the address of a client: {printable(client)}; expected one like 192.0.2.1"
                 " or 2001:db8::1"
             ) from None
-    return {"address": text, "client": client, "sender": sender}
+    if helo is not None and client is None:
+        raise ValueError("a greeting without a client; expected the address of the client too")
+    return {"address": text, "client": client, "sender": sender, "helo": helo}
 
 
 def explanation(explainer: Explainer, query: ExplainQuery) -> Deferred[dict[str, Any] | None]:
@@ -61,7 +66,10 @@ def explanation(explainer: Explainer, query: ExplainQuery) -> Deferred[dict[str,
     if id is not None:
         return explainer.message(QueueId.parse(id))
     address = AddressQuery(
-        address=query["address"] or "", client=query.get("client"), sender=query.get("sender")
+        address=query["address"] or "",
+        client=query.get("client"),
+        sender=query.get("sender"),
+        helo=query.get("helo"),
     )
     return explainer.address(address)  # type: ignore[return-value]
 

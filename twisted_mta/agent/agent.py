@@ -55,6 +55,7 @@ from .authentication import Authentication
 from .dmarc_reports import DMARCReports
 from .environment import Environment
 from .explain.explainer import Explainer
+from .explain.forecast import Forecaster
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .own_mail import OwnMail
@@ -656,6 +657,7 @@ class Agent:
             reporter=LookupReporter(
                 self._locator.locate, self.resolver, is_local=self.mailboxes.is_our_host
             ),
+            forecaster=Forecaster(self.resolver, self._resources.reactor),
             shards=lambda: self.shards,
             home=self._home.runner,
             wall_time=self.wall_time,

@@ -13,36 +13,51 @@ from .terminal import wrapped
 
 
 @click.command()
-@click.argument("what", metavar="ID|ADDRESS")
+@click.argument("what", metavar="ID|ADDRESS...", nargs=-1, required=True)
 @state_dir_option
 @click.option("--from-client", metavar="IP", help="address of the client that sends the mail")
 @click.option("--sender", metavar="ADDRESS", help="reverse-path of the mail")
+@click.option("--helo", metavar="NAME", help="name in the client's greeting")
 @json_option
 def explain(
-    what: str, state_dir: str | None, from_client: str | None, sender: str | None, as_json: bool
+    what: tuple[str, ...],
+    state_dir: str | None,
+    from_client: str | None,
+    sender: str | None,
+    helo: str | None,
+    as_json: bool,
 ) -> None:
     """Explain why mail is still queued, or where mail would go.
 
     For an ID: of each recipient the route with its rule, what delays it now, the last attempts, and
     what happens next. For an ADDRESS: its aliases, its route, the mail exchangers in the order of
-    attempts, and the terms of delivery. Nothing is sent.
+    attempts, and the terms of delivery. With --from-client, what the policies about strangers would
+    say of mail of --sender from there. Nothing is sent.
 
     Exit status: 0 done, 1 not found or refused, 3 no MTA is running.
     """
-    options = {"client": from_client, "sender": sender}
+    options = {"client": from_client, "sender": sender, "helo": helo}
     query = urlencode({name: value for name, value in options.items() if value is not None})
-    path = f"/v1/explain/{quote(what, safe='@')}" + (f"?{query}" if query else "")
-    answer = answer_or_exit(lambda: client(state_dir).get(path))
+    suffix = f"?{query}" if query else ""
+    paths = [f"/v1/explain/{quote(each, safe='@')}{suffix}" for each in what]
+    answers = answer_or_exit(lambda: [client(state_dir).get(path) for path in paths])
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
         return
-    require_version(answer)
-    for line in lines(answer):
-        for number, piece in enumerate(wrapped(line)):
-            click.echo(piece if number else _styled(piece))
+    for place, answer in enumerate(answers):
+        require_version(answer)
+        if place:
+            click.echo()
+            answer = {**answer, "forecast": None}  # the same for all
+        for line in lines(answer):
+            for number, piece in enumerate(wrapped(line)):
+                click.echo(piece if number else _styled(piece))
 
 
-_HEADINGS = ("Why:", "Next:", "Route:", "Terms:", "Now:", "Attempts:", "Maildir:", "Aliases:")
+_HEADINGS = (
+    *("Why:", "Next:", "Route:", "Terms:", "Now:", "Attempts:", "Maildir:", "Aliases:"),
+    *("Found:", "Junk:"),
+)
 
 
 def _styled(line: str) -> str:

@@ -68,9 +68,24 @@ def _message(facts: Facts) -> Iterator[str]:
         f"{facts['id']}: from {sender}, {facts['size']} octets, received"
         f" {moment(facts['received_at'])} ({short_duration(now - facts['received_at'])} ago)"
     )
+    yield from _assessment(facts.get("assessment") or {})
     for recipient in facts["recipients"]:
         yield ""
         yield from _recipient(recipient, now)
+
+
+def _assessment(assessment: Facts) -> Iterator[str]:
+    """Yield what policies found out about a message when it came."""
+    verdicts = [_verdict(each) for each in assessment.get("verdicts", ())]
+    if verdicts:
+        yield f"Found: {', '.join(verdicts)}"
+    if assessment.get("quarantine"):
+        yield f"Junk: {assessment['quarantine']}"
+
+
+def _verdict(verdict: Facts) -> str:
+    text = f" ({verdict['text']})" if verdict["text"] else ""
+    return f"{verdict['policy']}={verdict['result']}{text}"
 
 
 def _recipient(recipient: Facts, now: float) -> Iterator[str]:
@@ -192,10 +207,12 @@ def _address(facts: Facts) -> Iterator[str]:
         where = "a mailbox of a local domain"
     yield f"<{facts['mailbox']}>: {where}."
     if facts["client"] is not None:
-        verdict = "refused" if facts["refused"] else "accepted"
+        by_policy = (facts.get("forecast") or {}).get("refusals")
+        verdict = "refused" if facts["refused"] or by_policy else "accepted"
         yield f"From the client {facts['client']} it is {verdict}."
     if facts["refused"]:
         yield f"Refused at RCPT: {facts['refused']}"
+    yield from _forecast(facts)
     if any(step["finding"] != "mailbox" for step in facts["steps"]):
         yield ""
         yield "Aliases:"
@@ -215,6 +232,37 @@ def _address(facts: Facts) -> Iterator[str]:
         yield from _indented(_way(recipient["way"]))
     if facts["more_recipients"]:
         yield f"and {facts['more_recipients']} more recipients"
+
+
+_ACTIONS = {
+    "none": "accepted",
+    "quarantine": "accepted as junk",
+    "reject": "refused, unless it has a List-Id",
+}
+
+
+def _forecast(facts: Facts) -> Iterator[str]:
+    """Yield what policies would say of mail from the client."""
+    forecast = facts.get("forecast")
+    if forecast is None:
+        return
+    yield ""
+    if not forecast["stranger"]:
+        yield f"Policies: {facts['client']} may relay, so that those about strangers are not asked."
+        return
+    yield f"Policies, if {facts['client']} greets as {forecast['helo']}:"
+    for verdict in forecast["verdicts"]:
+        yield f"  {_verdict(verdict)}"
+    dmarc = forecast["dmarc"]
+    if dmarc is not None:
+        yield f"  {_verdict(dmarc)}"
+    for each in forecast["refusals"]:
+        yield f"  Refused by {each['policy']}: {each['reply']}"
+    if dmarc is not None and dmarc["result"] == "fail":
+        yield (
+            "  Mail with that domain in From, in which no DKIM signature passes, is"
+            f" {_ACTIONS[dmarc['action']]}."
+        )
 
 
 def _is_mailbox(facts: Facts) -> bool:

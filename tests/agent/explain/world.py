@@ -125,6 +125,8 @@ class World:
         aliases: str = "",
         mail_exchangers: Mapping[str, Any] | None = None,
         addresses: Mapping[str, Any] | None = None,
+        texts: Mapping[str, Any] | None = None,
+        pointers: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         directory = os.path.abspath(directory)
@@ -138,7 +140,7 @@ class World:
         self.mta = MemoryMTA(
             directory,
             reactor=self.reactor,
-            resolver=FakeResolver(mail_exchangers, addresses),
+            resolver=FakeResolver(mail_exchangers, addresses, texts, pointers),
             **settings,
         )
         self.servers: dict[str, Server] = {}
@@ -179,10 +181,15 @@ class World:
             server.under_tls = []
 
     def explain(
-        self, address: str, *, client: str | None = "127.0.0.1", sender: str | None = None
+        self,
+        address: str,
+        *,
+        client: str | None = "127.0.0.1",
+        sender: str | None = None,
+        helo: str | None = None,
     ) -> dict[str, Any]:
         """Return what is said of an address."""
-        question = AddressQuery(address=address, client=client, sender=sender)
+        question = AddressQuery(address=address, client=client, sender=sender, helo=helo)
         return self._told(self.mta.mta.agent.explainer.address(question))
 
     def explain_id(self, id: str) -> dict[str, Any] | None:

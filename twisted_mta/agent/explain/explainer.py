@@ -37,6 +37,7 @@ from ...smtp.server.transaction import Transaction
 from ..mailboxes import Mailboxes
 from ..shard import Shard
 from .facts import attempt_facts, next_hop_facts, step_facts
+from .forecast import Forecaster
 from .origin import terms, tls
 from .waiting import next_attempt, waiting_reasons
 
@@ -52,11 +53,13 @@ class AddressQuery:
         address: as it was written.
         client: the address of the client that sends the mail; None: a client that may relay.
         sender: the reverse-path of the mail; None: the null one.
+        helo: the name in the client's greeting; None: its name in the DNS, or its address.
     """
 
     address: str
     client: str | None = None
     sender: str | None = None
+    helo: str | None = None
 
 
 class Explainer:
@@ -68,6 +71,7 @@ class Explainer:
         intakes: returns those of the listeners, in the order of the configuration.
         relay: delivers to other hosts.
         reporter: reports on the lookups of next hops.
+        forecaster: foretells what policies would say.
         shards: returns those of this process.
         home: the runner of new mail.
         wall_time: the time of day.
@@ -81,6 +85,7 @@ class Explainer:
         intakes: Callable[[], Sequence[Intake]],
         relay: Relay,
         reporter: LookupReporter,
+        forecaster: Forecaster,
         shards: Callable[[], Sequence[Shard]],
         home: Runner,
         wall_time: WallTime,
@@ -90,6 +95,7 @@ class Explainer:
         self._intakes = intakes
         self._relay = relay
         self._reporter = reporter
+        self._forecaster = forecaster
         self._shards = shards
         self._home = home
         self._wall_time = wall_time
@@ -134,6 +140,7 @@ class Explainer:
             "received_at": message.received_at,
             "expires_at": expiry(message, None),
             "quarantine": inspected.quarantine,
+            "assessment": asdict(message.assessment),
             "recipients": recipients,
         }
 
@@ -202,6 +209,7 @@ class Explainer:
             "where": self._where(mailbox),
             "client": query.client,
             "sender": query.sender,
+            "forecast": await self._forecast(query, reverse_path),
             "steps": [
                 step_facts(step, self._mailboxes.route(step.mailbox))
                 for step in steps[:_MOST_STEPS]
@@ -213,6 +221,26 @@ class Explainer:
             if isinstance(decided, Reply)
             else max(0, len(decided) - _MOST_WAYS),
         }
+
+    async def _forecast(
+        self, query: AddressQuery, reverse_path: Mailbox | None
+    ) -> dict[str, Any] | None:
+        """Return what policies would say; None: no client is named, or none could connect."""
+        config = self._config()
+        by_kind = [
+            intake
+            for listener, intake in zip(config.listeners, self._intakes(), strict=False)
+            if listener.kind == "smtp"
+        ]
+        if query.client is None or not by_kind:
+            return None
+        return await self._forecaster.foretell(
+            by_kind[0],
+            config.policy,
+            client=query.client,
+            helo=query.helo,
+            sender=reverse_path,
+        )
 
     def _decided(
         self,

@@ -35,7 +35,7 @@ _MOST_DOMAINS = 50
 _STRING = 255  # RFC 1035 §3.3: the octets of a <character-string>
 _QUOTED_SPECIALS = re.compile(r'["\\]')
 _MOST_EXCHANGERS = 16  # of one domain that are looked up
-# RFC 5737: an address that belongs to no host.
+# Of a block for documentation (TEST-NET-3): it belongs to no host.
 _STRANGER = "203.0.113.77"
 _ALL = re.compile(r" [-~?+]?all$", re.IGNORECASE)
 

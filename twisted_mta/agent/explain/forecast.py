@@ -1,0 +1,155 @@
+"""What the policies about strangers would say of mail from a client, before any of it is sent.
+
+The same policies are asked that the listener has, without a content: DKIM and ARC, which need one,
+are left out, and DMARC is evaluated for mail that has no signature. Nothing is logged or counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from attrs import asdict
+from twisted.internet.defer import Deferred
+
+from ...config import PolicySettings
+from ...interfaces import Clock, Resolver
+from ...mail.address import Mailbox, address_literal
+from ...mail.assessment import Verdict
+from ...mail.reply import Reply
+from ...message.authentication_results import MethodResult
+from ...policy import iprev
+from ...policy.chain import Member
+from ...policy.dmarc.discovery import walk
+from ...policy.dmarc.evaluation import evaluate
+from ...policy.dmarc.handling import Evidence, handling
+from ...policy.dmarc.identifiers import Identified
+from ...policy.dmarc.policy import TrustedForwarders
+from ...policy.examination import Examination, PolicySession
+from ...policy.spf import policy as spf
+from ...server.intake import Intake
+from ...smtp.peer import Peer
+from ...smtp.server.session import Session
+from ...smtp.server.settings import SessionSettings
+
+_FORETOLD = (iprev.NAME, spf.NAME)
+"""Policies that look at client, greeting and reverse-path, and change nothing."""
+
+
+class Forecaster:
+    """Foretells for one process.
+
+    Args:
+        resolver: the DNS.
+        clock: for deadlines.
+    """
+
+    def __init__(self, resolver: Resolver, clock: Clock) -> None:
+        self._resolver = resolver
+        self._clock = clock
+
+    async def foretell(
+        self,
+        intake: Intake,
+        settings: PolicySettings,
+        *,
+        client: str,
+        helo: str | None,
+        sender: Mailbox | None,
+    ) -> dict[str, Any]:
+        """Return what policies would say, in plain types for JSON.
+
+        Args:
+            intake: of the listener to which the client would connect.
+            settings: of policies.
+            client: its address.
+            helo: the name in its greeting; None: its confirmed reverse name, or its address.
+            sender: the reverse-path; None: the null one.
+        """
+        view = Session(SessionSettings(hostname="explain"), peer=Peer(client))
+        view.greeting, view.helo = "EHLO", helo or ""
+        if intake.trusts(view):
+            return {"stranger": False, "helo": helo, "verdicts": [], "refusals": [], "dmarc": None}
+        members = self._members(intake)
+        session = PolicySession(view, is_stranger=True)
+        found = Examination(session, sender, awaited=[each.name for each in members])
+        session.examination = found
+        refusals: list[dict[str, str]] = []
+        for member in members:
+            reply = await self._asked(member, session, sender)
+            if member.name == iprev.NAME:
+                await found.concluded(iprev.NAME)
+            if reply is not None:
+                refusals.append({"policy": member.name, "reply": str(reply)})
+            if member.name == iprev.NAME and helo is None:
+                view.helo = session.reverse_name or address_literal(client)
+        for member in members:
+            await found.concluded(member.name)
+        verdicts = [asdict(each) for each in found.verdicts]
+        dmarc = None
+        if settings.dmarc != "off" and sender is not None:
+            by_spf = [each for each in found.results if each.method == spf.NAME]
+            dmarc = await self._dmarc(settings, client, sender, by_spf)
+        return {
+            "stranger": True,
+            "helo": view.helo,
+            "verdicts": verdicts,
+            "refusals": refusals,
+            "dmarc": dmarc,
+        }
+
+    def _members(self, intake: Intake) -> list[Member]:
+        """Return the policies of a listener that can be foretold, iprev first."""
+        groups = () if intake.policies is None else intake.policies.chain.groups
+        members = [each for group in groups for each in group if each.name in _FORETOLD]
+        return sorted(members, key=lambda each: _FORETOLD.index(each.name))
+
+    async def _asked(
+        self, member: Member, session: PolicySession, sender: Mailbox | None
+    ) -> Reply | None:
+        """Ask a policy about client and reverse-path; return its refusal."""
+        for stage, about in (("client", ()), ("mail", (sender,))):
+            method = getattr(member.policy, stage, None)
+            answer = None if method is None else method(session, *about)
+            if isinstance(answer, Awaitable):
+                answer = await _deferred(answer).addTimeout(member.timeout, self._clock)
+            if isinstance(answer, Reply) and answer.code >= 400:
+                return answer
+        return None
+
+    async def _dmarc(
+        self,
+        settings: PolicySettings,
+        client: str,
+        sender: Mailbox,
+        by_spf: Sequence[MethodResult],
+    ) -> dict[str, Any] | None:
+        """Return what DMARC says of a mail whose author has the domain of the reverse-path."""
+        domain = sender.domain
+        if domain.startswith("["):
+            return None
+        found = Identified.of(by_spf, (), null_path=False)
+        evaluation = await evaluate(
+            await walk(domain, self._resolver), found.spf, found.dkim, self._resolver
+        )
+        words = [f"header.from={domain}"]
+        action = "none"
+        if evaluation.policy is not None:
+            published = evaluation.policy.published
+            words.append(f"p={evaluation.request} at {published.domain}")
+            if evaluation.result == "fail":
+                forwarders = TrustedForwarders(settings.trusted_forwarders)
+                evidence = Evidence(
+                    enforced=settings.dmarc == "enforce",
+                    from_forwarder=forwarders.include(client, found.authenticated),
+                )
+                testing = published.record.testing
+                action = handling(evaluation.request, testing=testing, evidence=evidence).action
+        if evaluation.reason:
+            words.append(evaluation.reason)
+        verdict = Verdict("dmarc", evaluation.result, ", ".join(words))
+        return {**asdict(verdict), "action": action}
+
+
+def _deferred(answer: Awaitable[Any]) -> Deferred[Any]:
+    return answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)  # type: ignore[arg-type]
