@@ -13,6 +13,7 @@ from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta import Config
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -80,3 +81,22 @@ class Examples(SynchronousTestCase):
         }
         exec(example, names)
         self.assertEqual(names["TICKET"].mail["XTICKET"]("ann"), "ann")
+
+    def test_a_policy_refuses_marks_and_rewrites(self) -> None:
+        (example,) = (text for text in examples("embedding.rst") if "class Rules" in text)
+        names: dict[str, Any] = {}
+        exec(example.partition("\n\nagent = ")[0], names)
+        mta = MemoryMTA(
+            self.mktemp(), application_policy=names["Rules"](), local_domains=("example.net",)
+        )
+        self.addCleanup(mta.stop)
+        mta.start()
+        stranger = mta.connect(source="192.0.2.7", greet=False)
+        refused = stranger.say("EHLO localhost")[-1]
+        self.assertEqual(refused, "550 5.7.1 You are not localhost")
+        mta.submit(b"X-Campaign: 1\r\n\r\nHello\r\n", "sales@example.net")
+        for name in ("ann", "bob"):
+            (mail,) = mta.mail(name, "example.net")
+            self.assertIn(b"\nX-Bulk: yes\n", mail)
+        mta.submit(b"\r\nlottery\r\n", "carl@example.net")
+        self.assertEqual(mta.mail("carl", "example.net"), [])
