@@ -32,7 +32,7 @@ class Signatures(SynchronousTestCase):
         self.assertEqual(signature.header_canonicalization, "simple")
         self.assertEqual(signature.body_canonicalization, "simple")
         self.assertEqual(signature.identity_domain, "example.net")
-        self.assertEqual(signature.key_name, "s1._domainkey.example.net")
+        self.assertEqual(signature.signer.key_name, "s1._domainkey.example.net")
         self.assertIsNone(signature.length)
         self.assertIsNone(signature.expires)
 
@@ -44,15 +44,15 @@ class Signatures(SynchronousTestCase):
 
     def test_names_have_no_case(self) -> None:
         signature = self.read(d="Example.NET", s="S1.Mail", h="From : tO", i="Ann@eng.EXAMPLE.net")
-        self.assertEqual(signature.key_name, "s1.mail._domainkey.example.net")
+        self.assertEqual(signature.signer.key_name, "s1.mail._domainkey.example.net")
         self.assertEqual(signature.fields, (b"from", b"to"))
         self.assertEqual(signature.identity_domain, "eng.example.net")
 
     def test_international_names_become_a_labels(self) -> None:
         """RFC 8616 §5."""
         signature = self.read(d="bücher.example", s="schlüssel", i="jörg@bücher.example")
-        self.assertEqual(signature.domain, "xn--bcher-kva.example")
-        self.assertEqual(signature.selector, "xn--schlssel-95a")
+        self.assertEqual(signature.signer.domain, "xn--bcher-kva.example")
+        self.assertEqual(signature.signer.selector, "xn--schlssel-95a")
 
     def test_each_required_tag_is_demanded(self) -> None:
         for name in ["a", "b", "bh", "d", "h", "s"]:
@@ -74,7 +74,7 @@ class Signatures(SynchronousTestCase):
 
     def test_other_queries_and_canonicalizations_are_refused(self) -> None:
         self.assertRefused("permerror", "expected dns/txt", q="http")
-        self.assertEqual(self.read(q="http:dns/txt").domain, "example.net")
+        self.assertEqual(self.read(q="http:dns/txt").signer.domain, "example.net")
         for value in ("nofws", "simple/simple/simple", "/", ""):
             self.assertRefused("permerror", "expected simple or relaxed", c=value)
 

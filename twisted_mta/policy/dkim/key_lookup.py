@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Literal, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from ...dns.failure import LookupFailed, NoSuchDomain
 from .key_record import KeyRecord, KeyRecordError, KeyType
+from .signature import DomainSignature
 
 _MOST_RECORDS = 10  # that are read; there should be one
 
@@ -36,14 +37,27 @@ class NoKey:
     reason: str
 
 
-async def look_up(resolver: TextResolver, name: str, type: KeyType) -> KeyRecord | NoKey:
-    """Return the key of a signer.
+KeyId = tuple[str, KeyType]
+"""The domain name of a key record, and the type of the key."""
 
-    Args:
-        resolver: of the DNS.
-        name: the domain name of the key record.
-        type: of the key; others of the same name are passed over.
-    """
+Keys = Mapping[KeyId, "KeyRecord | NoKey"]
+"""The keys that were looked up."""
+
+
+def key_id(signer: DomainSignature) -> KeyId:
+    """Return which key a signer has."""
+    return signer.key_name, signer.key_type
+
+
+def look_up_all(resolver: TextResolver, signers: Iterable[DomainSignature]) -> Deferred[Keys]:
+    """Look up the keys of signers at the same time, each once."""
+    ids = list(dict.fromkeys(map(key_id, signers)))
+    asked = [Deferred.fromCoroutine(_look_up(resolver, *each)) for each in ids]
+    found = gatherResults(asked, consumeErrors=True)
+    return found.addCallback(lambda keys: dict(zip(ids, keys, strict=True)))
+
+
+async def _look_up(resolver: TextResolver, name: str, type: KeyType) -> KeyRecord | NoKey:
     try:
         records = await resolver.text(name)
     except NoSuchDomain:

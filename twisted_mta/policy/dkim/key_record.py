@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -92,17 +93,16 @@ class KeyRecord:
         """The length of the key in bits."""
         return self.key.key_size if isinstance(self.key, RSAPublicKey) else 256
 
-    def verifies(self, signature: bytes, data: bytes, digest: bytes) -> bool:
+    def verifies(self, signature: bytes, digest: bytes) -> bool:
         """Whether ``signature`` was made with the private key.
 
         Args:
             signature: the decoded ``b=``.
-            data: what was signed.
-            digest: its SHA-256 hash.
+            digest: the SHA-256 hash of what was signed.
         """
         try:
             if isinstance(self.key, RSAPublicKey):
-                self.key.verify(signature, data, PKCS1v15(), SHA256())
+                self.key.verify(signature, digest, PKCS1v15(), Prehashed(SHA256()))
             else:
                 self.key.verify(signature, digest)  # RFC 8463 §3
         except InvalidSignature:

@@ -17,7 +17,6 @@ from .tags import TagError, names, parse_tags, without_white_space
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 
 _KEY_TYPES: Mapping[str, KeyType] = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
-_REQUIRED = ("a", "b", "bh", "d", "h", "s")
 # RFC 6376 §3.5: sig-l-tag has at most 76 digits, sig-t-tag and sig-x-tag at most 12.
 _DIGITS = re.compile(r"[0-9]{1,76}")
 _TIME = re.compile(r"[0-9]{1,12}")
@@ -40,49 +39,31 @@ class SignatureError(ValueError):
         self.result: Literal["neutral", "permerror"] = result
 
 
-@frozen(kw_only=True)
-class Signature:
-    """A signature as its tags state it.
+@frozen
+class DomainSignature:
+    """The signature of a domain: the tags that signatures of all kinds have.
 
     Attributes:
         algorithm: of the signature (``a=``).
         signature: its octets (``b=``).
-        body_hash: the hash of the body (``bh=``).
-        header_canonicalization: of the header (``c=``).
-        body_canonicalization: of the body (``c=``).
         domain: the signing domain (``d=``), in A-labels and lower case.
         selector: of the key (``s=``), in A-labels and lower case.
-        fields: names of the signed fields (``h=``) in lower case, in their order.
-        identity_domain: the domain of the identity (``i=``), in A-labels and lower case.
-        length: octets of the canonical body that are signed (``l=``); None: all.
-        expires: seconds since the epoch (``x=``); None: never.
     """
 
     algorithm: Algorithm
     signature: bytes
-    body_hash: bytes
-    header_canonicalization: Canonicalization
-    body_canonicalization: Canonicalization
     domain: str
     selector: str
-    fields: tuple[bytes, ...]
-    identity_domain: str
-    length: int | None
-    expires: int | None
 
     @classmethod
-    def of(cls, tags: Mapping[str, str]) -> Signature:
+    def of(cls, tags: Mapping[str, str]) -> DomainSignature:
         """Return the signature that tags describe.
 
         Raises:
-            SignatureError: it has a syntax error, or breaks a rule of RFC 6376 §6.1.1.
+            SignatureError: a tag is missing, or has a syntax error.
         """
-        if tags.get("v") != "1":
-            raise SignatureError("permerror", f"found v={tags.get('v', '')[:40]!a}, expected v=1")
-        algorithm = tags.get("a", "")
-        for name in _REQUIRED:
-            if not tags.get(name):
-                raise SignatureError("permerror", f"found no {name}=, expected one")
+        require(tags, "a", "b", "d", "s")
+        algorithm = tags["a"]
         if algorithm not in _KEY_TYPES:
             # RFC 8301 §3.1: a signature by rsa-sha1 has permanently failed.
             raise SignatureError(
@@ -90,6 +71,52 @@ class Signature:
             )
         domain = _domain(tags, "d")
         selector = _selector(tags["s"], domain)
+        return cls(cast(Algorithm, algorithm), _base64(tags, "b"), domain, selector)
+
+    @property
+    def key_name(self) -> str:
+        """The domain name of the key record."""
+        return _key_name(self.selector, self.domain)
+
+    @property
+    def key_type(self) -> KeyType:
+        """The type of the key."""
+        return _KEY_TYPES[self.algorithm]
+
+
+@frozen(kw_only=True)
+class Signature:
+    """A signature of a message, as its tags state it.
+
+    Attributes:
+        signer: the domain that signs, and how.
+        body_hash: the hash of the body (``bh=``).
+        header_canonicalization: of the header (``c=``).
+        body_canonicalization: of the body (``c=``).
+        fields: names of the signed fields (``h=``) in lower case, in their order.
+        identity_domain: the domain of the identity (``i=``), in A-labels and lower case.
+        length: octets of the canonical body that are signed (``l=``); None: all.
+        expires: seconds since the epoch (``x=``); None: never.
+    """
+
+    signer: DomainSignature
+    body_hash: bytes
+    header_canonicalization: Canonicalization
+    body_canonicalization: Canonicalization
+    fields: tuple[bytes, ...]
+    identity_domain: str
+    length: int | None
+    expires: int | None
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Signature:
+        """Return the signature that tags describe; their version is for the caller to check.
+
+        Raises:
+            SignatureError: it has a syntax error, or breaks a rule of RFC 6376 §6.1.1.
+        """
+        require(tags, "a", "b", "bh", "d", "h", "s")
+        signer = DomainSignature.of(tags)
         fields = tuple(_field_name(name) for name in names(tags["h"]))
         if len(fields) > _MOST_FIELDS:
             raise SignatureError(
@@ -102,28 +129,26 @@ class Signature:
             raise SignatureError("permerror", f"found q={tags['q'][:40]!a}, expected dns/txt")
         header_canonicalization, body_canonicalization = _canonicalizations(tags.get("c", "simple"))
         return cls(
-            algorithm=cast(Algorithm, algorithm),
-            signature=_base64(tags, "b"),
+            signer=signer,
             body_hash=_base64(tags, "bh"),
             header_canonicalization=header_canonicalization,
             body_canonicalization=body_canonicalization,
-            domain=domain,
-            selector=selector,
             fields=fields,
-            identity_domain=_identity_domain(tags, domain),
+            identity_domain=_identity_domain(tags, signer.domain),
             length=_number(tags, "l", _DIGITS),
             expires=_expiration(tags),
         )
 
-    @property
-    def key_name(self) -> str:
-        """The domain name of the key record."""
-        return _key_name(self.selector, self.domain)
 
-    @property
-    def key_type(self) -> KeyType:
-        """The type of the key."""
-        return _KEY_TYPES[self.algorithm]
+def require(tags: Mapping[str, str], *needed: str) -> None:
+    """Check that tags are there, and not empty.
+
+    Raises:
+        SignatureError: one of them is not.
+    """
+    for name in needed:
+        if not tags.get(name):
+            raise SignatureError("permerror", f"found no {name}=, expected one")
 
 
 def _syntax_error(name: str, value: str, expected: str) -> SignatureError:
@@ -218,6 +243,8 @@ def parse_signature(value: bytes) -> tuple[Mapping[str, str], Signature | Signat
     except TagError as error:
         return {}, SignatureError("neutral", str(error))
     try:
+        if tags.get("v") != "1":
+            raise SignatureError("permerror", f"found v={tags.get('v', '')[:40]!a}, expected v=1")
         return tags, Signature.of(tags)
     except SignatureError as error:
         return tags, error

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Literal
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from ...message.authentication_results import MethodResult
 from .body_hashes import BodyHashes
-from .key_lookup import NoKey, TextResolver, look_up
-from .key_record import KeyRecord, KeyType
+from .key_lookup import Keys, NoKey, TextResolver, key_id, look_up_all
 from .signature import Signature, SignatureError, parse_signature
-from .signed_header import SignedHeader, unsigned_field
+from .signed_header import SignedHeader
 from .tags import without_white_space
+from .validity import verify
 
 Result = Literal["pass", "fail", "policy", "neutral", "temperror", "permerror"]
 """The results of a signature (RFC 8601 §2.7.1)."""
@@ -103,7 +102,7 @@ class Verification:
         ]
         for signature in self._signatures:
             bodies.want(signature.body_canonicalization, signature.length)
-        self._keys: Deferred[Mapping[_KeyName, KeyRecord | NoKey]] | None = None
+        self._keys: Deferred[Keys] | None = None
 
     @property
     def _signatures(self) -> Sequence[Signature]:
@@ -116,11 +115,7 @@ class Verification:
 
     def look_up(self, resolver: TextResolver) -> None:
         """Begin to look up the keys, all at once."""
-        names = dict.fromkeys((each.key_name, each.key_type) for each in self._signatures)
-        asked = [Deferred.fromCoroutine(look_up(resolver, *name)) for name in names]
-        self._keys = gatherResults(asked, consumeErrors=True).addCallback(
-            lambda keys: dict(zip(names, keys, strict=True))
-        )
+        self._keys = look_up_all(resolver, [each.signer for each in self._signatures])
 
     async def results(self) -> Sequence[SignatureResult]:
         """Return the result of each signature, from the top, after the last octet of the body.
@@ -132,9 +127,7 @@ class Verification:
         prefix = _prefix_length([each.text("b") for each in self._checks])
         return [self._result(each, keys, prefix) for each in self._checks]
 
-    def _result(
-        self, check: _Check, keys: Mapping[_KeyName, KeyRecord | NoKey], prefix: int
-    ) -> SignatureResult:
+    def _result(self, check: _Check, keys: Keys, prefix: int) -> SignatureResult:
         signature = check.signature
         domain = check.text("d")
         result = SignatureResult(
@@ -149,38 +142,17 @@ class Verification:
             return evolve(result, result=signature.result, reason=str(signature))
         if signature.expires is not None and signature.expires < self._now:
             return evolve(result, result="permerror", reason="the signature has expired")
-        key = keys[signature.key_name, signature.key_type]
+        key = keys[key_id(signature.signer)]
         if isinstance(key, NoKey):
             return evolve(result, result=key.result, reason=key.reason)
         result = evolve(result, bits=key.bits, testing=key.testing)
-        found, reason = self._verified(check.number, signature, key)
+        found: Result
+        found, reason = verify(signature, check.number, self._header, self._bodies, key)
         if found != "pass" and key.testing:
             # RFC 6376 §3.6.1: mail of a domain that is testing is not treated worse than unsigned
             # mail.
             found = "neutral"
         return evolve(result, result=found, reason=reason)
-
-    def _verified(self, number: int, signature: Signature, key: KeyRecord) -> tuple[Result, str]:
-        if key.strict and signature.identity_domain != signature.domain:
-            return "permerror", "the domain of i= is not d=, as t=s in the key record demands"
-        body = self._bodies.result(signature.body_canonicalization, signature.length)
-        if body.uncovered is None:
-            return "fail", "the body is shorter than l= says"
-        if body.digest != signature.body_hash:
-            return "fail", "the body was changed"
-        canonicalization = signature.header_canonicalization
-        fields = self._header.select(signature.fields, canonicalization, without=number)
-        fields.append(unsigned_field(self._header.fields[number], canonicalization))
-        data = b"".join(fields)
-        if not key.verifies(signature.signature, data, sha256(data).digest()):
-            return "fail", "a signed field was changed, or the key is another one"
-        if body.uncovered:
-            # RFC 6376 §8.2: what stands behind the signed octets may be of anyone.
-            return "policy", f"l= leaves {body.uncovered} octets of the body uncovered"
-        return "pass", ""
-
-
-_KeyName = tuple[str, KeyType]
 
 
 @frozen

@@ -1,0 +1,113 @@
+"""The policy that validates the ARC chains of mail from strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...interfaces import WallTime
+from ...message.authentication_results import MethodResult
+from ...message.header import Header
+from ..answers import Answers, EnvelopeView
+from ..dkim.key_lookup import TextResolver
+from ..dkim.policy import hashes_of
+from ..dkim.verification import MOST_LINES
+from ..examination import Examination, PolicySession
+from .validation import ChainResult, ChainValidation
+
+NAME = "arc"
+"""The name of the policy, and of the method in Authentication-Results."""
+
+FAILED = (MethodResult(NAME, "temperror", "the chain could not be validated in time"),)
+"""What is recorded where the policy fails, or has no answer in time."""
+
+_TOO_LONG = ChainResult("fail", f"the header has more than {MOST_LINES} lines")
+
+
+class ARCPolicy:
+    """Validates ARC chains; never refuses.
+
+    It concludes the examination with the result of the chain, and notes there whether the newest
+    seal is of a trusted sealer.
+
+    Args:
+        resolver: for the keys.
+        wall_time: for expired signatures.
+        trusted_sealers: domains; one stands for those below it too.
+    """
+
+    def __init__(
+        self, resolver: TextResolver, wall_time: WallTime, trusted_sealers: Sequence[str] = ()
+    ) -> None:
+        self._resolver = resolver
+        self._wall_time = wall_time
+        self._trusted = tuple(trusted_sealers)
+
+    def header(self, session: PolicySession, envelope: EnvelopeView, header: Header) -> Answers:
+        """Begin to look up the keys."""
+        if session.examination is not None:
+            self._validation(session.examination, header)
+        return None
+
+    def body(
+        self, session: PolicySession, envelope: EnvelopeView, header: Header
+    ) -> Callable[[bytes], object] | None:
+        """Return what takes the body for its hashes, if this message needs any."""
+        examination = session.examination
+        if examination is None or self._validation(examination, header) is None:
+            return None
+        return hashes_of(examination).reader()
+
+    async def message(
+        self, session: PolicySession, envelope: EnvelopeView, content: object
+    ) -> Answers:
+        """Conclude the examination."""
+        examination = session.examination
+        validation = None if examination is None else examination.memory.get(self)
+        if examination is not None and isinstance(validation, ChainValidation):
+            self._conclude(examination, await validation.result())
+        return None
+
+    def _validation(self, examination: Examination, header: Header) -> ChainValidation | None:
+        """Return the validation of a chain; None where there is none, or its result is known."""
+        if self in examination.memory:
+            known = examination.memory[self]
+            return known if isinstance(known, ChainValidation) else None
+        examination.memory[self] = None
+        section = bytes(header)
+        if section.count(b"\n") > MOST_LINES:
+            self._conclude(examination, _TOO_LONG)
+            return None
+        validation = ChainValidation(section, hashes_of(examination), self._wall_time())
+        if validation.known is not None:
+            self._conclude(examination, validation.known)
+            return None
+        validation.look_up(self._resolver)
+        examination.memory[self] = validation
+        return validation
+
+    def _conclude(self, examination: Examination, result: ChainResult) -> None:
+        if result.result in ("pass", "temperror") and self._trusts(result):
+            # What a trusted chain changes is that mail which fails DMARC goes among junk instead of
+            # being refused. So a chain that cannot be validated for now has the same effect.
+            examination.trusted_chain = result.sealers[0]
+        examination.conclude(NAME, [method_result(result, examination.session.address)])
+
+    def _trusts(self, result: ChainResult) -> bool:
+        newest = result.sealers[0]
+        return any(newest == each or newest.endswith(f".{each}") for each in self._trusted)
+
+
+def method_result(result: ChainResult, client: str | None) -> MethodResult:
+    """Return the result for Authentication-Results (RFC 8617 §10).
+
+    Args:
+        result: of a chain.
+        client: the IP address that the message came from; None on a UNIX socket.
+    """
+    properties = []
+    if result.oldest_pass is not None:
+        properties.append(("header.oldest-pass", str(result.oldest_pass)))
+        if client is not None:
+            properties.append(("smtp.remote-ip", client))
+    comment = f"newest of {len(result.sealers)}: {result.sealers[0]}" if result.sealers else ""
+    return MethodResult(NAME, result.result, result.reason, tuple(properties), comment)
