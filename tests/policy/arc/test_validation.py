@@ -14,6 +14,7 @@ from tests.policy.dkim.keys import Records, key
 from twisted_mta.dns.failure import LookupFailed
 from twisted_mta.policy.arc.validation import ChainResult, ChainValidation
 from twisted_mta.policy.dkim.body_hashes import BodyHashes
+from twisted_mta.policy.dkim.signed_header import SignedHeader
 from twisted_mta.policy.dkim.signing_keys import SigningKey
 
 NOW = 1_796_000_000
@@ -57,7 +58,7 @@ def chain(length: int) -> bytes:
 def validated(header: bytes, body: bytes, records: Records) -> ChainResult:
     """Return the result of a chain."""
     bodies = BodyHashes()
-    validation = ChainValidation(header, bodies, NOW)
+    validation = ChainValidation(SignedHeader(header), bodies, NOW)
     if validation.known is None:
         validation.look_up(records)
     bodies.feed(body)

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.dns.failure import LookupFailed
 from twisted_mta.policy.dkim.body_hashes import BodyHashes, body_hash
+from twisted_mta.policy.dkim.signed_header import SignedHeader
 from twisted_mta.policy.dkim.signing import sign_all
 from twisted_mta.policy.dkim.verification import SignatureResult, Verification
 
@@ -34,7 +35,7 @@ def verified(
 ) -> Sequence[SignatureResult]:
     """Return the results of a message."""
     bodies = BodyHashes()
-    verification = Verification(header, bodies, now)
+    verification = Verification(SignedHeader(header), bodies, now)
     verification.look_up(records)
     for piece in pieces:
         bodies.feed(piece)

@@ -9,8 +9,7 @@ from ...message.authentication_results import MethodResult
 from ...message.header import Header
 from ..answers import Answers, EnvelopeView
 from ..dkim.key_lookup import TextResolver
-from ..dkim.policy import hashes_of
-from ..dkim.verification import MOST_LINES
+from ..dkim.policy import MOST_LINES, fields_of, hashes_of
 from ..examination import Examination, PolicySession
 from .validation import ChainResult, ChainValidation
 
@@ -73,11 +72,11 @@ class ARCPolicy:
             known = examination.memory[self]
             return known if isinstance(known, ChainValidation) else None
         examination.memory[self] = None
-        section = bytes(header)
-        if section.count(b"\n") > MOST_LINES:
+        fields = fields_of(examination, header)
+        if fields is None:
             self._conclude(examination, _TOO_LONG)
             return None
-        validation = ChainValidation(section, hashes_of(examination), self._wall_time())
+        validation = ChainValidation(fields, hashes_of(examination), self._wall_time())
         if validation.known is not None:
             self._conclude(examination, validation.known)
             return None

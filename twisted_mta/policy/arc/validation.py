@@ -7,11 +7,10 @@ from hashlib import sha256
 from typing import Literal
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 
 from ..dkim.body_hashes import BodyHashes
 from ..dkim.canonicalization import relaxed_field
-from ..dkim.key_lookup import Keys, NoKey, TextResolver, key_id, look_up_all
+from ..dkim.key_lookup import KeyLookups, Keys, NoKey, TextResolver, key_id
 from ..dkim.signature import DomainSignature
 from ..dkim.signed_header import SignedHeader, unsigned_field
 from ..dkim.validity import verify
@@ -49,16 +48,16 @@ class ChainValidation:
     ``bodies``; `result` comes last.
 
     Args:
-        header: the header section, each field with its CR LF, without the empty line.
+        header: of the message.
         bodies: the hashes of the body; those that are needed are asked for here.
         now: seconds since the epoch.
     """
 
-    def __init__(self, header: bytes, bodies: BodyHashes, now: float) -> None:
-        self._header = SignedHeader(header)
+    def __init__(self, header: SignedHeader, bodies: BodyHashes, now: float) -> None:
+        self._header = header
         self._bodies = bodies
         self._now = now
-        self._keys: Deferred[Keys] | None = None
+        self._lookups: KeyLookups | None = None
         self.known: ChainResult | None = None
         """The result, where it is known from the header alone."""
         self._sets: Sequence[ArcSet] = ()
@@ -80,7 +79,7 @@ class ChainValidation:
         """Begin to look up the keys, all at once."""
         signers = [each.sealer for each in self._sets]
         signers += [each.signature.signer for each in self._with_message_signatures()]
-        self._keys = look_up_all(resolver, signers)
+        self._lookups = KeyLookups(resolver, signers)
 
     async def result(self) -> ChainResult:
         """Return the result after the last octet of the body.
@@ -89,8 +88,8 @@ class ChainValidation:
         """
         if self.known is not None:
             return self.known
-        assert self._keys is not None, "the keys were not looked up"
-        keys = await self._keys
+        assert self._lookups is not None, "the keys were not looked up"
+        keys = await self._lookups.keys()
         sealers = tuple(each.sealer.domain for each in reversed(self._sets))
         uncertain = ""
         for outcome, reason in self._steps(keys):

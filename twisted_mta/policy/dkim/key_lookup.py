@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Literal, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from ...dns.failure import LookupFailed, NoSuchDomain
 from .key_record import KeyRecord, KeyRecordError, KeyType
@@ -49,24 +49,33 @@ def key_id(signer: DomainSignature) -> KeyId:
     return signer.key_name, signer.key_type
 
 
-def look_up_all(resolver: TextResolver, signers: Iterable[DomainSignature]) -> Deferred[Keys]:
-    """Look up the keys of signers at the same time, each once."""
-    ids = list(dict.fromkeys(map(key_id, signers)))
-    asked = [Deferred.fromCoroutine(_look_up(resolver, *each)) for each in ids]
-    found = gatherResults(asked, consumeErrors=True)
-    return found.addCallback(lambda keys: dict(zip(ids, keys, strict=True)))
+class KeyLookups:
+    """Look-ups of several keys at the same time, each once.
+
+    Args:
+        resolver: of the DNS.
+        signers: whose keys are needed.
+    """
+
+    def __init__(self, resolver: TextResolver, signers: Iterable[DomainSignature]) -> None:
+        ids = dict.fromkeys(map(key_id, signers))
+        self._asked = {each: _look_up(resolver, *each) for each in ids}
+
+    async def keys(self) -> Keys:
+        """Return all keys, as soon as the last one is known; call it once."""
+        return {each: await found for each, found in self._asked.items()}
 
 
-async def _look_up(resolver: TextResolver, name: str, type: KeyType) -> KeyRecord | NoKey:
-    try:
-        records = await resolver.text(name)
-    except NoSuchDomain:
-        records = ()
-    except LookupFailed:
-        return NoKey("temperror", f"no answer from the DNS for {name}")
-    fault = NoKey("permerror", f"no key at {name}")
-    # RFC 6376 §6.1.2: of several records, any may be chosen: the first that fits.
-    for text in islice(records, _MOST_RECORDS):
+def _look_up(resolver: TextResolver, name: str, type: KeyType) -> Deferred[KeyRecord | NoKey]:
+    return resolver.text(name).addCallbacks(
+        _chosen, _not_found, callbackArgs=(name, type), errbackArgs=(name,)
+    )
+
+
+def _chosen(records: Sequence[bytes], name: str, type: KeyType) -> KeyRecord | NoKey:
+    """Return the key of the first record that fits (RFC 6376 §6.1.2)."""
+    fault = _no_key(name)
+    for text in records[:_MOST_RECORDS]:
         try:
             record = KeyRecord.parse(text)
         except KeyRecordError as error:
@@ -76,3 +85,14 @@ async def _look_up(resolver: TextResolver, name: str, type: KeyType) -> KeyRecor
             return record
         fault = NoKey("permerror", f"key record of {name}: found k={record.type}, expected {type}")
     return fault
+
+
+def _not_found(failure: Failure, name: str) -> NoKey:
+    if failure.check(NoSuchDomain):
+        return _no_key(name)
+    failure.trap(LookupFailed)
+    return NoKey("temperror", f"no answer from the DNS for {name}")
+
+
+def _no_key(name: str) -> NoKey:
+    return NoKey("permerror", f"no key at {name}")

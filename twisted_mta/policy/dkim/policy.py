@@ -11,10 +11,14 @@ from ..answers import Answers, EnvelopeView
 from ..examination import Examination, PolicySession
 from .body_hashes import BodyHashes
 from .key_lookup import TextResolver
-from .verification import MOST_LINES, Verification
+from .signed_header import SignedHeader
+from .verification import Verification
 
 NAME = "dkim"
 """The name of the policy, and of the method in Authentication-Results."""
+
+MOST_LINES = 10_000
+"""Lines of a header section with which signatures are verified."""
 
 FAILED = (MethodResult(NAME, "temperror", "the signatures could not be verified in time"),)
 """What is recorded where the policy fails, or has no answer in time."""
@@ -68,11 +72,11 @@ class DKIMPolicy:
             known = examination.memory[self]
             return known if isinstance(known, Verification) else None
         examination.memory[self] = None
-        section = bytes(header)
-        if section.count(b"\n") > MOST_LINES:
+        fields = fields_of(examination, header)
+        if fields is None:
             examination.conclude(NAME, [_TOO_LONG])
             return None
-        verification = Verification(section, hashes_of(examination), self._wall_time())
+        verification = Verification(fields, hashes_of(examination), self._wall_time())
         if not verification.is_signed:
             examination.conclude(NAME, [MethodResult(NAME, "none")])
             return None
@@ -86,3 +90,13 @@ def hashes_of(examination: Examination) -> BodyHashes:
     hashes = examination.memory.setdefault(BodyHashes, BodyHashes())
     assert isinstance(hashes, BodyHashes)
     return hashes
+
+
+def fields_of(examination: Examination, header: Header) -> SignedHeader | None:
+    """Return the fields of a header, which all policies share; None: it has too many lines."""
+    if SignedHeader not in examination.memory:
+        section = bytes(header)
+        whole = section.count(b"\n") <= MOST_LINES
+        examination.memory[SignedHeader] = SignedHeader(section) if whole else None
+    fields = examination.memory[SignedHeader]
+    return fields if isinstance(fields, SignedHeader) else None

@@ -20,8 +20,9 @@ _KEY_TYPES: Mapping[str, KeyType] = {"rsa-sha256": "rsa", "ed25519-sha256": "ed2
 # RFC 6376 §3.5: sig-l-tag has at most 76 digits, sig-t-tag and sig-x-tag at most 12.
 _DIGITS = re.compile(r"[0-9]{1,76}")
 _TIME = re.compile(r"[0-9]{1,12}")
-# RFC 5322 §3.6.8: field-name = 1*ftext. RFC 6376 §3.5 allows no semicolon in it.
-_FIELD_NAME = re.compile(r"[!-9<-~]+")
+# RFC 6376 §3.5: sig-h-tag = %x68 [FWS] "=" [FWS] hdr-name *( [FWS] ":" [FWS] hdr-name )
+# RFC 5322 §3.6.8: field-name = 1*ftext; a semicolon would end the tag.
+_FIELD_NAMES = re.compile(r"[!-9<-~]++(?:[ \t\r\n]*+:[ \t\r\n]*+[!-9<-~]++)*+")
 _LONGEST_NAME = 253  # octets of a domain name
 _MOST_FIELDS = 1_000  # names in h=
 
@@ -117,7 +118,7 @@ class Signature:
         """
         require(tags, "a", "b", "bh", "d", "h", "s")
         signer = DomainSignature.of(tags)
-        fields = tuple(_field_name(name) for name in names(tags["h"]))
+        fields = _field_names(tags["h"])
         if len(fields) > _MOST_FIELDS:
             raise SignatureError(
                 "permerror", f"found {len(fields)} names in h=, expected {_MOST_FIELDS} at most"
@@ -190,10 +191,10 @@ def _a_labels(text: str) -> str | None:
         return None
 
 
-def _field_name(name: str) -> bytes:
-    if not _FIELD_NAME.fullmatch(name):
-        raise _syntax_error("h", name, "the name of a field")
-    return name.lower().encode("ascii")
+def _field_names(value: str) -> tuple[bytes, ...]:
+    if not _FIELD_NAMES.fullmatch(value):
+        raise _syntax_error("h", value, "names of fields")
+    return tuple(name.strip() for name in value.lower().encode("ascii").split(b":"))
 
 
 def _canonicalizations(value: str) -> tuple[Canonicalization, Canonicalization]:

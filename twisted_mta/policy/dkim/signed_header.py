@@ -55,7 +55,9 @@ class SignedHeader:
         for name in names:
             numbers = left.get(name)
             if numbers is None:
-                numbers = left[name] = [n for n in self.numbers(name) if n != without]
+                if name not in self._numbers:
+                    continue
+                numbers = left[name] = [n for n in self._numbers[name] if n != without]
             if numbers:
                 selected.append(self._canonical(numbers.pop(), canonicalization))
         return selected

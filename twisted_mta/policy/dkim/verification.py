@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from attrs import frozen
 
 from ...message.authentication_results import MethodResult
 from .body_hashes import BodyHashes
-from .key_lookup import Keys, NoKey, TextResolver, key_id, look_up_all
+from .key_lookup import KeyLookups, Keys, NoKey, TextResolver, key_id
 from .signature import Signature, SignatureError, parse_signature
 from .signed_header import SignedHeader
 from .tags import without_white_space
@@ -21,9 +20,6 @@ Result = Literal["pass", "fail", "policy", "neutral", "temperror", "permerror"]
 
 MOST_SIGNATURES = 10
 """Signatures of one message that are verified, from the top."""
-
-MOST_LINES = 10_000
-"""Lines of a header section with which signatures are verified."""
 
 _NAME = b"dkim-signature"
 _LONGEST_PROPERTY = 320  # characters: of the longest address
@@ -87,13 +83,13 @@ class Verification:
     ``bodies``; `results` comes last.
 
     Args:
-        header: the header section, each field with its CR LF, without the empty line.
+        header: of the message.
         bodies: the hashes of the body; those that are needed are asked for here.
         now: seconds since the epoch.
     """
 
-    def __init__(self, header: bytes, bodies: BodyHashes, now: float) -> None:
-        self._header = SignedHeader(header)
+    def __init__(self, header: SignedHeader, bodies: BodyHashes, now: float) -> None:
+        self._header = header
         self._bodies = bodies
         self._now = now
         self._checks: Sequence[_Check] = [
@@ -102,7 +98,7 @@ class Verification:
         ]
         for signature in self._signatures:
             bodies.want(signature.body_canonicalization, signature.length)
-        self._keys: Deferred[Keys] | None = None
+        self._lookups: KeyLookups | None = None
 
     @property
     def _signatures(self) -> Sequence[Signature]:
@@ -115,44 +111,52 @@ class Verification:
 
     def look_up(self, resolver: TextResolver) -> None:
         """Begin to look up the keys, all at once."""
-        self._keys = look_up_all(resolver, [each.signer for each in self._signatures])
+        self._lookups = KeyLookups(resolver, [each.signer for each in self._signatures])
 
     async def results(self) -> Sequence[SignatureResult]:
         """Return the result of each signature, from the top, after the last octet of the body.
 
         Call it once, and after `look_up`.
         """
-        assert self._keys is not None, "the keys were not looked up"
-        keys = await self._keys
+        assert self._lookups is not None, "the keys were not looked up"
+        keys = await self._lookups.keys()
         prefix = _prefix_length([each.text("b") for each in self._checks])
         return [self._result(each, keys, prefix) for each in self._checks]
 
     def _result(self, check: _Check, keys: Keys, prefix: int) -> SignatureResult:
-        signature = check.signature
+        key = None
+        if isinstance(check.signature, Signature):
+            found = keys[key_id(check.signature.signer)]
+            key = None if isinstance(found, NoKey) else found
+        result, reason = self._outcome(check, keys)
+        testing = key is not None and key.testing
+        if testing and result != "pass":
+            # RFC 6376 §3.6.1: mail of a domain that is testing is not treated worse than unsigned
+            # mail.
+            result = "neutral"
         domain = check.text("d")
-        result = SignatureResult(
-            result="pass",
+        return SignatureResult(
+            result=result,
+            reason=reason,
             domain=domain,
             identity=check.text("i") or (f"@{domain}" if domain else ""),
             selector=check.text("s"),
             algorithm=check.text("a"),
             prefix=check.text("b")[:prefix],
+            bits=None if key is None else key.bits,
+            testing=testing,
         )
+
+    def _outcome(self, check: _Check, keys: Keys) -> tuple[Result, str]:
+        signature = check.signature
         if isinstance(signature, SignatureError):
-            return evolve(result, result=signature.result, reason=str(signature))
+            return signature.result, str(signature)
         if signature.expires is not None and signature.expires < self._now:
-            return evolve(result, result="permerror", reason="the signature has expired")
+            return "permerror", "the signature has expired"
         key = keys[key_id(signature.signer)]
         if isinstance(key, NoKey):
-            return evolve(result, result=key.result, reason=key.reason)
-        result = evolve(result, bits=key.bits, testing=key.testing)
-        found: Result
-        found, reason = verify(signature, check.number, self._header, self._bodies, key)
-        if found != "pass" and key.testing:
-            # RFC 6376 §3.6.1: mail of a domain that is testing is not treated worse than unsigned
-            # mail.
-            found = "neutral"
-        return evolve(result, result=found, reason=reason)
+            return key.result, key.reason
+        return verify(signature, check.number, self._header, self._bodies, key)
 
 
 @frozen
