@@ -75,6 +75,7 @@ _TRIALS: Mapping[str, Trial] = {
     "node": Trial(("node", "--version"), r"(?m)^v\d"),
     "nsd": Trial(("nsd", "-v"), r"NSD version"),
     "nsd-checkconf": Trial(("nsd-checkconf", "-h"), r"usage:"),
+    "opendkim": Trial(("opendkim", "-V"), r"OpenDKIM Filter v2\.1[1-9]"),  # ed25519
     "openssl": Trial(("openssl", "version"), r"OpenSSL (1\.1\.1|[3-9])"),  # -addext
     "postalias": Trial(("postalias", "-h"), r"usage:"),
     "postfix": Trial(("postconf", "-d", "mail_version"), r"= (3\.([4-9]|\d\d)|[4-9])"),  # postlogd
