@@ -72,10 +72,15 @@ class Explaining(AdminTestCase):
     def test_explain_decodes_the_address_and_passes_it_on(self) -> None:
         self.agents.answers["explain"] = lambda wanted: {"mailbox": wanted["address"]}
         path = "/v1/explain/%22a%20b%2Fc%22@d.example"
-        answer = self.ask(self.admin(), path, query="client=192.0.2.1")
+        answer = self.ask(self.admin(), path, query="client=192.0.2.1&helo=mx")
         facts = {"mailbox": '"a b/c"@d.example', "unready": "", "troubles": []}
         self.assertEqual(json.loads(answer.body), {"version": 1, **facts})
-        query = {"address": '"a b/c"@d.example', "client": "192.0.2.1", "sender": None}
+        query = {
+            "address": '"a b/c"@d.example',
+            "client": "192.0.2.1",
+            "sender": None,
+            "helo": "mx",
+        }
         self.assertEqual(self.agents.asked, [("explain", {"wanted": query})])
 
     def test_explain_answers_404_for_unknown_ids_and_400_for_other_texts(self) -> None:

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from twisted_mta.dns import DNSResolver
+from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import TargetLocator
@@ -56,9 +56,14 @@ failover   MX 10 mx.broken.example.
 failover   MX 20 mx2
 tobroken   CNAME broken.example.
 *.wild     MX 10 mx2
+signed     TXT "v=DKIM1; k=rsa; p={"A" * 200}" "{"B" * 200}"
+several    TXT "v=spf1 -all"
+several    TXT "\\255\\000;" ""
+long       TXT {" ".join(f'"{letter * 255}"' for letter in "abcdefghij")}
 {MANY}
 """,
     "other.example": "mail MX 10 mx\nmx A 192.0.2.3\nback CNAME there.mail.example.\n",
+    "2.0.192.in-addr.arpa": "1 PTR mx1.mail.example.\n1 PTR MX.Other.example.\n2 TXT x\n",
     "broken.example": None,
 }
 
@@ -115,6 +120,25 @@ class Exchanging(TestCase):
     async def test_an_answer_that_is_too_large_for_a_datagram_is_read_over_tcp(self) -> None:
         found = await self.resolver.mail_exchangers("many.mail.example")
         self.assertEqual(len(found), 80)
+
+    async def test_texts_are_read_octet_by_octet(self) -> None:
+        (signed,) = await self.resolver.text("signed.mail.example")
+        self.assertEqual(signed, b"v=DKIM1; k=rsa; p=" + b"A" * 200 + b"B" * 200)
+        several = await self.resolver.text("several.mail.example")
+        self.assertEqual(sorted(several), [b"v=spf1 -all", b"\xff\0;"])
+        (long,) = await self.resolver.text("long.mail.example")  # over TCP
+        self.assertEqual(long, b"".join(bytes([letter]) * 255 for letter in b"abcdefghij"))
+        self.assertEqual(list(await self.resolver.text("mx1.mail.example")), [])
+
+    async def test_addresses_have_names(self) -> None:
+        found = await self.resolver.pointers("192.0.2.1")
+        self.assertEqual(sorted(found), ["mx.other.example", "mx1.mail.example"])
+        self.assertEqual(list(await self.resolver.pointers("192.0.2.2")), [])
+        await self.assertFailure(self.resolver.pointers("192.0.2.3"), NoSuchDomain)
+        await self.assertFailure(self.resolver.pointers("2001:db8::1"), LookupFailed)
+        self.assertEqual(
+            list(await self.resolver.family_addresses("mx1.mail.example", 6)), ["2001:db8::1"]
+        )
 
     async def test_aliases_are_followed_within_a_zone_and_beyond(self) -> None:
         # RFC 5321 §5.1; that an exchanger is an alias is against RFC 2181 §10.3, and common

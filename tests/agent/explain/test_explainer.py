@@ -311,6 +311,9 @@ class Queries(TidyTestCase):
         for what in ("a@b.example", "<a@b.example>", "postmaster", '"a b"@[192.0.2.1]'):
             self.assertEqual(explain_query(what)["address"], what)
         self.assertEqual(explain_query("a@b", client="2001:DB8::1")["client"], "2001:db8::1")
+        self.assertEqual(explain_query("a@b", client="::1", helo="mx")["helo"], "mx")
+        for null in ("", "<>"):
+            self.assertIsNone(explain_query("a@b", sender=null)["sender"])
 
     def test_a_text_that_is_neither_id_nor_address_is_refused(self) -> None:
         for what, more in (
@@ -319,6 +322,7 @@ class Queries(TidyTestCase):
             ("<a@b", {}),
             ("a@b.example", {"client": "mx"}),
             ("a@b.example", {"sender": "x"}),
+            ("a@b.example", {"helo": "x"}),
         ):
             with self.assertRaises(ValueError) as caught:
                 explain_query(what, **more)

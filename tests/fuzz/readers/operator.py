@@ -24,7 +24,7 @@ from twisted_mta.auth.accounts import AccountsError
 from twisted_mta.auth.accounts_file import read_accounts
 from twisted_mta.config import ConfigError, load
 from twisted_mta.dns import read_hosts
-from twisted_mta.dns.message import Malformed, Unrelated, parse_answer
+from twisted_mta.dns.message import Malformed, Unrelated, joined_strings, parse_answer
 from twisted_mta.dns.resolv_conf import parse_resolv_conf
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import NextHop
@@ -155,12 +155,21 @@ def _dns(octets: bytes) -> None:
         parse_answer(octets, 1, b"\x01a\x00", 15)
 
 
+def _texts(octets: bytes) -> None:
+    with suppress(Malformed, Unrelated):
+        for record in parse_answer(octets, 1, b"\x01a\x00", 16).records:
+            joined_strings(record)
+
+
 def _resolution(octets: bytes) -> None:
     parse_resolv_conf(octets.decode("utf-8", "replace"), hostname="mx.example.net")
 
 
 _HEAD = b"\x00\x01\x81\x80\x00\x01\x00\xff\x00\x00\x00\x00\x01a\x00\x00\x0f\x00\x01"
 _MANY = b"\x00\x01\x81\x80\x00\x01\xff\xff\x00\x00\x00\x00\x01a\x00\x00\x0f\x00\x01"
+_TEXTS = b"\x00\x01\x81\x80\x00\x01\xff\xff\x00\x00\x00\x00\x01a\x00\x00\x10\x00\x01"
+_TXT = b"\xc0\x0c\x00\x10\x00\x01\x00\x00\x00\x3c\x00\x04\x01a\x01b"
+_EMPTY_STRINGS = b"\xc0\x0c\x00\x10\x00\x01\x00\x00\x00\x3c\xff\x00"
 _MX = b"\xc0\x0c\x00\x0f\x00\x01\x00\x00\x00\x3c\x00\x05\x00\x0a\x01b\x00"
 _A = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x00\x00\x01"
 
@@ -386,6 +395,13 @@ READERS = (
         read=_dns,
         words=(_MX, _A, b"\xc0\x0c", b"\x01a", b"\x00", b"\x3f" + b"a" * 63, b"\xff", b"\xc0\x1d"),
         frames=((_HEAD, b""), (_MANY, b""), (b"", b"")),
+        most=65_535,
+    ),
+    Reader(
+        name="DNS texts",
+        read=_texts,
+        words=(_TXT, b"\xc0\x0c", b"\x00", b"\x01a", b"\xff"),
+        frames=((_TEXTS, b""), (_TEXTS + _EMPTY_STRINGS, b""), (b"", b"")),
         most=65_535,
     ),
     Reader(
