@@ -192,6 +192,15 @@ class Keys(ConfigTestCase):
         ):
             self.assertIn(problem, self.refusal({}, wrong), wrong)
 
+    def test_the_name_of_the_record_has_at_most_253_octets(self) -> None:
+        domain = ".".join(["a" * 59] * 4)  # 239 octets, and s._domainkey. has 13
+        key = DKIMKey(domain=domain, selector="s1", key="/s1.pem")
+        self.assertEqual(len(key.record_name), 253)
+        error = self.assertRaises(
+            ConfigError, DKIMKey, domain=domain, selector="s12", key="/s1.pem"
+        )
+        self.assertIn("has 254 octets; expected at most 253", str(error))
+
     def test_python_takes_only_keys_of_the_class(self) -> None:
         error = self.assertRaises(ConfigError, Config, dkim_keys=["example.net"])
         self.assertEqual(str(error), 'dkim_keys = ["example.net"]: expected a list of DKIMKey')

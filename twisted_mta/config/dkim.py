@@ -20,7 +20,7 @@ _EXPECTED = "letters, digits and hyphens, such as s2026"
 def selector(value: Any) -> str:
     """Read the selector of a key; return it in lower case."""
     name: str = read.text(_EXPECTED)(value)
-    if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+    if not all(map(_LABEL.fullmatch, name.split("."))):
         raise ValueError(f"not a selector; expected {_EXPECTED}")
     return name.lower()
 

@@ -157,7 +157,8 @@ class New(DKIMTestCase):
         self.assertIn(
             "no local domain has a dot in it; expected --domain DOMAIN", self.refusal(status=2)
         )
-        self.write(domains='["localhost"]')
+        self.write('[policy]\nreport_from = "a@other.example"\n', domains='["localhost"]')
+        self.refusal(status=2)
         self.assertEqual(self.printed(self.new("--domain", "a.example")).domain, "a.example")
 
     def test_words_that_mean_nothing_are_usage_errors(self) -> None:

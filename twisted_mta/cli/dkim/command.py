@@ -29,7 +29,9 @@ _COLUMNS = ("Domain", "Selector", "Algorithm", "Bits", "File", "Age")
 _SECONDS = 20.0  # for all questions together
 _INITIALS = {"rsa": "s", "ed25519": "e"}
 
-_CONFIG: Callable[[Any], Any] = click.option("--config", "config", metavar="FILE", help="TOML file")
+_CONFIG: Callable[[Any], Any] = click.option(
+    "--config", "config", metavar="FILE", help="TOML file of the MTA"
+)
 _DOMAIN: Callable[[Any], Any] = click.option(
     "--domain", metavar="DOMAIN", help="domain that signs  [default: all]"
 )
@@ -73,9 +75,10 @@ def new(
     algorithm: Literal["rsa", "ed25519"],
     file: str | None,
 ) -> None:
-    """Make a key, and show its record for the DNS and its table for the configuration.
+    """Make a key.
 
-    The file has mode 0600. A file that exists is never replaced.
+    Its record for the DNS and its table for the configuration are printed. The file has mode 0600.
+    A file that exists is never replaced.
 
     Exit status: 0 done, 1 the file cannot be written.
     """
@@ -116,8 +119,9 @@ def _wanted(
         click.UsageError: it has no valid form.
     """
     if domain is None:
-        domain = settings.report_from.domain
-        if "." not in domain or domain.startswith("["):
+        local = (name for name in settings.local_domains if "." in name and name[0] != "[")
+        domain = next(local, None)
+        if domain is None:
             raise click.UsageError(
                 "no local domain has a dot in it; expected --domain DOMAIN, or --config FILE with"
                 " local_domains"
@@ -218,9 +222,10 @@ def _days(age: float) -> str:
     help="a key that is not in the configuration yet; needs --selector",
 )
 def check(config: str | None, domain: str | None, selector: str | None, file: str | None) -> None:
-    """Look whether the DNS has the keys of the configuration, or a new one.
+    """Compare keys with the DNS.
 
-    The name servers of the configuration are asked, or those of the system.
+    These are the keys of the configuration, or a new one. The name servers of the configuration are
+    asked, or those of the system.
 
     Exit status: 0 it has all of them, 1 it does not.
     """
