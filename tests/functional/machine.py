@@ -77,6 +77,7 @@ _TRIALS: Mapping[str, Trial] = {
     "nsd-checkconf": Trial(("nsd-checkconf", "-h"), r"usage:"),
     "opendkim": Trial(("opendkim", "-V"), r"OpenDKIM Filter v2\.1[1-9]"),  # ed25519
     "openssl": Trial(("openssl", "version"), r"OpenSSL (1\.1\.1|[3-9])"),  # -addext
+    "perl": Trial(("perl", "-MMail::SPF", "-MJSON::PP", "-e", "print 'Mail::SPF'"), r"\AMail::SPF"),
     "postalias": Trial(("postalias", "-h"), r"usage:"),
     "postfix": Trial(("postconf", "-d", "mail_version"), r"= (3\.([4-9]|\d\d)|[4-9])"),  # postlogd
     "reformime": Trial(("reformime", "-i"), r"section: 1", text="Subject: Hello\n\nHello\n"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dialogue, dmarc, operator
+from . import addresses, content, dialogue, dmarc, operator, spf
 
 _ALL = (
     *content.READERS,
@@ -16,6 +16,7 @@ _ALL = (
     *dialogue.READERS,
     *dmarc.READERS,
     *operator.READERS,
+    *spf.READERS,
 )
 
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
