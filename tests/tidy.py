@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet import reactor  # noqa: F401, TID251 - installed here, and not within a test
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.testing.inventory import Double, inventory

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -78,14 +78,15 @@ class Order(ChainTestCase):
     def test_the_first_refusal_of_a_group_counts_whichever_comes_first_in_time(self) -> None:
         first: Deferred[Reply] = Deferred()
         chain = self.chain([self.member(AtMail(first)), self.member(AtMail(succeed(LATER)), "two")])
-        refusal = chain.mail(self.session, None)
+        refusal = ensureDeferred(chain.mail(self.session, None))
         self.assertNoResult(refusal)
         first.callback(NO)
         self.assertIs(self.successResultOf(refusal), NO)
 
     def test_policies_of_a_group_are_asked_at_the_same_time(self) -> None:
         one, two = AtMail(Deferred), AtMail(Deferred)
-        refusal = self.chain([self.member(one), self.member(two, "two")]).mail(self.session, None)
+        chain = self.chain([self.member(one), self.member(two, "two")])
+        refusal = ensureDeferred(chain.mail(self.session, None))
         self.assertEqual((one.asked, two.asked), (1, 1))
         self.clock.advance(5)
         self.assertIs(self.successResultOf(refusal), NO_VERDICT)
@@ -93,9 +94,8 @@ class Order(ChainTestCase):
     def test_a_group_is_asked_once_the_one_before_has_answered(self) -> None:
         first: Deferred[None] = Deferred()
         later = AtMail(NO)
-        refusal = self.chain([self.member(AtMail(first))], [self.member(later)]).mail(
-            self.session, None
-        )
+        chain = self.chain([self.member(AtMail(first))], [self.member(later)])
+        refusal = ensureDeferred(chain.mail(self.session, None))
         self.assertEqual(later.asked, 0)
         first.callback(None)
         self.assertIs(self.successResultOf(refusal), NO)
@@ -143,7 +143,7 @@ class Faults(ChainTestCase):
                 self.member(AtMail(Deferred), "two", on_failure=NO, timeout=2.0),
             ]
         )
-        refusal = chain.mail(self.session, None)
+        refusal = ensureDeferred(chain.mail(self.session, None))
         self.clock.advance(1.9)
         self.assertNoResult(refusal)
         self.clock.advance(0.1)
@@ -200,7 +200,7 @@ class Conclusions(ChainTestCase):
         slow, later = Slow(), AtMail()
         chain = self.chain([self.member(slow, "slow", concludes=TEMPERROR)], [self.member(later)])
         self.successResultOf(chain.mail(self.session, None))
-        decided = chain.message(self.session, ENVELOPE, BytesIO())
+        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO()))
         self.assertNoResult(decided)
         found = MethodResult("slow", "pass")
         slow.conclude([found])
@@ -213,7 +213,7 @@ class Conclusions(ChainTestCase):
         slow = Slow()
         chain = self.chain([self.member(slow, "slow", concludes=TEMPERROR)])
         self.successResultOf(chain.mail(self.session, None))
-        decided = chain.message(self.session, ENVELOPE, BytesIO())
+        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO()))
         self.clock.advance(5)
         self.assertIsNone(self.successResultOf(decided))
         self.assertEqual(self.examination.results, list(TEMPERROR))

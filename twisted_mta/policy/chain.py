@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import IO, Any, Literal, cast
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -109,37 +109,32 @@ class PolicyChain:
 
     # The stages. Each returns the refusal, or None to go on.
 
-    def client(self, session: PolicySession) -> Deferred[Reply | None]:
+    async def client(self, session: PolicySession) -> Reply | None:
         """Ask about a client that has connected."""
-        return self._ask("client", session)
+        return await self._ask("client", session)
 
-    def helo(self, session: PolicySession) -> Deferred[Reply | None]:
+    async def helo(self, session: PolicySession) -> Reply | None:
         """Ask about the name in a greeting."""
-        return self._ask("helo", session)
+        return await self._ask("helo", session)
 
-    def mail(self, session: PolicySession, sender: Mailbox | None) -> Deferred[Reply | None]:
+    async def mail(self, session: PolicySession, sender: Mailbox | None) -> Reply | None:
         """Ask about a reverse-path."""
-        return self._ask("mail", session, sender)
+        return await self._ask("mail", session, sender)
 
-    def rcpt(self, session: PolicySession, recipient: Mailbox) -> Deferred[Reply | None]:
+    async def rcpt(self, session: PolicySession, recipient: Mailbox) -> Reply | None:
         """Ask about a recipient."""
-        return self._ask("rcpt", session, recipient)
+        return await self._ask("rcpt", session, recipient)
 
-    def header(
+    async def header(
         self, session: PolicySession, envelope: EnvelopeView, header: Header
-    ) -> Deferred[Reply | None]:
+    ) -> Reply | None:
         """Ask about a header section."""
-        return self._ask("header", session, envelope, header)
+        return await self._ask("header", session, envelope, header)
 
-    def message(
-        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
-    ) -> Deferred[Reply | None]:
-        """Ask about a whole message, once all that is to be concluded about it is."""
-        return Deferred.fromCoroutine(self._message(session, envelope, content))
-
-    async def _message(
+    async def message(
         self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
     ) -> Reply | None:
+        """Ask about a whole message, once all that is to be concluded about it is."""
         about = (envelope, content)
         for group, calls in zip(self.groups, self._message_calls, strict=True):
             refusal = await self._ask_group("message", calls, session, about)
@@ -204,14 +199,7 @@ class PolicyChain:
             if session.is_stranger or not member.strangers_only
         ]
 
-    def _ask(self, stage: Stage, session: PolicySession, *about: object) -> Deferred[Reply | None]:
-        if not self.asks(stage, session):
-            return succeed(None)
-        return Deferred.fromCoroutine(self._ask_groups(stage, session, about))
-
-    async def _ask_groups(
-        self, stage: Stage, session: PolicySession, about: tuple[object, ...]
-    ) -> Reply | None:
+    async def _ask(self, stage: Stage, session: PolicySession, *about: object) -> Reply | None:
         for calls in self._calls[stage]:
             refusal = await self._ask_group(stage, calls, session, about)
             if refusal is not None:
@@ -228,9 +216,11 @@ class PolicyChain:
         examination = session.examination
         opinion = session.opinion if examination is None else examination.opinion
         asked = [each for each in calls if session.is_stranger or not each[0].strangers_only]
-        answers = await gatherResults([self._answer(stage, each, session, about) for each in asked])
-        for (member, _), answer in zip(asked, answers, strict=True):
-            refusal = self._take(member, answer, opinion)
+        # All are asked before the first answer is waited for.
+        answering = [self._answer(stage, each, session, about) for each in asked]
+        for (member, _), answer in zip(asked, answering, strict=True):
+            answers = await answer if isinstance(answer, Deferred) else answer
+            refusal = self._take(member, answers, opinion)
             if refusal is not None:
                 self._log.info(
                     "refused by {policy}: client {peer}: {reply}",
@@ -243,15 +233,18 @@ class PolicyChain:
 
     def _answer(
         self, stage: Stage, call: _Call, session: PolicySession, about: tuple[object, ...]
-    ) -> Deferred[Sequence[Answer]]:
+    ) -> Sequence[Answer] | Deferred[Sequence[Answer]]:
         """Return the answers of one policy; never fails."""
         member, method = call
-        answer: Deferred[Any]
         try:
             given = method(session, *about)
-            answer = _deferred(given)
+            if given is None:
+                return ()
+            if not isinstance(given, Awaitable):
+                return _sequence(given)
+            answer = given if isinstance(given, Deferred) else _started(given)
         except Exception:
-            answer = cast("Deferred[Any]", _failed())
+            return self._failure(Failure(), stage, member, session)
         if not answer.called:
             answer.addTimeout(member.timeout, self._clock)
         answer.addCallback(_sequence)
@@ -323,18 +316,8 @@ def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
     ]
 
 
-def _deferred(given: Answers | Awaitable[Answers]) -> Deferred[Any]:
-    if isinstance(given, Deferred):
-        return given
-    if isinstance(given, Awaitable):
-        return Deferred.fromCoroutine(cast(Any, given))
-    return succeed(given)
-
-
-def _failed() -> Deferred[object]:
-    failed: Deferred[object] = Deferred()
-    failed.errback(Failure())
-    return failed
+def _started(coroutine: Awaitable[Answers]) -> Deferred[Any]:
+    return Deferred.fromCoroutine(cast(Any, coroutine))
 
 
 def _sequence(answers: Answers) -> Sequence[Answer]:

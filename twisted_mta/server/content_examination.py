@@ -81,7 +81,9 @@ class ContentExamination:
         section, rest = bytes(self._held[:size]), bytes(self._held[size:])
         self._held.clear()
         session, header = self.examination.session, Header(section)
-        self._of_header = self._chain.header(session, self._envelope, header)
+        self._of_header = Deferred.fromCoroutine(
+            self._chain.header(session, self._envelope, header)
+        )
         self._readers = self._chain.body_readers(session, self._envelope, header)
         self._show(rest[2:])  # without the empty line
         if not self._authserv_id or not session.is_stranger:

@@ -68,7 +68,7 @@ class PolicyStages:
         examination = self.examination(session)
         if examination is None or not self.chain.asks("rcpt", examination.session):
             return None
-        return self.chain.rcpt(examination.session, recipient)
+        return Deferred.fromCoroutine(self.chain.rcpt(examination.session, recipient))
 
     def examination(self, session: Session) -> Examination | None:
         """Return the examination of the present transaction; None where no policy is asked."""

@@ -249,9 +249,9 @@ class InTheChain(PolicyTestCase):
             chain = self.chain(enforces=enforces)
             view = Session(SessionSettings(hostname="mx.example"), peer=Peer(OTHER))
             view.greeting, view.helo = "EHLO", "softfail.example"
-            session = chain.session(view)
+            session = PolicySession(view)
             sender = Mailbox.parse("ann@fail.example")
-            session.examination = chain.examination(session, view, sender)
+            chain.examine(session, sender)
             refusal = self.successResultOf(chain.mail(session, sender))
             self.assertEqual(refusal is not None, enforces)
             assert session.examination is not None
