@@ -22,6 +22,7 @@ from .mta import MTA
 from .nsd import NSD
 from .opendkim import OpenDKIM, signatures, verdicts
 from .postfix import Postfix
+from .sinks import Sink
 
 KEYS = (
     key("rsa", "sender.example", "r"),
@@ -107,6 +108,26 @@ class Relayed(ProgramTestCase):
                 },
             )
         )
+
+    def test_it_accepts_what_we_sign(self) -> None:
+        sink = self.enterContext(Sink(self.home))
+        filter = self.enterContext(OpenDKIM(self.home, RECORDS))
+        postfix = self.postfix(filter, sink.port)
+        keys = [
+            f'[[dkim]]\ndomain = "sender.example"\nselector = "{selector}"\nkey = "{file}"\n'
+            for selector, file in (
+                ("r", write_key(str(self.home / "rsa.pem"), "rsa-2048")),
+                ("e", write_key(str(self.home / "ed25519.pem"), "ed25519")),
+            )
+        ]
+        route = f"*=smtp://{LOOPBACK}:{postfix.port}"
+        mta = self.enterContext(MTA(self.home, "--route", route, toml="\n".join(keys)))
+        submit(mta.smtp, message(), "bob@elsewhere.example")
+        (mail,) = sink.wait_for_messages()
+        header = b" ".join(mail.split(b"\r\n\r\n", 1)[0].split())
+        self.assertEqual(header.count(b"DKIM-Signature:"), 2)
+        self.assertIn(b"Authentication-Results: opendkim.example; dkim=pass", header)
+        self.assertEqual(header.count(b"dkim=pass"), 2, header)
 
     def test_we_accept_what_it_signs(self) -> None:
         need("nsd", "nsd-checkconf")

@@ -8,6 +8,7 @@ from functools import partial
 from ..config import Config, Listener
 from ..interfaces import Clock, Resolver, WallTime
 from ..policy import iprev
+from ..policy.arc import policy as arc
 from ..policy.chain import Member, PolicyChain
 from ..policy.dkim import policy as dkim
 from ..policy.dmarc import policy as dmarc
@@ -112,6 +113,14 @@ class Policies:
                     name=dkim.NAME,
                     policy=dkim.DKIMPolicy(self._resolver, self._wall_time),
                     concludes=dkim.FAILED,
+                )
+            )
+        if settings.arc != "off":
+            members.append(
+                standard(
+                    name=arc.NAME,
+                    policy=arc.ARCPolicy(self._resolver, self._wall_time, settings.trusted_sealers),
+                    concludes=arc.FAILED,
                 )
             )
         if settings.dmarc != "off":

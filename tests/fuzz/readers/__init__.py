@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dialogue, dmarc, operator, spf
+from . import addresses, content, dialogue, dmarc, operator, signatures, spf
 
 _ALL = (
     *content.READERS,
@@ -16,6 +16,7 @@ _ALL = (
     *dialogue.READERS,
     *dmarc.READERS,
     *operator.READERS,
+    *signatures.READERS,
     *spf.READERS,
 )
 

@@ -16,7 +16,8 @@ from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.settings import SessionSettings
 
-from .test_validation import BODY, HEADER, LISTS, NOW, RELAY, ChainTestCase, chain
+from .chains import BODY, HEADER, LISTS, NOW, RELAY, chain
+from .test_validation import ChainTestCase
 
 ENVELOPE = EnvelopeView(None, ())
 

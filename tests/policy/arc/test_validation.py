@@ -2,57 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.policy.dkim.keys import Records, key
+from tests.policy.dkim.keys import Records
 from twisted_mta.dns.failure import LookupFailed
 from twisted_mta.policy.arc.validation import ChainResult, ChainValidation
 from twisted_mta.policy.dkim.body_hashes import BodyHashes
 from twisted_mta.policy.dkim.signed_header import SignedHeader
-from twisted_mta.policy.dkim.signing_keys import SigningKey
 
-NOW = 1_796_000_000
-HEADER = b"""\
-From: Ann <ann@example.net>\r
-To: list@lists.example\r
-Subject:   Hello\t \r
-Date: Mon, 30 Nov 2026 10:00:00 +0000\r
-"""
-BODY = b"Hello  all, \r\n\r\n\tthis is it.\r\n\r\n\r\n"
-LISTS = key(domain="lists.example", selector="a")
-RELAY = key(domain="relay.example", selector="c")
-
-
-def sealed(header: bytes, body: bytes, by: SigningKey, cv: str = "none") -> bytes:
-    """Return a header with one more ARC set, by dkimpy."""
-    import dkim
-
-    pem = by.private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    results = b"Authentication-Results: mx.example; arc=%b; spf=pass\r\n" % cv.encode()
-    signer = dkim.ARC(results + header + b"\r\n" + body)
-    fields = signer.sign(
-        by.selector.encode(),
-        by.domain.encode(),
-        pem,
-        b"mx.example",
-        include_headers=[b"from", b"to", b"subject", b"date"],
-        timestamp=NOW,
-    )
-    return b"".join(fields) + header
-
-
-@cache
-def chain(length: int) -> bytes:
-    """Return the header with a valid chain."""
-    if length == 1:
-        return sealed(HEADER, BODY, LISTS)
-    return sealed(chain(length - 1), BODY, LISTS if length % 2 else RELAY, "pass")
+from .chains import BODY, HEADER, LISTS, NOW, RELAY, chain, sealed
 
 
 def validated(header: bytes, body: bytes, records: Records) -> ChainResult:
