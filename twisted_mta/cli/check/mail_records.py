@@ -103,6 +103,7 @@ class _MailRecords:
         self._helo = _full_name(config.helo)
         self._ours: list[str] = []  # the addresses from which other hosts get our mail
         self._keys = SigningKeys()
+        self._reported: set[str] = set()  # names of records that several domains have in common
 
     def findings(self) -> Iterator[Finding]:
         """Yield all findings."""
@@ -321,6 +322,12 @@ class _MailRecords:
                 "warning", f"{text} lets every host send mail of the domain", "end it with -all"
             )
 
+    def _is_new(self, name: str) -> bool:
+        """Whether a record is reported for the first time."""
+        known = name in self._reported
+        self._reported.add(name)
+        return not known
+
     def _checked(self, address: str, domain: str) -> Result:
         claim = Claim(address=address, domain=domain, helo=self._config.helo)
         return finished(self._checker.check(claim), self._clock)
@@ -337,6 +344,8 @@ class _MailRecords:
                 f"twisted-mta dkim new --domain {domain}",
             )
         for key in keys:
+            if not self._is_new(key.record_name):
+                continue
             try:
                 found = published(key, self._questions)
             except NoAnswer as error:
@@ -352,8 +361,8 @@ class _MailRecords:
                 yield topic.finding(
                     "fail",
                     f"{key.record_name}: {found.text}: signatures do not verify",
-                    f"publish, in a zone file or as the text {record_of(key)}",
-                    zone_lines(key),
+                    "publish",
+                    [*zone_lines(key), f"; as one text: {record_of(key)}"],
                 )
 
     # DMARC.
@@ -381,8 +390,6 @@ class _MailRecords:
             return
         published_at = policy.published
         record = published_at.record
-        for fault in record.faults:
-            yield topic.finding("fail", f"at {published_at.domain}: {fault}", "correct it")
         request = policy.request(exists=True)
         asks = {
             "none": "asks for nothing if mail fails",
@@ -391,7 +398,12 @@ class _MailRecords:
         }[request]
         if record.testing:
             asks += ", but only for a test (t=y)"
-        yield topic.finding("pass", f"_dmarc.{published_at.domain} {asks}")
+        if not record.faults:
+            yield topic.finding("pass", f"_dmarc.{published_at.domain} {asks}")
+        if not self._is_new(f"_dmarc.{published_at.domain}"):
+            return
+        for fault in record.faults:
+            yield topic.finding("fail", f"at {published_at.domain}: {fault}", "correct it")
         yield from self._report_destinations(topic, published_at)
 
     def _several_policies(self, domain: str) -> bool:
