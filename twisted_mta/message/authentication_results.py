@@ -8,10 +8,10 @@ can neither end the field nor pass for another result.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
-from attrs import field, frozen
-from attrs.validators import matches_re
+from attrs import frozen
 
 from ..mail.address import AddressError, domain_name, u_labels
 from ..mail.printable import printable
@@ -24,9 +24,10 @@ _MOST_COMMENT_TOKENS = 64  # parentheses and quoted pairs before the authserv-id
 _LATEST = 2048  # octets of a field before the authserv-id
 
 # RFC 5321 §4.1.2: Keyword = Ldh-str = *( ALPHA / DIGIT / "-" ) Let-dig
-_KEYWORD = r"[A-Za-z0-9-]*[A-Za-z0-9]"
+_LDH = r"[A-Za-z0-9-]*[A-Za-z0-9]"
+_KEYWORD = re.compile(_LDH)
 # RFC 8601 §2.2: ptype "." property
-_PROPERTY = rf"{_KEYWORD}\.{_KEYWORD}"
+_PROPERTY = re.compile(rf"{_LDH}\.{_LDH}")
 # RFC 2045 §5.1: token = 1*<any ASCII character but SPACE, CTLs, tspecials>
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
 # RFC 8601 §2.2: [ [ local-part ] "@" ] domain-name, where local-part is a dot-atom (RFC 5322
@@ -72,17 +73,24 @@ class MethodResult:
         ValueError: method, result or the name of a property is no keyword.
     """
 
-    method: str = field(validator=matches_re(_KEYWORD))
-    result: str = field(validator=matches_re(_KEYWORD))
+    method: str
+    result: str
     reason: str = ""
-    properties: tuple[tuple[str, str], ...] = field(default=())
+    properties: tuple[tuple[str, str], ...] = ()
     comment: str = ""
 
-    @properties.validator
-    def _check_properties(self, _: object, properties: tuple[tuple[str, str], ...]) -> None:
-        for name, _value in properties:
-            if not re.fullmatch(_PROPERTY, name):
-                raise ValueError(f"found the property {name!r}, expected ptype.property")
+    def __attrs_post_init__(self) -> None:
+        _check_names(self.method, self.result, *(name for name, _ in self.properties))
+
+
+@lru_cache(maxsize=1024)  # there are few
+def _check_names(method: str, result: str, *properties: str) -> None:
+    for word in (method, result):
+        if not _KEYWORD.fullmatch(word):
+            raise ValueError(f"found {word!r}, expected a keyword")
+    for name in properties:
+        if not _PROPERTY.fullmatch(name):
+            raise ValueError(f"found the property {name!r}, expected ptype.property")
 
 
 def authentication_results(
@@ -96,7 +104,7 @@ def authentication_results(
         smtputf8: Whether the message may have UTF-8 in its header section. Otherwise a mailbox
             beyond ASCII is shown by its domain alone, and other text is escaped.
     """
-    groups = [list(_words(each, smtputf8)) for each in results] or [["none"]]
+    groups = [_words(each, smtputf8) for each in results] or [("none",)]
     lines = [f"Authentication-Results: {_value(authserv_id, smtputf8=False)}"]
     for words in groups:
         lines[-1] += ";"
@@ -111,17 +119,18 @@ def authentication_results(
     return ("\r\n ".join(lines) + "\r\n").encode()
 
 
-def _words(result: MethodResult, smtputf8: bool) -> Iterator[str]:
-    """Yield the parts of a result between which the field may be folded."""
-    yield f"{result.method}={result.result}"
+@lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures
+def _words(result: MethodResult, smtputf8: bool) -> tuple[str, ...]:
+    """Return the parts of a result between which the field may be folded."""
+    words = [f"{result.method}={result.result}"]
     if result.comment:
-        yield from f"({_COMMENT_SPECIALS.sub(_escaped, _line(result.comment))})".split(" ")
+        words += f"({_COMMENT_SPECIALS.sub(_escaped, _line(result.comment))})".split(" ")
     if result.reason:
-        yield from f"reason={_quoted(_line(result.reason))}".split(" ")
+        words += f"reason={_quoted(_line(result.reason))}".split(" ")
     values = [(name, _value(value, smtputf8)) for name, value in result.properties]
     # Properties have no order; some readers (the library authres) read none behind a quoted one.
-    for name, value in sorted(values, key=lambda each: each[1].startswith('"')):
-        yield f"{name}={value}"
+    values.sort(key=lambda each: each[1].startswith('"'))
+    return (*words, *(f"{name}={value}" for name, value in values))
 
 
 def _line(text: str) -> str:

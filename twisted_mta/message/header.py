@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
-from functools import cached_property
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
@@ -87,26 +86,15 @@ class Header:
         return self._section
 
     def __getitem__(self, name: str) -> str | None:
-        return next(iter(self.get_all(name)), None)
+        return next(values(self._section, name), None)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._by_name
+        return isinstance(name, str) and self[name] is not None
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Return the values of all fields with that name, in order."""
-        return tuple(self._by_name.get(name.lower(), ()))
+        """Return the values of all fields with that name, in order, each cut off at 16 KiB."""
+        return tuple(values(self._section, name))
 
     def items(self) -> tuple[tuple[str, str], ...]:
         """Return (name, value) of all fields, in order."""
-        return self._fields
-
-    @cached_property
-    def _fields(self) -> tuple[tuple[str, str], ...]:
         return tuple(fields(self._section))
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        by_name: dict[str, list[str]] = {}
-        for name, value in self._fields:
-            by_name.setdefault(name.lower(), []).append(value)
-        return by_name

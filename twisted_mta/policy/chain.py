@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, Literal, cast
 
 from attrs import frozen
@@ -291,9 +291,9 @@ class PolicyChain:
                 self._note(member, "quarantine", opinion, reason)
         return None
 
-    def count_results(self, examination: Examination) -> None:
+    def count(self, results: Iterable[MethodResult]) -> None:
         """Count what the policies have found."""
-        for result in examination.results:
+        for result in results:
             self._count(result.method, result.result)
 
     def next_turn(self) -> Deferred[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -178,9 +179,10 @@ class Examination:
 def _place(result: MethodResult) -> int:
     if result.method != "spf":
         return 1
-    return 2 if any(name == _MAILFROM for name, _ in result.properties) else 0
+    return 2 if dict(result.properties).get(_MAILFROM) is not None else 0
 
 
+@lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures
 def _verdict(result: MethodResult) -> Verdict:
     about = " ".join(f"{name}={value}" for name, value in result.properties)
     text = ": ".join(filter(None, (about, result.reason or result.comment)))

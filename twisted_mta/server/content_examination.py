@@ -9,9 +9,13 @@ from typing import IO
 from twisted.internet.defer import Deferred
 
 from ..mail.address import Mailbox
-from ..mail.assessment import Assessment
+from ..mail.assessment import Assessment, Verdict
 from ..mail.reply import Reply
-from ..message.authentication_results import authentication_results, without_own
+from ..message.authentication_results import (
+    MethodResult,
+    authentication_results,
+    without_own,
+)
 from ..message.header import Header, without_fields
 from ..message.header_scanner import HeaderScanner
 from ..policy.answers import EnvelopeView, Rewrite
@@ -36,6 +40,7 @@ class ContentExamination:
 
     Attributes:
         examination: see the argument.
+        verdicts: of the policies, once `refusal` has ended.
     """
 
     def __init__(
@@ -49,6 +54,8 @@ class ContentExamination:
         self._chain = chain
         self._envelope = envelope
         self._authserv_id = authserv_id
+        self.verdicts: tuple[Verdict, ...] = ()
+        self._results: Sequence[MethodResult] = ()
         self._held = bytearray()
         # Answers to RCPT were about one recipient each, and are in force already.
         self._rewrites_before = len(examination.opinion.rewrites)
@@ -110,7 +117,9 @@ class ContentExamination:
         if refusal is None:
             with open_content() as content:
                 refusal = await self._chain.message(session, self._envelope, content)
-        self._chain.count_results(self.examination)
+        examination = self.examination
+        self._results, self.verdicts = examination.results, examination.verdicts
+        self._chain.count(self._results)
         return refusal
 
     # What follows from the answers.
@@ -118,16 +127,15 @@ class ContentExamination:
     @property
     def fields(self) -> bytes:
         """The fields for the top of the message: Authentication-Results, then marks of policies."""
-        results, opinion = self.examination.results, self.examination.opinion
         own = b""
-        if results and self._authserv_id:
-            own = authentication_results(self._authserv_id, results)
-        return own + b"".join(opinion.fields)
+        if self._results and self._authserv_id:
+            own = authentication_results(self._authserv_id, self._results)
+        return own + b"".join(self.examination.opinion.fields)
 
     @property
     def assessment(self) -> Assessment:
         """What is kept with the message."""
-        return Assessment(self.examination.verdicts, self.examination.opinion.quarantine)
+        return Assessment(self.verdicts, self.examination.opinion.quarantine)
 
     @property
     def rewrites(self) -> Sequence[Rewrite]:

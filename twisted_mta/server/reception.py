@@ -416,7 +416,7 @@ class Reception:
         )
 
     def _log_checked(self, examined: ContentExamination) -> None:
-        verdicts = examined.assessment.verdicts
+        verdicts = examined.verdicts
         if verdicts:
             self._log.info(
                 "{id} checked: client={client} {verdicts}",

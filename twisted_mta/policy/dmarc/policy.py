@@ -41,8 +41,15 @@ class _Message:
 
     author: Author
     walk: Deferred[Walk] | None
-    from_list: bool
-    is_report: bool
+    header: Header
+
+    @property
+    def from_list(self) -> bool:
+        return bool((self.header["List-Id"] or "").strip())
+
+    @property
+    def is_report(self) -> bool:
+        return (self.header["Subject"] or "").startswith(_REPORT)
 
 
 class TrustedForwarders:
@@ -105,8 +112,7 @@ class DMARCPolicy:
         return _Message(
             found,
             Deferred.fromCoroutine(walk(found.domain, self._resolver)) if found.domain else None,
-            bool((header["List-Id"] or "").strip()),
-            (header["Subject"] or "").startswith(_REPORT),
+            header,
         )
 
     async def message(
@@ -141,7 +147,7 @@ class DMARCPolicy:
         elif evaluation.result == "temperror" and evaluation.request != "none":
             handled = Handling("none", (_UNKNOWN,))
         examination.conclude(NAME, [_result(domain, evaluation)])
-        if not (begun.is_report and evaluation.result == "pass"):
+        if self._observe is not None and not (begun.is_report and evaluation.result == "pass"):
             self._take_note(session, examination, domain, evaluation, handled, found)
         return _answer(domain, handled.action)
 
