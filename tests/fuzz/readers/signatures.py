@@ -11,7 +11,7 @@ from twisted_mta.policy.arc.validation import ChainValidation
 from twisted_mta.policy.dkim.body_hashes import BodyHashes
 from twisted_mta.policy.dkim.key_record import KeyRecord, KeyRecordError
 from twisted_mta.policy.dkim.signed_header import SignedHeader
-from twisted_mta.policy.dkim.signing import signed_names
+from twisted_mta.policy.dkim.signing import _selected
 from twisted_mta.policy.dkim.verification import Verification
 
 from ..scaling import Reader
@@ -35,7 +35,7 @@ def _key_record(octets: bytes) -> None:
 
 def _signed_header(octets: bytes) -> None:
     header = SignedHeader(octets)
-    signed_names(header)
+    _selected(header)  # the fields that a signature of ours names
     verification = Verification(header, BodyHashes(), 0.0)
     verification.look_up(_Records())
     Deferred.fromCoroutine(verification.results())
