@@ -229,6 +229,17 @@ class Gathering(CountersTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(self.counted(), [(100, [("192.0.2.1", 2), ("192.0.2.2", 1)])])
 
+    def test_rows_that_wait_for_the_disk_are_limited(self) -> None:
+        self.patch(observations, "MOST_WAITING", 2)
+        hidden = f"{self.path}.hidden"
+        os.rename(self.path, hidden)
+        for number in (1, 2, 3):
+            self.observations.add(observation(f"192.0.2.{number}"))
+            self.clock.advance(INTERVAL)
+        os.rename(hidden, self.path)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.counted(), [(100, [("192.0.2.1", 1), ("192.0.2.2", 1)])])
+
     def test_many_rows_are_written_at_once(self) -> None:
         for number in range(2_001):
             self.observations.add(observation(f"2001:db8::{number:x}"))

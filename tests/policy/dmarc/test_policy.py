@@ -285,6 +285,7 @@ class Observations(PolicyTestCase):
             dkim("fail", "example.com", "old"),
             dkim("pass", "list.example", "l"),
             dkim("pass", "mail.example.com", "m"),
+            dkim("pass", "example.com", "e"),
             spf("softfail", "b@sender.example"),
             peer="::ffff:192.0.2.7",
         )
@@ -294,8 +295,14 @@ class Observations(PolicyTestCase):
         self.assertEqual((row.dkim, row.spf, row.reasons), (True, False, ()))
         self.assertEqual((row.header_from, row.envelope_from), ("example.com", "sender.example"))
         self.assertEqual((row.spf_domain, row.spf_result), ("sender.example", "softfail"))
-        # RFC 9990 §3.1.3: aligned ones first, those that fail last.
-        self.assertEqual([one.selector for one in row.signatures], ["m", "l", "old"])
+        # RFC 9990 §3.1.3: that of the author domain first, those that fail last.
+        self.assertEqual(row.signatures[0].selector, "e")
+        self.assertEqual(row.signatures[-1].selector, "old")
+
+    def test_an_aligned_signature_comes_before_others(self) -> None:
+        self.record(f"v=DMARC1; p=reject; {REPORTS}")
+        row = self.observe(dkim("pass", "a.example", "a"), dkim("pass", "m.example.com", "m")).row
+        self.assertEqual([one.selector for one in row.signatures], ["m", "a"])
 
     def test_a_message_that_fails(self) -> None:
         self.record(f"v=DMARC1; p=reject; {REPORTS}")

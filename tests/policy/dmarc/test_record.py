@@ -104,6 +104,15 @@ class Reading(SynchronousTestCase):
         self.assertEqual(record("v=DMARC1; p=none; fo=1; ruf=mailto:a@b.example").fo, "1")
         self.assertEqual(record("v=DMARC1; p=none; fo=d:d; ruf=mailto:a@b.example").fo, "0")
 
+    def test_faults_name_the_tag(self) -> None:
+        self.assertEqual(
+            record("v=DMARC1; p=none; rua=a; fo=2; ruf=mailto:a@b.example").faults,
+            (
+                "rua: found a, expected a list of URIs",
+                "fo: found 2, expected 0, 1, d and s, with colons between them",
+            ),
+        )
+
     def test_a_record_without_a_valid_request_applies_only_if_it_asks_for_reports(self) -> None:
         for tags in ("", "p=hard;", "p=reject; sp=strict;", "p=reject; np=;np=x;"):
             found = record(f"v=DMARC1; {tags} rua=mailto:a@b.example")
@@ -140,6 +149,7 @@ class Destinations(SynchronousTestCase):
             "mailto:%FF@b.example",
             "mailto:<a@b.example>",
             "https://b.example",
+            "sip:a@b.example",
         ):
             self.assertIsNone(mailto(uri), uri)
 
