@@ -9,6 +9,7 @@ from email.message import Message as ParsedMessage
 from attrs import evolve
 
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.assessment import Assessment, Verdict
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Recipient, RecipientNumber
 from twisted_mta.mail.message import Message
@@ -197,6 +198,49 @@ class Failure(NoticeTestCase):
         self.answer(FAILED)
         self.assertEqual(self.notices(), [])
         self.assertEqual(list(self.store.failures), [(notice.id, 0)])
+
+
+class DoubtfulSenders(NoticeTestCase):
+    """Mail in quarantine: a notice could go to a person whose address was forged."""
+
+    def found(self, result: str | None, quarantine: str = "spoofed") -> Message:
+        verdicts = [Verdict("spf", "pass", "smtp.helo=client.example")]
+        if result is not None:
+            verdicts.append(Verdict("spf", result, "smtp.mailfrom=ann@sender.example"))
+        return evolve(message(1), assessment=Assessment(tuple(verdicts), quarantine))
+
+    def test_a_failure_leaves_a_record_and_no_notice(self) -> None:
+        self.accept(self.found("fail"))
+        self.answer(FAILED)
+        self.assertEqual((self.notices(), list(self.store.failures)), ([], [(1, 0)]))
+
+    def test_a_success_is_not_reported(self) -> None:
+        self.accept(asking(self.found("none"), "SUCCESS"))
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_a_delay_is_not_reported(self) -> None:
+        self.accept(self.found("softfail"))
+        self.answer(DEFERRED)
+        self.runner.update(evolve(self.settings(), delay_warning=60.0))
+        self.settle(3600)
+        self.answer(DEFERRED)
+        self.assertEqual(self.notices(), [])
+
+    def test_a_sender_that_spf_has_found_genuine_gets_its_notice(self) -> None:
+        self.accept(self.found("pass"))
+        self.answer(FAILED)
+        self.assertEqual(self.readers(), ["ann@sender.example"])
+
+    def test_a_user_gets_notices_about_mail_in_quarantine(self) -> None:
+        self.accept(self.found(None))
+        self.answer(FAILED)
+        self.assertEqual(self.readers(), ["ann@sender.example"])
+
+    def test_mail_that_is_not_in_quarantine_gets_notices_whatever_spf_says(self) -> None:
+        self.accept(self.found("fail", ""))
+        self.answer(FAILED)
+        self.assertEqual(self.readers(), ["ann@sender.example"])
 
 
 class BouncesOfBounces(NoticeTestCase):

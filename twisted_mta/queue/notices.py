@@ -30,6 +30,9 @@ _POSTMASTER = re.compile(r"\bpostmaster\b[^@\s,<>]{0,64}@", re.IGNORECASE)
 
 _OURS = Assessment(signs=True)
 
+_MAIL_FROM = "smtp.mailfrom="
+"""The beginning of a verdict of SPF on the reverse-path (RFC 8601 §2.7.2)."""
+
 _NEVER: Parameters = {"NOTIFY": "NEVER"}
 
 EXPANDED = Reply.of(250, "0.0", "Expanded to several recipients")
@@ -132,7 +135,7 @@ class Notices:
     ) -> Written:
         """Write one notice for the failures, one for the delays, one for the successes.
 
-        Each is written only where it is wanted.
+        Each is written only where it is wanted, and none to a sender that was probably forged.
 
         Args:
             message: the message.
@@ -145,6 +148,11 @@ class Notices:
         """
         if not (failed or delayed or succeeded):
             return NOTHING
+        if _is_of_doubtful_sender(message):
+            return Written(
+                warned=tuple(each.recipient.number for each in delayed),
+                unreported=tuple(each.outcome for each in failed),
+            )
         sender = message.envelope.reverse_path
         written: list[tuple[Action, Message]] = []
         unreported = [each.outcome for each in failed]
@@ -313,6 +321,19 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("the recipients of notices to <{mailbox}> are unknown", mailbox=shown)
             return itself(mailbox)
+
+
+def _is_of_doubtful_sender(message: Message) -> bool:
+    """Whether a message belongs among junk, and SPF does not say that its sender has sent it.
+
+    A notice would go to a person whose address was forged. Without a result of SPF the client was
+    no stranger, or SPF is off.
+    """
+    found = message.assessment
+    return bool(found.quarantine) and any(
+        each.policy == "spf" and each.result != "pass" and each.text.startswith(_MAIL_FROM)
+        for each in found.verdicts
+    )
 
 
 def _is_mail_loop(reply: Reply) -> bool:
