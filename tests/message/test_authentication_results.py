@@ -172,6 +172,11 @@ class Writing(TidyTestCase):
             '"j\xfc\\\\x85;x@example.net"',
         )
 
+    def test_text_that_is_no_mailbox_is_never_written_in_utf8(self) -> None:
+        for smtputf8 in (False, True):
+            shown = self.of("smtp.helo", "b\xfccher.example", smtputf8=smtputf8)
+            self.assertEqual(shown, r'"b\\xfccher.example"')
+
     def test_long_text_is_cut_and_a_long_mailbox_shown_by_its_domain(self) -> None:
         field = self.written(MethodResult("spf", "pass", reason="x" * 999, comment="y" * 999))
         self.assertIn(f'reason="{"x" * 200}..."', field)

@@ -102,7 +102,7 @@ def authentication_results(
         authserv_id: our name, in A-labels.
         results: in the order in which they stand; without any, the field says ``none``.
         smtputf8: Whether the message may have UTF-8 in its header section. Otherwise a mailbox
-            beyond ASCII is shown by its domain alone, and other text is escaped.
+            beyond ASCII is shown by its domain alone. Other text is escaped in any case.
     """
     groups = [_words(each, smtputf8) for each in results] or [("none",)]
     lines = [f"Authentication-Results: {_value(authserv_id, smtputf8=False)}"]
@@ -145,7 +145,7 @@ def _value(text: str, smtputf8: bool) -> str:
         text = f"@{domain}"  # the local part is optional; part of it would be another mailbox
     if len(text) <= _LONGEST_VALUE and (_TOKEN.fullmatch(text) or _MAILBOX.fullmatch(text)):
         return text
-    text = _UNPRINTABLE_UTF8.sub(_named, text) if smtputf8 else printable(text)
+    text = _UNPRINTABLE_UTF8.sub(_named, text) if smtputf8 and at else printable(text)
     return _quoted(_shortened(text, _LONGEST_VALUE))
 
 

@@ -129,7 +129,10 @@ class ContentExamination:
         """The fields for the top of the message: Authentication-Results, then marks of policies."""
         own = b""
         if self._results and self._authserv_id:
-            own = authentication_results(self._authserv_id, self._results)
+            # A mailbox beyond ASCII is that of MAIL, or stands in the header: the message needs
+            # SMTPUTF8 anyway.
+            smtputf8 = "SMTPUTF8" in self._envelope.parameters
+            own = authentication_results(self._authserv_id, self._results, smtputf8=smtputf8)
         return own + b"".join(self.examination.opinion.fields)
 
     @property
