@@ -9,7 +9,7 @@ from tests.cli.check.checking import NOW, CheckTestCase
 from tests.cli.check.nameserver import NameServer
 from twisted_mta.cli.check import names as names_module
 from twisted_mta.cli.check.names import trust
-from twisted_mta.cli.check.questions import Answer, Questions
+from twisted_mta.cli.questions import Answer, Questions
 from twisted_mta.config import Config, DNSSettings
 from twisted_mta.dns import ResolvConf
 from twisted_mta.interfaces import WallTime

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ...dns import LookupFailed, NoSuchDomain
-from .questions import NoAnswer, Questions
+from ..questions import NoAnswer, Questions
 
 _T = TypeVar("_T")
 

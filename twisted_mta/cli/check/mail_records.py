@@ -25,11 +25,11 @@ from ...policy.spf.result import Result
 from ...reports.destinations import destinations
 from ...tls.certificates import CertificateError
 from ..dkim.records import published, record_of, zone_lines
+from ..questions import NoAnswer, Questions, TooLate
 from .blocking_resolver import BlockingResolver, finished
 from .finding import Finding, Severity
 from .machine import Machine
 from .names import is_here
-from .questions import NoAnswer, Questions, TooLate
 
 _MOST_DOMAINS = 50
 _STRING = 255  # RFC 1035 §3.3: the octets of a <character-string>

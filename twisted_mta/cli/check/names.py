@@ -26,9 +26,9 @@ from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.next_hop import Host
 from ...mail.printable import printable
 from ...routing.routes import Rule
+from ..questions import Answer, NoAnswer, Questions, TooLate
 from .finding import Finding
 from .machine import Machine
-from .questions import Answer, NoAnswer, Questions, TooLate
 
 _SLOW = 1.0  # seconds; a first answer that takes longer is reported
 _MOST_DOMAINS = 20  # local domains whose mail exchangers are asked for

@@ -19,8 +19,8 @@ from ...mail.printable import printable
 from ...policy.dkim.signing_keys import SigningKey
 from ...system.real_world import wall_time
 from ...tls.certificates import CertificateError
-from ..check.questions import NoAnswer, Questions, TooLate
 from ..client import failure, state_dir_option
+from ..questions import NoAnswer, Questions, TooLate
 from ..terminal import show
 from .key_file import new_key, write_key
 from .records import published, record_of, zone_lines

@@ -9,7 +9,7 @@ from attrs import frozen
 from ...mail.printable import printable
 from ...policy.dkim.key_record import KeyRecord, KeyRecordError, record_text
 from ...policy.dkim.signing_keys import SigningKey
-from ..check.questions import Questions
+from ..questions import Questions
 
 _STRING = 255  # RFC 1035 §3.3: the octets of a <character-string>
 

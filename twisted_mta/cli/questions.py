@@ -16,9 +16,9 @@ import dns.rdatatype
 import dns.reversename
 from attrs import define, field, frozen
 
-from ...interfaces import WallTime
-from ...mail.next_hop import Host
-from ...mail.printable import printable
+from ..interfaces import WallTime
+from ..mail.next_hop import Host
+from ..mail.printable import printable
 
 _TIMEOUT = 2.0  # seconds for one question; a nearby resolver with an empty cache needs one
 
