@@ -17,8 +17,8 @@ Subject:   Hello\t \r
 Date: Mon, 30 Nov 2026 10:00:00 +0000\r
 """
 BODY = b"Hello  all, \r\n\r\n\tthis is it.\r\n\r\n\r\n"
-LISTS = key(domain="lists.example", selector="a")
-RELAY = key(domain="relay.example", selector="c")
+LISTS = key(domain="lists.example", selector="a", bits=1024)
+RELAY = key(domain="relay.example", selector="c", bits=1024)
 
 
 def sealed(header: bytes, body: bytes, by: SigningKey, cv: str = "none") -> bytes:

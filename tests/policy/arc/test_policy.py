@@ -87,3 +87,14 @@ class Seam(ChainTestCase):
         result, _ = self.conclude(chain(1) + b"a:\r\n" * 10_000)
         self.assertEqual(result.result, "fail")
         self.assertEqual(self.records.asked, [])
+
+    def test_mail_that_is_not_examined_is_not_read(self) -> None:
+        policy = ARCPolicy(self.records, lambda: NOW)
+        view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
+        session = PolicySession(view, is_stranger=True)
+        header = Header(chain(1))
+        self.assertIsNone(policy.header(session, ENVELOPE, header))
+        self.assertIsNone(policy.body(session, ENVELOPE, header))
+        message = policy.message(session, ENVELOPE, BytesIO())
+        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
+        self.assertEqual(self.records.asked, [])

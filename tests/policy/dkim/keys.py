@@ -16,9 +16,11 @@ from .key_files import private_key
 
 
 @cache
-def key(type: KeyType = "rsa", domain: str = "example.net", selector: str = "s1") -> SigningKey:
+def key(
+    type: KeyType = "rsa", domain: str = "example.net", selector: str = "s1", bits: int = 2048
+) -> SigningKey:
     """Return a key, the same for the same arguments."""
-    private = private_key("ed25519" if type == "ed25519" else "rsa-2048", 0)
+    private = private_key("ed25519" if type == "ed25519" else f"rsa-{bits}", 0)
     assert isinstance(private, PrivateKey)
     public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return SigningKey(domain, selector, "", private, public)

@@ -6,7 +6,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,6 +69,14 @@ class Hashes(SynchronousTestCase):
     def test_white_space_before_a_cut_line_end_is_removed(self) -> None:
         self.assertCanonical(b"a \t \r\n\t b", b"a\r\n b\r\n", "relaxed")
 
+    def test_a_large_piece_is_hashed_like_small_ones(self) -> None:
+        body = b"".join(b"line %d \t\r\n" % number for number in range(12_000))
+        small = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+        for kind in KINDS:
+            expected = hashlib.sha256(canonical(body, kind)).digest()
+            self.assertEqual([body_hash(small, kind), body_hash([body], kind)], [expected] * 2)
+
+    @settings(deadline=None)
     @given(PIECES)
     def test_every_body_is_hashed_as_the_standard_says_however_it_is_cut(
         self, pieces: list[bytes]
@@ -77,6 +85,7 @@ class Hashes(SynchronousTestCase):
             expected = canonical(b"".join(pieces), kind)
             self.assertEqual(body_hash(pieces, kind), hashlib.sha256(expected).digest())
 
+    @settings(deadline=None)
     @given(PIECES, st.integers(0, 20))
     def test_a_limit_hashes_the_first_octets_of_the_canonical_body(
         self, pieces: list[bytes], limit: int

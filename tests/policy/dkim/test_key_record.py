@@ -5,7 +5,7 @@ import contextlib
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,6 +86,7 @@ class Records(SynchronousTestCase):
         ):
             self.assertRefused(f"p={base64.b64encode(pkcs1(n, e)).decode()}", reason)
 
+    @settings(deadline=None)
     @given(
         st.text("vkpthsgn=;: \r\nDKIM1rsayemail*+/A", max_size=60).map(str.encode)
         | st.binary(max_size=20)
@@ -95,6 +96,7 @@ class Records(SynchronousTestCase):
             with contextlib.suppress(KeyRecordError):
                 KeyRecord.parse(each)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200), st.integers(0, 300))
     def test_no_key_is_an_error_of_another_kind(self, octets: bytes, at: int) -> None:
         der = base64.b64decode(P)

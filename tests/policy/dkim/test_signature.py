@@ -1,6 +1,6 @@
 """The tags of a signature: what they mean, and which signatures are refused."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -102,11 +102,17 @@ class Signatures(SynchronousTestCase):
         ):
             self.assertRefused("neutral", "found ", **tags)
 
+    def test_the_name_of_a_key_has_253_octets_at_most(self) -> None:
+        labels = ["a" * 63] * 3 + ["a" * (253 - 3 * 64 - len("._domainkey.example.net"))]
+        self.assertEqual(len(self.read(s=".".join(labels)).signer.key_name), 253)
+        self.assertRefused("neutral", "expected a selector", s=".".join(labels) + "a")
+
     def test_a_field_that_is_no_tag_list_is_neutral(self) -> None:
         tags, error = parse_signature(b"v=1; a")
         assert isinstance(error, SignatureError)
         self.assertEqual((tags, error.result), ({}, "neutral"))
 
+    @settings(deadline=None)
     @given(st.text("vabdhsiltxqc=;: \r\n1rsa-sha256.@FromYQ==/\xfc", max_size=80))
     def test_no_text_is_an_error_of_another_kind(self, text: str) -> None:
         for value in (text.encode(), text.encode("latin-1"), f"{LEAST};{text}".encode()):

@@ -1,6 +1,6 @@
 """Tag lists: what is read, and what is refused."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,6 +49,7 @@ class TagLists(SynchronousTestCase):
         with self.assertRaises(TagError):
             parse_tags(b"a=" + b"x" * 16_383)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=60) | st.text("a=; \r\nv1\t", max_size=30).map(str.encode))
     def test_no_octets_are_an_error_of_another_kind(self, text: bytes) -> None:
         try:

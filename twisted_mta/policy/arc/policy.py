@@ -9,7 +9,7 @@ from ...message.authentication_results import MethodResult
 from ...message.header import Header
 from ..answers import Answers, EnvelopeView
 from ..dkim.key_lookup import TextResolver
-from ..dkim.policy import MOST_LINES, fields_of, hashes_of
+from ..dkim.message_reading import MOST_LINES, MessageReading
 from ..examination import Examination, PolicySession
 from .validation import ChainResult, ChainValidation
 
@@ -54,7 +54,7 @@ class ARCPolicy:
         examination = session.examination
         if examination is None or self._validation(examination, header) is None:
             return None
-        return hashes_of(examination).reader()
+        return MessageReading.of(examination, header).bodies.reader()
 
     async def message(
         self, session: PolicySession, envelope: EnvelopeView, content: object
@@ -72,11 +72,11 @@ class ARCPolicy:
             known = examination.memory[self]
             return known if isinstance(known, ChainValidation) else None
         examination.memory[self] = None
-        fields = fields_of(examination, header)
-        if fields is None:
+        reading = MessageReading.of(examination, header)
+        if reading.header is None:
             self._conclude(examination, _TOO_LONG)
             return None
-        validation = ChainValidation(fields, hashes_of(examination), self._wall_time())
+        validation = ChainValidation(reading.header, reading.bodies, self._wall_time())
         if validation.known is not None:
             self._conclude(examination, validation.known)
             return None

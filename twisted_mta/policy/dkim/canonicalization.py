@@ -119,8 +119,6 @@ def body_canonicalizer(canonicalization: Canonicalization) -> BodyCanonicalizer:
 def content_end(text: bytes) -> int:
     """Return where the line ends (CR LF) begin that end ``text``."""
     content = len(text.rstrip(b"\r\n"))
-    if content == len(text):
-        return content
     count, odd = divmod(len(text) - content, 2)
     if not odd and text.endswith(b"\r\n" * count):
         return content

@@ -9,16 +9,12 @@ from ...message.authentication_results import MethodResult
 from ...message.header import Header
 from ..answers import Answers, EnvelopeView
 from ..examination import Examination, PolicySession
-from .body_hashes import BodyHashes
 from .key_lookup import TextResolver
-from .signed_header import SignedHeader
+from .message_reading import MOST_LINES, MessageReading
 from .verification import Verification
 
 NAME = "dkim"
 """The name of the policy, and of the method in Authentication-Results."""
-
-MOST_LINES = 10_000
-"""Lines of a header section with which signatures are verified."""
 
 FAILED = (MethodResult(NAME, "temperror", "the signatures could not be verified in time"),)
 """What is recorded where the policy fails, or has no answer in time."""
@@ -53,7 +49,7 @@ class DKIMPolicy:
         examination = session.examination
         if examination is None or self._verification(examination, header) is None:
             return None
-        return hashes_of(examination).reader()
+        return MessageReading.of(examination, header).bodies.reader()
 
     async def message(
         self, session: PolicySession, envelope: EnvelopeView, content: object
@@ -72,31 +68,14 @@ class DKIMPolicy:
             known = examination.memory[self]
             return known if isinstance(known, Verification) else None
         examination.memory[self] = None
-        fields = fields_of(examination, header)
-        if fields is None:
+        reading = MessageReading.of(examination, header)
+        if reading.header is None:
             examination.conclude(NAME, [_TOO_LONG])
             return None
-        verification = Verification(fields, hashes_of(examination), self._wall_time())
+        verification = Verification(reading.header, reading.bodies, self._wall_time())
         if not verification.is_signed:
             examination.conclude(NAME, [MethodResult(NAME, "none")])
             return None
         verification.look_up(self._resolver)
         examination.memory[self] = verification
         return verification
-
-
-def hashes_of(examination: Examination) -> BodyHashes:
-    """Return the hashes of the body that all policies share."""
-    hashes = examination.memory.setdefault(BodyHashes, BodyHashes())
-    assert isinstance(hashes, BodyHashes)
-    return hashes
-
-
-def fields_of(examination: Examination, header: Header) -> SignedHeader | None:
-    """Return the fields of a header, which all policies share; None: it has too many lines."""
-    if SignedHeader not in examination.memory:
-        section = bytes(header)
-        whole = section.count(b"\n") <= MOST_LINES
-        examination.memory[SignedHeader] = SignedHeader(section) if whole else None
-    fields = examination.memory[SignedHeader]
-    return fields if isinstance(fields, SignedHeader) else None
