@@ -29,6 +29,22 @@ class Amounts(TidyTestCase):
         ):  # fmt: skip
             self.assertEqual(size(text), octets, text)
 
+    def test_every_name_of_a_unit_is_read_in_any_case(self) -> None:
+        for reader, units in (
+            (duration, {
+                1: "s sec second seconds", 60: "m min minute minutes", 3600: "h hour hours",
+                86_400: "d day days", 604_800: "w week weeks",
+            }),
+            (size, {
+                1: "b octet octets byte bytes", 1 << 10: "KiB", 1 << 20: "MiB", 1 << 30: "GiB",
+                1 << 40: "TiB", 10**3: "kB", 10**6: "MB", 10**9: "GB", 10**12: "TB",
+            }),
+        ):  # fmt: skip
+            for worth, names in units.items():
+                for name in names.split():
+                    for written in (name, name.lower(), name.upper()):
+                        self.assertEqual(reader(f"3 {written}"), 3 * worth, written)
+
     def test_other_values_are_neither_duration_nor_size(self) -> None:
         for text in ("", "s", "-1", "5 mib", "1 month", "1e3", "٣ s", True, None, float("nan"), -1):
             self.assertRaises(ValueError, duration, text)

@@ -6,6 +6,7 @@ from twisted_mta.config import readers as read
 from twisted_mta.config.destination import pattern
 from twisted_mta.config.endpoint import endpoint
 from twisted_mta.config.setting import Read, shown
+from twisted_mta.config.tables import LogSettings
 
 LONGEST_DOMAIN = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))
 
@@ -42,6 +43,11 @@ BOUNDARIES: tuple[tuple[Read, tuple[object, ...], tuple[object, ...]], ...] = (
         amounts.size,
         (1, (1 << 62) - 1, "1 octet", "0.5 KiB"),
         (0, 1 << 62, "0.5 octets", "1 PiB", 1.5, float("inf"), float("nan")),
+    ),
+    (
+        read.table(LogSettings),
+        ({}, {"format": "json"}, LogSettings()),
+        ("json", 5, None, ["format"], {"formt": "json"}, {"format": "xml"}),
     ),
     (amounts.rate, ("1/s", "999999999/day"), ("0/s", "1/week", "1000000000/s", "1", "/s")),
 )
