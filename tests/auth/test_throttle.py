@@ -182,6 +182,19 @@ class OverTime(ThrottleTestCase):
         self.assertEqual(self.limits.used(), 0)
 
 
+class Defaults(ThrottleTestCase):
+    def test_an_account_may_fail_20_times_and_an_address_50_times_in_ten_minutes(self) -> None:
+        for account, address, limit in (("ann", None, 20), ("", "192.0.2.1", 50)):
+            throttle = self.throttle()
+            self.fail_often(throttle, limit - 1, account, address)
+            self.assertTrue(self.allows(throttle, account, address))
+            self.fail_often(throttle, 1, account, address)
+            self.clock.advance(599)
+            self.assertFalse(self.allows(throttle, account, address))
+            self.clock.advance(1)
+            self.assertTrue(self.allows(throttle, account, address))
+
+
 class Windows(ThrottleTestCase):
     def window(self, most: int) -> SlidingWindow:
         return SlidingWindow(limits=self.limits, clock=self.clock, period=60.0, most=most)
@@ -204,3 +217,12 @@ class Windows(ThrottleTestCase):
         self.assertEqual(
             [self.done(window.allows((key,), 1)) for key in "abcd"], [True, False, False, False]
         )
+
+    def test_an_event_is_counted_again_when_those_before_it_are_over(self) -> None:
+        window = self.window(100)
+        self.assertTrue(self.done(window.add(("x",), 1)))
+        self.clock.advance(59)
+        self.assertFalse(self.done(window.add(("x",), 1)))
+        self.clock.advance(1)
+        self.assertTrue(self.done(window.add(("x",), 1)))
+        self.assertEqual(self.limits.used(), 1)

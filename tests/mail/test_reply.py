@@ -43,6 +43,35 @@ class OfPeers(SynchronousTestCase):
     def test_an_enhanced_code_that_contradicts_the_reply_code_is_dropped(self) -> None:
         self.assertEqual(Reply.from_lines(550, ("2.1.5 OK",)), Reply(550, None, "OK"))
 
+    def test_a_reply_is_shown_as_it_was_said_whatever_its_enhanced_codes_are(self) -> None:
+        for code, lines, status in (
+            (450, ("4.2.1 Busy",), "4.2.1"),
+            (450, ("4.2.1 Busy", "4.2.1 Later"), "4.2.1"),
+            (450, ("4.2.1 Busy", "later"), "4.2.1"),
+            (450, ("Busy", "4.2.1 Later"), None),
+            (450, ("4.2.1 Busy", "4.3.1 Full"), None),
+            (550, ("4.2.1 Busy",), None),
+            (550, ("No",), None),
+        ):
+            reply = Reply.received(code, lines)
+            self.assertEqual(reply.enhanced, status, lines)
+            said = str(reply).replace(f"{status} ", "")
+            self.assertEqual(
+                said.split(), [str(code), *" ".join(lines).replace(f"{status} ", "").split()]
+            )
+
+    def test_the_detail_of_a_reply_may_stand_anywhere_in_its_text(self) -> None:
+        for code, lines, detail in (
+            (552, ("5.2.2 Full",), "2.2"),
+            (552, ("Full: 5.2.2",), "2.2"),
+            (552, ("5.1.1 one", "5.2.2 two"), "2.2"),
+            (552, ("5.2.2 one", "4.3.1 two"), "2.2"),
+            (552, ("4.1.1 one", "4.3.1 two"), "3.1"),
+            (552, ("version 15.2.2 and 5.2.2x",), None),
+            (552, ("Full",), None),
+        ):
+            self.assertEqual(Reply.received(code, lines).detail, detail, lines)
+
     def test_a_reply_as_a_string_is_one_printable_line(self) -> None:
         self.assertEqual(str(Reply(550, "5.1.1", "a\r\n", "\x1b")), r"550 5.1.1 a\r\n \x1b")
         self.assertEqual(printable("ü\U0001f600"), r"\xfc\U0001f600")
