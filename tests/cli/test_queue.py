@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from tests.tidy import TidyTestCase
 from twisted_mta.cli.command import main
+from twisted_mta.cli.queue import actions
 
 ID = "1M81ARNJN5BHJ"
 NOW = 1_790_000_000.0
@@ -293,6 +296,22 @@ class Acting(QueueCommandTestCase):
             (counts["recipients"], counts["dry_run"], counts["missing"]), (3, True, [])
         )
         self.assertTrue(self.requests[0][1]["all"])
+
+    def test_on_a_terminal_a_removal_without_ids_is_confirmed_unless_yes_is_said(self) -> None:
+        terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stderr=sys.stderr)
+        self.patch(actions, "sys", terminal)
+        for words, text, dry_runs in (
+            (("--all",), "n\n", [True]),
+            (("--all",), "y\n", [True, False]),
+            (("--all", "--yes"), None, [False]),
+            (("--all", "--dry-run"), None, [True]),
+        ):
+            self.requests.clear()
+            result = self.run_tool("remove", *words, answers=[done(3)] * len(dry_runs), text=text)
+            self.assertEqual([body["dry_run"] for _, body in self.requests], dry_runs, words)
+            asked = "Remove 3 recipients of 3 messages for good?" in result.output
+            self.assertEqual(asked, text is not None, result.output)
+            self.assertEqual(result.exit_code, text == "n\n")
 
     def test_an_action_without_a_selection_is_a_usage_error(self) -> None:
         for words in (("remove",), ("hold", "--all", ID), ("retry", "x")):

@@ -1,11 +1,13 @@
 """The journal of the TLS memory: restarts, crashes, other processes, failing disks."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
+from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.tls.journal import TRANSITIONS, State, TLSJournal
@@ -207,6 +209,19 @@ class JournalTests(TidyTestCase):
         self.clock.advance(60)
         self.files.crash()
         self.assertEqual(self.known(), ["a.example", "b.example"])
+
+    def test_a_directory_that_cannot_be_made_at_the_start_is_made_with_the_first_change(
+        self,
+    ) -> None:
+        logged = logged_lines(self, "TLS memory")
+        self.files.fail_next("make_directories", OSError(errno.ENOSPC, "No space left on device"))
+        memory, _ = self.journal()
+        self.assertEqual(len(logged), 1)
+        memory.remember("a.example", 25)
+        self.clock.advance(60)
+        self.assertEqual(len(logged), 1)
+        self.files.crash()
+        self.assertEqual(self.known(), ["a.example"])
 
 
 class States(TidyTestCase):

@@ -48,6 +48,22 @@ class Memory(MemoryTestCase):
         self.assertIsNone(memory.known("mx.example", 25))
         self.assertEqual(len(memory), 0)
 
+    def test_a_forgotten_host_is_no_change_to_take(self) -> None:
+        memory = self.memory()
+        memory.remember("mx.example", 25)
+        self.now += 91 * DAY
+        self.assertIsNone(memory.known("mx.example", 25))
+        self.assertFalse(memory.changed)
+        self.assertEqual(memory.take_changes(), [])
+
+    def test_connections_without_tls_are_counted(self) -> None:
+        memory = self.memory()
+        memory.remember("mx.example", 25)
+        self.assertEqual(memory.alarms, 0)
+        for count in (1, 2):
+            memory.alarm("mx.example", 25)
+            self.assertEqual(memory.alarms, count)
+
     def test_the_number_of_hosts_is_bounded(self) -> None:
         """The host that changed longest ago is forgotten."""
         memory = self.memory(most=2)
@@ -80,6 +96,7 @@ class Memory(MemoryTestCase):
             [entry["host"] for entry in entries_below(memory.entries(), "Example.NET.")],
             ["example.net", "mx.example.net"],
         )
+        self.assertEqual(entries_below(memory.entries(), None), memory.entries())
 
     def test_entries_of_several_processes_are_joined(self) -> None:
         one, other = self.memory(), self.memory()
@@ -101,7 +118,10 @@ class Memory(MemoryTestCase):
             TLSHost("mx.example", 25, 5.0, 6.0),
             TLSHost("2001:db8::1", 25, 5.0, 6.0, 7.0),
             TLSHost("a", 0, 0.0, 0.0, 0.0),
+            TLSHost("a" * 255, 25, 5.0, float((1 << 40) - 1)),
         ):
             self.assertEqual(TLSHost.parse(fact.line()), fact)
+        for line in (b'["a",25,1,%d]' % (1 << 40), b'["%s",25,1,2]' % (b"a" * 256)):
+            self.assertIsNone(TLSHost.parse(line), line)
         for line in (b"", b"{}", b"[]", b'["a",25,1]', b'["a",true,1,2]', b'["",1,1,1]', b'["a",2'):
             self.assertIsNone(TLSHost.parse(line), line)

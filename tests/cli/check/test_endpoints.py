@@ -42,6 +42,22 @@ class TCP(CheckTestCase):
             (text,) = self.found(self.config(f"tcp:{stranger.port}:interface=127.0.0.2"))
             self.assertIn("belongs to another listener", text)
 
+    @unittest.skipUnless(socket.has_ipv6, "this machine has no IPv6")
+    def test_a_port_of_ipv6_is_tried_with_ipv6(self) -> None:
+        with socket.socket(socket.AF_INET6) as other:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                other.bind(("::1", 0))
+            except OSError:
+                raise unittest.SkipTest("this machine has no IPv6 address") from None
+            other.listen()
+            port = other.getsockname()[1]
+            for endpoint in (f"tcp6:{port}", rf"tcp6:{port}:interface=\:\:1"):
+                found = self.found(self.config(endpoint))
+                (text,) = (each for each in found if each.startswith("error: "))
+                self.assertIn(f"port {port} ", text)
+            self.assertEqual(self.found(self.config(f"tcp:{port}:interface=127.0.0.1")), [])
+
     def test_two_listeners_on_one_port_are_an_error(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]

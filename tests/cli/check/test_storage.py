@@ -26,6 +26,14 @@ class Directories(CheckTestCase):
             ],
         )
 
+    def test_a_state_directory_that_others_could_replace_is_an_error_before_it_exists(self) -> None:
+        os.chmod(self.directory, 0o777)
+        [fault] = self.found(self.config())
+        self.assertTrue(fault.startswith("error: [mta] state_dir: "), fault)
+        self.assertIn("DIR", fault)
+        os.chmod(self.directory, 0o700)
+        self.assertEqual(self.found(self.config()), [])
+
     def test_a_state_directory_that_other_users_can_read_is_a_warning(self) -> None:
         os.mkdir(self.state)
         os.chmod(self.state, 0o750)
