@@ -297,6 +297,10 @@ class Passwords(TestCase):
         assert hashed is not None
         self.assertEqual(extract_parameters(NO_PASSWORD), extract_parameters(hashed))
 
+    def test_a_name_has_255_characters_at_most(self) -> None:
+        self.assertEqual(account("a" * 255, None).name, "a" * 255)
+        self.assertRaises(AccountsError, account, "a" * 256, None)
+
     def test_two_spellings_of_a_password_are_equal_by_saslprep(self) -> None:
         self.assertTrue(verify(account("ann", "\u2168").argon2, "IX"))
 

@@ -2,7 +2,12 @@
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.message.delivery_fields import alias_fields, read_delivered_to, return_path
+from twisted_mta.message.delivery_fields import (
+    alias_fields,
+    delivered_to,
+    read_delivered_to,
+    return_path,
+)
 
 
 class ReturnPath(TidyTestCase):
@@ -23,6 +28,14 @@ class ReturnPath(TidyTestCase):
 
 
 class DeliveredTo(TidyTestCase):
+    def test_a_copy_names_its_mailbox_and_the_address_that_the_sender_wrote(self) -> None:
+        mailbox, original = Mailbox("ann", "us.example"), Mailbox("ann+x y", "us.example")
+        self.assertEqual(delivered_to(mailbox, None), b"Delivered-To: ann@us.example\r\n")
+        self.assertEqual(
+            delivered_to(mailbox, original),
+            b'X-Original-To: "ann+x y"@us.example\r\nDelivered-To: ann@us.example\r\n',
+        )
+
     def test_the_last_alias_stands_on_top(self) -> None:
         aliases = (Mailbox("team", "us.example"), Mailbox("sub list", "us.example"))
         self.assertEqual(
