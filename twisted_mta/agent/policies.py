@@ -131,7 +131,7 @@ class Policies:
                         self._resolver,
                         enforces=settings.dmarc == "enforce",
                         forwarders=dmarc.TrustedForwarders(settings.trusted_forwarders),
-                        observe=self._observe,
+                        observe=self._observe if settings.dmarc_reports else None,
                     ),
                     concludes=dmarc.NO_ANSWER,
                 )

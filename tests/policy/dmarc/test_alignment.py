@@ -69,6 +69,14 @@ class Relaxed(AlignmentTestCase):
     def test_no_domain_is_no_alignment(self) -> None:
         self.assertEqual(self.aligned("example.com"), "fail")
 
+    def test_a_domain_above_the_author_costs_no_query(self) -> None:
+        self.assertEqual(self.aligned("a.b.example.com", "example.com"), "pass example.com")
+        self.assertEqual(len(self.names.queries), 4)
+
+    def test_a_domain_beside_the_author_costs_those_that_differ(self) -> None:
+        self.assertEqual(self.aligned("a.example.com", "b.c.example.com"), "pass b.c.example.com")
+        self.assertEqual(self.names.queries[3:], ["_dmarc.b.c.example.com", "_dmarc.c.example.com"])
+
     def test_a_foreign_domain_costs_no_query(self) -> None:
         self.aligned("example.com", "example.net", "evil.com", "example.com")
         self.assertEqual(self.names.queries, ["_dmarc.example.com", "_dmarc.com"])

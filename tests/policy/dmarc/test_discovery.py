@@ -99,6 +99,45 @@ class Organizations(WalkTestCase):
         self.assertEqual(self.organization("a.example.com", {}), "a.example.com")
 
 
+class KnownWalks(WalkTestCase):
+    """A walk that uses the answers of another has the same result as one of its own."""
+
+    def test_of_any_two_domains(self) -> None:
+        domains = [
+            "com",
+            "example.com",
+            "a.example.com",
+            "b.a.example.com",
+            "1.2.3.4.5.6.7.8.example.com",
+            "x.2.3.4.5.6.7.8.example.com",
+            "4.5.6.7.8.example.com",
+            "other.net",
+        ]
+        zones = [
+            {name: f"v=DMARC1; p=none{tag}"}
+            for name in ("com", "example.com", "a.example.com", "5.6.7.8.example.com")
+            for tag in ("", "; psd=n", "; psd=y")
+        ]
+        several = [{**zones[0], **zones[3], **zones[7]}, {**zones[2], **zones[4], **zones[11]}]
+        for zone in (zones[5], zones[7], zones[10], *several):
+            for failing in ("", "_dmarc.example.com"):
+                names = Names({f"_dmarc.{name}": text for name, text in zone.items()})
+                if failing:
+                    names.fail(failing)
+                for one in domains:
+                    known = self.walk(one, names)
+                    for other in domains:
+                        found = self.successResultOf(
+                            Deferred.fromCoroutine(walk(other, names, known=known))
+                        )
+                        own = self.walk(other, names)
+                        self.assertEqual(
+                            (found.found, found.failed, found.organizational_domain),
+                            (own.found, own.failed, own.organizational_domain),
+                            (zone, failing, one, other),
+                        )
+
+
 class Policies(WalkTestCase):
     """RFC 9989 §4.10.1."""
 

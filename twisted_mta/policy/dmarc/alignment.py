@@ -46,7 +46,7 @@ class Alignment:
         # itself or above it, so a domain elsewhere costs no query.
         if not is_below(domain, organization):
             return "none"
-        other = (await walk(domain, self._resolver)).organizational_domain
+        other = (await walk(domain, self._resolver, known=author)).organizational_domain
         if other is None:
             return "unknown"
         return "relaxed" if other == organization else "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -61,6 +62,7 @@ def author(section: bytes) -> Author:
     return Author(found[0]) if found and not found[0].startswith("[") else Author()
 
 
+@lru_cache(maxsize=256)
 def _domains(value: str) -> Sequence[str] | Literal["an unreadable From field"]:
     """Return the domains of all addresses in a field, each once."""
     bare = skeleton(value) if len(value) <= _LONGEST else None

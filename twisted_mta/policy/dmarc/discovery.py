@@ -60,6 +60,21 @@ class Walk:
         # "u" everywhere (or "y" at the start itself): the record with the fewest labels.
         return self.found[-1].domain if self.found else self.start
 
+    def covers(self, target: str) -> bool:
+        """Whether it has all answers from a target of another walk upward."""
+        if not is_below(self.start, target):
+            return False
+        # More than seven labels are only looked at where a walk starts.
+        if target != self.start and target.count(".") >= _MOST_QUERIES - 1:
+            return False
+        # It ended at a record with "psd", or where a query failed, and knows nothing above.
+        end = self.failed or (self.found[-1].domain if self._is_ended else "")
+        return not end or is_below(target, end)
+
+    @property
+    def _is_ended(self) -> bool:
+        return bool(self.found) and self.found[-1].record.psd != "u"
+
     @property
     def policy(self) -> Policy | Literal["unknown"] | None:
         """The policy that applies to mail of `start` (RFC 9989 §4.10.1).
@@ -111,16 +126,20 @@ class Policy:
         return existing if exists else record.np or existing
 
 
-async def walk(domain: str, resolver: Resolver) -> Walk:
+async def walk(domain: str, resolver: Resolver, *, known: Walk | None = None) -> Walk:
     """Walk up the DNS from a domain; at most eight queries, one after the other.
 
     Args:
         domain: a domain name in A-labels; no address literal.
         resolver: the DNS.
+        known: another walk, whose answers are not asked for again where the two meet.
     """
     found: list[Published] = []
     exists: bool | None = None
     for target in targets(domain):
+        if known is not None and known.covers(target):
+            found += (each for each in known.found if is_below(target, each.domain))
+            return Walk(domain, tuple(found), known.failed, exists)
         name = f"_dmarc.{target}"
         if len(name) > _LONGEST_NAME:
             continue

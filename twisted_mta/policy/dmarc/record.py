@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Literal, TypeGuard
 from urllib.parse import unquote
 
@@ -79,6 +80,10 @@ class Record:
     @classmethod
     def parse(cls, octets: bytes) -> Record | None:
         """Read a TXT record; None: it is no policy record."""
+        return _parsed(octets) if len(octets) <= LONGEST else None
+
+    @classmethod
+    def _read(cls, octets: bytes) -> Record | None:
         tags = read_tags(octets)
         if tags is None:
             return None
@@ -105,6 +110,11 @@ class Record:
             applies=applies,
             faults=tuple(reader.faults),
         )
+
+
+@lru_cache(maxsize=512)
+def _parsed(octets: bytes) -> Record | None:
+    return Record._read(octets)
 
 
 def lowered(request: Request) -> Request:
