@@ -51,6 +51,7 @@ class Explain(ProgramTestCase):
                 self.assertEqual(len(recipient["way"]["standings"]), workers)
                 refused = mta.tool("explain", "x@y.example", "--from-client", "192.0.2.1")
                 self.assertIn("Refused at RCPT: 550 5.7.1 ", refused.stdout)
+                self.assertIn("\nPolicies, if 192.0.2.1 greets as ", refused.stdout)
                 self.assertEqual(mta.tool("explain", "1M81ARNJN5BHJ").returncode, 1)
                 self.assertEqual(mta.terminate(), 0, mta.output())
             shutil.rmtree(mta.state)

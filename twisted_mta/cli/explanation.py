@@ -250,6 +250,9 @@ def _forecast(facts: Facts) -> Iterator[str]:
     if not forecast["stranger"]:
         yield f"Policies: {facts['client']} may relay, so that those about strangers are not asked."
         return
+    if not forecast["verdicts"]:
+        yield "Policies: those about strangers are off."
+        return
     yield f"Policies, if {facts['client']} greets as {forecast['helo']}:"
     for verdict in forecast["verdicts"]:
         yield f"  {_verdict(verdict)}"

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from tests.tidy import TidyTestCase
+from twisted_mta.agent.explain.explainer import AddressQuery
 from twisted_mta.cli.explanation import lines
 from twisted_mta.config import Listener, PolicySettings
 
@@ -129,7 +130,11 @@ class Forecasts(TidyTestCase):
         ):
             dmarc = self.forecast(self.world(policy=settings), sender)["dmarc"]
             self.assertEqual((dmarc["result"], dmarc["action"]), ("fail", action), settings)
-        self.assertIsNone(self.forecast(self.world(policy=OFF), "eve@fails.example")["dmarc"])
+        facts = self.world(policy=OFF).explain(
+            "bob@localhost", client=STRANGER, sender="eve@fails.example"
+        )
+        self.assertIsNone(facts["forecast"]["dmarc"])
+        self.assertIn("Policies: those about strangers are off.", self.text(facts))
 
     def test_nothing_is_foretold_of_clients_that_may_relay(self) -> None:
         world = self.world()
@@ -153,6 +158,24 @@ class Forecasts(TidyTestCase):
         self.assertEqual(self.verdicts(forecast)[-1], "spf=temperror")
         self.assertEqual(forecast["dmarc"]["result"], "temperror")
         self.assertEqual(forecast["refusals"], [])
+
+    def test_a_silent_name_server_is_waited_for_briefly(self) -> None:
+        world = self.world(policy=ENFORCE)
+        for name in (STRANGER, "sender.example", "_dmarc.sender.example"):
+            world.mta.resolver.hold(name)
+        told: list[Any] = []
+        query = AddressQuery(address="bob@localhost", client=STRANGER, sender="ann@sender.example")
+        world.mta.mta.agent.explainer.address(query).addBoth(told.append)
+        for _ in range(21):
+            self.assertEqual(told, [])
+            world.mta.advance(1.0)
+        forecast = told[0]["forecast"]
+        self.assertEqual(
+            self.verdicts(forecast), ["spf=temperror", "iprev=temperror", "spf=temperror"]
+        )
+        self.assertEqual(forecast["dmarc"]["result"], "temperror")
+        for name in (STRANGER, "sender.example", "_dmarc.sender.example"):
+            world.mta.resolver.release(name)
 
     def text(self, facts: Any) -> str:
         return "\n".join(lines(json.loads(json.dumps(facts))))

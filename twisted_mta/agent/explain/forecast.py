@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from attrs import asdict
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError
 
 from ...config import PolicySettings
 from ...interfaces import Clock, Resolver
@@ -31,6 +31,11 @@ from ...server.intake import Intake
 from ...smtp.peer import Peer
 from ...smtp.server.session import Session
 from ...smtp.server.settings import SessionSettings
+
+_PATIENCE = 7.0  # seconds for each of three steps; an operator waits for 25 s at most
+
+# Several look-ups at the same time end with FirstError when they are canceled.
+_TOO_LATE = (TimeoutError, CancelledError, FirstError)
 
 _FORETOLD = (iprev.NAME, spf.NAME)
 """Policies that look at client, greeting and reverse-path, and change nothing."""
@@ -76,24 +81,31 @@ class Forecaster:
         session.examination = found
         refusals: list[dict[str, str]] = []
         for member in members:
-            reply = await self._asked(member, session, sender)
-            if member.name == iprev.NAME:
-                await found.concluded(iprev.NAME)
+            asking = Deferred.fromCoroutine(self._asked(member, session, found))
+            try:
+                reply = await asking.addTimeout(_PATIENCE, self._clock)
+            except _TOO_LATE:
+                found.conclude(member.name, member.concludes or ())
+                reply = None
             if reply is not None:
                 refusals.append({"policy": member.name, "reply": str(reply)})
             if member.name == iprev.NAME and helo is None:
                 view.helo = session.reverse_name or address_literal(client)
-        for member in members:
-            await found.concluded(member.name)
-        verdicts = [asdict(each) for each in found.verdicts]
         dmarc = None
-        if settings.dmarc != "off" and sender is not None:
+        if settings.dmarc != "off" and sender is not None and not sender.domain.startswith("["):
             by_spf = [each for each in found.results if each.method == spf.NAME]
-            dmarc = await self._dmarc(settings, client, sender, by_spf)
+            evaluating = Deferred.fromCoroutine(
+                self._dmarc(settings, client, sender.domain, by_spf)
+            )
+            try:
+                dmarc = await evaluating.addTimeout(_PATIENCE, self._clock)
+            except _TOO_LATE:
+                text = f"header.from={sender.domain}, no answer in time"
+                dmarc = {**asdict(Verdict("dmarc", "temperror", text)), "action": "none"}
         return {
             "stranger": True,
-            "helo": view.helo,
-            "verdicts": verdicts,
+            "helo": view.helo or address_literal(client),
+            "verdicts": [asdict(each) for each in found.verdicts],
             "refusals": refusals,
             "dmarc": dmarc,
         }
@@ -105,29 +117,27 @@ class Forecaster:
         return sorted(members, key=lambda each: _FORETOLD.index(each.name))
 
     async def _asked(
-        self, member: Member, session: PolicySession, sender: Mailbox | None
+        self, member: Member, session: PolicySession, found: Examination
     ) -> Reply | None:
-        """Ask a policy about client and reverse-path; return its refusal."""
-        for stage, about in (("client", ()), ("mail", (sender,))):
+        """Ask a policy about client and reverse-path; return its refusal, once it has a result."""
+        for stage, about in (("client", ()), ("mail", (found.sender,))):
             method = getattr(member.policy, stage, None)
             answer = None if method is None else method(session, *about)
             if isinstance(answer, Awaitable):
-                answer = await _deferred(answer).addTimeout(member.timeout, self._clock)
+                answer = await answer
             if isinstance(answer, Reply) and answer.code >= 400:
                 return answer
+        await found.concluded(member.name)
         return None
 
     async def _dmarc(
         self,
         settings: PolicySettings,
         client: str,
-        sender: Mailbox,
+        domain: str,
         by_spf: Sequence[MethodResult],
-    ) -> dict[str, Any] | None:
+    ) -> dict[str, Any]:
         """Return what DMARC says of a mail whose author has the domain of the reverse-path."""
-        domain = sender.domain
-        if domain.startswith("["):
-            return None
         found = Identified.of(by_spf, (), null_path=False)
         evaluation = await evaluate(
             await walk(domain, self._resolver), found.spf, found.dkim, self._resolver
@@ -149,7 +159,3 @@ class Forecaster:
             words.append(evaluation.reason)
         verdict = Verdict("dmarc", evaluation.result, ", ".join(words))
         return {**asdict(verdict), "action": action}
-
-
-def _deferred(answer: Awaitable[Any]) -> Deferred[Any]:
-    return answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)  # type: ignore[arg-type]
