@@ -5,8 +5,9 @@ import errno
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
-from twisted_mta.policy.capacity import Capacity
+from twisted_mta.policy.capacity import Capacity, is_full
 
 
 class CapacityTests(TidyTestCase):
@@ -41,6 +42,25 @@ class CapacityTests(TidyTestCase):
         self.free = 500
         self.clock.advance(1)
         self.assertEqual(self.shortage(), "")
+
+    def test_each_change_is_logged_once_and_not_for_each_refused_client(self) -> None:
+        logged = logged_lines(self)
+        for _ in range(3):
+            self.assertIsNone(self.capacity.refusal())
+        self.assertEqual(logged, [])
+        self.capacity.reserve()
+        self.capacity.reserve()
+        refusals = [self.capacity.refusal() for _ in range(3)]
+        self.assertNotIn(None, refusals)
+        self.assertEqual(logged, [f"no mail is taken: {refusals[0]}"])
+        self.capacity.release()
+        for _ in range(3):
+            self.assertIsNone(self.capacity.refusal())
+        self.assertEqual(logged[1:], ["there is room again, and mail is taken"])
+
+    def test_a_disk_is_full_where_it_or_our_quota_is_used_up(self) -> None:
+        for number, full in ((errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)):
+            self.assertEqual(is_full(OSError(number, "")), full)
 
     def test_memory_that_is_used_up_is_a_shortage_until_a_message_is_gone(self) -> None:
         self.capacity.reserve()
