@@ -32,7 +32,7 @@ class ClockTestCase(ProgramTestCase):
         super().setUp()
         self.clock = WallClock(self.home)
 
-    def send_while_it_is_set(self, port: int, *steps: float, count: int = 40) -> None:
+    def send_while_it_is_set(self, port: int, *steps: float, count: int = 20) -> None:
         """Send messages one after the other, while the clock goes through the steps.
 
         After the last message the clock stays at the last step.
@@ -69,7 +69,7 @@ class OnPoll(ClockTestCase):
     def test_mail_is_accepted_and_delivered_despite_steps_of_the_clock(self) -> None:
         with self.mta() as mta:
             self.send_while_it_is_set(mta.smtp, HOUR, 0.0, -HOUR)
-            mta.wait_for_mail("localhost", "bob", 40)
+            mta.wait_for_mail("localhost", "bob", 20)
             status = mta.tool("status", timeout=SOON)
             self.assertIn("ready", status.stdout)
 
@@ -141,7 +141,7 @@ class InAnApplication(ClockTestCase):
             submit(port, message(), "bob@next.example")
             sink.wait_for_messages(1)
             new = self.home / "mta-state/maildir/localhost/bob/new"
-            eventually(lambda: len(list(new.glob("*"))) == 40, "all messages in the Maildir")
+            eventually(lambda: len(list(new.glob("*"))) == 20, "all messages in the Maildir")
             self.assertEqual(application.output().count("beat"), beats)
             with socket.create_connection((LOOPBACK, port), timeout=SOON) as client:
                 self.assertTrue(client.recv(512).startswith(b"220 "))

@@ -21,13 +21,13 @@ from .corpus import CORPUS, keep, load
 from .search import Search, failure, growth, smaller
 from .targets.all import TARGETS
 
-SECONDS = 1.0  # for each target
+SECONDS = 0.5  # for each target
 STRETCH = 0.1  # seconds of search between two looks at its findings
 PATIENCE = 120.0  # seconds until broken code has to be found; mostly it takes less than one
 
 
 class ShortSearch(SynchronousTestCase):
-    """The first second of a search, from the corpus."""
+    """The beginning of a search, from the corpus."""
 
     def assertHolds(self, name: str) -> None:
         search = Search(TARGETS[name], seed=1, corpus=load(name))
