@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .targets.all import TARGETS
 
 SECONDS = 0.5  # for each target
 STRETCH = 0.1  # seconds of search between two looks at its findings
+LEAK = 131  # octets that every case leaves behind
 PATIENCE = 120.0  # seconds until broken code has to be found; mostly it takes less than one
 
 
@@ -54,7 +56,7 @@ class ShortSearch(SynchronousTestCase):
 
     def test_memory_does_not_grow(self) -> None:
         for name, target in TARGETS.items():
-            self.assertLess(growth(target, load(name), 500), 64 * 1024, name)
+            self.assertLess(growth(target, load(name), 100), 100 * LEAK, name)
 
 
 class Corpus(SynchronousTestCase):
@@ -72,14 +74,20 @@ class Corpus(SynchronousTestCase):
 class BrokenCode(SynchronousTestCase):
     """Each of these faults was in some mail server, and a search finds it.
 
-    A seed other than 1 finds it sooner; all seeds find it.
+    Any search does, from nothing; one that begins with the corpus may find it sooner.
     """
 
     def assertFound(
-        self, name: str, owner: object, attribute: str, broken: object, *, seed: int = 1
+        self,
+        name: str,
+        owner: object,
+        attribute: str,
+        broken: object,
+        *,
+        corpus: Sequence[Case] = (),
     ) -> None:
         self.patch(owner, attribute, broken)
-        search = Search(TARGETS[name], seed=seed)
+        search = Search(TARGETS[name], seed=1, corpus=corpus)
         result = search.run(STRETCH)
         while not result.findings and result.seconds < PATIENCE:
             result = search.run(STRETCH)
@@ -104,7 +112,7 @@ class BrokenCode(SynchronousTestCase):
             content, rest = read(reader, octets)
             return content.replace(b"\r\n.", b"\r\n"), rest
 
-        self.assertFound("session", DataReader, "read", broken, seed=7)
+        self.assertFound("data", DataReader, "read", broken)
 
     def test_newlines_that_depend_on_the_cut_are_noticed(self) -> None:
         def broken(normalizer: NewlineNormalizer, content: bytes) -> bytes:
@@ -145,7 +153,7 @@ class BrokenCode(SynchronousTestCase):
         def broken(session: ClientSession, reply: Reply) -> None:
             session._current.settle(session._current.accepted, reply)
 
-        self.assertFound("client", ClientSession, "_settle_next", broken, seed=2)
+        self.assertFound("client", ClientSession, "_settle_next", broken, corpus=load("client"))
 
     def test_credentials_in_clear_are_noticed(self) -> None:
         def broken(session: ClientSession) -> bool:
