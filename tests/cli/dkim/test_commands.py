@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from twisted_mta.cli.command import main
 from twisted_mta.cli.dkim.records import record_of
 from twisted_mta.config import DKIMKey, load
 from twisted_mta.policy.dkim.signing_keys import SigningKey
+from twisted_mta.system.files import DiskFile
 
 NAME = "s1._domainkey.example.net"
 
@@ -91,7 +93,9 @@ class New(DKIMTestCase):
     def test_domain_selector_algorithm_and_file_may_be_given(self) -> None:
         file = self.path('key "1" \\ é.pem')
         words = ("--domain", "Bücher.example", "--selector", "K1", "--algorithm", "ed25519")
-        key = self.printed(self.new(*words, "--file", file))
+        output = self.new(*words, "--file", file)
+        self.assertEqual("It belongs to root" in output, os.geteuid() == 0)
+        key = self.printed(output)
         self.assertEqual((key.record_name, key.file), ("k1._domainkey.xn--bcher-kva.example", file))
         self.assertEqual(key.algorithm, "ed25519")
 
@@ -169,6 +173,17 @@ class New(DKIMTestCase):
             (("--file", "~/key"), "only a shell replaces ~"),
         ):
             self.assertIn(problem, self.refusal(*words, status=2))
+
+    def test_no_part_of_a_key_is_left_on_a_full_disk(self) -> None:
+        def full(file: DiskFile, content: bytes) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(DiskFile, "write", full)
+        file = self.path("key.pem")
+        self.assertEqual(
+            self.refusal("--file", file), "twisted-mta: DIR/key.pem: No space left on device\n"
+        )
+        self.assertFalse(os.path.exists(file))
 
     def test_a_file_that_cannot_be_written_is_named(self) -> None:
         with open(self.path("plain"), "w", encoding="utf-8"):

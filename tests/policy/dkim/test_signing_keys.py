@@ -7,7 +7,8 @@ import os
 from tests.policy.dkim.key_files import pem, private_key, rsa_key, write_key
 from tests.tidy import TidyTestCase
 from twisted_mta.config import DKIMKey
-from twisted_mta.policy.dkim.signing_keys import SigningKey, SigningKeys
+from twisted_mta.policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
+from twisted_mta.system.slices import finished
 from twisted_mta.tls.certificates import CertificateError
 
 
@@ -91,6 +92,15 @@ class Reading(KeyTestCase):
         write_key(self.path, mode=0o604)
         (warning,) = self.read().warnings
         self.assertIn("all users can read it (mode 0604); expected chmod 0600", warning)
+
+
+class Loading(KeyTestCase):
+    def test_all_keys_are_read_and_one_that_cannot_be_used_refuses_all(self) -> None:
+        write_key(self.path)
+        tables = [DKIMKey(domain="example.net", selector=each, key=self.path) for each in "ab"]
+        self.assertEqual([key.selector for key in finished(load_keys(tables))], ["a", "b"])
+        missing = DKIMKey(domain="example.net", selector="c", key=f"{self.path}.gone")
+        self.assertRaises(CertificateError, finished, load_keys([*tables, missing]))
 
 
 class Choice(KeyTestCase):
