@@ -101,6 +101,12 @@ four3.example  A    192.0.2.1
             self.assertEqual(self.word(f"v=spf1 ptr {void} -all"), "fail", void)
             self.assertEqual(self.word(f"v=spf1 ptr {void} {void} -all"), "permerror", void)
 
+    def test_a_host_without_the_record_is_as_void_as_one_that_does_not_exist(self) -> None:
+        self.host("six.example", "2001:db8::1")
+        for void in ("a:six.example", "exists:six.example", "mx:six.example"):
+            self.assertEqual(self.word(f"v=spf1 {void} {void} -all"), "fail", void)
+            self.assertEqual(self.word(f"v=spf1 {void} {void} {void} -all"), "permerror", void)
+
     def test_hosts_of_one_term_do_not_count_each(self) -> None:
         self.assertEqual(self.word("v=spf1 mx:there.example -all"), "fail")
         self.assertEqual(self.word("v=spf1 ptr a:no.example -all", "192.0.2.9"), "fail")

@@ -220,15 +220,17 @@ class Checking(PolicyTestCase):
 
     def test_a_fault_of_ours_is_logged_and_recorded(self) -> None:
         self.patch(self.resolver, "text", lambda domain: fail(RuntimeError("broken")))
-        self.assertIsNone(self.begin(enforces=False))
-        self.assertEqual(
-            self.found,
-            [
-                "temperror smtp.helo=softfail.example",
-                "temperror smtp.mailfrom=ann@softfail.example",
-            ],
-        )
-        self.assertEqual(len(self.flushLoggedErrors()), 1)
+        greeting = "temperror smtp.helo=softfail.example"
+        for sender, expected in (
+            (
+                "ann@softfail.example",
+                [greeting, "temperror smtp.mailfrom=ann@softfail.example"],
+            ),
+            (None, [greeting]),
+        ):
+            self.assertIsNone(self.begin(sender=sender, enforces=False))
+            self.assertEqual(self.found, expected)
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
 
 
 class InTheChain(PolicyTestCase):
