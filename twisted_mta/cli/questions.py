@@ -37,6 +37,10 @@ class NoAnswer(Exception):
     """No name server gave a usable answer."""
 
 
+class Declined(NoAnswer):
+    """A name server answered, and not this question; it may answer others."""
+
+
 class _MaybeNoEDNS(Exception):
     """No usable answer, perhaps because of the OPT record in the question (RFC 6891 §7)."""
 
@@ -133,7 +137,7 @@ class Questions:
         rcode = response.rcode()
         if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             knows_edns = response.edns >= 0 and rcode not in _WITHOUT_EDNS
-            raise (NoAnswer if knows_edns else _MaybeNoEDNS)(dns.rcode.to_text(rcode))
+            raise (Declined if knows_edns else _MaybeNoEDNS)(dns.rcode.to_text(rcode))
         return response
 
     def lookup(self, name: str, type: str) -> Answer:

@@ -124,8 +124,22 @@ class Domains(RecordsTestCase):
             self.assertTrue(each.startswith("warning: "), each)
 
     def test_without_a_name_server_nothing_passes(self) -> None:
+        dead = DNSSettings(nameservers=["127.0.0.1:1"])
+        self.assertEqual(
+            self.all(dns=dead), ["fail: DNS: no name server answers; check again later"]
+        )
+
+    def test_where_all_questions_are_refused_nothing_passes(self) -> None:
         self.dns.rcode = dns.rcode.REFUSED
-        self.assertEqual(self.all(), ["fail: DNS: no name server answers; check again later"])
+        found = self.all()
+        self.assertTrue(found)
+        for each in found:
+            self.assertRegex(each, "^warning: .* cannot be looked up now: .*REFUSED")
+
+    def test_a_name_server_of_our_domains_alone_answers(self) -> None:
+        passing = self.all()
+        self.dns.failing.append(". SOA")
+        self.assertEqual(self.all(), passing)
 
     def test_all_questions_share_a_deadline(self) -> None:
         hours = iter(range(1000))

@@ -25,7 +25,7 @@ from ...policy.spf.result import Result
 from ...reports.destinations import destinations
 from ...tls.certificates import CertificateError
 from ..dkim.records import published, record_of, zone_lines
-from ..questions import NoAnswer, Questions, TooLate
+from ..questions import Declined, NoAnswer, Questions, TooLate
 from .blocking_resolver import BlockingResolver, finished
 from .finding import Finding, Severity
 from .machine import Machine
@@ -53,6 +53,8 @@ def mail_records(config: Config, machine: Machine, *, seconds: float) -> Iterato
         for nameserver in config.dns.nameservers or machine.resolution().nameservers:
             try:
                 questions.ask(nameserver, ".", "SOA")
+            except Declined:
+                pass  # it may know our domains alone
             except NoAnswer:
                 continue  # a finding of the check of names
             questions.nameservers.append(nameserver)
