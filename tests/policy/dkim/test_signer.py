@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred, execute
@@ -136,6 +138,7 @@ class Signatures(SignerTestCase):
         self.assertEqual(self.judged(sent), [True, True])
 
     def test_contents_of_all_shapes_are_valid(self) -> None:
+        ids = count(1)
         for content in (
             HEADER,  # no empty line, and no body
             HEADER + b"\r\n",
@@ -146,7 +149,7 @@ class Signatures(SignerTestCase):
             "From: J\u00f6rg <j\u00f6rg@example.net>\r\n\r\n\u20ac\r\n".encode(),
         ):
             for piece in (1, 2, 7, 65_536):
-                sent = self.sent(message(File(content, piece=piece)))
+                sent = self.sent(message(File(content, piece=piece), id=next(ids)))
                 self.assertEqual(self.judged(sent), [True, True], (content, piece))
 
     def test_a_content_that_is_all_text_is_signed_where_we_gave_it_a_from_field(self) -> None:
@@ -240,10 +243,51 @@ class Reading(SignerTestCase):
         self.assertEqual(self.judged(first), [True, True])
         self.assertEqual(self.judged(second.trace + body.content), [True, True])
 
+    def test_a_file_is_read_once_for_transactions_at_the_same_time(self) -> None:
+        calls: list[tuple[Deferred[object], Sequence[Any]]] = []
+
+        def executor(*call: object) -> Deferred[object]:
+            calls.append((Deferred(), call))
+            return calls[-1][0]
+
+        self.signer = Signer(self.signing_keys, wall_time=lambda: NOW, executor=executor)  # type: ignore[arg-type]
+        body = File(CONTENT)
+        signing = [self.signer.sign(message(body)) for _ in range(5)]
+        while calls:
+            done, (function, *arguments) = calls.pop(0)
+            done.callback(function(*arguments))
+        for each in signing:
+            assert isinstance(each, Deferred)
+            self.assertIn(b"DKIM-Signature", self.successResultOf(each).trace)
+        self.assertEqual(body.reads, 1)
+
+    def test_a_file_that_could_not_be_read_is_tried_by_the_next_transaction(self) -> None:
+        failures = [OSError(errno.EIO, "Input/output error")]
+        waiting: list[Deferred[object]] = []
+
+        def executor(*call: object) -> Deferred[object]:
+            if failures:
+                waiting.append(Deferred())
+                return waiting[-1]
+            return execute(*call)  # type: ignore[arg-type]
+
+        self.signer = Signer(self.signing_keys, wall_time=lambda: NOW, executor=executor)  # type: ignore[arg-type]
+        first, second = (self.signer.sign(message(File(CONTENT))) for _ in range(2))
+        waiting[0].errback(failures.pop())
+        assert isinstance(first, Deferred) and isinstance(second, Deferred)
+        self.failureResultOf(first, OSError)
+        self.assertIn(b"DKIM-Signature", self.successResultOf(second).trace)
+
     def test_a_converted_content_has_a_hash_of_its_own(self) -> None:
-        original, other = File(CONTENT), File(CONTENT.replace(b"Hello", b"Hallo"))
-        for body in (original, other, original):
-            self.assertEqual(self.judged(self.sent(message(body))), [True, True])
+        file = File("From: ann@example.net\r\n\r\nJ\u00f6rg\r\n".encode())
+        for mail in (message(file), converted(message(file)), message(file)):
+            self.assertEqual(self.judged(self.sent(mail)), [True, True])
+
+    def test_a_content_in_memory_is_not_kept(self) -> None:
+        large = message(HEADER + b"\r\n" + "J\u00f6rg\r\n".encode() * 10_000)
+        for mail in (large, converted(large)):
+            self.assertEqual(self.judged(self.sent(mail)), [True, True])
+        self.assertEqual(self.signer._known, {})
 
     def test_the_memory_of_contents_is_bounded(self) -> None:
         bodies = [File(CONTENT) for _ in range(300)]

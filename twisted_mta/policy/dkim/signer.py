@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -11,11 +12,14 @@ from ...interfaces import Executor, WallTime
 from ...mail.body import Body, MemoryBody
 from ...mail.message import Message
 from ...mail.queue_id import QueueId
+from ...message.mime.conversion import SevenBitBody
 from ...message.trace import with_fields
 from ..dmarc.author import author
 from .body_hashes import body_hash
 from .signing import sign_all
 from .signing_keys import SigningKeys
+
+_T = TypeVar("_T")
 
 _SMALL = 16_384  # octets of a content that is signed at once: 8 ms at the most, hostile or not
 _LONGEST_HEADER = 1 << 20  # octets
@@ -28,12 +32,10 @@ class _Content:
     """What is signed of a content.
 
     Attributes:
-        body: the content.
-        header: its header section, each field with its CR LF.
+        header: the header section, each field with its CR LF.
         hash: of what follows, in relaxed form.
     """
 
-    body: Body
     header: bytes
     hash: bytes
 
@@ -54,6 +56,8 @@ class Signer:
         self._wall_time = wall_time
         self._executor = executor
         self._known: dict[QueueId, _Content] = {}  # of files; the newest last
+        # Messages whose file is being read, and the transactions that wait for its hash.
+        self._reading: dict[QueueId, list[Deferred[None]]] = {}
 
     def sign(self, message: Message) -> Message | Deferred[Message]:
         """Return a message with a signature of each key of its From domain in front.
@@ -65,20 +69,36 @@ class Signer:
             return message
         if isinstance(message.body, MemoryBody) and message.body.size <= _SMALL:
             return self._signed(message, None)[0]
-        known = self._known.get(message.id)
-        if known is not None and known.body != message.body:
-            known = None  # one of both is converted
-        signed = self._executor(self._signed, message, known)
-        return signed.addCallback(self._remember, message.id)
+        if isinstance(message.body, MemoryBody | SevenBitBody):  # not kept: it may be large
+            return self._executor(self._signed, message, None).addCallback(_message)
+        return self._sign_file(message)
+
+    def _sign_file(self, message: Message) -> Deferred[Message]:
+        id = message.id
+        known = self._known.get(id)
+        if known is not None:
+            return self._executor(self._signed, message, known).addCallback(_message)
+        if id in self._reading:
+            read: Deferred[None] = Deferred()
+            self._reading[id].append(read)
+            return read.addCallback(lambda _: self._sign_file(message))
+        self._reading[id] = []
+        signed = self._executor(self._signed, message, None).addCallback(self._remember, id)
+        return signed.addBoth(self._read, id)
 
     def _remember(self, signed: tuple[Message, _Content | None], id: QueueId) -> Message:
         message, content = signed
         if content is not None and len(content.header) <= _LONGEST_KNOWN:
-            self._known.pop(id, None)
             self._known[id] = content
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         return message
+
+    def _read(self, result: _T, id: QueueId) -> _T:
+        """Let the others go on: with the hash, or else one of them reads the file."""
+        for each in self._reading.pop(id):
+            each.callback(None)
+        return result
 
     def _signed(self, message: Message, known: _Content | None) -> tuple[Message, _Content | None]:
         """Sign a message; blocks.
@@ -94,10 +114,14 @@ class Signer:
         keys = self._keys.of(author(section).domain) if _is_plain(section) else ()
         if not keys:
             return message, None
-        content = known or _Content(message.body, header, body_hash(rest))
+        content = known or _Content(header, body_hash(rest))
         time = int(self._wall_time())
         fields = sign_all(section, content.hash, keys, time=time)
         return evolve(message, trace=with_fields(message.trace, fields)), content
+
+
+def _message(signed: tuple[Message, _Content | None]) -> Message:
+    return signed[0]
 
 
 def _is_plain(section: bytes) -> bool:
