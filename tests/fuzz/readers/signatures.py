@@ -7,12 +7,22 @@ from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.policy.dkim.keys import key
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.assessment import Assessment
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.arc.validation import ChainValidation
 from twisted_mta.policy.dkim.body_hashes import BodyHashes
 from twisted_mta.policy.dkim.key_record import KeyRecord, KeyRecordError
 from twisted_mta.policy.dkim.signed_header import SignedHeader
+from twisted_mta.policy.dkim.signer import Signer
 from twisted_mta.policy.dkim.signing import _selected
+from twisted_mta.policy.dkim.signing_keys import SigningKeys
 from twisted_mta.policy.dkim.verification import Verification
+from twisted_mta.system.executors import inline_executor
 
 from ..scaling import Reader
 
@@ -39,6 +49,17 @@ def _signed_header(octets: bytes) -> None:
     verification = Verification(header, BodyHashes(), 0.0)
     verification.look_up(_Records())
     Deferred.fromCoroutine(verification.results())
+
+
+_SIGNER = Signer(
+    SigningKeys([key("ed25519", "a.example")]), wall_time=lambda: 0.0, executor=inline_executor
+)
+
+
+def _signed(octets: bytes) -> None:
+    envelope = Envelope(None, (Recipient(RecipientNumber(0), Mailbox("b", "b.example")),))
+    ours = Assessment(signs=True)
+    _SIGNER.sign(Message(QueueId(1), envelope, b"", MemoryBody(octets), 0.0, 1.0, assessment=ours))
 
 
 def _chain(octets: bytes) -> None:
@@ -78,6 +99,17 @@ READERS = (
             (b"DKIM-Signature: v=1; " + _SIGNED + b"; b", _FROM),
             (b"DKIM-Signature: v=1; c=relaxed; " + _SIGNED + _FROM + b"To:", b"\r\n"),
         ),
+    ),
+    Reader(
+        name="signer",
+        read=_signed,
+        words=(*_TAGS, b"\r\n\r\n", b"\r\nFrom: a@a.example", b"\r\nList-A: b", b"\r\nCc:", b"("),
+        frames=(
+            (b"", b"\r\n\r\n"),
+            (b"From: a@a.example\r\nTo: ", b"\r\n\r\na\r\n"),
+            (b"From: a@a.example", b"\r\n\r\na\r\n"),
+        ),
+        most=16_384,  # larger ones are signed in a thread
     ),
     Reader(
         name="chain",
