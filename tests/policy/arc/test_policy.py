@@ -88,6 +88,15 @@ class Seam(ChainTestCase):
         self.assertEqual(result.result, "fail")
         self.assertEqual(self.records.asked, [])
 
+    def test_the_body_is_read_only_for_a_chain_that_may_pass(self) -> None:
+        policy = ARCPolicy(self.records, lambda: NOW)
+        view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
+        session = PolicySession(view, is_stranger=True)
+        for header, reads in ((HEADER, False), (b"ARC-Seal: i=1\r\n", False), (chain(1), True)):
+            session.examination = Examination(session, None, awaited=["arc"])
+            reader = policy.body(session, ENVELOPE, Header(header))
+            self.assertEqual(reader is not None, reads)
+
     def test_mail_that_is_not_examined_is_not_read(self) -> None:
         policy = ARCPolicy(self.records, lambda: NOW)
         view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))

@@ -74,6 +74,9 @@ class Seam(SynchronousTestCase):
         (result,) = self.conclude(self.signed() + b"a:\r\n" * 10_000)
         self.assertEqual((result.result, self.records.asked), ("policy", []))
 
+    def test_the_body_is_read_only_for_signatures(self) -> None:
+        self.assertIsNone(self.policy.body(self.session, ENVELOPE, Header(HEADER)))
+
     def test_mail_that_is_not_examined_is_not_read(self) -> None:
         self.session.examination = None
         header = Header(self.signed())

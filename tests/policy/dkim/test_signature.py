@@ -102,6 +102,10 @@ class Signatures(SynchronousTestCase):
         ):
             self.assertRefused("neutral", "found ", **tags)
 
+    def test_a_signature_names_a_thousand_fields_at_most(self) -> None:
+        self.assertEqual(len(self.read(h="from" + ":to" * 999).fields), 1000)
+        self.assertRefused("permerror", "found 1001 names", h="from" + ":to" * 1000)
+
     def test_the_name_of_a_key_has_253_octets_at_most(self) -> None:
         labels = ["a" * 63] * 3 + ["a" * (253 - 3 * 64 - len("._domainkey.example.net"))]
         self.assertEqual(len(self.read(s=".".join(labels)).signer.key_name), 253)

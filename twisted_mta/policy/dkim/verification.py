@@ -139,7 +139,7 @@ class Verification:
             result=result,
             reason=reason,
             domain=domain,
-            identity=check.text("i") or (f"@{domain}" if domain else ""),
+            identity=check.text("i") if "i" in check.tags or not domain else f"@{domain}",
             selector=check.text("s"),
             algorithm=check.text("a"),
             prefix=check.text("b")[:prefix],
