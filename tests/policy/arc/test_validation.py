@@ -153,6 +153,11 @@ class BrokenChains(ChainTestCase):
     def test_octets_that_no_signature_covers_fail(self) -> None:
         self.assertFails("signature of instance 1: ", self.changed(1, b" bh=", b" l=1; bh="))
 
+    def test_an_expired_signature_of_the_message_fails(self) -> None:
+        for expires, reason in ((NOW - 1, "it has expired"), (NOW, "a signed field")):
+            header = self.changed(1, b"t=%d;" % NOW, b"x=%d;" % expires)
+            self.assertFails(f"signature of instance 1: {reason}", header)
+
     def test_a_missing_key_fails(self) -> None:
         del self.records.records["a._domainkey.lists.example"]
         self.assertFails("no key at a._domainkey.lists.example", chain(2))

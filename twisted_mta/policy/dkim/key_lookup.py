@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from .key_record import KeyRecord, KeyRecordError, KeyType
 from .signature import DomainSignature
 
 _MOST_RECORDS = 10  # that are read; there should be one
+_LONGEST_REMEMBERED = 2_048  # octets; the record of an RSA key of 8,192 bits has fewer
 
 
 class TextResolver(Protocol):
@@ -77,7 +79,9 @@ def _chosen(records: Sequence[bytes], name: str, type: KeyType) -> KeyRecord | N
     fault = _no_key(name)
     for text in records[:_MOST_RECORDS]:
         try:
-            record = KeyRecord.parse(text)
+            record = (
+                _remembered(text) if len(text) <= _LONGEST_REMEMBERED else KeyRecord.parse(text)
+            )
         except KeyRecordError as error:
             fault = NoKey("permerror", f"key record of {name}: {error}")
             continue
@@ -85,6 +89,12 @@ def _chosen(records: Sequence[bytes], name: str, type: KeyType) -> KeyRecord | N
             return record
         fault = NoKey("permerror", f"key record of {name}: found k={record.type}, expected {type}")
     return fault
+
+
+# OpenSSL prepares a key at its first use, which takes several times as long as the verification.
+@lru_cache(maxsize=1024)
+def _remembered(text: bytes) -> KeyRecord:
+    return KeyRecord.parse(text)
 
 
 def _not_found(failure: Failure, name: str) -> NoKey:

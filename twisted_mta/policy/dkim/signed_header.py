@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from .canonicalization import Canonicalization, canonical_field, field_name, split_fields
+from .canonicalization import (
+    Canonicalization,
+    canonical_field,
+    field_name,
+    relaxed_field,
+    split_fields,
+)
 
 # The value of the tag b= with all white space around it, behind the field name or a semicolon.
 _SIGNATURE_VALUE = re.compile(rb"((?:\A[^:]*+:|;)[ \t\r\n]*+b[ \t\r\n]*+=)[^;]*+")
@@ -67,7 +73,7 @@ class SignedHeader:
         if canonicalization == "simple":
             return field
         if number not in self._relaxed:
-            self._relaxed[number] = canonical_field(field, "relaxed")
+            self._relaxed[number] = relaxed_field(field)
         return self._relaxed[number]
 
 
