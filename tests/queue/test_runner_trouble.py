@@ -274,13 +274,13 @@ class Backlog(RunnerTestCase):
         self.begin()
 
     def test_of_thousands_of_messages_a_window_is_in_memory(self) -> None:
-        self.fill(3000)
+        self.fill(2000)
         most = 0
         while self.attempts:
             most = max(most, self.runner._fair_share.places)
             self.assertEqual(self.store.census().leased, self.runner._fair_share.places)
             self.answer(DELIVERED)
-        self.assertEqual(len(self.all_attempts), 3000)
+        self.assertEqual(len(self.all_attempts), 2000)
         self.assertTrue(50 < most <= 300, most)
         self.assertDone()
 
