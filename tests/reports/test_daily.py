@@ -133,6 +133,25 @@ class Sending(DailyTestCase):
         self.pass_hours(1)
         self.assertEqual(len(self.sent), 1)
 
+    def test_a_pause_ends_with_the_next_start(self) -> None:
+        self.names.hold("_dmarc.example.com")
+        self.count()
+        reports = self.start()
+        self.pass_hours(3)
+        reports.pause()
+        reports.start()
+        self.pass_hours(1)
+        reports.pause()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.names.release("_dmarc.example.com")
+        self.assertEqual(len(self.sent), 1)  # the one that was under way
+        self.count("example.net", b"v=DMARC1; rua=mailto:a@example.net")
+        self.pass_hours(3)
+        self.assertEqual(len(self.sent), 1)
+        reports.start()
+        self.pass_hours(1)
+        self.assertEqual(len(self.sent), 2)
+
 
 class Failures(DailyTestCase):
     def test_a_queue_that_refuses_gets_the_same_report_later(self) -> None:

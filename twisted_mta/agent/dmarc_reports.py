@@ -50,9 +50,12 @@ class DMARCReports:
     def use(self, config: Config) -> None:
         """Obey other settings from now on."""
         self._config = config
-        if config.policy.dmarc_reports and not self._is_started:
-            self._is_started = True
+        wanted = config.policy.dmarc_reports
+        if wanted and not self._is_started:
             self._daily.start()
+        elif not wanted:
+            self._daily.pause()
+        self._is_started = wanted
 
     def observe(self, observation: Observation) -> None:
         """Take note of a message whose domain asks for reports."""

@@ -23,7 +23,7 @@ INTERVAL = 600.0
 """Seconds from one look for reports to the next."""
 
 _LATE = 1_800.0  # seconds after midnight, when all processes have written their last counts
-_SPREAD = 3_600.0  # seconds over which the reports of different MTAs are spread
+_SPREAD = 3_600.0  # seconds over which the beginnings of different MTAs are spread
 
 Send = Callable[[Mailbox, bytes, Sequence[Mailbox]], Deferred[None]]
 """Send a message: its reverse-path, its content, its recipients.
@@ -51,7 +51,7 @@ class DailyReports:
         executor: where the file is read, and reports are made.
         clock: for the interval.
         wall_time: tells the day.
-        random: spreads the reports of different processes over an hour, and makes up their ids.
+        random: spreads reports over an hour, and makes up their ids.
     """
 
     _log = Logger()
@@ -78,21 +78,23 @@ class DailyReports:
         self._random = random
         self._timer: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
-        self._late = _LATE
 
     def start(self) -> None:
         """Send reports from now on."""
-        self._late = _LATE + _SPREAD * self._random.random()
         self._timer = self._clock.callLater(INTERVAL * self._random.random(), self._look)
+
+    def pause(self) -> None:
+        """Begin no further report until `start`."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def stop(self) -> Deferred[None]:
         """Begin no further report, and give up the one under way, which is sent again later."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        self.pause()
         running = self._running
         if running is not None:
             ended: Deferred[None] = Deferred()
@@ -101,11 +103,14 @@ class DailyReports:
             await ended
 
     def _look(self) -> None:
+        if self._running is not None:  # it was paused and started meanwhile
+            self._timer = self._clock.callLater(INTERVAL, self._look)
+            return
         self._running = Deferred.fromCoroutine(self._send_all())
 
         def ended(_: object) -> None:
             self._running = None
-            if self._timer is not None:
+            if self._timer is not None and not self._timer.active():
                 self._timer = self._clock.callLater(INTERVAL, self._look)
 
         self._running.addErrback(lambda failure: failure.trap(CancelledError))
@@ -116,7 +121,8 @@ class DailyReports:
 
     async def _send_all(self) -> None:
         now = self._wall_time()
-        today = int((now - self._late) // DAY)
+        late = _LATE + _SPREAD * self._random.random()
+        today = int((now - late) // DAY)
         while (reporter := self._reporter()) is not None:
             id = f"{self._random.getrandbits(96):024x}"
             try:
