@@ -97,6 +97,14 @@ class Seam(ChainTestCase):
             reader = policy.body(session, ENVELOPE, Header(header))
             self.assertEqual(reader is not None, reads)
 
+    def test_keys_are_looked_up_at_the_end_of_the_header(self) -> None:
+        policy = ARCPolicy(self.records, lambda: NOW)
+        view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
+        session = PolicySession(view, is_stranger=True)
+        session.examination = Examination(session, None, awaited=["arc"])
+        policy.header(session, ENVELOPE, Header(chain(1)))
+        self.assertEqual(self.records.asked, [LISTS.record_name])
+
     def test_mail_that_is_not_examined_is_not_read(self) -> None:
         policy = ARCPolicy(self.records, lambda: NOW)
         view = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))

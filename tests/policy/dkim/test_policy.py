@@ -65,7 +65,7 @@ class Seam(SynchronousTestCase):
         self.assertEqual(self.records.asked, [])
 
     def test_keys_are_looked_up_at_the_end_of_the_header(self) -> None:
-        self.begin(self.signed())
+        self.policy.header(self.session, ENVELOPE, Header(self.signed()))
         self.assertEqual(
             self.records.asked, ["s1._domainkey.example.net", "s2._domainkey.example.net"]
         )
