@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.policy.dkim.body_hashes import BodyHashes, body_hash
-from twisted_mta.policy.dkim.canonicalization import Canonicalization
+from twisted_mta.policy.dkim.canonicalization import Canonicalization, relaxed_body
 
 KINDS: tuple[Canonicalization, ...] = ("simple", "relaxed")
 PIECES = st.lists(
@@ -35,6 +35,14 @@ def splits(body: bytes) -> Iterator[Sequence[bytes]]:
     yield [body[at : at + 1] for at in range(len(body))]
     for at in range(1, len(body)):
         yield [body[:at], body[at:]]
+
+
+class Whole(SynchronousTestCase):
+    @settings(max_examples=300, deadline=None)
+    @given(PIECES)
+    def test_a_whole_body_has_the_relaxed_form_of_one_in_pieces(self, words: list[bytes]) -> None:
+        body = b"".join(words)
+        self.assertEqual(relaxed_body(body), canonical(body, "relaxed"))
 
 
 class Hashes(SynchronousTestCase):

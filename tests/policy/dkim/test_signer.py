@@ -151,6 +151,7 @@ class Signatures(SignerTestCase):
             for piece in (1, 2, 7, 65_536):
                 sent = self.sent(message(File(content, piece=piece), id=next(ids)))
                 self.assertEqual(self.judged(sent), [True, True], (content, piece))
+            self.assertEqual(self.sent(message(content)), sent)
 
     def test_a_content_that_is_all_text_is_signed_where_we_gave_it_a_from_field(self) -> None:
         trace = TRACE + b"From: ann@example.net\r\n"

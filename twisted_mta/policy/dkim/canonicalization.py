@@ -49,6 +49,13 @@ def _one_space(text: bytes) -> bytes:
     return text
 
 
+def relaxed_body(body: bytes) -> bytes:
+    """Return the relaxed form of a whole body (RFC 6376 §3.4.4), as signatures cover it."""
+    text = _one_space(body).replace(b" \r\n", b"\r\n").removesuffix(b" ")
+    end = content_end(text)
+    return text[:end] + b"\r\n" if end else b""
+
+
 class BodyCanonicalizer(Protocol):
     """The canonical form of a body that comes in pieces, cut anywhere.
 

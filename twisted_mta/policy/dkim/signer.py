@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import TypeVar
 
 from attrs import evolve, frozen
@@ -16,6 +17,7 @@ from ...message.mime.conversion import SevenBitBody
 from ...message.trace import with_fields
 from ..dmarc.author import author
 from .body_hashes import body_hash
+from .canonicalization import relaxed_body
 from .signing import sign_all
 from .signing_keys import SigningKeys
 
@@ -106,15 +108,18 @@ class Signer:
         Raises:
             OSError: the content cannot be read.
         """
-        if known is None:
-            header, rest = _divided(message.body)
+        rest: bytes | Iterator[bytes] = b""
+        if known is not None:
+            header = known.header
+        elif isinstance(message.body, MemoryBody):
+            header, rest = _divided_at_once(message.body.content)
         else:
-            header, rest = known.header, iter(())
+            header, rest = _divided(message.body)
         section = message.trace + header
         keys = self._keys.of(author(section).domain) if _is_plain(section) else ()
         if not keys:
             return message, None
-        content = known or _Content(header, body_hash(rest))
+        content = known or _Content(header, _hash(rest))
         time = int(self._wall_time())
         fields = sign_all(section, content.hash, keys, time=time)
         return evolve(message, trace=with_fields(message.trace, fields)), content
@@ -132,6 +137,18 @@ def _is_plain(section: bytes) -> bool:
         and section.count(b"\r") == ends
         and section.count(b"\n") == ends
     )
+
+
+def _hash(body: bytes | Iterator[bytes]) -> bytes:
+    # A whole body takes a quarter of the time of one in pieces, where it is as small as most.
+    return sha256(relaxed_body(body)).digest() if isinstance(body, bytes) else body_hash(body)
+
+
+def _divided_at_once(content: bytes) -> tuple[bytes, bytes]:
+    if content.startswith(b"\r\n"):
+        return b"", content[2:]
+    end = content.find(b"\r\n\r\n")
+    return (content, b"") if end < 0 else (content[: end + 2], content[end + 4 :])
 
 
 def _divided(content: Body) -> tuple[bytes, Iterator[bytes]]:
