@@ -20,6 +20,7 @@ from twisted_mta.cli.queue import actions
 
 ID = "1M81ARNJN5BHJ"
 NOW = 1_790_000_000.0
+PATIENCE = 10.0  # seconds for the last answer to be sent, once the tool has ended
 EVIL = "[red]eve[/red]\x1b[2J@evil.example"
 
 
@@ -88,16 +89,25 @@ class QueueCommandTestCase(TidyTestCase):
         thread.start()
         words = ("queue", *words, "--state-dir", self.state)
         result = CliRunner().invoke(main, words, input=text)
-        thread.join()
+        thread.join(PATIENCE)
+        unasked = thread.is_alive()
+        if unasked:
+            listening.shutdown(socket.SHUT_RDWR)  # ends `accept`
+            thread.join()
         listening.close()
         if answers:
             os.unlink(os.path.join(self.state, "control.sock"))
+        self.assertFalse(unasked, f"fewer requests than answers: {self.requests}\n{result.output}")
         return result
 
     def _serve(self, listening: socket.socket, answers: list[Any]) -> None:
         for answer in answers:
             code, content = answer if isinstance(answer, tuple) else (200, answer)
-            with listening.accept()[0] as connection, connection.makefile("rb") as file:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # the tool has ended without this request
+                return
+            with connection, connection.makefile("rb") as file:
                 request = file.readline().decode("ascii").rsplit(" ", 1)[0]
                 length = 0
                 while (line := file.readline().strip()) != b"":

@@ -7,7 +7,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import closing
 from io import StringIO
 from typing import Any
 
@@ -89,13 +88,21 @@ class MTA:
         self._thread.start()
 
     def _serve(self) -> None:
-        with self._socket, closing(self._socket.accept()[0]) as connection:
+        with self._socket:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:  # the tool has ended without a request
+                return
+        with connection:
             self.request = connection.recv(10_000).decode("ascii").split("\r\n")[0]
             connection.sendall(b"HTTP/1.1 %d X\r\n\r\n%b" % (self._code, self._response))
 
     def ended(self) -> str:
-        """Wait until it has answered; return what it was asked."""
-        self._thread.join()
+        """Wait until it has answered; return what it was asked, empty for nothing."""
+        self._thread.join(10.0)
+        if self._thread.is_alive():
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends `accept`
+            self._thread.join()
         return self.request
 
 

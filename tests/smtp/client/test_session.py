@@ -5,7 +5,7 @@ from attrs import evolve
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
-from twisted_mta.smtp.client.step import Close, Ready, StartTLS
+from twisted_mta.smtp.client.step import Close, Ready, StartTLS, Unusable
 
 from ..player import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, message
 
@@ -295,6 +295,54 @@ class DialogueTests(TidyTestCase):
             [outcome] = player.outcomes
             self.assertEqual(str(outcome.reply), reply)
             self.assertEqual((outcome.failed, outcome.deferred), (failed, not failed), reply)
+
+    def test_octets_behind_the_greeting_are_a_reply_to_no_command(self) -> None:
+        """They may be the reply to EHLO that an attacker wants us to read (RFC 5321 §4.3.1)."""
+        for implicit_tls in (False, True):
+            for behind in (b"250-mx.example\r\n250 PIPELINING\r\n", b"250-mx"):
+                session = ClientSession(
+                    helo="x", remote="mx", tls="encrypt", implicit_tls=implicit_tls
+                )
+                if implicit_tls:
+                    session.handshake_completed(FACTS)
+                unusable, close = session.receive(b"220 mx.example\r\n" + behind)
+                assert isinstance(unusable, Unusable)
+                self.assertIn("a reply to no command", unusable.reply.text)
+                self.assertEqual(close, Close(abort=True))
+
+    def test_the_last_replies_are_read_before_the_connection_is_closed(self) -> None:
+        """RFC 5321 §4.1.1.10: once QUIT is answered, nothing is left that would have to be cut."""
+        player = Player(message()).play("""
+            S: 554 no
+            C: QUIT
+            S: 221 Bye
+        """)
+        self.assertEqual(player.steps[-1], Close(abort=False))
+
+    def test_the_text_of_a_reply_is_kept_up_to_the_length_of_a_line(self) -> None:
+        """RFC 5321 §4.5.3.1.5: 512 octets, with the code and CR LF; the rest is cut off."""
+        for length in (505, 506, 507, 4092):
+            player = Player(message())
+            player.receive(b"554 " + length * b"x" + b"\r\n")
+            self.assertEqual(player.unusable.reply.text, "x" * min(length, 506))
+
+    def test_lines_and_replies_without_an_end_close_the_connection(self) -> None:
+        """Up to 4,096 octets a line and 100 lines are read (RFC 5321 §4.5.3.1 asks for less)."""
+        for octets, text in (
+            (b"220 " + 4092 * b"x" + b"\r\n", ""),
+            (b"220 " + 4093 * b"x" + b"\r\n", "a line of the reply does not end"),
+            (b"220 " + 4093 * b"x", "a line of the reply does not end"),
+            (99 * b"220-x\r\n" + b"220 x\r\n", ""),
+            (100 * b"220-x\r\n", "the reply does not end"),
+        ):
+            player = Player(message())
+            player.receive(octets)
+            if text:
+                self.assertIn(text, player.unusable.reply.text)
+                self.assertEqual(player.steps[-1], Close(abort=True))
+            else:
+                self.assertEqual(player.steps, [])
+                self.assertIn("EHLO", player.sent)
 
     def test_a_server_whose_lines_end_in_lf_alone_is_found_out_in_a_second(self) -> None:
         """RFC 5321 §2.3.8; not in the middle of a line that has an LF in it."""

@@ -179,3 +179,9 @@ class PreparedTests(SynchronousTestCase):
         self.assertEqual(prepared("\u0627\u0628"), "\u0627\u0628")
         self.assertRaises(SASLError, prepared, "\u00ad")
         self.assertRaises(SASLError, prepared, "\ue000")
+
+    def test_long_text_is_prepared_up_to_1024_characters(self) -> None:
+        """Beyond, text outside ASCII is refused; RFC 4616 §2 asks for 255 octets."""
+        self.assertEqual(prepared(1023 * "a" + "\u00aa"), 1024 * "a")
+        self.assertEqual(prepared(1025 * "a"), 1025 * "a")
+        self.assertRaises(SASLError, prepared, 1024 * "a" + "\u00aa")
