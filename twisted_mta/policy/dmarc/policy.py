@@ -147,7 +147,7 @@ class DMARCPolicy:
         elif evaluation.result == "temperror" and evaluation.request != "none":
             handled = Handling("none", (_UNKNOWN,))
         examination.conclude(NAME, [_result(domain, evaluation)])
-        if self._observe is not None and not (begun.is_report and evaluation.result == "pass"):
+        if self._observe is not None and not (evaluation.result == "pass" and begun.is_report):
             self._take_note(session, examination, domain, evaluation, handled, found)
         return _answer(domain, handled.action)
 
