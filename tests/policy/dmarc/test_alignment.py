@@ -84,16 +84,16 @@ class Relaxed(AlignmentTestCase):
 
 class Failures(AlignmentTestCase):
     def test_an_identical_domain_is_aligned_all_the_same(self) -> None:
-        self.names.fail("_dmarc.com")
+        self.names.fail("_dmarc.example.com")
         self.assertEqual(
-            self.aligned("example.com", "a.example.com", "example.com"), "pass example.com"
+            self.aligned("a.example.com", "b.example.com", "a.example.com"), "pass a.example.com"
         )
 
     def test_others_are_unknown_where_relaxed_alignment_would_do(self) -> None:
-        self.names.fail("_dmarc.com")
-        self.assertEqual(self.aligned("example.com", "a.example.com"), "unknown")
-        self.assertEqual(self.aligned("example.com", "a.example.com", mode="s"), "fail")
-        self.assertEqual(self.aligned("example.com", "example.net"), "fail")
+        self.names.fail("_dmarc.example.com")
+        self.assertEqual(self.aligned("a.example.com", "b.example.com"), "unknown")
+        self.assertEqual(self.aligned("a.example.com", "b.example.com", mode="s"), "fail")
+        self.assertEqual(self.aligned("a.example.com", "example.net"), "fail")
 
     def test_the_walk_of_the_other_domain_may_fail_too(self) -> None:
         self.names.fail("_dmarc.a.example.com")

@@ -186,6 +186,15 @@ class Policies(WalkTestCase):
         self.assertEqual(found.failed, "example.com")
         self.assertEqual(self.walk("b.example.com", names).policy, "unknown")
 
+    def test_a_name_server_that_refuses_the_top_level_domain_hides_nothing(self) -> None:
+        names = Names({"_dmarc.example.com": "v=DMARC1; p=reject"})
+        names.fail("_dmarc.com")
+        for domain in ("example.com", "a.example.com"):
+            self.assertEqual(self.walk(domain, names).organizational_domain, "example.com")
+        self.assertIsNone(self.walk("other.com", names).policy)
+        names.fail("_dmarc.example.com")  # nothing was answered: the DNS is out of order
+        self.assertEqual(self.walk("example.com", names).policy, "unknown")
+
 
 class Subdomains(WalkTestCase):
     def request(self, text: str, *, exists: bool) -> str:

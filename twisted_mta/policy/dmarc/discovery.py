@@ -136,6 +136,7 @@ async def walk(domain: str, resolver: Resolver, *, known: Walk | None = None) ->
     """
     found: list[Published] = []
     exists: bool | None = None
+    answered = False
     for target in targets(domain):
         if known is not None and known.covers(target):
             found += (each for each in known.found if is_below(target, each.domain))
@@ -148,10 +149,15 @@ async def walk(domain: str, resolver: Resolver, *, known: Walk | None = None) ->
         except NoSuchDomain:
             texts = ()
         except LookupFailed:
+            if answered and "." not in target:
+                # Few top-level domains have a record, and some name servers refuse to ask for it. A
+                # record there can change little: the organization begins below it all the same.
+                break
             return Walk(domain, tuple(found), target, exists)
         else:
             if target == domain:
                 exists = True  # RFC 8020: a name below it does
+        answered = True
         # RFC 9989 §4.10, steps 2 and 6: several records at one name are all discarded.
         records = [(record, text) for text in texts if (record := Record.parse(text)) is not None]
         if len(records) == 1:
