@@ -124,6 +124,17 @@ class TheField(WithDNS):
         tail = expected[expected.index(b"\nFrom:") :]
         self.assertEqual(mta.mail("bob")[-1][-len(tail) :], tail)
 
+    def test_a_content_that_begins_with_a_folded_line_continues_no_field_of_ours(self) -> None:
+        mta = self.mta()
+        for chunks in ((b" x: forged\r\n",), (b"", b" x: forged\r\n"), (b"", b"", b"\tx\r\n")):
+            client = mta.connect(source=STRANGER, greet=False)
+            client.say("EHLO mx.sender.example")
+            client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>")
+            for chunk in chunks:
+                client.send(b"BDAT %d\r\n" % len(chunk) + chunk)
+            client.send(b"BDAT 0 LAST\r\n")
+            self.assertTrue(mta.mail("bob")[-1].endswith(b"\n\n" + chunk.replace(b"\r", b"")))
+
     def test_a_message_without_a_body_or_without_a_header_is_taken(self) -> None:
         mta = self.mta()
         for content in (b"Subject: no body\r\n", b"\r\nno header\r\n", b""):

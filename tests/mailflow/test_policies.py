@@ -181,6 +181,22 @@ class Effects(WithPolicy):
         junk = f"{mta.mta.config.maildir}/localhost/bob/.Junk/new"
         self.assertEqual(len(mta.files.names(junk)), 1)
 
+    def test_an_answer_to_a_later_greeting_counts_for_the_mail_behind_it(self) -> None:
+        class Policy:
+            def helo(self, session: Any) -> list[object] | None:
+                if session.helo != "bad.example":
+                    return None
+                return [Quarantine("a bad name"), Mark(["X-Bad: name"])]
+
+        mta = self.mta(Policy())
+        client = mta.connect(greet=False)
+        for helo in ("good.example", "bad.example", "good.example"):
+            client.say(f"EHLO {helo}")
+            client.mail(MESSAGE, "bob@localhost")
+        junk = f"{mta.mta.config.maildir}/localhost/bob/.Junk/new"
+        self.assertEqual(len(mta.files.names(junk)), 1)
+        self.assertEqual([b"X-Bad" in mail for mail in mta.mail("bob")], [False, False])
+
     def test_fields_are_removed_and_added(self) -> None:
         class Policy:
             def message(self, *about: Any) -> Rewrite:

@@ -210,6 +210,20 @@ class Users(SigningTestCase):
             self.assertRegex(content, rb"^Authentication-Results: [^;]*;\s+auth=pass")
             mta.stop()
 
+    def test_results_that_an_account_forges_in_our_name_are_removed(self) -> None:
+        forged = (
+            b"Authentication-Results: mta.example; dmarc=pass header.from=bank.example\r\n"
+            b"authentication-results : (x) MTA.example 1; dkim=pass\r\n"
+        )
+        others = b"Authentication-Results: mx.other.example; dkim=pass\r\n"
+        for body in (b"\r\nHi\r\n", b""):
+            header = b"From: ann@mta.example\r\n" + others
+            mta, content = self.sent(forged + header + body)
+            names = re.findall(rb"(?im)^authentication-results\s*:\s*([^;]*)", content)
+            self.assertEqual(names, [b"mta.example", b"mx.other.example"])
+            self.assertTrue(content.rstrip().endswith((header + body).rstrip()))
+            mta.stop()
+
     def test_mail_from_the_address_of_another_is_not_signed(self) -> None:
         for header in (
             b"From: bob@mta.example\r\n",

@@ -30,7 +30,7 @@ class ContentExamination:
     """Shows the content of a message to policies while it comes in.
 
     The header section is held back until it is complete: fields that pretend to be results of our
-    own are removed from it (RFC 8601 §5).
+    own are removed from it (RFC 8601 §5), unless the client may relay without an account.
 
     Args:
         chain: the policies.
@@ -93,7 +93,9 @@ class ContentExamination:
         )
         self._readers = self._chain.body_readers(session, self._envelope, header)
         self._show(rest[2:])  # without the empty line
-        if not self._authserv_id or not session.is_stranger:
+        # A client that may relay, such as a filter, may hand our own results back to us.
+        is_trusted = not session.is_stranger and session.identity is None
+        if not self._authserv_id or is_trusted:
             return section + rest
         return without_own(section, self._authserv_id) + rest
 

@@ -94,7 +94,8 @@ class PolicyStages:
 
     async def _helo(self, notes: _Notes) -> Reply | None:
         # What was found out about another name is forgotten with it, as RFC 3207 §4.2 asks after
-        # STARTTLS.
+        # STARTTLS. RFC 5321 §4.1.4: the greeting also ends a transaction.
+        notes.seen.examination = None
         notes.seen.opinion = Opinion(notes.of_client)
         notes.helo_asked = True
         return await self.chain.helo(notes.seen)

@@ -34,6 +34,7 @@ from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from .content_examination import ContentExamination
+from .forged_results import ForgedResults
 from .intake_policy import IntakePolicy
 from .recipients import LOOP, DividedRecipients, ExpandedRecipients
 
@@ -123,6 +124,9 @@ class Reception:
         self._ascii = True  # so far
         self._refusal: Reply | None = None
         self._examined: ContentExamination | None = None  # None: no policy is asked
+        self._forged: ForgedResults | None = None  # None: they stay, or `_examined` removes them
+        if session.identity is not None and policy.authserv_id:
+            self._forged = ForgedResults(policy.authserv_id)
         self._given_instead: GivenInstead | None = None
         self._shares = 1  # of the capacity
         capacity.reserve()
@@ -134,14 +138,14 @@ class Reception:
             examination: asks them.
             given_instead: returns the recipients that a policy gives in place of all.
         """
-        self._examined = examination
+        self._examined, self._forged = examination, None
         self._given_instead = given_instead
 
     def write(self, content: bytes) -> None:
         """Take a piece of the content (`interfaces.Sink`)."""
         if self._refusal is not None:
             return
-        if not self._begun:
+        if content and not self._begun:
             self._begun = True
             if content[:1] in (b" ", b"\t"):
                 # It would continue the fields that are put in front of it (RFC 5322 §2.2.3): an
@@ -154,9 +158,10 @@ class Reception:
                 self._header += content
         if self._ascii and not content.isascii():
             self._ascii = False
-        if self._examined is not None and self._refusal is None:
-            content = self._examined.pass_on(content, self._scanner)
-            self._refusal = self._reserve_for_header(self._examined.held)
+        holding = self._examined or self._forged
+        if holding is not None and self._refusal is None:
+            content = holding.pass_on(content, self._scanner)
+            self._refusal = self._reserve_for_header(holding.held)
         if self._refusal is None:
             self._store(content)
         if self._refusal is not None:
@@ -184,7 +189,14 @@ class Reception:
             self._complete(bytes(self._header[: self._scanner.size]))
         if self._refusal is None and self._examined is not None:
             return Deferred.fromCoroutine(self._finish_examined(self._examined))
+        self._end_header()
+        if self._refusal is not None:
+            self._writer.discard()
         return self._finish()
+
+    def _end_header(self) -> None:
+        if self._refusal is None and self._forged is not None:
+            self._store(self._forged.end(self._scanner))
 
     async def _finish_examined(self, examined: ContentExamination) -> ContentDecision:
         """Ask the policies about the complete message, then do as they say."""
