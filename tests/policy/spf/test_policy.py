@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 
 from tests.policy.spf.zones import SPFTestCase
 from tests.tidy import Tidy
@@ -202,7 +202,7 @@ class Enforcing(PolicyTestCase):
         answer = self.begin(sender="ann@slow.example")
         assert answer is not None
         answer.cancel()
-        self.failureResultOf(answer)
+        self.failureResultOf(answer, CancelledError)
         self.assertEqual(self.found[1], "temperror smtp.mailfrom=ann@slow.example")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

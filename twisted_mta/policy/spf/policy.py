@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -76,6 +76,9 @@ class SPFPolicy:
         results: Sequence[Result] = ()
         try:
             results = await gatherResults(checks, consumeErrors=True)
+        except FirstError as error:
+            # Of a check that was canceled: the deadline of the policy, or the client has left.
+            error.subFailure.raiseException()
         finally:
             if examination is not None:
                 examination.conclude(NAME, _method_results(helo, sender, results))
