@@ -370,6 +370,10 @@ class Removing(TidyTestCase):
     def test_fields_are_looked_at_up_to_a_limit_and_removed_behind_it(self) -> None:
         field = b"Authentication-Results: other.example; dkim=pass\r\n"
         self.assertRemoved(field * 5000 + b"A: b\r\n", field * 200 + b"A: b\r\n")
+        between = b"A: b\r\n c\r\n"
+        self.assertRemoved((field + between) * 300, (field + between) * 200 + between * 100)
+        folded = b"AUTHENTICATION-results \r\n : x;\r\n y\r\n"
+        self.assertRemoved((folded + between) * 300, (folded + between) * 200 + between * 100)
 
     def test_what_was_written_is_removed(self) -> None:
         for own in (OWN, "a b", 'a"b', "x" * 80):

@@ -9,7 +9,7 @@ from ...message.authentication_results import MethodResult
 from ...message.header import Header
 from ..answers import Answers, EnvelopeView
 from ..dkim.key_lookup import TextResolver
-from ..dkim.message_reading import MOST_LINES, MessageReading
+from ..dkim.message_reading import TOO_LONG, MessageReading
 from ..examination import Examination, PolicySession
 from .validation import ChainResult, ChainValidation
 
@@ -19,7 +19,7 @@ NAME = "arc"
 FAILED = (MethodResult(NAME, "temperror", "the chain could not be validated in time"),)
 """What is recorded where the policy fails, or has no answer in time."""
 
-_TOO_LONG = ChainResult("fail", f"the header has more than {MOST_LINES} lines")
+_TOO_LONG = ChainResult("fail", TOO_LONG)
 
 
 class ARCPolicy:

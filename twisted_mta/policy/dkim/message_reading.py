@@ -9,8 +9,11 @@ from ..examination import Examination
 from .body_hashes import BodyHashes
 from .signed_header import SignedHeader
 
-MOST_LINES = 10_000
-"""Lines of a header section with which signatures are verified."""
+_MOST_LINES = 10_000
+_MOST_OCTETS = 262_144  # each of ten signatures may cover all of them, which takes 20 ms
+
+TOO_LONG = f"the header has more than {_MOST_LINES} lines or {_MOST_OCTETS >> 10} KiB"
+"""Why no signature is verified with a header section."""
 
 
 @frozen
@@ -18,7 +21,7 @@ class MessageReading:
     """A message that is read once for several policies.
 
     Attributes:
-        header: its fields; None: it has more than `MOST_LINES` lines.
+        header: its fields; None: it is `TOO_LONG`.
         bodies: the hashes of its body.
     """
 
@@ -31,6 +34,6 @@ class MessageReading:
         known = examination.memory.get(cls)
         if not isinstance(known, cls):
             section = bytes(header)
-            whole = section.count(b"\n") <= MOST_LINES
+            whole = len(section) <= _MOST_OCTETS and section.count(b"\n") <= _MOST_LINES
             known = examination.memory[cls] = cls(SignedHeader(section) if whole else None)
         return known

@@ -10,7 +10,7 @@ from ...message.header import Header
 from ..answers import Answers, EnvelopeView
 from ..examination import Examination, PolicySession
 from .key_lookup import TextResolver
-from .message_reading import MOST_LINES, MessageReading
+from .message_reading import TOO_LONG, MessageReading
 from .verification import Verification
 
 NAME = "dkim"
@@ -19,7 +19,7 @@ NAME = "dkim"
 FAILED = (MethodResult(NAME, "temperror", "the signatures could not be verified in time"),)
 """What is recorded where the policy fails, or has no answer in time."""
 
-_TOO_LONG = MethodResult(NAME, "policy", f"the header has more than {MOST_LINES} lines")
+_TOO_LONG = MethodResult(NAME, "policy", TOO_LONG)
 
 
 class DKIMPolicy:
