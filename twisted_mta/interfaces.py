@@ -230,7 +230,8 @@ class Limits(Protocol):
 class Delivery(Protocol):
     """The decisions on one session and its mail; every answer may be a Deferred.
 
-    A Deferred that fails is logged, and the command gets 451 (RFC 5321 §4.2.1).
+    A Deferred that fails is logged, and the command gets 451 (RFC 5321 §4.2.1), as it does if no
+    answer comes in time: then the Deferred is cancelled, as it is if the client goes.
     """
 
     def client(self, session: Session) -> Decision | Deferred[Decision]:
@@ -270,7 +271,11 @@ class Sink(Protocol):
         ...
 
     def finish(self) -> ContentDecision | Deferred[ContentDecision]:
-        """Make the complete content durable, then decide."""
+        """Make the complete content durable, then decide.
+
+        A Deferred may be cancelled (`Delivery`). What cannot be interrupted goes on, and the client
+        may send the message again.
+        """
         ...
 
     def abort(self) -> None:

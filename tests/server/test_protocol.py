@@ -10,6 +10,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.envelope import Parameters
 from twisted_mta.mail.reply import Reply
 from twisted_mta.server.protocol import ESMTPProtocol
+from twisted_mta.server.timeouts import Timeouts as ServerTimeouts
 from twisted_mta.smtp.server import session as server
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.testing.delivery import RecordingDelivery
@@ -160,6 +161,7 @@ class Timeouts(DialogueTestCase):
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
     def test_a_pending_decision_does_not_count_as_silence(self) -> None:
+        self.serve(timeouts=ServerTimeouts(decision=2000))
         client = self.connect()
         self.hold_decisions()
         self.say(client, b"HELO x\r\nMAIL FROM:<>\r\n")
@@ -176,6 +178,7 @@ class Timeouts(DialogueTestCase):
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
     def test_the_rate_of_content_is_measured_from_its_own_start(self) -> None:
+        self.serve(timeouts=ServerTimeouts(decision=2000))
         for trickles in (False, True):
             client = self.connect()
             self.hold_decisions()

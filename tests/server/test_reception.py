@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from twisted.internet.defer import CancelledError, Deferred
+
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.reply import Reply
 
@@ -89,6 +91,20 @@ class StoredMessages(StoringTestCase):
     def test_the_refusal_of_the_queue_is_the_reply(self) -> None:
         self.queue.refusal = Refused(Reply.of(451, "3.2", "Not now"))
         self.assertEqual(self.content(self.ready(), b"x"), Reply.of(451, "3.2", "Not now"))
+
+    def test_a_commit_under_way_is_not_interrupted(self) -> None:
+        committing: Deferred[None] = Deferred(lambda _: self.fail("interrupted"))
+        self.patch(self.queue, "accept", lambda message: committing)
+        self.intake = self.queue.intake()
+        self.send(self.ready(), "DATA")
+        self.sink.write(b"x")
+        finishing = self.sink.finish()
+        assert isinstance(finishing, Deferred)
+        finishing.cancel()  # the client is gone
+        self.failureResultOf(finishing, CancelledError)
+        self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 100))
+        committing.callback(None)
+        self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 0))
 
     def test_an_aborted_message_leaves_no_body(self) -> None:
         session = self.ready()

@@ -37,6 +37,11 @@ from ..tls.self_signed import SELF_SIGNED, self_signed
 from ..tls.server import LoadedContexts, ServerContext, TLSSettings
 from .authentication import Authentication
 
+# Seconds for a decision. RFC 5321 §4.5.3.2: clients wait for 5 minutes, and longer at the end of
+# the content. Policies and checkers of passwords have shorter limits of their own; this one is for
+# what has none, such as a database that does not answer.
+_DECISION_TIMEOUT = 280.0
+
 
 class Listeners:
     """The listeners through which mail comes in; their ports are bound elsewhere.
@@ -268,6 +273,7 @@ def _timeouts(listener: Listener) -> Timeouts:
         minimum_rate=listener.minimum_rate,
         errors_unslowed=listener.slow_after_errors,
         error_delay=listener.error_delay,
+        decision=_DECISION_TIMEOUT,
     )
 
 

@@ -21,7 +21,7 @@ from twisted.cred.credentials import (
 )
 from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
@@ -58,7 +58,7 @@ from .credentials import (
 )
 from .throttle import Throttle
 
-_CHECK_TIMEOUT = 30.0  # seconds for a checker, before the reply is 454
+CHECK_TIMEOUT = 30.0  # seconds for a checker, before the reply is 454
 
 _MECHANISMS_OF: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (IScramProof, ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1")),
@@ -122,6 +122,7 @@ class Authenticator:
         challengers: by name, an application's own mechanisms that replace ours: callables that
             return a challenger of ``twisted.mail``.
         count: called with the mechanism and the result of each verdict.
+        timeout: seconds for a checker.
     """
 
     portal: Portal
@@ -134,6 +135,7 @@ class Authenticator:
     may_act_as: Callable[[str, str], bool] = field(default=lambda name, authzid: False)
     challengers: Mapping[str, Callable[[], Any]] = field(factory=dict)
     count: Callable[[str, str], object] = field(default=lambda mechanism, result: None)
+    timeout: float = CHECK_TIMEOUT
 
     _log = Logger()
 
@@ -172,6 +174,9 @@ class Authenticator:
             if isinstance(evidence, ScramLookup):
                 return await self._salt(evidence)
             return await self._verdict(session, evidence)
+        except CancelledError:  # the client is gone, or waited too long
+            self.count(session.auth.mechanism, "error")
+            return AUTH_UNAVAILABLE
         except Exception as error:
             # Its text may quote a secret, so its type and place are logged, and no more.
             where = extract_tb(error.__traceback__)[-1]
@@ -216,7 +221,13 @@ class Authenticator:
             if not await throttle.allows(account, address):
                 self._record(session, evidence.username, "throttled")
                 return AUTH_UNAVAILABLE
-            verdict = await self._login(session, evidence)
+            try:
+                verdict = await self._login(session, evidence)
+            except CancelledError:
+                # Or a client that never waits for the verdict could have any number of passwords
+                # hashed at a time.
+                await throttle.failed(account, address)
+                raise
             if verdict == NOT_AUTHENTICATED:
                 await throttle.failed(account, address)
         finally:
@@ -230,7 +241,7 @@ class Authenticator:
         try:
             credentials = self._credentials(evidence)
             login = self.portal.login(credentials, None, *self.interfaces)
-            _, avatar, logout = await login.addTimeout(_CHECK_TIMEOUT, self.clock)
+            _, avatar, logout = await login.addTimeout(self.timeout, self.clock)
         except UnhandledCredentials:  # a kind of LoginFailed
             self._record(session, evidence.username, "error")
             return AUTH_UNAVAILABLE

@@ -253,7 +253,11 @@ class PolicyChain:
     def _failure(
         self, failure: Failure, stage: Stage, member: Member, session: PolicySession
     ) -> Sequence[Answer]:
-        if failure.check(TimeoutError, CancelledError):
+        if failure.check(CancelledError):
+            self._log.info(
+                "the policy {policy} was canceled: {stage}", policy=member.name, stage=stage
+            )
+        elif failure.check(TimeoutError):
             self._log.warn(
                 "the policy {policy} had no answer within {timeout:g} s: {stage}",
                 policy=member.name,

@@ -18,7 +18,7 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from ..auth.authenticator import Authenticator
+from ..auth.authenticator import CHECK_TIMEOUT, Authenticator
 from ..auth.throttle import Throttle, ThrottleSettings
 from ..interfaces import Clock, Delivery, LimitKey, Limits
 from ..mail.decision import Decision
@@ -197,6 +197,7 @@ class ESMTPFactory(ServerFactory):
             throttle=self._throttle,
             clock=clock,
             secret=self._secret,
+            timeout=min(CHECK_TIMEOUT, self.timeouts.decision),
             challengers={
                 (name.decode("ascii") if isinstance(name, bytes) else name).upper(): make
                 for name, make in challengers.items()

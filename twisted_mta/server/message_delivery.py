@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from twisted.cred.credentials import Anonymous
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
 from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
@@ -207,6 +207,9 @@ class MessageDelivery:
     def _refusal(self, failure: Failure) -> Reply:
         """Return the reply that an exception carries; 451 for any other exception."""
         error = failure.value
+        if isinstance(error, CancelledError):  # the client is gone, or the decision took too long
+            self._log.info("a decision of a delivery was canceled")
+            return LOCAL_ERROR
         if not isinstance(error, SMTPServerError):
             self._log.failure("a delivery failed", failure)
             return LOCAL_ERROR

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
+from attrs import define
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -38,6 +39,7 @@ from ..smtp.server.auth import Granted
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.machine import State
 from ..smtp.server.replies import (
+    AUTH_UNAVAILABLE,
     LOCAL_ERROR,
     OUT_OF_STEP,
     SHUTTING_DOWN,
@@ -150,6 +152,34 @@ class ConnectionFactory(Protocol):
         ...
 
 
+_Stage = Literal["client", "helo", "mail", "rcpt", "data", "auth"]
+
+
+@define(eq=False)
+class _Question:
+    """A decision that is waited for.
+
+    Attributes:
+        result: fires with the decision.
+        answer: takes it.
+        stage: what it is about.
+        cancelled: whether it is not waited for any more.
+    """
+
+    result: Deferred[Any]
+    answer: Callable[[Any], None]
+    stage: _Stage
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Cancel the decision; what it comes to is of no use any more."""
+        self.cancelled = True
+        try:
+            self.result.cancel()
+        except Exception:
+            Logger(namespace=__name__).failure("a decision on mail could not be canceled")
+
+
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class ESMTPProtocol(LineReceiver):
     """One connection of a client.
@@ -186,6 +216,7 @@ class ESMTPProtocol(LineReceiver):
         self._logins: list[tuple[Login, Delivery | None]] = []
         self._login_delivery: Delivery | None = None  # of the login that is in force
         self._sink: Sink | None = None
+        self._question: _Question | None = None  # the decision that is waited for
         self._errors = 0  # of the session, at our last reply
         self._advancing = False  # `_advance` is on the stack
         # Flow control.
@@ -373,6 +404,9 @@ class ESMTPProtocol(LineReceiver):
         tls = self.session.tls
         self._factory.count(table.SESSIONS, tls.version if tls else "none")
         self._drop_sink()
+        question, self._question = self._question, None
+        if question is not None:
+            question.cancel()
         self._factory.closed(self)
         self._delivery.ended(self.session)
         for login, delivery in self._logins:
@@ -596,7 +630,7 @@ class ESMTPProtocol(LineReceiver):
         self,
         question: Callable[[], Any | Deferred[Any]],
         answer: Callable[[Any], None],
-        stage: Literal["client", "helo", "mail", "rcpt", "data", "auth"],
+        stage: _Stage,
     ) -> None:
         try:
             result = question()
@@ -608,22 +642,46 @@ class ESMTPProtocol(LineReceiver):
             answer(result)
             return
 
+        question = self._question = _Question(result, answer, stage)
+        self._timer.asked_since = self._clock.seconds()
+
         def failed(failure: Failure) -> Reply:
-            self._log.failure("a decision on mail failed", failure)
+            if not question.cancelled:
+                self._log.failure("a decision on mail failed", failure)
             return LOCAL_ERROR
 
         def decided(decision: Any) -> None:
-            self._timer.last_activity = self._clock.seconds()
-            self._count_refusal(stage, decision)
-            if self._lifecycle is not _LOST:
-                answer(decision)
-                self._advance()
+            waited_for = self._question is question
+            if waited_for:
+                self._question = None
+            if waited_for and self._lifecycle is not _LOST:
+                self._decided(question, decision)
             elif hasattr(decision, "abort"):
-                decision.abort()  # a sink, and no connection any more
+                decision.abort()  # a sink, and too late
             elif isinstance(decision, Login):
                 decision.logout()
 
         result.addErrback(failed).addCallback(decided)
+
+    def _decided(self, question: _Question, decision: Any) -> None:
+        self._timer.last_activity = self._clock.seconds()
+        self._count_refusal(question.stage, decision)
+        question.answer(decision)
+        self._advance()
+
+    def _give_up_decision(self, question: _Question) -> None:
+        """Answer in place of a decision that takes too long."""
+        self._log.error(
+            "no decision for {peer} within {timeout:g} s, at {stage}: canceled",
+            peer=self.address,
+            timeout=self._timeouts.decision,
+            stage=question.stage,
+        )
+        self._question = None
+        question.cancel()
+        self._timer.await_client()
+        # RFC 4954 §6: 454 is the temporary failure of AUTH.
+        self._decided(question, AUTH_UNAVAILABLE if question.stage == "auth" else LOCAL_ERROR)
 
     def _count_refusal(self, stage: str, decision: object) -> None:
         if decision is None:
@@ -653,6 +711,9 @@ class ESMTPProtocol(LineReceiver):
             self.transport.abortConnection()
         elif self._lifecycle is Lifecycle.ABANDONED:
             self._abort_connection()
+        elif self._question is not None:
+            if self._timer.decision_is_overdue():
+                self._give_up_decision(self._question)
         elif (reply := self._timer.check(self.session)) is not None:
             self.session.end(reply)
             self._advance()

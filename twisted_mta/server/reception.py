@@ -188,11 +188,12 @@ class Reception:
         if self._refusal is None and self._header is not None:
             self._complete(bytes(self._header[: self._scanner.size]))
         if self._refusal is None and self._examined is not None:
-            return Deferred.fromCoroutine(self._finish_examined(self._examined))
+            return _uninterrupted(Deferred.fromCoroutine(self._finish_examined(self._examined)))
         self._end_header()
         if self._refusal is not None:
             self._writer.discard()
-        return self._finish()
+        finished = self._finish()
+        return _uninterrupted(finished) if isinstance(finished, Deferred) else finished
 
     def _end_header(self) -> None:
         if self._refusal is None and self._forged is not None:
@@ -463,6 +464,17 @@ class Reception:
         self._log.error("{id} could not be stored: {error}", id=self._id, error=printable(text))
         self._capacity.write_failed(getattr(error, "strerror", None) or text)
         return NO_DISK if isinstance(error, OSError) and is_full(error) else NOT_STORED
+
+
+def _uninterrupted(finishing: Deferred[ContentDecision]) -> Deferred[ContentDecision]:
+    """Return a Deferred with the same result; if it is cancelled, ``finishing`` goes on.
+
+    A commit that is under way may not lose its content.
+    """
+    waited_for: Deferred[ContentDecision] = Deferred()
+    # Fired after a cancellation, it drops the result.
+    finishing.addCallbacks(waited_for.callback, waited_for.errback)
+    return waited_for
 
 
 def shown(reverse_path: Mailbox | None) -> str:

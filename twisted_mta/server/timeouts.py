@@ -30,6 +30,8 @@ class Timeouts:
             sends twice as many.
         errors_unslowed: errors in a session (not seconds) before its replies are delayed.
         error_delay: by which each later reply to an error is delayed; 0 disables the delay.
+        decision: for one decision on the client, an address, a login or a message, before it is
+            cancelled, and the client is asked to try again.
     """
 
     command: float = 300.0
@@ -39,6 +41,7 @@ class Timeouts:
     minimum_rate: float = 500.0
     errors_unslowed: int = 5
     error_delay: float = 1.0
+    decision: float = 60.0
 
 
 class ConnectionTimer:
@@ -57,13 +60,24 @@ class ConnectionTimer:
         last_activity: time, by the clock, of our last reply or of the client's last octet of
             content; kept by the connection.
         content_since: time, by the clock, at which the content began; kept by the connection.
+        asked_since: time, by the clock, at which a pending decision was asked for; kept by the
+            connection.
     """
 
-    __slots__ = ("_call", "_clock", "_fired", "_timeouts", "content_since", "last_activity")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_fired",
+        "_timeouts",
+        "asked_since",
+        "content_since",
+        "last_activity",
+    )
 
     def __init__(self, timeouts: Timeouts, clock: Clock, fired: Callable[[], None]) -> None:
         self.last_activity = clock.seconds()
         self.content_since = 0.0
+        self.asked_since = 0.0
         self._timeouts = timeouts
         self._clock = clock
         self._fired = fired
@@ -90,6 +104,14 @@ class ConnectionTimer:
         """Fire when any limit could be reached at the earliest, whatever the client sends."""
         self.set(self._longest_wait)
 
+    def decision_is_overdue(self) -> bool:
+        """Return whether a pending decision took too long; if not, wait until it would have."""
+        left = self.asked_since + self._timeouts.decision - self._clock.seconds()
+        if left <= 0:
+            return True
+        self.set(min(left, self._longest_wait))
+        return False
+
     def check(self, session: Session) -> Reply | None:
         """Return the reply that ends a silent or slow session; None, and wait, if neither is so."""
         timeouts, now = self._timeouts, self._clock.seconds()
@@ -113,4 +135,10 @@ class ConnectionTimer:
     @property
     def _longest_wait(self) -> float:
         timeouts = self._timeouts
-        return min(timeouts.command, timeouts.data, timeouts.rate_grace or timeouts.data)
+        # Fired this often, the timer never comes late for a decision that is asked for meanwhile.
+        return min(
+            timeouts.command,
+            timeouts.data,
+            timeouts.rate_grace or timeouts.data,
+            timeouts.decision,
+        )
