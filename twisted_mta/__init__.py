@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .mail.reply import Reply
     from .policy.answers import Mark, Quarantine, Rewrite
     from .policy.protocol import Policy
+    from .server.application_mail import Receipt, SubmissionRefused
     from .server.factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
 
@@ -23,8 +24,10 @@ __all__ = [
     "Mark",
     "Policy",
     "Quarantine",
+    "Receipt",
     "Reply",
     "Rewrite",
+    "SubmissionRefused",
     "__version__",
 ]
 
@@ -36,8 +39,10 @@ _MODULES = {
     "Mark": "policy.answers",
     "Policy": "policy.protocol",
     "Quarantine": "policy.answers",
+    "Receipt": "server.application_mail",
     "Reply": "mail.reply",
     "Rewrite": "policy.answers",
+    "SubmissionRefused": "server.application_mail",
 }
 
 

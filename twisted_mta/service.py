@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -30,9 +30,13 @@ from .agent.listeners import own_certificate
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
+from .mail.address import Mailbox
 from .policy.protocol import Policy
 from .queue.store.lock import StateLock
 from .routing.routes import Routes
+from .server.application_content import Content
+from .server.application_envelope import HoldUntil, Notify
+from .server.application_mail import Receipt
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
@@ -454,6 +458,66 @@ class MailTransferAgent(Service):
         ready: Deferred[None] = Deferred()
         self._ready.append(ready)
         return ready
+
+    def submit(
+        self,
+        message: Content,
+        *,
+        sender: str | Mailbox,
+        recipients: Iterable[str | Mailbox] = (),
+        notify: Notify = None,
+        hold_until: HoldUntil = None,
+    ) -> Deferred[Receipt]:
+        """Put a message of the application into the queue, once for all recipients.
+
+        It may go to any domain, whatever ``relay_from`` says, no policy is asked about it, and it
+        is signed where there is a key for its From domain. Aliases of our domains are expanded; a
+        missing Date or Message-ID is added; Bcc fields of a message object are left out. A start
+        that is under way ends first.
+
+        Args:
+            message: an `email.message.EmailMessage`; octets; or an open binary file, which is read
+                to its end in a thread. Lines end in CR LF or LF. It must not be changed, or closed,
+                before the Deferred fires.
+            sender: the reverse-path, to which bounces go; empty: the null one.
+            recipients: mailboxes.
+            notify: of which events the sender wants notice (RFC 3461): ``"SUCCESS"``,
+                ``"FAILURE"``, ``"DELAY"``, or several in a sequence, or ``"NEVER"``; None: of
+                failures and delays.
+            hold_until: the time before which no delivery is tried: a datetime with a time zone, or
+                seconds since the epoch; at most 30 days ahead. None: now.
+
+        Returns:
+            Fires after the commit. It fails, and nothing is stored, with `TypeError` or
+            `ValueError` where an argument cannot be used; with `SubmissionRefused` where a
+            recipient of ours does not exist, or the queue takes no mail; with `RuntimeError` where
+            the agent is not started or has stopped; with the file's own exception where it cannot
+            be read. If it is cancelled during the commit, the message may be in the queue all the
+            same.
+
+        Raises:
+            NotImplementedError: there are workers, which have the queue.
+        """
+        if self._agent is None:
+            raise NotImplementedError(
+                "submit: found workers, which have the queue in processes of their own; expected"
+                " workers=1"
+            )
+        submission = self._agent.application_mail.submit(
+            message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
+        )
+        return Deferred.fromCoroutine(self._once_ready(submission))
+
+    async def _once_ready(self, submission: Coroutine[Deferred[Any], Any, Receipt]) -> Receipt:
+        try:
+            if self._state is ServiceState.STARTING:
+                await self.when_ready()
+            if self._state is not ServiceState.READY:
+                raise RuntimeError(f"submit: found an agent of which {self._state.value}")
+        except BaseException:
+            submission.close()
+            raise
+        return await submission
 
     def message_delivery(self) -> IMessageDelivery:
         """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``.

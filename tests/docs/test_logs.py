@@ -14,6 +14,7 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 EVENTS = {
     "accepted": "{id} accepted: ",
+    "submitted by the application": "{id} submitted ",
     "delivered, deferred, failed, discarded": "{id} {status}: ",
     "held, released, retried, removed by the operator": "{id} {status} by the operator",
     "refused: a recipient": "refused {recipient} ",

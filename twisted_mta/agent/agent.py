@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,8 +39,11 @@ from ..queue.store.spool import Spool
 from ..queue.store.sqlite import SQLiteStore
 from ..routing.exchangers import TargetLocator
 from ..routing.lookup_report import LookupReporter
+from ..server.application_mail import ApplicationMail
 from ..server.intake import Intake
+from ..server.intake_policy import IntakePolicy
 from ..server.lmtp_direct import DirectDelivery
+from ..server.policy_stages import PolicyStages
 from ..smtp.extension.standard import OUTGOING
 from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
@@ -68,6 +71,7 @@ from .shard import QUEUE, Shard, need_queue, shard_directory
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
+_OWN = Listener(endpoint="tcp:0")  # whose limits hold for mail of the application
 _LAST_WORDS = 3.0  # seconds for connections to close, also in a hurry
 
 
@@ -113,6 +117,7 @@ class Agent:
         memory: the hosts that TLS was used with.
         signing_keys: sign mail of our domains.
         listeners: the factories of all ports.
+        application_mail: takes mail of the application.
         dmarc_reports: what DMARC observes, for daily reports.
         shards: its parts of the queue; new mail goes to the first.
         capacity: decides whether one more message can be taken.
@@ -182,6 +187,7 @@ class Agent:
         self.dmarc_reports = self._make_dmarc_reports()
         self.capacity = self._make_capacity()
         self.listeners = self._make_listeners()
+        self.application_mail = self._make_application_mail()
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
         self.explainer = self._make_explainer()
 
@@ -371,6 +377,7 @@ class Agent:
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
                 intake.policies = self._policies.stages(config, listener)
+            self.application_mail.intake.update(self._application_policy())
             lines += use_listeners()
             suspended = self._suspended_access()
             lines += self._use_terms(terms)
@@ -605,11 +612,30 @@ class Agent:
             extensions=resources.extensions,
         )
 
+    def _make_application_mail(self) -> ApplicationMail:
+        resources = self._resources
+        return ApplicationMail(
+            self._intake(self._application_policy()),
+            executor=resources.file_executor,
+            run=resources.sliced.work,
+            wall_time=resources.wall_time,
+            longest_hold=_OWN.max_future_release,
+        )
+
+    def _application_policy(self) -> IntakePolicy:
+        return evolve(intake_policy(self.config, _OWN, self.mailboxes.domains), relays_all=True)
+
     def intake(self, listener: Listener) -> Intake:
         """Return the intake of a listener, which takes mail into the queue."""
+        return self._intake(
+            intake_policy(self.config, listener, self.mailboxes.domains),
+            self._policies.stages(self.config, listener),
+        )
+
+    def _intake(self, policy: IntakePolicy, policies: PolicyStages | None = None) -> Intake:
         resources = self._resources
         return Intake(
-            intake_policy(self.config, listener, self.mailboxes.domains),
+            policy,
             accept=self._accept,
             direct=DirectDelivery(
                 accept=self._accept,
@@ -628,7 +654,7 @@ class Agent:
             capacity=self.capacity,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
-            policies=self._policies.stages(self.config, listener),
+            policies=policies,
         )
 
     def _make_tracing(self, prefix: str) -> Tracing:

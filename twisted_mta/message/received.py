@@ -65,7 +65,7 @@ def with_type(greeting: Greeting, *, tls: bool, authenticated: bool, smtputf8: b
 
 def received(
     *,
-    greeting: Greeting,
+    greeting: Greeting | None,
     helo: str,
     peer_address: str | None,
     peer_name: str | None,
@@ -83,7 +83,8 @@ def received(
     """Return a whole Received field (RFC 5321 §4.4), folded, with its CR LF.
 
     Args:
-        greeting: the command that opened the session.
+        greeting: the command that opened the session; None: the message comes from this program
+            itself, without a client, and the field has neither a ``from`` nor a ``with`` clause.
         helo: the argument of that command.
         peer_address: the client's IP address; None for a UNIX socket.
         peer_name: the verified host name of that address; None: unknown.
@@ -100,20 +101,23 @@ def received(
         time: seconds since the epoch.
         utc_offset: as for `date_time`.
     """
-    if names_client:
+    if names_client and greeting is not None:
         start = _from_clause(helo, peer_address, peer_name, tls) + "\r\n\tby"
     else:
         start = "Received: by"
-    protocol = with_type(
-        greeting, tls=tls is not None, authenticated=authenticated, smtputf8=smtputf8
-    )
+    protocol = ""
+    if greeting is not None:
+        name = with_type(
+            greeting, tls=tls is not None, authenticated=authenticated, smtputf8=smtputf8
+        )
+        protocol = f"with {name} "
     date = date_time(int(time), utc_offset)
     # "by NAME with PROTOCOL id ID" fits on a line unless our own name is very long.
     fold = " " if len(by) <= 36 else "\r\n\t"
     clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
     if priority:  # RFC 6710 §4.4: a clause behind all others
         clause = f"{clause.rstrip()[:-1]}\r\n\tpriority {priority}; "
-    return f"{start} {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
+    return f"{start} {by}{fold}{protocol}id {queue_id}{clause}{date}\r\n".encode()
 
 
 def without_utf8_recipient(trace: bytes) -> bytes:

@@ -18,6 +18,7 @@ class Relaying:
         networks: whose clients may relay.
         certificates: client certificates whose owners may relay (RFC 3207 §4).
         local_only: whether no client may relay, authenticated or not.
+        everyone: whether every client may.
     """
 
     def __init__(
@@ -26,16 +27,18 @@ class Relaying:
         certificates: Sequence[RelayCertificate] = (),
         *,
         local_only: bool = False,
+        everyone: bool = False,
     ) -> None:
         self._networks = Networks(networks)
         self._certificates = certificates
         self._local_only = local_only
+        self._everyone = everyone
 
     def allows(self, session: SessionView) -> bool:
         """Whether the client of ``session`` may relay."""
         if self._local_only:
             return False
-        if session.identity is not None:
+        if self._everyone or session.identity is not None:
             return True
         address, tls = session.peer.address, session.tls
         if address is None:

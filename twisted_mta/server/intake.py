@@ -121,7 +121,10 @@ class Intake:
         """Apply another policy to mail that begins from now on."""
         self.policy = policy
         self._relaying = Relaying(
-            policy.relay_from, policy.relay_certificates, local_only=policy.local_only
+            policy.relay_from,
+            policy.relay_certificates,
+            local_only=policy.local_only,
+            everyone=policy.relays_all,
         )
         self._local = dict.fromkeys(policy.local_domains)
         written = (each for name in policy.local_domains for each in (name, u_labels(name)))
@@ -392,7 +395,7 @@ class Intake:
 
     # Messages.
 
-    def begin(self, session: Session) -> Sink | Reply:
+    def begin(self, session: Session) -> Reception | Reply:
         """Begin the reception of a message, or return the reply that there is no capacity."""
         refusal = self._capacity.refusal()
         if refusal is not None:

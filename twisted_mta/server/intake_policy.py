@@ -22,6 +22,7 @@ class IntakePolicy:
         relay_from: networks whose clients may relay.
         relay_certificates: client certificates whose owners may relay (RFC 3207 §4).
         local_only: whether no client may relay, authenticated or not.
+        relays_all: whether all mail may go to any domain: it comes from our own program.
         direct: whether messages are delivered at once instead of queued (`Intake.direct`).
         submission: what authenticated clients are held to.
         signs: whether mail of clients that may relay may be signed: there are keys.
@@ -39,6 +40,7 @@ class IntakePolicy:
     relay_from: tuple[Network, ...] = ()
     relay_certificates: tuple[RelayCertificate, ...] = ()
     local_only: bool = False
+    relays_all: bool = False
     direct: bool = False
     submission: SubmissionPolicy = field(factory=SubmissionPolicy)
     signs: bool = False

@@ -58,7 +58,8 @@ class Reception:
     """One message on its way in (`interfaces.Sink`).
 
     Args:
-        session: that the message comes in, within its transaction.
+        session: that the message comes in, within its transaction; without a greeting, it stands
+            for our own program (`application_mail`).
         policy: of the listener.
         id: the queue id.
         received_at: wall time, seconds since the epoch.
@@ -130,6 +131,11 @@ class Reception:
         self._given_instead: GivenInstead | None = None
         self._shares = 1  # of the capacity
         capacity.reserve()
+
+    @property
+    def id(self) -> QueueId:
+        """The queue id."""
+        return self._id
 
     def examine(self, examination: ContentExamination, given_instead: GivenInstead) -> None:
         """Let policies decide on the message; before any content.
@@ -328,7 +334,6 @@ class Reception:
 
     def _message(self, body: Body, recipients: DividedRecipients) -> Message:
         session, policy, examined = self._session, self._policy, self._examined
-        assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: the next hop need not take 8 bits.
             del self._parameters["BODY"]
@@ -347,7 +352,8 @@ class Reception:
             recipient=self._named,
             tls=session.tls,
             authenticated=session.identity is not None,
-            smtputf8=self._smtputf8,
+            # RFC 6531 §3.7.3: UTF-8 stands in the field only where its protocol says so.
+            smtputf8=self._smtputf8 and session.greeting is not None,
             priority=int(self._parameters.get("MT-PRIORITY") or 0),
             time=self._received_at,
         )
@@ -403,7 +409,16 @@ class Reception:
             self._log_refused(one_for_all(decision))
             return
         session = self._session
-        assert session.greeting is not None
+        if session.greeting is None:
+            self._log.info(
+                "{id} submitted by the application: from={sender} recipients={recipients}"
+                " size={size}",
+                id=self._id,
+                sender=shown(self._reverse_path),
+                recipients=len(message.envelope.recipients),
+                size=message.body.size,
+            )
+            return
         protocol = with_type(
             session.greeting,
             tls=session.tls is not None,
