@@ -194,7 +194,8 @@ class TemporaryErrors(PolicyTestCase):
         self.check_error(
             "no answer about SPF", spf("temperror", "b@example.com"), sender="b@example.com"
         )
-        self.assertEqual(self.handle(dkim("temperror", "example.net")), "550 5.7.26")
+        self.assertEqual(self.handle(dkim("temperror", "example.net")), "quarantined")
+        self.assertEqual(self.handle(spf("temperror", "b@example.net")), "550 5.7.26")
 
     def test_of_the_existence_of_the_author_domain(self) -> None:
         self.names.fail("news.example.com")
@@ -237,6 +238,19 @@ class Enforcement(PolicyTestCase):
         # An empty List-Id, and SPF of another domain, do not.
         found = spf("pass", "b@sender.example")
         self.assertEqual(self.handle(found, lines=["List-Id: "]), "550 5.7.26")
+
+    def test_a_fault_of_the_dns_refuses_no_mail(self) -> None:
+        self.record("v=DMARC1; p=reject")
+        settings: dict[str, Any] = {"forwarders": ["forwarder.example"]}
+        for found in (
+            dkim("temperror", "list.example"),
+            spf("temperror", "b@mx.forwarder.example"),
+            helo("temperror", "forwarder.example"),
+        ):
+            self.assertEqual(self.handle(found, **settings), "quarantined")
+            self.assertEqual(self.result.result, "fail")
+        for found in (spf("temperror", "b@other.example"), helo("temperror", "other.example")):
+            self.assertEqual(self.handle(found, **settings), "550 5.7.26")
 
     def test_trusted_forwarders_are_exempt(self) -> None:
         self.record("v=DMARC1; p=reject")

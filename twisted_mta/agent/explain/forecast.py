@@ -152,6 +152,7 @@ class Forecaster:
                 evidence = Evidence(
                     enforced=settings.dmarc == "enforce",
                     from_forwarder=forwarders.include(client, found.authenticated),
+                    is_uncertain=forwarders.include(None, found.uncertain),
                 )
                 testing = published.record.testing
                 action = handling(evaluation.request, testing=testing, evidence=evidence).action

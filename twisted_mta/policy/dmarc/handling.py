@@ -31,6 +31,8 @@ class Evidence:
         from_forwarder: whether a trusted forwarder has sent it.
         is_signed: whether a DKIM signature passes, of any domain.
         is_sealed: whether the ARC chain of a trusted sealer passes.
+        is_uncertain: whether a query of the DNS failed that could have shown a signature, or a
+            trusted forwarder.
         from_list: whether it has a List-Id (RFC 2919).
     """
 
@@ -38,6 +40,7 @@ class Evidence:
     from_forwarder: bool = False
     is_signed: bool = False
     is_sealed: bool = False
+    is_uncertain: bool = False
     from_list: bool = False
 
 
@@ -55,6 +58,7 @@ _NOT_ENFORCED = Reason("local_policy", "policies are evaluated and not enforced"
 # What speaks for a message, in the order in which it is looked at.
 _LIST = Reason("mailing_list", "List-Id: quarantined instead of rejected")
 _SEALED = Reason("local_policy", "ARC chain of a trusted sealer: quarantined instead of rejected")
+_UNCERTAIN = Reason("local_policy", "a query of the DNS failed: quarantined instead of rejected")
 _SIGNED = Reason("local_policy", "another DKIM signature passes: quarantined instead of rejected")
 
 
@@ -84,6 +88,8 @@ def handling(request: Request, *, testing: bool, evidence: Evidence) -> Handling
         if evidence.is_sealed
         else _SIGNED
         if evidence.is_signed
+        else _UNCERTAIN
+        if evidence.is_uncertain
         else None
     )
     if request == "reject" and spared is not None:

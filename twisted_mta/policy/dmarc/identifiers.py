@@ -45,6 +45,7 @@ class Identified:
         dkim: the domains of signatures.
         signatures: all that were looked at, in the order of the message.
         authenticated: the domains that any of both has authenticated, HELO included.
+        uncertain: those about which a temporary error of any of both leaves nothing known.
     """
 
     spf: Identifiers
@@ -53,6 +54,7 @@ class Identified:
     dkim: Identifiers
     signatures: tuple[Signature, ...]
     authenticated: tuple[str, ...]
+    uncertain: tuple[str, ...]
 
     @classmethod
     def of(
@@ -81,6 +83,7 @@ class Identified:
             if (domain := _domain((properties := dict(each.properties)).get("header.d", "")))
         ]
         passed = tuple(dict.fromkeys(one.domain for one in signatures if one.result == "pass"))
+        unknown = tuple(one.domain for one in signatures if one.result == "temperror")
         return cls(
             spf=Identifiers(
                 (spf_domain,) if spf_result == "pass" else (),
@@ -88,13 +91,15 @@ class Identified:
             ),
             spf_domain=spf_domain,
             spf_result=spf_result,
-            dkim=Identifiers(
-                passed, tuple(one.domain for one in signatures if one.result == "temperror")
-            ),
+            dkim=Identifiers(passed, unknown),
             signatures=tuple(signatures),
             authenticated=(
                 *passed,
                 *(domain for domain, result in by_identity.values() if result == "pass"),
+            ),
+            uncertain=(
+                *unknown,
+                *(domain for domain, result in by_identity.values() if result == "temperror"),
             ),
         )
 

@@ -69,7 +69,7 @@ class TrustedForwarders:
 
         Args:
             address: of the client.
-            authenticated: the domains that SPF or DKIM has authenticated.
+            authenticated: the domains that SPF or DKIM has authenticated, or may have.
         """
         return self._networks.cover(address) or any(
             is_below(domain, trusted) for domain in authenticated for trusted in self._domains
@@ -140,6 +140,8 @@ class DMARCPolicy:
                 from_forwarder=self._forwarders.include(session.address, found.authenticated),
                 is_signed=bool(found.dkim.passed),
                 is_sealed=bool(examination.trusted_chain),
+                is_uncertain=bool(found.dkim.unknown)
+                or self._forwarders.include(None, found.uncertain),
                 from_list=begun.from_list,
             )
             testing = evaluation.policy.published.record.testing
