@@ -23,7 +23,9 @@ class Fields(SynchronousTestCase):
         self.assertEqual(split_fields(b""), [])
 
     def test_names_have_no_case_and_no_white_space(self) -> None:
-        self.assertEqual(field_name(b"SuBJect \t: x\r\n"), b"subject")
+        for field in (b"SuBJect \t: x\r\n", b"SUBJECT\r\n \r\n\t: x\r\n"):
+            self.assertEqual(field_name(field), b"subject")
+            self.assertEqual(relaxed_field(field), b"subject:x\r\n")
 
     def test_a_line_without_a_colon_has_no_name(self) -> None:
         self.assertEqual(field_name(b"nothing\r\n"), b"")

@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 Canonicalization = Literal["simple", "relaxed"]
 
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
+# RFC 5322 §4.5 allows it before the colon; a fold may be in it, which is removed first (§3.4.2).
+_WHITE_SPACE = b" \t\r\n"
 _TABS = bytes.maketrans(b"\t", b" ")
 
 
@@ -25,14 +27,14 @@ def split_fields(section: bytes) -> list[bytes]:
 
 def field_name(field: bytes) -> bytes:
     """Return the name of a raw field in lower case, which is how names are compared."""
-    return field[: max(0, field.find(b":"))].rstrip(b" \t").lower()
+    return field[: max(0, field.find(b":"))].rstrip(_WHITE_SPACE).lower()
 
 
 def relaxed_field(field: bytes) -> bytes:
     """Return the relaxed form of a raw field, with its CR LF (RFC 6376 §3.4.2)."""
     name, _, value = field.partition(b":")
     value = _one_space(value.replace(b"\r\n", b"")).strip(b" ")
-    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
+    return b"%b:%b\r\n" % (name.rstrip(_WHITE_SPACE).lower(), value)
 
 
 def canonical_field(field: bytes, canonicalization: Canonicalization) -> bytes:
