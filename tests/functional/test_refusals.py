@@ -57,13 +57,13 @@ SMTP: Expected = {
 
 LMTP: Expected = {
     "all-is-well": (("-L",), "delivered", "250"),
-    "hard-lhlo": (("-L", "-f", "LHLO"), "deferred", "LHLO was refused: " + _HARD),
+    "hard-lhlo": (("-L", "-f", "LHLO"), "deferred", _HARD),
     "hard-rcpt": (("-L", "-f", "RCPT"), "failed", _HARD),
     "hard-dot": (("-L", "-f", "."), "failed", _HARD),
     "soft-dot": (("-L", "-r", "."), "deferred", _SOFT),
     "lost-dot": (("-L", "-q", "."), "deferred", f"{_LOST} after the final dot"),
     "closing-dot": (("-L", "-Q", "."), "deferred", "421"),
-    "smtp": ((), "deferred", "LHLO was refused: "),
+    "smtp": ((), "deferred", "50"),
 }
 
 

@@ -35,8 +35,23 @@ class FailedSteps(SynchronousTestCase):
             ("S: 554 5.7.1 blocked\nC: QUIT\n", "its greeting"),
             ("S: 220 hi\nC: EHLO us\nS: 450 wait\nC: QUIT\n", "EHLO"),
             ("S: 220 hi\nC: EHLO us\nS: 500 x\nC: HELO us\nS: 550 no\nC: QUIT\n", "HELO"),
+            ("S: 421 busy\n* b[192.0.2.8]:25\nC: EHLO us\n", "its greeting"),
+            ("C: EHLO us\n* b[::1]:25: Connection refused\n* /run/lmtp\nC: AUTH x\n", "EHLO"),
             ("C: EHLO us\nS: 250 x\nC: AUTH PLAIN (taken out)\nS: 454 wait\nC: QUIT\n", "AUTH"),
         ):
             reply = Reply.of(454, "7.0", "no")
             outcome = Outcome(0, reply, REMOTE, transcript=begun + dialogue, unreachable=True)
             self.assertEqual(failed_step(outcome), f"it refused the session at {step}")
+
+    def test_refusals_of_the_account_of_tls_and_of_lmtp_have_words_of_their_own(self) -> None:
+        for code, command, words in (
+            (535, "AUTH PLAIN (taken out)", "it refused our account and password"),
+            (502, "STARTTLS", "TLS is required, and it refused STARTTLS"),
+            (502, "LHLO us", "it does not speak LMTP"),
+            (554, "LHLO us", "it refused the session at LHLO"),
+        ):
+            dialogue = f"* {REMOTE}\nS: 220 hi\nC: {command}\nS: {code} no\nC: QUIT\n"
+            outcome = Outcome(
+                0, Reply.of(code, None, "no"), REMOTE, transcript=dialogue, temporary=True
+            )
+            self.assertEqual(failed_step(outcome), words)

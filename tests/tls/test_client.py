@@ -107,7 +107,7 @@ class StartTLSTests(RelayTestCase):
         self.assertTrue(peer.finished, peer.problems)
         self.relay = self.make_relay(tls_level="encrypt")
         peer = self.server(*TLS_OPENING, refusal, *PARTING)
-        self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.7.4")
+        self.assertEqual(str(self.outcome(self.deliver()).reply), "454 4.7.0 Not now")
         self.assertTrue(peer.finished, peer.problems)
 
     def test_c4_required_tls_leads_to_the_next_target(self) -> None:

@@ -10,6 +10,7 @@ from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import OPENING, PARTING, TAKEN, message
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Destination
+from twisted_mta.mail.failed_step import failed_step
 from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.smtp.sasl.client import Credentials
 from twisted_mta.testing.peer import ScriptStep
@@ -108,7 +109,10 @@ class MemoryTests(HopTestCase):
             outcome = self.send_one()
             self.assertEqual(outcome.reply.code, 454)
             self.assertTrue(outcome.unreachable)
-            self.assertIn("TLS was used with it before", outcome.reply.text)
+            if outcome.remote is None:
+                self.assertIn("TLS was used with it before", outcome.reply.text)
+            else:
+                self.assertEqual(str(outcome.reply), "454 4.7.0 Not now")
             self.assertTrue(peer.finished, peer.problems)
             self.assertEqual(len(self.alarms()), number)
             self.assertIn("deferred", self.alarms()[-1])
@@ -180,11 +184,30 @@ class CredentialTests(HopTestCase):
         for script in scripts:
             peer = self.server(*script)
             outcome = self.send_one(self.hop)
-            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertTrue(outcome.deferred)
             self.assertTrue(peer.finished, peer.problems)
             for word in (b"AUTH", b"MAIL", b"secret"):
                 self.assertNotIn(word, peer.received)
         self.assertEqual(len(self.network.connections), len(scripts))
+
+    def test_a_refused_password_is_reported_as_the_server_said_it_and_defers(self) -> None:
+        self.server(
+            *TLS_OPENING,
+            ("send", b"220 Go\r\n"),
+            ("starttls",),
+            ("expect", b"EHLO client.example\r\n"),
+            ("send", b"250-mx.example\r\n250 AUTH PLAIN\r\n"),
+            ("expect", b"AUTH PLAIN AHVzAHNlY3JldA==\r\n"),
+            ("send", b"535 5.7.8 Wrong\r\n"),
+            *PARTING,
+        )
+        outcome = self.send_one(self.hop)
+        self.assertEqual(str(outcome.reply), "535 5.7.8 Wrong")
+        self.assertEqual(outcome.remote, "mx1.example[192.0.2.1]:25")
+        self.assertTrue(outcome.deferred and outcome.unreachable)
+        self.assertEqual(failed_step(outcome), "it refused our account and password")
+        self.assertEqual(self.relay.connections.traffic.credentials_refused, 1)
+        self.assertEqual(len(self.alarms()), 1)
 
     def test_scram_keys_are_derived_on_the_executor(self) -> None:
         nonce = "rOprNGfwEbeRWgbNEkqO"
@@ -221,7 +244,7 @@ class CredentialTests(HopTestCase):
             derived.callback(function())
             self.network.settle()
             [outcome] = self.successResultOf(delivering)
-            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertTrue(outcome.deferred)
             self.assertEqual(peer.finished, not lost, peer.problems)
 
     def test_keys_that_cannot_be_derived_defer(self) -> None:

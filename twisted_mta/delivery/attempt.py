@@ -313,7 +313,7 @@ class Attempt:
         self._keep_dialogue(connection)
         connections, target = self.connections, connection.target
         self.reached |= connection.ready
-        if result.reply.status == "7.5":
+        if result.remote is None and result.reply.status == "7.5":
             connections.traffic.handshake_failures += 1
         if result.credentials_refused:
             connections.traffic.credentials_refused += 1

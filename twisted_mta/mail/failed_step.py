@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .outcome import Outcome
 
 # By subject and detail (RFC 3463) of a reply of our own.
@@ -11,13 +13,15 @@ _OWN = {
     "4.3": "the DNS lookup failed",
     "4.4": "there is no address to connect to",
     "5.0": "its replies break the protocol",
-    "5.1": "it does not speak LMTP",
     "7.0": "STARTTLS failed",
     "7.4": "TLS is required, and STARTTLS cannot be used",
     "7.5": "TLS failed",
     "7.8": "our account and password could not be used",
 }
 _COMMANDS = ("EHLO", "LHLO", "HELO", "STARTTLS", "AUTH")
+_UNKNOWN_COMMAND = (500, 501, 502)  # RFC 5321 §4.2.4
+# The line of a transcript with which the dialogue with a server begins.
+_SERVER = re.compile(r"\* (?:/.*|[^ ]*\[[^ \]]*\]:[0-9]+)")
 
 
 def failed_step(outcome: Outcome) -> str:
@@ -28,7 +32,7 @@ def failed_step(outcome: Outcome) -> str:
     """
     reply = outcome.reply
     if outcome.remote is not None:
-        return f"it refused the session at {_refused_at(outcome.transcript, outcome.remote)}"
+        return _refusal(reply.code, _refused_at(outcome.transcript, outcome.remote))
     if len(reply.lines) > 1 and reply.status == "4.1":
         return "none of its hosts could be used"
     if reply.status == "7.5" and outcome.tls is not None:
@@ -36,12 +40,24 @@ def failed_step(outcome: Outcome) -> str:
     return _OWN.get(reply.status or "", "no session could be opened")
 
 
+def _refusal(code: int, step: str) -> str:
+    if step == "AUTH" and code >= 500:
+        return "it refused our account and password"
+    if step == "LHLO" and code in _UNKNOWN_COMMAND:
+        return "it does not speak LMTP"
+    if step == "STARTTLS":
+        return "TLS is required, and it refused STARTTLS"
+    return f"it refused the session at {step}"
+
+
 def _refused_at(transcript: str, remote: str) -> str:
     """Return the last command before QUIT that a server got; its greeting where there is none."""
-    for line in reversed(transcript.splitlines()):
-        command = line.removeprefix("C: ").partition(" ")[0].upper()
-        if line.startswith("C: ") and command in _COMMANDS:
-            return command
-        if line == f"* {remote}":
-            break  # the conversation with this server begins here
-    return "its greeting"
+    step, theirs = "its greeting", True  # a long transcript may lack the line with the server
+    for line in transcript.splitlines():
+        if line.startswith("* ") and _SERVER.fullmatch(line):
+            theirs = line == f"* {remote}"
+            step = "its greeting" if theirs else step
+        elif theirs and line.startswith("C: "):
+            command = line.removeprefix("C: ").partition(" ")[0].upper()
+            step = command if command in _COMMANDS else step
+    return step

@@ -88,6 +88,8 @@ class Counting(TidyTestCase):
             (421, None, False, "throttled"),
             (452, "3.2", False, "throttled"),
             (450, "7.1", False, "refused"),
+            (535, "7.8", False, "tls"),  # the account
+            (454, None, False, "tls"),
             (451, None, False, "refused"),
         ):
             self.assertEqual(reason(deferred_for(code, status, ours)), expected, (code, status))

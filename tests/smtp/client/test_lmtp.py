@@ -177,8 +177,9 @@ class DialogueTests(TidyTestCase):
                 C: QUIT
                 S: 221 Bye
             """)
-            self.assertEqual(player.unusable.reply.code // 100, 4)
-            self.assertIn(refusal, str(player.unusable.reply))
+            self.assertEqual(player.unusable.temporary, refusal.startswith("5"))
+            self.assertEqual(str(player.unusable.reply), refusal)
+            self.assertEqual(player.unusable.remote, "mx[192.0.2.1]:25")
 
     def test_the_situation_names_lhlo(self) -> None:
         player = lmtp(message()).play("S: 220 store.example\n C: LHLO client.example")

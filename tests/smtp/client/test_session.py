@@ -507,16 +507,25 @@ class StartTLSTests(TidyTestCase):
             self.assertEqual(player.steps, [Ready()])
 
     def test_c4_a_refused_starttls_defers_where_tls_is_required(self) -> None:
-        """C4, §4: QUIT, and deferred even if the refusal is a 5yz."""
-        for reply in ("454 4.7.0 Not now", "502 No", "250 Ok", "334 Well"):
+        """C4, §4: QUIT, and deferred even if the refusal is a 5yz, which is kept as it was said."""
+        for reply, refuses in (
+            ("454 4.7.0 Not now", True),
+            ("502 No", True),
+            ("250 Ok", False),
+            ("334 Well", False),
+        ):
             player = Player(message(), tls="encrypt").play(f"""
                 {TLS_OPENING}
                 S: {reply}
                 C: QUIT
                 S: 221 Bye
             """)
-            self.assertEqual(player.unusable.reply.enhanced, "4.7.4")
-            self.assertIn(reply, player.unusable.reply.text)
+            remote, text = "mx[192.0.2.1]:25", reply
+            if not refuses:
+                text = f"454 4.7.4 {remote}: not a reply to STARTTLS: {reply}"
+            self.assertEqual(str(player.unusable.reply), text)
+            self.assertEqual(player.unusable.remote, remote if refuses else None)
+            self.assertEqual(player.unusable.temporary, refuses)
 
     def test_c4_without_starttls_mail_is_deferred_where_tls_is_required(self) -> None:
         for ehlo in ("250 mx.example", "500 What?\n C: HELO client.example\n S: 250 mx.example"):

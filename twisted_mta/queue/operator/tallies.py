@@ -44,6 +44,9 @@ REASONS = ("unreachable", "dns", "tls", "throttled", "refused", "internal")
     internal      an error of our own
 """
 
+# Codes that refuse TLS, or our account, and nothing else (RFC 3207 §4, RFC 4954 §6).
+_OF_TLS_OR_AUTH = (454, 530, 534, 535, 538)
+
 _EVERY = 30.0  # seconds from the beginning of one count to that of the next
 _PAUSE = 0.05  # seconds between two slices
 
@@ -141,6 +144,8 @@ def reason(each: Category) -> str:
         if status.startswith("7."):
             return "tls"
         return "unreachable" if status.startswith(("4.", "5.")) else "internal"
+    if each.code in _OF_TLS_OR_AUTH:
+        return "tls"
     # RFC 5321 §4.2.2: 421 is about the channel; RFC 3463 §3.4, §3.5: X.3.2 and X.4.5 mean that the
     # system accepts no mail now, or is congested.
     return "throttled" if each.code == 421 or status in ("3.2", "4.5") else "refused"

@@ -33,8 +33,8 @@ class AuthEnd:
 
     Attributes:
         accepted: whether the server has accepted our credentials.
-        reply: the server's, where it cannot judge them at present; else None.
-        text: otherwise why AUTH failed, without secrets.
+        reply: the server's refusal, without secrets; None: AUTH failed without one.
+        text: then why, without secrets.
         cancel: whether `CANCEL` has to be sent before any other command.
     """
 
@@ -71,7 +71,8 @@ class ClientAuth:
         """Return the AUTH command."""
         if self._offered is None:
             return AuthEnd(text="AUTH is not offered, and there are credentials for it")
-        return self._next(f"AUTH is offered with no mechanism that we know: {self._offered}")
+        text = f"AUTH is offered with no mechanism that we know: {self._offered}"
+        return self._next(AuthEnd(text=text))
 
     def take(self, reply: Reply) -> bytes | Derivation | AuthEnd:
         """Return the line that answers a reply, or the end of AUTH.
@@ -91,10 +92,10 @@ class ClientAuth:
             # RFC 5802 §5: a server that has not proved itself may be an impostor.
             return AuthEnd(text="AUTH succeeded before the exchange was complete")
         if reply.code in (504, 534):  # RFC 4954 §4, §6: of the mechanism, not of the credentials
-            return self._next(f"AUTH was refused: {reply}")
-        if 400 <= reply.code < 500:
+            return self._next(AuthEnd(reply=reply))
+        if reply.code >= 400:
             return AuthEnd(reply=reply)
-        return AuthEnd(text=f"our credentials were refused: {reply}")
+        return AuthEnd(text=f"not a reply to AUTH: {reply}")
 
     def derived(self, response: bytes) -> bytes | AuthEnd:
         """Return the line with the response of a `Derivation`."""
@@ -110,7 +111,7 @@ class ClientAuth:
             return Reply.of(reply.code, reply.status, "(text left out: it repeats a secret)")
         return reply
 
-    def _next(self, reason: str) -> bytes | AuthEnd:
+    def _next(self, otherwise: AuthEnd) -> bytes | AuthEnd:
         for name in self._names:
             try:
                 mechanism = client_mechanism(name, self._credentials, self._nonce)
@@ -119,7 +120,7 @@ class ClientAuth:
             if mechanism is not None:
                 self._mechanism = mechanism
                 return self._command(name, mechanism.initial())
-        return AuthEnd(text=reason)
+        return otherwise
 
     def _command(self, name: str, initial: bytes | None) -> bytes:
         self._held = None

@@ -536,7 +536,7 @@ class ClientSession:
         if self._lmtp:
             # RFC 2033 §4.1: there is no HELO to fall back on. An SMTP server at the end of a route
             # for LMTP is the operator's mistake, and no reason to bounce mail.
-            self._give_up(self._own_reply(451, "5.1", f"LHLO was refused: {reply}"), steps)
+            self._give_up(reply, steps, self._remote, temporary=True)
         else:
             self._send(Awaited.HELO, f"HELO {self._helo}")  # RFC 5321 §3.2
 
@@ -563,15 +563,20 @@ class ClientSession:
         steps.append(StartTLS())
 
     def _no_starttls(self, reply: Reply, steps: list[Step]) -> None:
-        self._end_opening(steps, f"STARTTLS was refused: {reply}")
+        self._end_opening(steps, reply)
 
-    def _end_opening(self, steps: list[Step], reason: str = "STARTTLS is not offered") -> None:
+    def _end_opening(self, steps: list[Step], answer: Reply | None = None) -> None:
+        """Go on after EHLO, or after an answer to STARTTLS that begins no TLS."""
         if self._needs_tls and self.tls is None:
             # RFC 3207 §4: the client decides whether to go on in clear. Deferred even if STARTTLS
             # got a 5yz: that is a refusal of TLS, not of the message.
+            self._tls_unproven = True
+            if answer is not None and answer.code >= 400:
+                self._give_up(answer, steps, self._remote, temporary=True)
+                return
+            reason = f"not a reply to STARTTLS: {answer}" if answer else "STARTTLS is not offered"
             if self._credentials is not None:
                 reason += ", and our credentials are never sent in clear"
-            self._tls_unproven = True
             self._give_up(self._own_reply(454, "7.4", reason), steps)
         elif self._credentials is not None:
             self._auth = ClientAuth(
@@ -612,12 +617,21 @@ class ClientSession:
         self._auth = None
         if following.accepted:
             self._opened(steps)
-        elif following.reply is not None:
+        elif following.reply is not None and following.reply.code < 500:
+            # RFC 4954 §6: 4yz is about the state of the server.
             self._give_up(following.reply, steps, self._remote)
         else:
             # A matter for the operator, and no reason to bounce mail: deferred.
-            reply = self._own_reply(454, "7.8", following.text)
-            steps.append(Unusable(reply, None, self.tls, credentials_refused=True))
+            reply, remote = following.reply, self._remote if following.reply else None
+            steps.append(
+                Unusable(
+                    reply or self._own_reply(454, "7.8", following.text),
+                    remote,
+                    self.tls,
+                    credentials_refused=True,
+                    temporary=True,
+                )
+            )
             if following.cancel:
                 self._send_secret(Awaited.CANCEL, CANCEL)
             else:

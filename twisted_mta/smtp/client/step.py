@@ -72,7 +72,8 @@ class Unusable:
         clear_retry: whether STARTTLS was of no use where TLS is opportunistic: then one attempt in
             clear, on a new connection, is worthwhile (RFC 3207 §6, RFC 7435 §4).
         tls_missing: whether TLS was wanted and not achieved.
-        temporary: whether a ``5yz`` of the server counts as temporary.
+        temporary: whether a ``5yz`` of the server counts as temporary: it is about the session,
+            our account or TLS, and not about the message.
         credentials_refused: whether the server refused our credentials, or cannot use them: a
             matter for the operator, and no other host will do better.
     """
