@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .policy.answers import Mark, Quarantine, Rewrite
     from .policy.protocol import Policy
     from .server.application_mail import Receipt, SubmissionRefused
-    from .server.factory import ESMTPFactory, LMTPFactory
+    from .server.esmtp_factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 
 _MODULES = {
     "Config": "config",
-    "ESMTPFactory": "server.factory",
-    "LMTPFactory": "server.factory",
+    "ESMTPFactory": "server.esmtp_factory",
+    "LMTPFactory": "server.esmtp_factory",
     "MailTransferAgent": "service",
     "Mark": "policy.answers",
     "Policy": "policy.protocol",

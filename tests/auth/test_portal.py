@@ -66,9 +66,9 @@ class PortalTestCase(DialogueTestCase):
         self.factory = ESMTPFactory(
             portal,
             clock=self.network,
-            timeouts=Timeouts(error_delay=0),
             **{"auth": "any", **settings},
         )
+        self.factory.timeouts = Timeouts(error_delay=0)
 
     def begin(self) -> list[str]:
         self.client = self.connect()

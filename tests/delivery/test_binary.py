@@ -22,7 +22,8 @@ from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.factory import ListenerFactory
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, address
@@ -106,9 +107,13 @@ class EndToEndTestCase(TidyTestCase):
             tls_level=level,
         )
 
-    def serve(self, options: ServerOptions) -> ESMTPFactory:
-        self.factory = ESMTPFactory(
-            self.delivery, clock=self.network, settings=options.settings(), tls=server_context()
+    def serve(self, options: ServerOptions) -> ListenerFactory:
+        self.factory = ListenerFactory(
+            self.delivery,
+            clock=self.network,
+            settings=options.settings(),
+            tls=server_context(),
+            timeouts=Timeouts(decision=10_000),
         )
         return self.factory
 

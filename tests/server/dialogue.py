@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from tests.server.certificate import server_context
 from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Limits
-from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
@@ -44,8 +44,8 @@ class DialogueTestCase(TidyTestCase):
         limits: Limits | None = None,
         name: str = "",
         **options: Any,
-    ) -> ESMTPFactory:
-        self.factory = ESMTPFactory(
+    ) -> ListenerFactory:
+        self.factory = ListenerFactory(
             delivery or self.delivery,
             clock=self.network,
             settings=ServerOptions(**options).settings(),

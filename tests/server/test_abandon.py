@@ -15,7 +15,7 @@ from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase
 from tests.server.test_admission import DistantLimits
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
+from twisted_mta.server.factory import ImplicitTLSFactory, ListenerFactory
 from twisted_mta.server.protocol import ESMTPProtocol
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
@@ -286,7 +286,7 @@ class OverSockets(LoopbackTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.delivery = RecordingDelivery()
-        self.factory = ESMTPFactory(
+        self.factory = ListenerFactory(
             self.delivery,
             clock=self.reactor,
             settings=ServerOptions().settings(),

@@ -8,7 +8,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.interfaces import LimitKey
-from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.system.limits import LocalLimits
 
@@ -50,7 +50,7 @@ class DistantLimits:
         self._waiting.pop().errback(RuntimeError("no ledger"))
 
 
-def implicit(factory: ESMTPFactory) -> Any:
+def implicit(factory: ListenerFactory) -> Any:
     return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
 
 

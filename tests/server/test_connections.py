@@ -13,14 +13,14 @@ from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.server.addresses import plain_address
-from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.server_options import ServerOptions
 
 
-def implicit(factory: ESMTPFactory) -> Any:
+def implicit(factory: ListenerFactory) -> Any:
     return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
 
 
@@ -165,8 +165,8 @@ class OtherSockets(TestCase):
             lines.append(line[:4])
         return lines
 
-    def factory(self, reactor: Any, delivery: RecordingDelivery) -> ESMTPFactory:
-        return ESMTPFactory(
+    def factory(self, reactor: Any, delivery: RecordingDelivery) -> ListenerFactory:
+        return ListenerFactory(
             delivery,
             clock=reactor,
             settings=ServerOptions().settings(),

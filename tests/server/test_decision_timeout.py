@@ -12,8 +12,7 @@ from zope.interface import implementer
 
 from tests.logs import logged_lines
 from tests.server.dialogue import DialogueTestCase
-from twisted_mta.server.factory import ESMTPFactory
-from twisted_mta.server.timeouts import Timeouts
+from twisted_mta import ESMTPFactory
 
 UP_TO = {
     "MAIL": b"MAIL FROM:<a@client.example>\r\n",
@@ -82,9 +81,7 @@ class Stubborn(Deferred[Any]):
 
 class DecisionsThatNeverCome(DialogueTestCase):
     def offer(self, delivery: Any, seconds: float = 60.0, **more: Any) -> None:
-        self.factory = ESMTPFactory(
-            delivery, clock=self.network, timeouts=Timeouts(decision=seconds), **more
-        )
+        self.factory = ESMTPFactory(delivery, clock=self.network, decision_timeout=seconds, **more)
         self.client = self.connect()
         self.say(self.client, b"EHLO client.example\r\n")
         self.hear(self.client)

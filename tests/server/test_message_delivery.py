@@ -8,7 +8,7 @@ from twisted.mail import smtp
 from zope.interface import implementer
 
 from tests.server.dialogue import DialogueTestCase
-from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta import ESMTPFactory
 from twisted_mta.testing.client import SMTPClientEnd
 
 EHLO = b"EHLO client.example\r\n"
@@ -192,7 +192,7 @@ class Arguments(DeliveryTestCase):
         self.assertEqual(factory.made, 2)
 
     def test_an_object_that_is_no_delivery_is_a_type_error_that_names_it(self) -> None:
-        with self.assertRaisesRegex(TypeError, "provides neither IMessageDelivery"):
+        with self.assertRaisesRegex(TypeError, "expected an object that provides IMessageDelivery"):
             self.serve(object())
 
     def test_without_a_delivery_all_mail_is_refused(self) -> None:

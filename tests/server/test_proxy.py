@@ -18,7 +18,7 @@ from tests.tidy import TidyTestCase
 from tests.waiting import turn, until
 from twisted_mta.config import ConfigError, Listener
 from twisted_mta.server.addresses import ProxiedAddress
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
+from twisted_mta.server.factory import ImplicitTLSFactory, ListenerFactory
 from twisted_mta.server.protocol import ESMTPProtocol
 from twisted_mta.server.proxy import ProxyFactory
 from twisted_mta.server.proxy_header import ProxyError, crc32c, read_header
@@ -250,11 +250,11 @@ class Dialogues(DialogueTestCase):
         super().setUp()
         self.logged = logged_lines(self)
 
-    def behind(self, factory: ESMTPFactory) -> ProxyFactory:
+    def behind(self, factory: ListenerFactory) -> ProxyFactory:
         return ProxyFactory(factory, BALANCERS, clock=self.network)
 
     def dial(self, host: str = "10.0.0.1", *, implicit_tls: bool = False) -> SMTPClientEnd:
-        def wrap(factory: ESMTPFactory) -> ProxyFactory:
+        def wrap(factory: ListenerFactory) -> ProxyFactory:
             return self.behind(ImplicitTLSFactory(factory) if implicit_tls else factory)  # type: ignore[arg-type]
 
         return self.connect(host=host, wrap=wrap)

@@ -13,7 +13,7 @@ from tests.server.authority import Authority, Issued, self_signed
 from tests.server.loopback import ClientTLS, LoopbackTestCase, RecordingAgent, listener, received
 from tests.waiting import until
 from twisted_mta.config import Listener, SNICertificate
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
+from twisted_mta.server.factory import ImplicitTLSFactory, ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.service import CannotReload
 from twisted_mta.smtp.extension.starttls import STARTTLS
@@ -65,7 +65,7 @@ class InClear(LoopbackTestCase):
         """RFC 3207 §4; the session goes on in clear. A factory may have no certificate yet."""
         context = ServerContext(TLSSettings(certificate_file="/none.pem", key_file="/none.pem"))
         self.assertFalse(context.ready)
-        factory = ESMTPFactory(
+        factory = ListenerFactory(
             RecordingDelivery(),
             clock=Clock(),
             settings=SessionSettings(hostname="mx.example", extensions=(STARTTLS,)),
@@ -82,7 +82,7 @@ class InClear(LoopbackTestCase):
             ],
         )
 
-    def serve(self, factory: ESMTPFactory | ImplicitTLSFactory) -> int:
+    def serve(self, factory: ListenerFactory | ImplicitTLSFactory) -> int:
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
@@ -154,7 +154,7 @@ class FailedHandshakes(LoopbackTestCase):
         context = ServerContext(TLSSettings(certificate_file=certificate, key_file=certificate))
         context.reload()
         clock = Clock()
-        factory = ESMTPFactory(
+        factory = ListenerFactory(
             RecordingDelivery(),
             clock=clock,
             settings=SessionSettings(hostname="mx.example", extensions=(STARTTLS,)),
@@ -241,7 +241,7 @@ class ImplicitTLS(LoopbackTestCase):
 
     async def test_without_a_certificate_the_connection_is_closed(self) -> None:
         context = ServerContext(TLSSettings(certificate_file="/none.pem", key_file="/none.pem"))
-        factory = ESMTPFactory(
+        factory = ListenerFactory(
             RecordingDelivery(),
             clock=Clock(),
             settings=SessionSettings(hostname="mx.example"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count, product
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, succeed
@@ -22,11 +22,12 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.capacity import Capacity
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
+from twisted_mta.server.factory import ImplicitTLSFactory, ListenerFactory
 from twisted_mta.server.intake import Intake
 from twisted_mta.server.intake_policy import IntakePolicy
 from twisted_mta.smtp.extension.auth import AUTH
 from twisted_mta.smtp.extension.standard import standard_extensions
+from twisted_mta.smtp.server.dialect import LMTP, SMTP
 from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.server_options import ServerOptions
@@ -128,9 +129,9 @@ class WithTypes(TestCase):
         self.announced = [each.keyword for each in settings.extensions]
         self.ports: dict[tuple[bool, bool], int] = {}
         for lmtp, implicit in product((False, True), (False, True)):
-            factory = (LMTPFactory if lmtp else ESMTPFactory)(
+            factory = ListenerFactory(
                 intake,
-                settings=settings,
+                settings=evolve(settings, dialect=LMTP if lmtp else SMTP),
                 tls=server_context(),
                 clock=reactor,
                 auth="any",
@@ -214,7 +215,7 @@ class TraceUnderTLS(TestCase):
         from twisted.internet import reactor  # noqa: TID251
 
         queue = Queue()
-        factory = ESMTPFactory(
+        factory = ListenerFactory(
             queue.intake(), clock=reactor, settings=ServerOptions().settings(), tls=server_context()
         )
         served: Any = factory

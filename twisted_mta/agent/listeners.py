@@ -13,7 +13,7 @@ from ..config import Config, Listener
 from ..config.change import WARNING
 from ..interfaces import Files, Limits, WallTime
 from ..policy.networks import Network, Networks
-from ..server.factory import ESMTPFactory, ImplicitTLSFactory
+from ..server.factory import ImplicitTLSFactory, ListenerFactory
 from ..server.intake import Intake
 from ..server.proxy import ProxyFactory
 from ..server.timeouts import Timeouts
@@ -87,7 +87,7 @@ class Listeners:
         ]
         self.intakes = [intake(listener) for listener in config.listeners]
         self.factories = [
-            ESMTPFactory(
+            ListenerFactory(
                 intake,
                 clock=reactor,
                 settings=self._session_settings(config, listener, intake),

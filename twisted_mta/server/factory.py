@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from socket import getfqdn
+from types import MappingProxyType
 from typing import Any, Literal
 
 from attrs import evolve
@@ -25,7 +26,6 @@ from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
-from ..smtp.server.dialect import LMTP
 from ..smtp.server.replies import SHUTTING_DOWN
 from ..smtp.server.settings import SessionSettings
 from ..system.limits import LocalLimits
@@ -40,19 +40,15 @@ from .deliveries import AnyDelivery, NoDelivery, delivery_of
 from .protocol import ESMTPProtocol
 from .timeouts import Timeouts
 
-_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
-_MAX_RECIPIENTS = 1000  # of a transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least
+MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
+MAX_RECIPIENTS = 1000  # of a transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
 
 
-class ESMTPFactory(ServerFactory):
-    """Builds the connections of one listener.
-
-    An application uses it in place of ``twisted.mail.smtp.SMTPFactory``, with the same deliveries,
-    delivery factories and portals: as argument, as attribute of the factory, or as attribute of the
-    protocol in a ``buildProtocol`` of its own.
+class ListenerFactory(ServerFactory):
+    """Builds the connections of one listener; applications use `esmtp_factory.ESMTPFactory`.
 
     Args:
         delivery: an `IMessageDelivery`, an `IMessageDeliveryFactory`, a cred portal for anonymous
@@ -76,6 +72,7 @@ class ESMTPFactory(ServerFactory):
             of a process. None: one for this factory.
 
     Attributes:
+        implicit_tls: whether connections begin with a handshake, also where the endpoint has none.
         delivery: as above.
         settings: of new sessions; may change at any time, as may ``timeouts``, ``max_connections``
             and ``max_connections_per_peer``.
@@ -95,6 +92,9 @@ class ESMTPFactory(ServerFactory):
     """
 
     noisy = False
+    implicit_tls = False
+    portal: Portal | None = None
+    challengers: Mapping[Any, Callable[[], Any]] = MappingProxyType({})
     _log = Logger()
 
     def __init__(
@@ -119,14 +119,12 @@ class ESMTPFactory(ServerFactory):
             delivery_of(delivery, None)  # a TypeError now, and not at the first connection
         self.delivery = delivery
         self.clock = clock
-        self.portal: Portal | None = None
-        self.challengers: Mapping[Any, Callable[[], Any]] = {}
         self.auth = auth
         self.authenticator = authenticator
         self.settings = settings or SessionSettings(
             hostname=getfqdn(),
-            extensions=extensions_for_lines(_MAX_MESSAGE_SIZE, _MAX_RECIPIENTS),
-            max_recipients=_MAX_RECIPIENTS,
+            extensions=extensions_for_lines(MAX_MESSAGE_SIZE, MAX_RECIPIENTS),
+            max_recipients=MAX_RECIPIENTS,
         )
         self.tls: ServerTLS | None = server_tls(tls)
         self.timeouts = timeouts or Timeouts()
@@ -323,25 +321,6 @@ class ESMTPFactory(ServerFactory):
             protocol.abandon(at_once)
 
 
-class LMTPFactory(ESMTPFactory):
-    """Builds the connections of a listener for LMTP (RFC 2033), as `ESMTPFactory` does for SMTP.
-
-    Each recipient has a reply of its own: an `IMessageDelivery` makes one `IMessage` for each, and
-    its ``eomReceived`` decides that reply.
-    """
-
-    def __init__(
-        self,
-        delivery: AnyDelivery | None = None,
-        *,
-        settings: SessionSettings | None = None,
-        kind: str = "lmtp",
-        **others: Any,
-    ) -> None:
-        super().__init__(delivery, settings=settings, kind=kind, **others)
-        self.settings = evolve(self.settings, dialect=LMTP)
-
-
 def _random_octets() -> bytes:
     """Return 32 random octets from OpenSSL."""
     return AESGCM.generate_key(bit_length=256)
@@ -352,12 +331,12 @@ def _nonce() -> str:
 
 
 class ImplicitTLSFactory(TLSMemoryBIOFactory):
-    """Implicit TLS (RFC 8314 §3) in front of an `ESMTPFactory` that has ``tls``.
+    """Implicit TLS (RFC 8314 §3) in front of a `ListenerFactory` that has ``tls``.
 
     The session begins with the greeting after the handshake.
     """
 
-    def __init__(self, behind: ESMTPFactory) -> None:
+    def __init__(self, behind: ListenerFactory) -> None:
         assert behind.tls is not None
         self._tls = behind.tls
         super().__init__(self._tls.creator, False, behind, behind.clock)

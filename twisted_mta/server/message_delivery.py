@@ -128,8 +128,14 @@ class MessageDelivery:
         origin = ParsedAddress(reverse_path)
 
         def validated(result: Address | None) -> Decision:
-            # As in twisted.mail, the returned address is the reverse-path from now on.
-            self._origin = origin if result is None else result
+            if result is None:  # twisted.mail refuses RCPT then
+                self._log.error(
+                    "a delivery failed: {error}",
+                    error=f"validateFrom of {self._delivery!r} returned None, expected the Address"
+                    " that is the reverse-path from now on: end it with `return origin`",
+                )
+                return LOCAL_ERROR
+            self._origin = result
             return None
 
         def validate(_: object) -> Deferred[Address]:
@@ -183,7 +189,8 @@ class MessageDelivery:
             self._delivery = avatar
         else:
             raise TypeError(
-                f"{avatar!r} provides neither IMessageDelivery nor IMessageDeliveryFactory"
+                f"found {avatar!r}, expected an object that provides IMessageDelivery or"
+                " IMessageDeliveryFactory: declare it with zope.interface.implementer"
             )
 
     def _logged_in(self) -> Deferred[None]:

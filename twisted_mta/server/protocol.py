@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
-from attrs import define
+from attrs import define, evolve
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -41,6 +41,7 @@ from ..smtp.server.machine import State
 from ..smtp.server.replies import (
     AUTH_UNAVAILABLE,
     LOCAL_ERROR,
+    NO_IMPLICIT_TLS,
     OUT_OF_STEP,
     SHUTTING_DOWN,
 )
@@ -68,8 +69,8 @@ from ..telemetry.metrics import table
 from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.certificates import openssl_reason
-from ..tls.handshake import channel_binding
-from ..tls.server import ServerTLS
+from ..tls.handshake import channel_binding, server_facts
+from ..tls.server import ContextFactory, ServerTLS, server_tls
 from .addresses import ProxiedAddress, plain_address
 from .deliveries import NoDelivery, delivery_of
 from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
@@ -97,6 +98,7 @@ class ConnectionFactory(Protocol):
         outbox: where replies wait for the end of the reactor's turn.
         tracing: the traces that operators have open; None where tracing is not available.
         tls: the server's TLS; None where STARTTLS is not offered.
+        implicit_tls: whether connections begin with a handshake, by the endpoint or by us.
         violations: how often a client sent octets before its turn; raised by connections.
         downgrades: how often MAIL was refused in clear; raised by connections.
     """
@@ -107,13 +109,9 @@ class ConnectionFactory(Protocol):
     outbox: Outbox
     tracing: Tracing | None
     tls: ServerTLS | None
+    implicit_tls: bool
     violations: int
     downgrades: int
-
-    @property
-    def tls_ready(self) -> Callable[[], bool] | None:
-        """Whether a handshake could begin now; None where TLS is not configured."""
-        ...
 
     def clock_for(self, transport: Any) -> Clock:
         """Return the clock of a connection."""
@@ -189,13 +187,19 @@ class ESMTPProtocol(LineReceiver):
         proxied: the client's address where a load balancer connected on its behalf; else None.
         spoke_early: whether octets of the client came before the greeting.
         delivery: set by an application's ``buildProtocol``, as in ``twisted.mail``; as are
-            ``deliveryFactory``, ``portal`` and ``challengers``.
+            ``deliveryFactory``, ``portal``, ``challengers`` and the following.
+        host: our name, text or octets; None: that of the factory.
+        timeout: seconds for a command; None: as the factory says.
+        ctx: a context factory for STARTTLS; None: that of the factory.
         session: the SMTP session; present once the connection is made.
     """
 
     _log = Logger()
     line_mode = 0  # raw from the first octet
     transport: Any
+    host: str | bytes | None = None
+    timeout: float | None = None
+    ctx: ContextFactory | None = None
 
     def __init__(self, factory: ConnectionFactory, address: str | None) -> None:
         self._factory = factory
@@ -225,6 +229,7 @@ class ESMTPProtocol(LineReceiver):
         self._half_closed = False  # the client has closed its side
         # Time; None: no such timer was needed so far.
         self._clock: Clock
+        self._tls: ServerTLS | None
         self._timeouts: Timeouts
         self._timer: ConnectionTimer
         self._greeting: IDelayedCall | None = None  # after the handshake of implicit TLS
@@ -248,16 +253,28 @@ class ESMTPProtocol(LineReceiver):
         self._authenticator = factory.authenticator_for(self)
         peer = self.proxied or transport.getPeer()
         ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
+        settings = factory.settings_for(self._authenticator)
+        self._timeouts = factory.timeouts
+        self._tls = factory.tls
+        if self.host is not None:
+            name = self.host.decode("ascii") if isinstance(self.host, bytes) else self.host
+            settings = evolve(settings, hostname=name)
+        if self.timeout is not None:
+            self._timeouts = self._timeouts.idle(self.timeout)
+        if self.ctx is not None:
+            self._tls = server_tls(self.ctx)
+        tls = self._tls
         self.session = Session(
-            factory.settings_for(self._authenticator),
+            settings,
             peer=Peer(self.address, getattr(peer, "port", 0)),
             local_address=ours,
-            tls_ready=factory.tls_ready,
+            tls_ready=None if tls is None else lambda: tls.ready,
         )
-        self._timeouts = factory.timeouts
-        self._timer = ConnectionTimer(factory.timeouts, self._clock, self._timer_fired)
+        self._timer = ConnectionTimer(self._timeouts, self._clock, self._timer_fired)
         self._outbox = factory.outbox
         under_tls = ISSLTransport.providedBy(transport)
+        if factory.implicit_tls and not under_tls:
+            under_tls = self._start_implicit_tls()
         self._move(Event.CONNECTED_TLS if under_tls else Event.CONNECTED)
         if factory.tracing is not None and factory.tracing.traces:
             self.attach_traces(factory.tracing)
@@ -275,9 +292,23 @@ class ESMTPProtocol(LineReceiver):
         else:
             self._admitted(admission)
 
+    def _start_implicit_tls(self) -> bool:
+        """Begin the handshake, for an endpoint that has no TLS; return whether it began."""
+        tls = self._tls
+        if tls is None:
+            self._log.error(
+                "implicit TLS: found a plain endpoint and no tls, expected"
+                " ESMTPFactory(tls=..., implicit_tls=True), or an SSL4ServerEndpoint"
+            )
+        if tls is None or not tls.ready:
+            self._refusal = NO_IMPLICIT_TLS
+            return False
+        start_tls(self.transport, tls.creator)
+        return True
+
     def _admitted(self, refusal: Reply | None) -> None:
         self._undecided = False
-        self._refusal = refusal
+        self._refusal = refusal = self._refusal or refusal
         if refusal is None and self.session.settings.decides_on_client:
             self._undecided = True
             self._ask(lambda: self._delivery.client(self.session), self._judged, "client")
@@ -351,10 +382,9 @@ class ESMTPProtocol(LineReceiver):
     def handshakeCompleted(self) -> None:
         """Begin the session anew under TLS (`IHandshakeListener`)."""
         connection = cast(SSL.Connection, self.transport.getHandle())
-        tls = self._factory.tls
-        assert tls is not None
         self._move(Event.HANDSHAKE_COMPLETED)
-        facts = tls.facts(connection)
+        # Without a TLS of ours, it is that of the endpoint.
+        facts = server_facts(connection) if self._tls is None else self._tls.facts(connection)
         self.session.tls_established(facts, channel_binding(connection, facts))
         if self._overhearing is not None:
             self._overhearing.note(f"TLS: {facts.description}")
@@ -526,7 +556,13 @@ class ESMTPProtocol(LineReceiver):
     def _authenticated(self, verdict: Any) -> None:
         if isinstance(verdict, Login):
             delivers = not isinstance(verdict.avatar, str)
-            delivery = delivery_of(verdict.avatar, self) if delivers else None
+            try:
+                delivery = delivery_of(verdict.avatar, self) if delivers else None
+            except TypeError as error:
+                self._log.error("the realm of a portal: {error}", error=error)
+                verdict.logout()
+                self.session.answer_auth(AUTH_UNAVAILABLE)
+                return
             self._logins.append((verdict, delivery))
             self._login_delivery = delivery
             verdict = Granted(verdict.identity)
@@ -564,7 +600,7 @@ class ESMTPProtocol(LineReceiver):
         self._drop_sink()
 
     def _start_tls(self, step: StartTLS) -> None:
-        tls = self._factory.tls
+        tls = self._tls
         assert tls is not None
         self._flush()
         self._outbox.release(self.transport)
@@ -642,20 +678,20 @@ class ESMTPProtocol(LineReceiver):
             answer(result)
             return
 
-        question = self._question = _Question(result, answer, stage)
+        asked = self._question = _Question(result, answer, stage)
         self._timer.asked_since = self._clock.seconds()
 
         def failed(failure: Failure) -> Reply:
-            if not question.cancelled:
+            if not asked.cancelled:
                 self._log.failure("a decision on mail failed", failure)
             return LOCAL_ERROR
 
         def decided(decision: Any) -> None:
-            waited_for = self._question is question
+            waited_for = self._question is asked
             if waited_for:
                 self._question = None
             if waited_for and self._lifecycle is not _LOST:
-                self._decided(question, decision)
+                self._decided(asked, decision)
             elif hasattr(decision, "abort"):
                 decision.abort()  # a sink, and too late
             elif isinstance(decision, Login):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IDelayedCall
 
 from ..interfaces import Clock
@@ -42,6 +42,10 @@ class Timeouts:
     errors_unslowed: int = 5
     error_delay: float = 1.0
     decision: float = 60.0
+
+    def idle(self, seconds: float) -> Timeouts:
+        """Return these timeouts with another limit for a client that sends nothing."""
+        return evolve(self, command=seconds, data=seconds)
 
 
 class ConnectionTimer:

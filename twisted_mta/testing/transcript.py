@@ -52,7 +52,7 @@ from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..mail.reply import Reply
-from ..server.factory import ESMTPFactory
+from ..server.factory import ListenerFactory
 from ..server.timeouts import Timeouts
 from ..tls.server import ServerTLS
 from .client import SMTPClientEnd
@@ -277,7 +277,7 @@ class Transcript:
             factory.abandon()
             await port.stopListening()
 
-    def _factory(self, delivery: RecordingDelivery, clock: Any, tls: ServerTLS) -> ESMTPFactory:
+    def _factory(self, delivery: RecordingDelivery, clock: Any, tls: ServerTLS) -> ListenerFactory:
         served: ServerTLS | None = tls
         if self.options.tls == "none":
             served = None
@@ -386,7 +386,7 @@ def _shown(cuts: dict[int, Sequence[int]]) -> str:
     return f" (cut: {', '.join(places)[:200]})" if places else ""
 
 
-class _FromElsewhere(ESMTPFactory):
+class _FromElsewhere(ListenerFactory):
     """A factory that treats every connection as one from ``peer``."""
 
     def __init__(self, peer: str, *arguments: Any, **keywords: Any) -> None:

@@ -24,6 +24,7 @@ MAIL_AFTER_LHLO = Reply.of(503, "5.1", "MAIL comes after LHLO and once in a tran
 # STARTTLS (RFC 3207 §4).
 READY_FOR_TLS = Reply.of(220, "0.0", "Ready to start TLS")
 TLS_FAILED = Reply.of(454, "7.0", "TLS not available due to temporary reason")
+NO_IMPLICIT_TLS = Reply.of(421, "7.0", "TLS not available due to temporary reason")
 TLS_ACTIVE = Reply.of(503, "5.1", "TLS is already active")
 TLS_COMES_FIRST = Reply.of(503, "5.1", "STARTTLS comes before XCLIENT")
 TLS_REQUIRED = Reply.of(530, "7.0", "Must issue a STARTTLS command first")
