@@ -59,6 +59,10 @@ class DKIMTestCase(TidyTestCase):
 
 
 class New(DKIMTestCase):
+    def test_a_file_in_the_place_of_a_directory_is_named(self) -> None:
+        output = self.refusal("--file", self.path("mta.toml", "key.pem"))
+        self.assertIn("DIR/mta.toml: found a file, expected a directory", output)
+
     def new(self, *words: str) -> str:
         result = self.run_tool("new", "--config", self.config, *words)
         self.assertEqual(result.exit_code, 0, result.output)
@@ -251,7 +255,26 @@ class List(DKIMTestCase):
     def test_a_configuration_without_keys_is_an_error(self) -> None:
         result = self.run_tool("list", "--config", self.config)
         self.assertEqual(result.exit_code, 1)
-        self.assertIn("the configuration has no such [[dkim]] table; expected", result.output)
+        self.assertIn(f"{self.config} has no [[dkim]] table; twisted-mta dkim new", result.output)
+
+    def test_no_configuration_is_an_error(self) -> None:
+        result = self.run_tool("list")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("so no [[dkim]] table; expected --config FILE", result.output)
+
+    def test_a_key_that_is_not_there_is_an_error_that_names_those_that_are(self) -> None:
+        self.write(self.table("s1"), self.table("s2"))
+        for words, wanted in (
+            (("--domain", "a.example"), 'domain = "a.example"'),
+            (("--selector", "s3"), 'selector = "s3"'),
+        ):
+            result = self.run_tool("list", "--config", self.config, *words)
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn(
+                f"has no [[dkim]] table with {wanted}; found s1._domainkey.example.net,"
+                " s2._domainkey.example.net",
+                result.output,
+            )
 
     def test_a_configuration_that_cannot_be_read_is_a_usage_error(self) -> None:
         result = self.run_tool("list", "--config", self.path("nothing.toml"))

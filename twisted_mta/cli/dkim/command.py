@@ -27,6 +27,7 @@ from .records import published, record_of, zone_lines
 
 _COLUMNS = ("Domain", "Selector", "Algorithm", "Bits", "File", "Age")
 _SECONDS = 20.0  # for all questions together
+_SHOWN = 5  # tables in an error
 _INITIALS = {"rsa": "s", "ed25519": "e"}
 
 _CONFIG: Callable[[Any], Any] = click.option(
@@ -92,7 +93,10 @@ def new(
     try:
         write_key(wanted.key, new_key(algorithm), _state(settings) if file is None else None)
         key = SigningKey.read(wanted)
-    except FileExistsError:
+    except FileExistsError as error:
+        place = str(error.filename or wanted.key)
+        if place != wanted.key:
+            raise failure(f"{printable(place)}: found a file, expected a directory") from None
         raise failure(
             f"{printable(wanted.key)} exists; expected another --selector or --file"
         ) from None
@@ -187,7 +191,7 @@ def list_command(config: str | None, domain: str | None, selector: str | None) -
     """
     rows: list[Sequence[str]] = []
     broken = False
-    for table in _chosen(_settings(config, None), domain, selector):
+    for table in _chosen(_settings(config, None), config, domain, selector):
         try:
             key = SigningKey.read(table)
         except CertificateError as error:
@@ -231,7 +235,7 @@ def check(config: str | None, domain: str | None, selector: str | None, file: st
     """
     settings = _settings(config, None)
     if file is None:
-        tables: Sequence[DKIMKey] = _chosen(settings, domain, selector)
+        tables: Sequence[DKIMKey] = _chosen(settings, config, domain, selector)
     elif selector is None:
         raise click.UsageError("--file without --selector; expected both")
     else:
@@ -274,7 +278,9 @@ def _settings(config: str | None, state_dir: str | None) -> Config:
         raise click.UsageError(str(error)) from None
 
 
-def _chosen(settings: Config, domain: str | None, selector: str | None) -> Sequence[DKIMKey]:
+def _chosen(
+    settings: Config, config: str | None, domain: str | None, selector: str | None
+) -> Sequence[DKIMKey]:
     """Return the keys of the configuration with a domain and a selector; None: with any."""
     try:
         named = None if domain is None else domain_name(domain)
@@ -287,5 +293,24 @@ def _chosen(settings: Config, domain: str | None, selector: str | None) -> Seque
         and (selector is None or selector.lower() == table.selector)
     ]
     if not chosen:
-        raise failure("the configuration has no such [[dkim]] table; expected --config FILE of one")
+        raise failure(_missing(settings, config, domain, selector))
     return chosen
+
+
+def _missing(settings: Config, config: str | None, domain: str | None, selector: str | None) -> str:
+    """Return why no key was chosen, and what was expected instead."""
+    if config is None:
+        return "no configuration, so no [[dkim]] table; expected --config FILE"
+    file = printable(config)
+    if not settings.dkim_keys:
+        return (
+            f"{file} has no [[dkim]] table; twisted-mta dkim new makes a key and prints its table"
+        )
+    wanted = [
+        f"{name} = {json.dumps(value)}"
+        for name, value in (("domain", domain), ("selector", selector))
+        if value is not None
+    ]
+    tables = ", ".join(table.record_name for table in settings.dkim_keys[:_SHOWN])
+    more = ", …" if len(settings.dkim_keys) > _SHOWN else ""
+    return f"{file} has no [[dkim]] table with {', '.join(wanted)}; found {tables}{more}"
