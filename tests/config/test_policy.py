@@ -96,6 +96,7 @@ class Policy(ConfigTestCase):
             ('arc = "seal"', 'arc = "seal": expected "off" or "check"'),
             ('authserv_id = "a b"', "spaces or special characters in it; expected a name such as"),
             ('trusted_sealers = ["[192.0.2.1]"]', "an address literal; expected a domain such as"),
+            ('trusted_sealers = ["192.0.2.1"]', "found an address, expected a domain such as"),
             ('trusted_sealers = "a.example"', "found a string, expected a list of domains"),
             ('trusted_forwarders = ["192.0.2.1/24"]', "beyond the prefix; expected 192.0.2.0/24"),
             ('trusted_forwarders = ["a b"]', "not a domain name; expected one such as"),
