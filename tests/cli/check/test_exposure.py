@@ -4,7 +4,7 @@ import os
 from ipaddress import ip_network
 
 from tests.cli.check.checking import CheckTestCase
-from twisted_mta.config import Listener, QueueSettings
+from twisted_mta.config import Listener, PolicySettings, QueueSettings
 
 ALL_HOSTS = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 PUBLIC = "tcp:0"
@@ -24,6 +24,13 @@ class Relaying(CheckTestCase):
         own = (ip_network("10.0.0.0/8"), ip_network("192.0.2.0/24"))
         texts = self.found(self.config(PUBLIC, relay_from=own))
         self.assertEqual([text for text in texts if "relay_from" in text], [])
+
+    def test_all_hosts_as_forwarders_is_a_warning(self) -> None:
+        policy = PolicySettings(
+            dmarc="enforce", trusted_forwarders=("0.0.0.0/0", "192.0.2.0/24", "a.example")
+        )
+        (text,) = self.found(self.config(policy=policy))
+        self.assertIn("[policy] trusted_forwarders: 0.0.0.0/0 is all hosts: dmarc = enforce", text)
 
     def test_all_hosts_as_proxies_is_a_warning(self) -> None:
         listener = Listener(endpoint="tcp:0:interface=127.0.0.1", xclient_from=ALL_HOSTS[:1])

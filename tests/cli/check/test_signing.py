@@ -2,7 +2,7 @@
 
 from tests.cli.check.checking import CheckTestCase
 from tests.policy.dkim.key_files import write_key
-from twisted_mta.config import DKIMKey
+from twisted_mta.config import DKIMKey, PolicySettings
 
 PUBLIC = "tcp:0"
 
@@ -59,6 +59,15 @@ class Signing(CheckTestCase):
                 " Ed25519, its mail is not signed; add one made by twisted-mta dkim new"
             ],
         )
+
+    def test_reports_that_no_key_signs_are_a_warning(self) -> None:
+        policy = PolicySettings(dmarc_reports=True, report_from="noc@mx.example.net")
+        for key, warned in (("other.example", True), ("example.net", False)):
+            texts = self.found(self.config(policy=policy, dkim_keys=[self.key("rsa-2048", key)]))
+            found = [text for text in texts if "dmarc_reports" in text]
+            self.assertEqual(len(found), warned, texts)
+            for text in found:
+                self.assertIn("no key signs for mx.example.net, the domain of report_from", text)
 
     def test_no_key_at_all_is_a_note_where_other_machines_send_mail(self) -> None:
         for endpoint, noted in ((PUBLIC, True), ("tcp:0:interface=127.0.0.1", False)):

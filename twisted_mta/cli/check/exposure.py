@@ -65,6 +65,14 @@ def _relaying(config: Config) -> Iterator[Finding]:
                 " this machine",
                 "name your own networks",
             )
+    for forwarder in config.policy.trusted_forwarders:
+        if not isinstance(forwarder, str) and forwarder.prefixlen == 0:
+            yield Finding(
+                "warning",
+                "[policy] trusted_forwarders",
+                f"{forwarder} is all hosts: dmarc = enforce refuses and quarantines no mail",
+                "name the networks of your forwarders",
+            )
     for listener in config.listeners:
         for name in ("xclient_from", "proxy_protocol_from"):
             for network in getattr(listener, name):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from ...config import Config
 from ...config.endpoint import Endpoint
 from ...mail.printable import printable
-from ...policy.dkim.signing_keys import SigningKey
+from ...policy.dkim.signing_keys import SigningKey, SigningKeys
 from ...tls.certificates import CertificateError
 from .finding import Finding
 
@@ -33,6 +34,15 @@ def signing(config: Config) -> Iterator[Finding]:
                 "no key is RSA: to receivers that do not know Ed25519, its mail is not signed",
                 "add one made by twisted-mta dkim new",
             )
+    author = config.report_from.domain
+    if config.policy.dmarc_reports and not SigningKeys(chain(*loaded.values())).of(author):
+        yield Finding(
+            "warning",
+            "[policy] dmarc_reports",
+            f"no key signs for {printable(author)}, the domain of report_from: receivers may refuse"
+            " reports that are not signed",
+            f"make one by twisted-mta dkim new --domain {printable(author)}",
+        )
     if not config.dkim_keys and not _is_local(config):
         yield Finding(
             "note",
