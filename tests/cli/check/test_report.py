@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 
 from click.testing import CliRunner, Result
 
 from tests.cli.check.checking import CheckTestCase, machine
-from twisted_mta.cli.check import Report, report
+from twisted_mta.cli.check import Finding, Report, report
 from twisted_mta.cli.command import main
 from twisted_mta.config import ConfigError, load
 
@@ -41,6 +42,52 @@ class Tool(CheckTestCase):
             f'error: {file}: [mta] hostname = "": expected a domain name such as mail.example.net',
         )
         self.assertIn(f"{file}: not ready to start (1 error", lines[-1])
+
+    def test_the_user_changes_after_the_ports_and_before_the_files(self) -> None:
+        file = self.write("mta.toml", GOOD)
+        os.mkdir(self.state, 0o700)
+        order: list[str] = []
+
+        def ports(*arguments: object) -> list[Finding]:
+            order.append("ports")
+            return []
+
+        def user() -> int:
+            order.append("files")
+            return os.geteuid()
+
+        self.patch(sys.modules[report.__module__], "endpoints", ports)
+        report(
+            {"state-dir": self.state},
+            file,
+            ask_dns=False,
+            machine=machine(user=user),
+            change_user=lambda: order.append("user"),
+        )
+        self.assertEqual(order[:3], ["ports", "user", "files"])
+
+    def test_a_file_that_a_reload_could_not_read_is_a_warning(self) -> None:
+        file = self.write("mta.toml", GOOD)
+        checked = report(
+            {"state-dir": self.state},
+            file,
+            ask_dns=False,
+            machine=machine(),
+            change_user=lambda: os.rename(file, self.path("elsewhere.toml")),
+        )
+        (text,) = (str(each) for each in checked.findings if each.where == file)
+        self.assertIn("cannot be read: No such file or directory; give it to that user", text)
+
+    def test_an_unknown_user_is_a_usage_error(self) -> None:
+        result = self.run_tool("--uid", "no-such-user")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("--uid no-such-user: found no such user", result.output)
+
+    def test_only_root_checks_for_another_user(self) -> None:
+        self.patch(os, "geteuid", lambda: 1000)
+        result = self.run_tool("--uid", str(os.getuid()))
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("only root can check for another user", result.output)
 
     def test_json_has_all_findings(self) -> None:
         file = self.write("mta.toml", GOOD.replace("discard:", "smtp://hub.example:0"))

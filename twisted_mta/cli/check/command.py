@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+from collections.abc import Callable
 
 import click
 
+from ...mail.printable import printable
 from ..terminal import wrapped
 from .finding import Finding
 from .report import report
@@ -18,8 +22,21 @@ from .report import report
     "--dns", is_flag=True, help="check MX, PTR, SPF, DKIM and DMARC records of the local domains"
 )
 @click.option("--no-dns", is_flag=True, help="do not ask name servers")
+@click.option(
+    "--uid",
+    "user",
+    metavar="USER",
+    help="check as root for a start by twistd --uid: ports as root, all else as that user",
+)
 @click.option("--json", "as_json", is_flag=True, help="write JSON, for programs")
-def check(file: str | None, state_dir: str | None, dns: bool, no_dns: bool, as_json: bool) -> None:
+def check(
+    file: str | None,
+    state_dir: str | None,
+    dns: bool,
+    no_dns: bool,
+    user: str | None,
+    as_json: bool,
+) -> None:
     """Check a configuration, and everything that it names.
 
     Ports are bound for an instant, certificates are examined, names are looked up. Nothing is
@@ -32,7 +49,8 @@ def check(file: str | None, state_dir: str | None, dns: bool, no_dns: bool, as_j
         raise click.UsageError("--dns and --no-dns: expected one of them")
     state_dir = state_dir or click.get_current_context().find_root().params["state_dir"]
     options = {} if state_dir is None else {"state-dir": state_dir}
-    checked = report(options, file, ask_dns=not no_dns, ask_records=dns)
+    change_user = None if user is None else _changing(user)
+    checked = report(options, file, ask_dns=not no_dns, ask_records=dns, change_user=change_user)
     if as_json:
         click.echo(json.dumps(checked.as_json(), indent=2))
     else:
@@ -46,6 +64,27 @@ def check(file: str | None, state_dir: str | None, dns: bool, no_dns: bool, as_j
         click.secho(checked.verdict, bold=True)
     if not checked.passed:
         raise click.exceptions.Exit(1)
+
+
+def _changing(user: str) -> Callable[[], None]:
+    """Return what makes this process one of another user, for good, with that user's groups.
+
+    Raises:
+        click.UsageError: there is no such user, or this one may not become another.
+    """
+    try:
+        account = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError, ValueError):
+        raise click.UsageError(f"--uid {printable(user)}: found no such user") from None
+    if os.geteuid() != 0:
+        raise click.UsageError("--uid: only root can check for another user; expected to be root")
+
+    def change() -> None:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+
+    return change
 
 
 _COLORS = {"error": "red", "warning": "yellow", "note": "cyan", "pass": "green", "fail": "red"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...config import Config
 from ...config.loading import load_leniently
+from ...config.unreadable import unreadable
 from ...mail.printable import printable
 from ...routing.routes import Rule
 from .certificates import certificates
@@ -35,6 +36,7 @@ def report(
     machine: Machine | None = None,
     environment: Mapping[str, str] = os.environ,
     machine_name: Callable[[], str] = socket.getfqdn,
+    change_user: Callable[[], None] | None = None,
 ) -> Report:
     """Check whether a start with ``options`` and ``file`` would succeed. Blocks; writes nothing.
 
@@ -48,6 +50,8 @@ def report(
         machine: None: the real one.
         environment: as `config.load` takes it.
         machine_name: as `config.load` takes it.
+        change_user: called once ports have been bound: makes this process one of the user that runs
+            the MTA, for good; None: the user stays.
     """
     of = printable(file) if file else "the defaults"
     config, errors = load_leniently(
@@ -56,8 +60,31 @@ def report(
     all_findings = [_refusal(str(error), of if file else "") for error in errors]
     if config is not None:
         machine = machine or Machine()
-        all_findings.extend(findings(config, machine, ask_dns=ask_dns, ask_records=ask_records))
+        all_findings.extend(
+            findings(
+                config,
+                machine,
+                ask_dns=ask_dns,
+                ask_records=ask_records,
+                change_user=change_user,
+            )
+        )
+    if file and change_user is not None:
+        all_findings.extend(_unreadable_later(file))
     return Report(of, tuple(dict.fromkeys(all_findings)))
+
+
+def _unreadable_later(file: str) -> Iterator[Finding]:
+    try:
+        with open(file, "rb"):
+            pass
+    except OSError as error:
+        yield Finding(
+            "warning",
+            printable(file),
+            unreadable(file, error),
+            "give it to that user: a reload reads it again",
+        )
 
 
 def _refusal(text: str, file: str) -> Finding:
@@ -66,20 +93,31 @@ def _refusal(text: str, file: str) -> Finding:
 
 
 def findings(
-    config: Config, machine: Machine, *, ask_dns: bool = True, ask_records: bool = False
+    config: Config,
+    machine: Machine,
+    *,
+    ask_dns: bool = True,
+    ask_records: bool = False,
+    change_user: Callable[[], None] | None = None,
 ) -> Iterator[Finding]:
     """Yield all findings about valid settings. Blocks; writes nothing."""
-    yield from storage(config, machine)
     running: Running | None = None
+    occupied = []
     for finding in occupation(config):
         if isinstance(finding, Running):
             running = finding
         else:
-            yield finding
+            occupied.append(finding)
+    # As at a start: ports first, then the user, then everything else.
+    listening = list(endpoints(config, running, Processes(machine.proc)))
+    if change_user is not None:
+        change_user()
+    yield from storage(config, machine)
+    yield from occupied
     yield from certificates(config, machine)
     yield from destinations(config, machine)
     yield from signing(config)
-    yield from endpoints(config, running, Processes(machine.proc))
+    yield from listening
     table: list[Rule] = []
     for rule in rules(config):
         if isinstance(rule, Rule):
