@@ -210,7 +210,7 @@ def dns_name(value: Any) -> str:
     name = domain(value)
     if name.startswith("["):
         raise ValueError("an address literal; expected a domain such as example.net")
-    if name.rpartition(".")[2].isdecimal():  # RFC 1123 §2.1: the last label is no number
+    if name.rpartition(".")[2].isdecimal():  # no top-level domain is a number
         raise ValueError("found an address, expected a domain such as example.net")
     return name
 
