@@ -31,8 +31,8 @@ FLOORS = (
     ("telemetry",),
     # The operating system: time, randomness, threads, files, ports.
     ("system",),
-    # Settings, and what rooms ask of each other and of the world.
-    ("config", "interfaces"),
+    # Settings, what rooms ask of each other and of the world, and the files of attachments.
+    ("config", "interfaces", "attachment"),
     # Pure: header fields, MIME, delivery status notifications.
     ("message",),
     # Pure: SMTP and LMTP as both sides speak it.

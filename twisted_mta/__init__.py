@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .attachment import Attachment, attachments
     from .config import Config
     from .mail.reply import Reply
     from .policy.answers import Mark, Quarantine, Rewrite
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .service import MailTransferAgent
 
 __all__ = [
+    "Attachment",
     "Config",
     "ESMTPFactory",
     "LMTPFactory",
@@ -29,9 +31,11 @@ __all__ = [
     "Rewrite",
     "SubmissionRefused",
     "__version__",
+    "attachments",
 ]
 
 _MODULES = {
+    "Attachment": "attachment",
     "Config": "config",
     "ESMTPFactory": "server.esmtp_factory",
     "LMTPFactory": "server.esmtp_factory",
@@ -43,6 +47,7 @@ _MODULES = {
     "Reply": "mail.reply",
     "Rewrite": "policy.answers",
     "SubmissionRefused": "server.application_mail",
+    "attachments": "attachment",
 }
 
 

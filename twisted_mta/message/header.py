@@ -40,13 +40,18 @@ def values(section: bytes, name: str) -> Iterator[str]:
     They are those of `fields`, but cut off at 16 KiB. Other fields cost next to nothing, however
     many there are.
     """
+    for value in value_octets(section, name):
+        yield value.decode("utf-8", "replace").strip()
+
+
+def value_octets(section: bytes, name: str) -> Iterator[bytes]:
+    """Yield the same values as `values`, as octets: unfolded, and not stripped."""
     section = b"\n" + section
     start = re.compile(b"\n" + re.escape(name.lower().encode("ascii")) + _COLON)
     for match in start.finditer(section.lower()):
         value = section[match.end() : match.end() + _LONGEST_VALUE]
         last = _LAST_LINE_END.search(value)
-        value = _FOLD.sub(b"", value[: last.start()] if last else value)
-        yield value.decode("utf-8", "replace").strip()
+        yield _FOLD.sub(b"", value[: last.start()] if last else value)
 
 
 def field(header: bytes, name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from twisted_mta import attachments
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
@@ -94,6 +95,13 @@ def _sections_of_small_chunks(octets: bytes) -> None:
             pass
 
 
+def _attachments(octets: bytes) -> None:
+    with suppress(TooManyParts):
+        for part in attachments(octets):
+            for _ in part.chunks():
+                pass
+
+
 def _convert(octets: bytes) -> None:
     with suppress(CannotConvert):
         body = to_seven_bit(MemoryBody(octets))
@@ -165,6 +173,24 @@ READERS = (
         read=_sections_of_small_chunks,
         words=_CONTENT_WORDS,
         frames=_CONTENT_FRAMES,
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(
+        name="attachments",
+        read=_attachments,
+        words=(
+            *_CONTENT_WORDS,
+            b"Content-Transfer-Encoding: base64\r\n",
+            b"Content-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 a\r\n",
+            b"Content-Disposition: attachment; filename",
+            b"*0*=utf-8''%41;filename=\"=?utf-8?q?",
+        ),
+        frames=(
+            *_CONTENT_FRAMES,
+            (b"Content-Disposition: a; filename=", b"\r\n\r\n"),
+            (b"Content-Type: a/b\nContent-Transfer-Encoding: quoted-printable\n\n", b""),
+        ),
         most=1 << 18,
         place="thread",
     ),

@@ -7,6 +7,7 @@ are the content, octet for octet. A header section is kept whole in memory, a bo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from attrs import frozen
 
@@ -75,7 +76,17 @@ class Delimiter:
 Section = Header | Piece | Delimiter
 
 
-def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Section]:
+class EntityReader(Protocol):
+    """A function that reads the entity which a header section declares, as `read_entity` does."""
+
+    def __call__(self, header: bytes, *, default: str, top_level: bool) -> Entity:
+        """Return the entity."""
+        ...
+
+
+def sections(
+    chunks: Iterable[bytes], most: int = MOST_ENTITIES, read: EntityReader = read_entity
+) -> Iterator[Section]:
     """Yield the sections of a content, in time proportional to its size.
 
     A delimiter of an outer multipart ends the inner ones too.
@@ -83,6 +94,7 @@ def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Sec
     Args:
         chunks: the content.
         most: the number of messages and body parts to parse.
+        read: reads the header sections.
 
     Raises:
         TooManyParts: there are more than ``most``.
@@ -95,7 +107,7 @@ def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Sec
         if entities > most:
             raise TooManyParts(f"it has more than {most} parts")
         octets, end = reader.header()
-        entity = read_entity(octets, default=default, top_level=top_level)
+        entity = read(octets, default=default, top_level=top_level)
         if end == "length":
             entity = entity.made_opaque(f"it has a header section of over {LONGEST_HEADER} octets")
         if entity.kind == "multipart" and len(reader.multiparts) >= _DEEPEST:
