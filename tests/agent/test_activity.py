@@ -44,6 +44,23 @@ class LastMessages(TidyTestCase):
         self.assertEqual(self.settle((1, DELIVERED)).state, "deferred")
         self.assertEqual(self.settle((0, DELIVERED)).state, "delivered")
 
+    def test_a_message_is_held_until_all_its_recipients_are_released(self) -> None:
+        self.settle((0, DEFERRED))
+        for action, number, state in (
+            ("hold", 2, "held"),
+            ("release", 1, "held"),
+            ("retry", 1, "held"),
+            ("release", 1, "deferred"),
+            ("release", 1, "deferred"),  # it was held before this process began
+            ("hold", 1, "held"),
+            ("remove", 1, "held"),
+            ("release", 1, "deferred"),
+            ("remove", 1, "removed"),
+        ):
+            self.activity.intervened(action, self.message.id, number)
+            self.assertEqual(self.activity.recent()[0].state, state, (action, number))
+        self.activity.intervened("hold", message(99).id, 1)  # of a message that is not remembered
+
     def test_accepted_messages_and_outcomes_are_counted(self) -> None:
         self.settle((0, DEFERRED), (1, FAILED))
         self.settle((0, DELIVERED))

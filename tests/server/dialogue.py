@@ -10,6 +10,7 @@ from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Limits
 from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
+from twisted_mta.telemetry.metrics import Metrics
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, MemoryTransport, address
@@ -23,6 +24,7 @@ class DialogueTestCase(TidyTestCase):
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
+        self.metrics = Metrics()
         self.delivery = RecordingDelivery()
         self.asked: list[Deferred[None]] = []
         self.factory = self.serve()
@@ -55,6 +57,7 @@ class DialogueTestCase(TidyTestCase):
             max_connections_per_peer=max_connections_per_peer,
             limits=limits,
             name=name,
+            metrics=self.metrics,
         )
         return self.factory
 

@@ -13,6 +13,7 @@ from twisted_mta.server.protocol import ESMTPProtocol
 from twisted_mta.server.timeouts import Timeouts as ServerTimeouts
 from twisted_mta.smtp.server import session as server
 from twisted_mta.smtp.server.session import Session
+from twisted_mta.telemetry.metrics import Metrics, table
 from twisted_mta.testing.delivery import RecordingDelivery
 
 
@@ -72,6 +73,57 @@ class Turns(DialogueTestCase):
         client.transport.abortConnection()
         self.network.advance(0)
         self.assertLess(self.begun.count("one"), 8)
+
+
+class Counts(DialogueTestCase):
+    """Each refusal is counted, whether it is given at once or later."""
+
+    def assert_counted(self, *expected: tuple[str, str, str, int]) -> None:
+        series = self.metrics.snapshot().series(table.REFUSED)
+        self.assertEqual(sorted((*labels, number) for labels, number in series), sorted(expected))
+
+    def test_refusals_are_counted_by_stage_class_and_subject(self) -> None:
+        for late in (False, True):
+            self.metrics = Metrics()
+            self.delivery = RecordingDelivery(
+                refusals={
+                    "eve@b.example": Reply.of(451, "7.1", "Later"),
+                    "c@d.example": Reply.of(550, "1.1", "No such mailbox"),
+                    ".": Reply.of(554, "6.0", "No"),
+                }
+            )
+            if late:
+                self.hold_decisions()
+            self.serve()
+            client = self.connect()
+            for line in (
+                b"HELO x\r\n",
+                b"MAIL FROM:<eve@b.example>\r\n",
+                b"MAIL FROM:<a@b.example>\r\n",
+                b"RCPT TO:<c@d.example>\r\n",
+                b"RCPT TO:<d@d.example>\r\n",
+                b"DATA\r\n",
+                b"x\r\n.\r\n",
+            ):
+                self.say(client, line)
+                while self.asked:
+                    self.decide()
+            self.assert_counted(("mail", "4", "7", 1), ("rcpt", "5", "1", 1), ("data", "5", "6", 1))
+
+    def test_lmtp_counts_the_refusal_of_each_recipient(self) -> None:
+        refusal = Reply.of(452, "2.2", "Full")
+        self.serve(
+            RecordingDelivery(refusals={".c@d.example": refusal, ".e@d.example": refusal}),
+            dialect="lmtp",
+        )
+        client = self.connect()
+        self.say(client, b"LHLO x\r\n")
+        self.say(client, b"MAIL FROM:<a@b.example>\r\n")
+        for name in (b"c", b"d", b"e"):
+            self.say(client, b"RCPT TO:<%b@d.example>\r\n" % name)
+        self.say(client, b"DATA\r\n")
+        self.say(client, b"x\r\n.\r\n")
+        self.assert_counted(("data", "4", "2", 2))
 
 
 class Timeouts(DialogueTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tests.logs import logged_lines
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.final_recipient import FinalRecipient
 from twisted_mta.mail.message import Message
@@ -94,6 +95,15 @@ class Aliases(IntakeTestCase):
         self.assertEqual((refused.recipient.number, refused.recipient.original), (3, written))
         self.assertEqual(str(refused.recipient.mailbox), "gone@mx.example")
 
+    def test_refused_recipients_alone_are_logged(self) -> None:
+        lines = logged_lines(self, "refused ")
+        self.queue.existing = [Mailbox("u", "mx.example")]
+        session = self.begin(STRANGER)
+        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "550 5.1.1")
+        (line,) = lines
+        self.assertIn("refused v@mx.example from <a@sender.example>, client 198.51.100.9", line)
+
     def test_a_loop_is_detected_however_the_domain_of_the_alias_is_written(self) -> None:
         alias = Mailbox("u", "xn--bcher-kva.example")
         self.queue.aliases[str(alias)] = [
@@ -106,6 +116,19 @@ class Aliases(IntakeTestCase):
             self.assertEqual(self.content(session, field.encode()).enhanced, "5.4.6", domain)
             self.assertEqual(self.queue.discarded, 1)
             self.queue.discarded = 0
+
+    def test_a_loop_through_the_longest_path_outside_ascii_is_detected(self) -> None:
+        """RFC 5321 §4.5.3.1.3 gives a path 256 octets; longer text in a field is not read."""
+        for length, code in ((254, 554), (255, 554), (256, 250)):  # a space is in front of it
+            local_part = "\u00e9".ljust(length - 1 - len("@mx.example"), "x")
+            alias = Mailbox(local_part, "mx.example")
+            self.queue.aliases["u@mx.example"] = [
+                FinalRecipient(Mailbox("a", "mx.example"), aliases=(alias,))
+            ]
+            session = self.begin(STRANGER)
+            self.send(session, "RCPT TO:<u@mx.example>")
+            field = f"Delivered-To: {alias}\r\n\r\nx"
+            self.assertEqual(self.content(session, field.encode()).code, code, length)
 
     def test_hostile_delivered_to_fields_cost_little_time(self) -> None:
         self.alias("u@mx.example", "a@mx.example")
