@@ -184,6 +184,35 @@ class LargeHosts(FilesTestCase):
         self.assertGreater(slices, 20)
         self.assertEqual((len(files.hosts), files.hosts["relay"]), (50_001, ("192.0.2.8",)))
 
+    def test_of_two_changes_during_the_reading_the_last_one_holds(self) -> None:
+        lines = "".join(f"0.0.0.0 ads{number}.example\n" for number in range(20_000))
+        at_once = self.clock.callLater
+        self.patch(self.clock, "callLater", lambda delay, *call: at_once(delay + 0.001, *call))
+        files = self.system_files()
+        files.check()
+        for number in (8, 9):
+            self.write(self.hosts, (lines if number == 8 else "") + f"192.0.2.{number} relay\n")
+            files.reload()
+        for _ in range(200):
+            self.clock.advance(0.001)
+        self.assertEqual((len(files.hosts), files.hosts["relay"]), (1, ("192.0.2.9",)))
+
+    def test_a_stop_ends_the_reading_and_the_next_check_begins_it_again(self) -> None:
+        lines = "".join(f"0.0.0.0 ads{number}.example\n" for number in range(20_000))
+        at_once = self.clock.callLater
+        self.patch(self.clock, "callLater", lambda delay, *call: at_once(delay + 0.001, *call))
+        self.write(self.hosts, f"{lines}192.0.2.8 relay\n")
+        files = self.system_files()
+        files.check()
+        resolver = DNSResolver(self.clock, system=files)
+        self.assertNotEqual(self.clock.getDelayedCalls(), [])
+        resolver.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for _ in range(200):
+            self.clock.advance(0.01)
+            files.check()
+        self.assertEqual((len(files.hosts), files.hosts["relay"]), (20_001, ("192.0.2.8",)))
+
     def test_one_slice_is_short(self) -> None:
         lines = "".join(f"10.{n >> 8}.{n & 255}.1 a{n}.example b{n}\n" for n in range(20_000))
         self.write(self.hosts, lines)

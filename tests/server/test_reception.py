@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.reply import Reply
 
-from .intake import FRIEND, STRANGER, Queue, StoringTestCase
+from .intake import FRIEND, STRANGER, Queue, StoringTestCase, Writer
 
 
 class StoredMessages(StoringTestCase):
@@ -105,6 +105,16 @@ class StoredMessages(StoringTestCase):
         self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 100))
         committing.callback(None)
         self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 0))
+
+    def test_an_error_while_the_body_is_sealed_leaves_no_body(self) -> None:
+        def seal(writer: object) -> None:
+            raise RuntimeError("a mistake")
+
+        self.patch(Writer, "seal", seal)
+        with self.assertRaises(RuntimeError):
+            self.content(self.ready(), b"x")
+        self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (1, 1, []))
+        self.assertEqual(self.queue.capacity.in_use, 0)
 
     def test_an_aborted_message_leaves_no_body(self) -> None:
         session = self.ready()
