@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.policy.spf import record as record_module
 from twisted_mta.policy.spf.record import MOST_TERMS, Malformed, Mechanism, parse, selected
 
 
@@ -249,3 +250,11 @@ class Syntax(SynchronousTestCase):
     def test_a_record_has_so_many_terms(self) -> None:
         self.assertEqual(parse(b"v=spf1" + b" a" * MOST_TERMS).terms, MOST_TERMS)
         self.assertRaises(Malformed, parse, b"v=spf1" + b" a" * (MOST_TERMS + 1))
+
+    def test_a_long_record_is_read_once_for_all_that_wait_for_it(self) -> None:
+        good = b"v=spf1" + b" ip4:192.0.2.1" * 900 + b" -all"
+        known, bad = parse(good), good + b" moo"
+        first = self.assertRaises(Malformed, parse, bad)
+        self.patch(record_module, "_parse", None)
+        self.assertIs(parse(good), known)
+        self.assertEqual(str(self.assertRaises(Malformed, parse, bad)), str(first))

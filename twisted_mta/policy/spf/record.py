@@ -57,7 +57,7 @@ _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 _QNUM = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_QNUM}(?:\.{_QNUM}){{3}}")
 
-_LONGEST_KEPT = 512  # octets of records that are kept as they were read
+_SHORT = 512  # octets of records of which many are kept as they were read
 _LONGEST_SHOWN = 80  # characters of a stranger's text in a message
 
 
@@ -123,13 +123,24 @@ def parse(record: bytes) -> Record:
     Raises:
         Malformed: it breaks the syntax anywhere (§4.6), or has more than `MOST_TERMS`.
     """
-    # Most mail comes from few domains, and includes the records of fewer.
-    return _parsed(record) if len(record) <= _LONGEST_KEPT else _parse(record)
+    # Most mail comes from few domains, and includes the records of fewer. A long record takes some
+    # milliseconds, and one answer of the DNS may be what the checks of a hundred sessions wait for.
+    read = _short(record) if len(record) <= _SHORT else _long(record)
+    if isinstance(read, str):
+        raise Malformed(read)
+    return read
 
 
-@lru_cache(maxsize=256)
-def _parsed(record: bytes) -> Record:
-    return _parse(record)
+def _read(record: bytes) -> Record | str:
+    """Return a record, or what is wrong with it, which is kept just as well."""
+    try:
+        return _parse(record)
+    except Malformed as malformed:
+        return str(malformed)
+
+
+_short = lru_cache(maxsize=256)(_read)
+_long = lru_cache(maxsize=32)(_read)  # each takes up to half a MiB
 
 
 def _parse(record: bytes) -> Record:
