@@ -7,6 +7,7 @@ in lower case.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct, error
 
 import dns.exception
@@ -91,6 +92,7 @@ class Answer:
         return self.rcode != NOERROR or not (self.records or self.alias or self.ttl is not None)
 
 
+@lru_cache(maxsize=4096)  # an answer in the cache costs little more than this
 def wire_name(domain: str) -> bytes:
     """Return a domain (A-labels) in wire form (RFC 1035 §3.1).
 

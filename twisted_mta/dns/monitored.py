@@ -70,10 +70,13 @@ class MonitoredResolver:
         return lookup.addCallbacks(self._answered, self._failed)
 
     def _heard(self, lookup: Deferred[_T]) -> Deferred[_T]:
+        if lookup.called and not isinstance(lookup.result, Failure):
+            self._failures = 0  # as with an answer in the cache
+            return lookup
         return lookup.addCallbacks(self._answered, self._failed_for_stranger)
 
     def _failed_for_stranger(self, failure: Failure) -> Failure:
-        if not failure.check(LookupFailed):
+        if not isinstance(failure.value, LookupFailed):
             self._failures = 0
         return failure
 

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..mail.next_hop import Host
+from ..system.coroutines import started
 from .cache import Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
 from .hosts_file import Hosts
@@ -170,29 +171,27 @@ class DNSResolver:
             NoSuchDomain: NXDOMAIN for this type, or not a valid domain name.
             LookupFailed: no usable answer now.
         """
-        return Deferred.fromCoroutine(self._records(domain, type))
+        return started(self._records(domain, type))
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
         """Return (preference, host) of all MX records; see `interfaces.Resolver`."""
-        return Deferred.fromCoroutine(self._mail_exchangers(domain))
+        return started(self._mail_exchangers(domain))
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the AAAA and A records of ``host`` as text; see `interfaces.Resolver`."""
-        return Deferred.fromCoroutine(
-            self._searched_addresses(host) if search else self._addresses(host)
-        )
+        return started(self._searched_addresses(host) if search else self._addresses(host))
 
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of a domain, the strings of each joined; see `Resolver`."""
-        return Deferred.fromCoroutine(self._text(domain))
+        return started(self._text(domain))
 
     def pointers(self, address: str) -> Deferred[Sequence[str]]:
         """Return the names of an IP address; see `interfaces.Resolver`."""
-        return Deferred.fromCoroutine(self._pointers(address))
+        return started(self._pointers(address))
 
     def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
         """Return the A or the AAAA records of ``host``; see `interfaces.Resolver`."""
-        return Deferred.fromCoroutine(self._family_addresses(host, family))
+        return started(self._family_addresses(host, family))
 
     def reload(self) -> list[str]:
         """Read the files of the system again; return lines that describe changes."""
@@ -286,7 +285,7 @@ class DNSResolver:
         types = [("AAAA", AAAA), ("A", A)]
         if self._configured is None and self._system.resolv_conf.no_aaaa:
             del types[0]
-        lookups = [Deferred.fromCoroutine(self._lookup(host, *type)) for type in types]
+        lookups = [started(self._lookup(host, *type)) for type in types]
         return await _AddressLookup(lookups, self._reactor).result
 
     async def _lookup(self, domain: str, type: str, number: int) -> _RRset:

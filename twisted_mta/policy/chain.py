@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import IO, Any, Literal, cast
 
 from attrs import frozen
@@ -17,6 +17,7 @@ from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..message.authentication_results import MethodResult
 from ..message.header import Header
+from ..system.coroutines import outcome
 from .answers import Answer, Answers, EnvelopeView, Mark, Quarantine, Rewrite
 from .examination import Examination, Opinion, PolicySession
 
@@ -27,6 +28,8 @@ BodyReader = Callable[[bytes], object]
 """Takes the octets behind the header section, in pieces cut anywhere."""
 
 NO_VERDICT = Reply.fixed(451, "7.1", "No verdict on this mail for now, try again later")
+
+_ANSWERS = (Reply, Rewrite, Mark, Quarantine, type(None))
 
 Count = Callable[[str, str], object]
 """Counts a verdict, by the name of the policy and the result."""
@@ -238,11 +241,13 @@ class PolicyChain:
         member, method = call
         try:
             given = method(session, *about)
+            if given is not None and isinstance(given, Coroutine):
+                given = outcome(given)
             if given is None:
                 return ()
-            if not isinstance(given, Awaitable):
+            if not isinstance(given, Deferred):
                 return _sequence(given)
-            answer = given if isinstance(given, Deferred) else _started(given)
+            answer = given
         except Exception:
             return self._failure(Failure(), stage, member, session)
         if not answer.called:
@@ -318,10 +323,6 @@ def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
         for member in group
         if (method := getattr(member.policy, stage, None)) is not None
     ]
-
-
-def _started(coroutine: Awaitable[Answers]) -> Deferred[Any]:
-    return Deferred.fromCoroutine(cast(Any, coroutine))
 
 
 def _sequence(answers: Answers) -> Sequence[Answer]:

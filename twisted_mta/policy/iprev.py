@@ -15,6 +15,7 @@ from ..dns import LookupFailed, NoSuchDomain
 from ..interfaces import Resolver
 from ..mail.address import AddressError, Mailbox, domain_name
 from ..message.authentication_results import MethodResult
+from ..system.coroutines import started
 from .answers import EnvelopeView
 from .examination import Examination, PolicySession
 
@@ -77,7 +78,7 @@ async def reverse_name(address: str | None, resolver: Resolver) -> ReverseName:
         return ReverseName(written, "permerror", reason="the address has no name")
     family: Literal[4, 6] = client.version
     # All begin at once; those behind the confirmed name are not waited for.
-    lookups = [(name, Deferred.fromCoroutine(_addresses(name, family, resolver))) for name in names]
+    lookups = [(name, started(_addresses(name, family, resolver))) for name in names]
     failed: LookupFailed | None = None
     for name, lookup in lookups:
         addresses = await lookup
@@ -157,7 +158,7 @@ class ReverseNamePolicy:
     def _lookup(self, session: PolicySession) -> Deferred[ReverseName]:
         lookup = session.memory.get(self)
         if not isinstance(lookup, Deferred):
-            lookup = Deferred.fromCoroutine(reverse_name(session.address, self._resolver))
+            lookup = started(reverse_name(session.address, self._resolver))
             lookup.addErrback(self._failed, session).addCallback(_noted, session)
             session.memory[self] = lookup
         return lookup

@@ -21,6 +21,7 @@ from ..message.header_scanner import HeaderScanner
 from ..policy.answers import EnvelopeView, Rewrite
 from ..policy.chain import BodyReader, PolicyChain
 from ..policy.examination import Examination
+from ..system.coroutines import started
 
 _PIECE = 64 * 1024  # octets that are copied at a time
 _PIECES = 16  # between two turns of the reactor: a piece takes some 50 µs
@@ -88,9 +89,7 @@ class ContentExamination:
         section, rest = bytes(self._held[:size]), bytes(self._held[size:])
         self._held.clear()
         session, header = self.examination.session, Header(section)
-        self._of_header = Deferred.fromCoroutine(
-            self._chain.header(session, self._envelope, header)
-        )
+        self._of_header = started(self._chain.header(session, self._envelope, header))
         self._readers = self._chain.body_readers(session, self._envelope, header)
         self._show(rest[2:])  # without the empty line
         # A client that may relay, such as a filter, may hand our own results back to us.

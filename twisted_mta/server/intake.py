@@ -224,7 +224,7 @@ class Intake:
         examination = policies.examination(session)
         before = 0 if examination is None else len(examination.opinion.rewrites)
         asked = policies.rcpt(session, forward_path)
-        if examination is None or not isinstance(asked, Deferred):
+        if examination is None:
             return asked
 
         def decided(refusal: Decision) -> Decision:
@@ -233,7 +233,7 @@ class Intake:
                 self._replace(session, forward_path, recipients)
             return refusal
 
-        return asked.addCallback(decided)
+        return asked.addCallback(decided) if isinstance(asked, Deferred) else decided(asked)
 
     def _replace(
         self, session: Session, forward_path: Mailbox, recipients: Sequence[Mailbox]

@@ -13,6 +13,7 @@ from ..mail.reply import Reply
 from ..policy.chain import PolicyChain
 from ..policy.examination import Examination, Opinion, PolicySession
 from ..smtp.server.session import Session
+from ..system.coroutines import outcome
 
 
 @define
@@ -47,11 +48,11 @@ class PolicyStages:
         notes = self._notes(session, is_stranger)
         if not self.chain.asks("client", notes.seen):
             return None
-        return Deferred.fromCoroutine(self._client(notes, instead_of_greeting=True))
+        return outcome(self._client(notes, instead_of_greeting=True))
 
     def helo(self, session: Session, *, is_stranger: bool) -> Decision | Deferred[Decision]:
         """Ask about the name in a greeting."""
-        return Deferred.fromCoroutine(self._helo(self._notes(session, is_stranger)))
+        return outcome(self._helo(self._notes(session, is_stranger)))
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, *, is_stranger: bool
@@ -61,14 +62,14 @@ class PolicyStages:
         notes.seen.examination = None
         if not self.chain.concerns(notes.seen):
             return None
-        return Deferred.fromCoroutine(self._mail(notes, reverse_path))
+        return outcome(self._mail(notes, reverse_path))
 
     def rcpt(self, session: Session, recipient: Mailbox) -> Decision | Deferred[Decision]:
         """Ask about a recipient of the present transaction."""
         examination = self.examination(session)
         if examination is None or not self.chain.asks("rcpt", examination.session):
             return None
-        return Deferred.fromCoroutine(self.chain.rcpt(examination.session, recipient))
+        return outcome(self.chain.rcpt(examination.session, recipient))
 
     def examination(self, session: Session) -> Examination | None:
         """Return the examination of the present transaction; None where no policy is asked."""

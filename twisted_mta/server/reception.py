@@ -33,6 +33,7 @@ from ..policy.missing_fields import missing_fields
 from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
+from ..system.coroutines import outcome
 from .content_examination import ContentExamination
 from .forged_results import ForgedResults
 from .intake_policy import IntakePolicy
@@ -194,10 +195,13 @@ class Reception:
         if self._refusal is None and self._header is not None:
             self._complete(bytes(self._header[: self._scanner.size]))
         if self._refusal is None and self._examined is not None:
-            return _uninterrupted(Deferred.fromCoroutine(self._finish_examined(self._examined)))
-        self._end_header()
-        if self._refusal is not None:
-            self._writer.discard()
+            asking = outcome(self._ask_policies(self._examined))
+            if isinstance(asking, Deferred):
+                return _uninterrupted(asking.addCallback(lambda _: self._finish()))
+        else:
+            self._end_header()
+            if self._refusal is not None:
+                self._writer.discard()
         finished = self._finish()
         return _uninterrupted(finished) if isinstance(finished, Deferred) else finished
 
@@ -205,8 +209,8 @@ class Reception:
         if self._refusal is None and self._forged is not None:
             self._store(self._forged.end(self._scanner))
 
-    async def _finish_examined(self, examined: ContentExamination) -> ContentDecision:
-        """Ask the policies about the complete message, then do as they say."""
+    async def _ask_policies(self, examined: ContentExamination) -> None:
+        """Ask the policies about the complete message, and do as they say."""
         try:
             await self._examine(examined)
         except BaseException as error:
@@ -216,8 +220,6 @@ class Reception:
             self._refusal = self._storage_refusal(error)
         if self._refusal is not None:
             self._writer.discard()
-        finished = self._finish()
-        return await finished if isinstance(finished, Deferred) else finished
 
     async def _examine(self, examined: ContentExamination) -> None:
         self._store(examined.end(self._scanner))

@@ -13,6 +13,7 @@ from ...interfaces import Resolver
 from ...mail.reply import Reply
 from ...message.authentication_results import MethodResult
 from ...message.header import Header
+from ...system.coroutines import started
 from ..answers import Answers, EnvelopeView, Quarantine
 from ..examination import Examination, PolicySession
 from ..networks import Networks
@@ -111,7 +112,7 @@ class DMARCPolicy:
         found = author(bytes(header))
         return _Message(
             found,
-            Deferred.fromCoroutine(walk(found.domain, self._resolver)) if found.domain else None,
+            started(walk(found.domain, self._resolver)) if found.domain else None,
             header,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
@@ -25,6 +26,7 @@ _LONGEST_SHOWN = 100  # characters of a stranger's text in a result
 _LONGEST_PROBLEM = 300
 
 
+@lru_cache(maxsize=1024)
 def _address(text: str) -> IPv4Address | IPv6Address:
     address = ip_address(text.partition("%")[0])  # without the zone of a link-local address
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

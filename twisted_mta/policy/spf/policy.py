@@ -12,6 +12,7 @@ from ...mail.address import AddressError, Mailbox, domain_name
 from ...mail.printable import printable
 from ...mail.reply import Reply
 from ...message.authentication_results import MethodResult
+from ...system.coroutines import started
 from ..examination import PolicySession
 from .evaluation import Checker, Claim
 from .result import Result
@@ -58,7 +59,7 @@ class SPFPolicy:
 
     def mail(self, session: PolicySession, sender: Mailbox | None) -> Deferred[Reply | None] | None:
         """Begin the check; return the refusal."""
-        refusal = Deferred.fromCoroutine(self._check(session, sender))
+        refusal = started(self._check(session, sender))
         if self._enforces:
             return refusal
         refusal.addErrback(self._failed)
@@ -70,12 +71,12 @@ class SPFPolicy:
     async def _check(self, session: PolicySession, sender: Mailbox | None) -> Reply | None:
         examination = session.examination
         helo = session.helo
-        checks = [Deferred.fromCoroutine(self._helo(session))]
+        checks = [started(self._helo(session))]
         if sender is not None:
-            checks.append(Deferred.fromCoroutine(self._mail_from(session, sender)))
+            checks.append(started(self._mail_from(session, sender)))
         results: Sequence[Result] = ()
         try:
-            results = await gatherResults(checks, consumeErrors=True)
+            results = await _all(checks)
         except FirstError as error:
             # Of a check that was canceled: the deadline of the policy, or the client has left.
             error.subFailure.raiseException()
@@ -115,6 +116,13 @@ class SPFPolicy:
                 helo=session.helo,
             )
         )
+
+
+async def _all(checks: Sequence[Deferred[Result]]) -> Sequence[Result]:
+    results = [each.result for each in checks if each.called]
+    if len(results) == len(checks) and not any(isinstance(each, Failure) for each in results):
+        return results  # at once, as with answers in the cache
+    return await gatherResults(checks, consumeErrors=True)
 
 
 def _method_results(
