@@ -29,7 +29,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             "warning",
             "user",
             "this runs as root, which may do more than the MTA's user",
-            "check as the MTA's user, and start with twistd --uid USER --gid GROUP",
+            "check with --uid USER, and start with twistd --uid USER --gid GROUP",
         )
     for name, path, private in (
         ("[mta] state_dir", config.state_dir, True),
