@@ -22,15 +22,15 @@ def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
 
 
 class OfOneClass(TidyTestCase):
-    """Where the codes are of one class, the code of the last line counts."""
+    """Where the codes are of one class, the last one counts, and the text keeps each of them."""
 
     def test_the_last_code_after_the_final_dot_counts(self) -> None:
         for reply, counted in (
-            ("250-ok|251 queued", "251 ok queued"),
-            ("251-ok|250 queued", "250 ok queued"),
-            ("250-one|299-two|250 three", "250 one two three"),
-            ("451-busy|452 full", "452 busy full"),
-            ("554-no|550 5.1.1 nobody", "550 no 5.1.1 nobody"),
+            ("250-ok|251 queued", "251 250 ok 251 queued"),
+            ("251-ok|250 queued", "250 251 ok 250 queued"),
+            ("250-one|299-two|250 three", "250 250 one 299 two 250 three"),
+            ("451-busy|452 full", "452 451 busy 452 full"),
+            ("554-no|550 5.1.1 nobody", "550 554 no 550 5.1.1 nobody"),
             ("250\tok", "250 ok"),
         ):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
@@ -45,7 +45,7 @@ class OfOneClass(TidyTestCase):
             player.receive(octets[:cut])
             self.assertEqual(player.outcomes, [])
             player.receive(octets[cut:])
-            self.assertEqual(player.replies, ["251 ok queued"] * 2, cut)
+            self.assertEqual(player.replies, ["251 250 ok 251 queued"] * 2, cut)
 
     def test_the_last_code_counts_for_every_command(self) -> None:
         player = Player(message("b@example.net"), tls="may")
@@ -58,7 +58,13 @@ class OfOneClass(TidyTestCase):
         self.assertIsInstance(player.steps[-1], Ready)
         player.receive(b"251-a\r\n250 b\r\n250-a\r\n251 b\r\n355-go\r\n354 on\r\n")
         player.receive(b"250-a\r\n251 b\r\n")
-        self.assertEqual(player.replies, ["251 a b"])
+        self.assertEqual(player.replies, ["251 250 a 251 b"])
+
+    def test_extensions_are_read_from_lines_with_different_codes(self) -> None:
+        player = Player(message("b@example.net"))
+        player.receive(b"220 mx.example\r\n")
+        player.receive(b"220-mx.example\r\n251-SIZE 100\r\n250 PIPELINING\r\n")
+        self.assertEqual(player.session.capabilities, {"SIZE": "100", "PIPELINING": ""})
 
     def test_earlier_codes_do_not_count(self) -> None:
         """220 before 250 is no greeting; 334 before 354 is a reply to DATA."""
@@ -70,7 +76,7 @@ class OfOneClass(TidyTestCase):
 
     def test_421_in_the_last_line_ends_the_session(self) -> None:
         player = pipelined("250 Ok", "250 Ok", "450-wait|421 Going down")
-        self.assertEqual(player.replies, ["421 wait Going down"] * 2)
+        self.assertEqual(player.replies, ["421 450 wait 421 Going down"] * 2)
         self.assertTrue(player.session.closed)
 
     def test_the_last_code_in_reply_to_auth_counts(self) -> None:
@@ -87,7 +93,7 @@ class OfOneClass(TidyTestCase):
     def test_in_lmtp_each_reply_counts_for_its_recipient(self) -> None:
         player = sent()
         player.receive(b"250-a\r\n251 saved\r\n451-a\r\n452 full\r\n250 saved\r\n")
-        self.assertEqual(player.replies, ["251 a saved", "452 a full", "250 saved"])
+        self.assertEqual(player.replies, ["251 250 a 251 saved", "452 451 a 452 full", "250 saved"])
 
 
 class OfSeveralClasses(TidyTestCase):
@@ -222,7 +228,8 @@ class Statuses(TidyTestCase):
             ("550-5.1.1 nobody|550 see a.example", "550 5.1.1 nobody see a.example", "1.1"),
             ("550-see below|550 5.1.1 nobody", "550 see below 5.1.1 nobody", "1.1"),
             ("550-5.1.1 nobody|550 4.2.0 later", "550 5.1.1 nobody 4.2.0 later", "1.1"),
-            ("554-5.7.1 policy|550 5.1.1 nobody", "550 5.7.1 policy 5.1.1 nobody", "1.1"),
+            ("554-5.7.1 policy|550 5.1.1 nobody", "550 554 5.7.1 policy 550 5.1.1 nobody", "1.1"),
+            ("550-5.1.1 nobody|554 no", "554 550 5.1.1 nobody 554 no", "1.1"),
             ("550 4.2.1 disabled", "550 4.2.1 disabled", "2.1"),
             ("450 5.2.1 disabled", "450 5.2.1 disabled", "2.1"),
             ("550 see 192.0.2.1 for 5.1.10", "550 see 192.0.2.1 for 5.1.10", "1.10"),

@@ -95,7 +95,8 @@ class ReplyReader:
         """Return the next reply; None while it is not complete.
 
         RFC 5321 §4.2.1 asks for the same code on each line. Servers and proxies that ignore this
-        end with the code that they mean, so the last one counts, if all are of one class.
+        end with the code that they mean, so the last one counts, if all are of one class. Each line
+        of such a reply begins with its own code, as it was said.
 
         Raises:
             BrokenReply: the octets are not a reply, or it has no end.
@@ -120,7 +121,7 @@ class ReplyReader:
                 codes, self._codes = self._codes, []
                 lines, self._lines = self._lines, []
                 if _of_one_class(codes):
-                    return Reply.received(int(code), tuple(lines))
+                    return _of_lines(codes, lines)
                 return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
                 raise BrokenReply("the reply does not end", self._unfinished())
@@ -132,7 +133,16 @@ class ReplyReader:
             codes, lines = [*codes, match[1]], [*lines, _text(match[3])]
         if not codes or not _of_one_class(codes):
             return None
-        return Reply.received(int(codes[-1]), tuple(lines))
+        return _of_lines(codes, lines)
+
+
+def _of_lines(codes: list[bytes], lines: list[str]) -> Reply:
+    said = lines if codes.count(codes[0]) == len(codes) else _with_codes(codes, lines)
+    return Reply.received(int(codes[-1]), tuple(said))
+
+
+def _with_codes(codes: list[bytes], lines: list[str]) -> list[str]:
+    return [f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True)]
 
 
 def _of_one_class(codes: list[bytes]) -> bool:
@@ -140,10 +150,9 @@ def _of_one_class(codes: list[bytes]) -> bool:
 
 
 def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
-    numbered = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
     return Contradiction(
         Reply.received(int(codes[-1]), (lines[-1],)),
-        " ".join(numbered),
+        " ".join(_with_codes(codes, lines)),
         any(code[:1] in (b"2", b"3") for code in codes),
     )
 

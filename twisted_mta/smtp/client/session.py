@@ -38,6 +38,7 @@ write with other commands, so that `ClientSession.secret` can tell them apart.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -799,6 +800,9 @@ def _is_too_many_recipients(reply: Reply) -> bool:
     return reply.detail in _TOO_MANY or (reply.status is None and reply.text.startswith("4."))
 
 
+_OWN_CODE = re.compile("2[0-9]{2} ")  # of a line, where the lines of a reply have different ones
+
+
 def _capabilities(reply: Reply) -> Mapping[str, str]:
     """Return the parameters of a reply to EHLO, by upper-case keyword (RFC 5321 §4.1.1.1).
 
@@ -806,6 +810,7 @@ def _capabilities(reply: Reply) -> Mapping[str, str]:
     """
     capabilities: dict[str, str] = {}
     for place, line in enumerate(reply.lines):
+        line = line[4:] if _OWN_CODE.match(line) else line
         keyword, parameters = [*line.split(None, 1), "", ""][:2]
         keyword = keyword.upper()
         if keyword.startswith("AUTH="):
