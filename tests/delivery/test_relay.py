@@ -25,6 +25,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.assessment import Assessment
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.failed_step import failed_step
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
@@ -202,15 +203,53 @@ class TargetTests(RelayTestCase):
             self.relay.abort()
             self.network.settle()
 
-    def test_unreachable_targets_are_all_named_in_the_reply(self) -> None:
+    def test_targets_without_a_reply_are_all_named_in_the_reply(self) -> None:
         """The reply is 4.4.1 with the last failure of each host."""
         self.targets = [FIRST, SECOND]
-        self.server(("send", b"450 4.3.2 Busy\r\n"), *PARTING)
         outcome = self.outcome(self.deliver())
         self.assertEqual(outcome.reply.enhanced, "4.4.1")
-        first, second = outcome.reply.lines
-        self.assertEqual(first, "mx1.example[192.0.2.1]:25: 450 4.3.2 Busy")
-        self.assertIn("mx2.example[2001:db8::2]:25: Connection was refused", second)
+        self.assertIsNone(outcome.remote)
+        for target, line in zip(self.targets, outcome.reply.lines, strict=True):
+            self.assertIn(f"{target}: Connection was refused", line)
+
+    def test_the_last_reply_of_a_server_is_the_outcome_and_the_others_are_in_the_log(self) -> None:
+        """A connection that fails, before or after it, tells less than what a server says."""
+        third = Target("mx3.example", "192.0.2.3", 25)
+        lines = logged_lines(self, "was not taken by")
+        busy: ScriptStep = ("send", b"450 4.3.2 Busy\r\n")
+        down: ScriptStep = ("send", b"421 4.3.2 Down\r\n")
+        for targets, replies, said in (
+            ([FIRST, SECOND], {FIRST: busy}, FIRST),
+            ([SECOND, FIRST], {FIRST: busy}, FIRST),
+            ([FIRST, SECOND, third], {FIRST: down, SECOND: busy}, SECOND),
+            ([third, SECOND, FIRST], {SECOND: down, FIRST: busy}, FIRST),
+        ):
+            self.relay.connections.unreachable.clear()
+            lines.clear()
+            self.targets = targets
+            for target, reply in replies.items():
+                self.server(reply, *([("close",)] if reply is down else PARTING), target=target)
+            outcome = self.outcome(self.deliver())
+            self.assertEqual(str(outcome.reply), "450 4.3.2 Busy")
+            self.assertEqual(outcome.remote, str(said))
+            self.assertTrue(outcome.unreachable and outcome.deferred)
+            self.assertEqual(failed_step(outcome), "it refused the session at its greeting")
+            others = [target for target in targets if target != said]
+            self.assertEqual(len(lines), len(others))
+            for target, line in zip(others, lines, strict=True):
+                self.assertIn(f"{target} either: ", line)
+                self.assertIn(str(target), outcome.transcript)
+
+    def test_a_permanent_refusal_of_one_server_defers_while_another_is_down(self) -> None:
+        """It is kept as it was said."""
+        for targets in ([FIRST, SECOND], [SECOND, FIRST]):
+            self.relay.connections.unreachable.clear()
+            self.targets = targets
+            self.server(("send", b"521 5.3.2 No mail here\r\n"), *PARTING)
+            outcome = self.outcome(self.deliver())
+            self.assertEqual(str(outcome.reply), "521 5.3.2 No mail here")
+            self.assertEqual(outcome.remote, str(FIRST))
+            self.assertTrue(outcome.deferred and outcome.temporary)
 
     def test_a_message_fails_once_every_target_has_refused_for_good(self) -> None:
         """A refusal that is temporary, or no reply, defers; so does ``554`` in a greeting."""

@@ -372,21 +372,32 @@ class Attempt:
         self.dialogue += connection.conversation.lines()
 
     def _give_up(self) -> None:
-        """End with the last reply of each target: none of them answered for the message."""
+        """End with the last reply of a target, or why there is none: none had one for the message.
+
+        The log names the other targets, and the transcript has the dialogue with each.
+        """
         failures = list(self.failures.items())
+        said = [each for _, each in failures if each.remote is not None]
         if not failures:
             reply = Reply.of(451, "4.4", f"{self.next_hop} has no address to connect to")
             self._end(reply, unreachable=True)
-        elif len(failures) == 1 or all(
-            each.reply.code >= 500 and not each.temporary for _, each in failures
-        ):
-            _, last = failures[-1]
-            self._end(last.reply, last.remote, last.tls, unreachable=True, temporary=last.temporary)
-        else:
-            lines = (
-                f"{target}: {each.reply}" if each.remote else each.reply.text
-                for target, each in failures
+        elif len(failures) == 1 or said:
+            last = said[-1] if said else failures[-1][1]
+            for target, each in failures:
+                if each is not last:
+                    self.log.info(
+                        "{id} was not taken by {target} either: {reply}",
+                        id=str(self.message.id),
+                        target=str(target),
+                        reply=str(each.reply),
+                    )
+            # One that may take the message later is enough to defer it.
+            temporary = last.reply.code >= 500 and any(
+                each.reply.code < 500 or each.temporary for _, each in failures
             )
+            self._end(last.reply, last.remote, last.tls, unreachable=True, temporary=temporary)
+        else:
+            lines = (each.reply.text for _, each in failures)
             # RFC 3463 X.7: a target that is not safe enough tells more than those that are down.
             statuses = [each.reply.detail or "" for _, each in failures]
             unsafe = [status for status in statuses if status.startswith("7.")]
