@@ -12,7 +12,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.assessment import Assessment, Verdict
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Recipient, RecipientNumber
-from twisted_mta.mail.message import Message
+from twisted_mta.mail.message import Message, RefusedRecipient
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.queue.runner import RunnerSettings
@@ -322,3 +322,31 @@ class Expanded(NoticeTestCase):
             self.flushLoggedErrors(StoreError)
             self.assertEqual(self.noticed, [])
             self.assertDone()
+
+
+class Unattempted(NoticeTestCase):
+    """RFC 3464 §2.3.7: Last-Attempt-Date is of attempts to relay or deliver."""
+
+    def test_a_notice_about_a_recipient_that_was_not_tried_has_no_date_of_an_attempt(self) -> None:
+        gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))
+        of_list = Recipient(RecipientNumber(2), Mailbox("left", "mta.example"))
+        owner = Mailbox("owner-list", "mta.example")
+        refused = (
+            RefusedRecipient(gone, FAILED),
+            RefusedRecipient(of_list, FAILED, owner),
+        )
+        alias = Recipient(RecipientNumber(3), Mailbox("list", "mta.example"), {"NOTIFY": "SUCCESS"})
+        self.accept(evolve(message(1), refused=refused, expanded=(alias,)))
+        blocks = [block for notice in self.notices() for block in self.blocks(notice)[1:]]
+        self.assertEqual(
+            sorted((block["Action"], block["Last-Attempt-Date"]) for block in blocks),
+            [("expanded", None), ("failed", None), ("failed", None)],
+        )
+        self.answer(FAILED)
+        (block,) = [
+            block
+            for notice in self.notices()
+            for block in self.blocks(notice)[1:]
+            if block["Last-Attempt-Date"] is not None
+        ]
+        self.assertEqual(block["Action"], "failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.schedule.delivery import Delivery
 from twisted_mta.queue.schedule.fair_share import FairShare
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
+from twisted_mta.queue.schedule.slots import Slot
 from twisted_mta.queue.store.contract import Lease
 from twisted_mta.system.limits import LocalLimits
 
@@ -295,6 +297,13 @@ class LimitedTestCase(FairTestCase):
         count = self.limits._counts.get(key)
         return 0 if count is None else count.used
 
+    def slots(self) -> int:
+        """Return how many slots are in memory."""
+        gc.collect()
+        return sum(
+            isinstance(each, Slot) and each._limits is self.limits for each in gc.get_objects()
+        )
+
 
 class OverAllProcesses(LimitedTestCase):
     per_hop = 4
@@ -325,6 +334,7 @@ class OverAllProcesses(LimitedTestCase):
             self.answer(DELIVERED)
         self.assertDone()
         self.assertEqual(self.limits._counts, {})
+        self.assertEqual(self.slots(), 0)
 
     def test_a_slot_that_is_acquired_when_no_delivery_waits_is_given_back(self) -> None:
         self.limits = limits = HeldLimits()
@@ -381,6 +391,8 @@ class OverAllProcesses(LimitedTestCase):
         limits.grant("deliveries")
         self.assertEqual(len(self.attempts), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.answer(DELIVERED)
+        self.assertEqual(self.slots(), 0)
 
 
 class Rates(LimitedTestCase):
