@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
@@ -40,6 +39,7 @@ from .server.application_mail import Receipt
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
+from .system.repetition import Repetition
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
 from .workers.single import SingleProcess
@@ -182,8 +182,7 @@ class MailTransferAgent(Service):
         )
         self._control = self._control_socket() if control else None
         # Workers are asked now and then, so that their counts are not lost with them.
-        self._counting = LoopingCall(self._overview.status)
-        self._counting.clock = self._reactor
+        self._counting = Repetition(self._overview.status, self._reactor)
 
     # Its parts.
 
@@ -332,7 +331,7 @@ class MailTransferAgent(Service):
         self._happened(ServiceEvent.OPENED)
         self._started_at = self._wall_time()
         if self._agent is None:
-            self._counting.start(_COUNTING, now=False)
+            self._counting.start(_COUNTING)
         self._processes.serve()
         self._web.accept_connections()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))

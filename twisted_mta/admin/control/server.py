@@ -13,13 +13,13 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...mail.printable import printable
 from ...system.accepting import Accepting
 from ...system.ownership import peer
+from ...system.repetition import Repetition
 from ..channel import Bounds
 from ..http import Responder, ResponderSite
 from .client import reach
@@ -64,8 +64,7 @@ class ControlSocket:
         self._port: IListeningPort | None = None
         self._file: tuple[int, ...] | None = None
         self._logged = ""  # why it could not be made anew
-        self._watching = LoopingCall(self.look)
-        self._watching.clock = reactor
+        self._watching = Repetition(self.look, reactor)
 
     def start(self) -> None:
         """Bind it and listen.
@@ -74,7 +73,7 @@ class ControlSocket:
             OSError: it cannot be made.
         """
         self._port = self._listen()
-        self._watching.start(_LOOK_AGAIN, now=False)
+        self._watching.start(_LOOK_AGAIN)
 
     def look(self) -> None:
         """Make it anew where its name leads elsewhere, or nowhere, and log that, or why not.
