@@ -200,6 +200,36 @@ class ComingFromTwistedMail(FactoryTestCase):
             with self.subTest(name=name), self.assertRaisesRegex(TypeError, f"{name}: found"):
                 type("Mine", (ESMTPFactory,), {name: value})
 
+    def test_what_differs_is_as_the_page_says(self) -> None:
+        """docs/from-twisted-mail.rst."""
+        self.make()
+        for octets, reply in {
+            b"MAIL FROM:<a@b.example>\r\n": "503 5.5.1",
+            b"EHLO x\r\nMAIL FROM:a@b.example\r\n": "501 5.1.7",
+            b"EHLO x\r\nMAIL FROM:<a@b.example> XX=1\r\n": "555 5.5.4",
+        }.items():
+            with self.subTest(octets=octets):
+                client = self.connect()
+                for line in octets.splitlines(keepends=True):
+                    self.hear(client)
+                    self.say(client, line)
+                self.assertEqual(self.hear(client)[-1], reply)
+        client = self.connect()
+        self.say(client, b"EHLO x\r\n")
+        self.say(client, b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx\r\n.\r\n")
+        self.assertEqual(self.hear(client)[-1], "554 5.5.0")
+        client = self.connect()
+        for _ in range(40):
+            self.say(client, b"NONSENSE\r\n")
+            self.network.advance(1)
+        replies = self.hear(client)
+        self.assertEqual(
+            (len([each for each in replies if each[:3] == "500"]), replies[-1]), (20, "421 4.7.0")
+        )
+        for _ in range(60):
+            client = self.connect()
+        self.assertEqual(self.hear(client), ["421 4.7.0"])
+
     def test_domain_and_timeout_of_the_factory_are_honored(self) -> None:
         factory = self.make()
         factory.domain, factory.timeout = b"mx.old.example", 20
