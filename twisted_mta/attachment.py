@@ -156,7 +156,9 @@ class Attachment:
         return _attachments(octets, MOST_ENTITIES)
 
 
-def attachments(file: IO[bytes] | bytes, *, most: int = MOST_ENTITIES) -> Sequence[Attachment]:
+def attachments(
+    file: IO[bytes] | bytes | bytearray | memoryview, *, most: int = MOST_ENTITIES
+) -> Sequence[Attachment]:
     """Return the attachments of a message, in order.
 
     They are its parts without its texts: parts of type ``text/plain`` or ``text/html`` that have no
@@ -175,11 +177,15 @@ def attachments(file: IO[bytes] | bytes, *, most: int = MOST_ENTITIES) -> Sequen
 
     Raises:
         TooManyParts: it has more. It is a ValueError.
-        TypeError: ``file`` was opened in text mode.
+        TypeError: ``file`` is no file, or one that was opened in text mode.
         OSError: the file cannot be read, or not be sought in.
     """
-    source = io.BytesIO(file) if isinstance(file, bytes) else file
-    return _attachments(_Octets(source), most)
+    if isinstance(file, bytes | bytearray | memoryview):
+        file = io.BytesIO(file)
+    elif not (hasattr(file, "read") and hasattr(file, "seek")):
+        found = type(file).__name__
+        raise TypeError(f"file: found {found}, expected octets or a file opened in binary mode")
+    return _attachments(_Octets(file), most)
 
 
 def _attachments(octets: _Octets, most: int) -> Sequence[Attachment]:

@@ -211,6 +211,16 @@ class Finding(SynchronousTestCase):
             self.assertEqual((nested.filename, b"".join(nested.chunks())), ("in.bin", b"1"))
             self.assertEqual(nested.attachments(), ())
 
+    def test_a_path_is_refused(self) -> None:
+        error = self.assertRaises(TypeError, attachments, "message.eml")
+        self.assertIn("found str, expected octets or a file", str(error))
+
+    def test_octets_of_any_type_are_read(self) -> None:
+        content = b"Content-Type: x/y\r\n\r\n1"
+        for octets in (content, bytearray(content), memoryview(content)):
+            (part,) = attachments(octets)
+            self.assertEqual(b"".join(part.chunks()), b"1")
+
     def test_a_file_of_text_is_refused(self) -> None:
         self.assertRaises(TypeError, attachments, io.StringIO("Subject: Hi\n\nHello\n"))
 
