@@ -26,8 +26,12 @@ _LONGEST_SHOWN = 100  # characters of a stranger's text in a result
 _LONGEST_PROBLEM = 300
 
 
-@lru_cache(maxsize=1024)
 def _address(text: str) -> IPv4Address | IPv6Address:
+    return _parsed(text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> IPv4Address | IPv6Address:
     address = ip_address(text.partition("%")[0])  # without the zone of a link-local address
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
@@ -119,7 +120,7 @@ class SPFPolicy:
 
 
 async def _all(checks: Sequence[Deferred[Result]]) -> Sequence[Result]:
-    results = [each.result for each in checks if each.called]
+    results: list[Any] = [each.result for each in checks if each.called]
     if len(results) == len(checks) and not any(isinstance(each, Failure) for each in results):
         return results  # at once, as with answers in the cache
     return await gatherResults(checks, consumeErrors=True)
