@@ -62,7 +62,8 @@ nitpick_ignore_regex = [
     # Names of other projects and of the standard library, whose inventories would need the network.
     (
         "py:.*",
-        r"(OpenSSL|attrs?|collections|cryptography|ipaddress|os|pathlib|re|t|twisted|typing|zope)\..*",
+        r"(OpenSSL|attrs?|collections|cryptography|datetime|email|ipaddress|os|pathlib|re|t|twisted"
+        r"|typing|zope)\..*",
     ),
     ("py:.*", r".*<InterfaceClass .*"),
     ("py:exc", "CannotListenError"),
