@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .admin.application_queue import QueueUnavailable
     from .attachment import Attachment, attachments
     from .config import Config
+    from .mail.events import (
+        Accepted,
+        Bounced,
+        Deferred,
+        Delivered,
+        Expired,
+        Held,
+        MailEvent,
+        Removed,
+    )
     from .mail.reply import Reply
     from .policy.answers import Mark, Quarantine, Rewrite
     from .policy.protocol import Policy
@@ -18,15 +29,24 @@ if TYPE_CHECKING:
     from .service import MailTransferAgent
 
 __all__ = [
+    "Accepted",
     "Attachment",
+    "Bounced",
     "Config",
+    "Deferred",
+    "Delivered",
     "ESMTPFactory",
+    "Expired",
+    "Held",
     "LMTPFactory",
+    "MailEvent",
     "MailTransferAgent",
     "Mark",
     "Policy",
     "Quarantine",
+    "QueueUnavailable",
     "Receipt",
+    "Removed",
     "Reply",
     "Rewrite",
     "SubmissionRefused",
@@ -35,15 +55,24 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Accepted": "mail.events",
     "Attachment": "attachment",
+    "Bounced": "mail.events",
     "Config": "config",
+    "Deferred": "mail.events",
+    "Delivered": "mail.events",
     "ESMTPFactory": "server.esmtp_factory",
+    "Expired": "mail.events",
+    "Held": "mail.events",
     "LMTPFactory": "server.esmtp_factory",
+    "MailEvent": "mail.events",
     "MailTransferAgent": "service",
     "Mark": "policy.answers",
     "Policy": "policy.protocol",
     "Quarantine": "policy.answers",
+    "QueueUnavailable": "admin.application_queue",
     "Receipt": "server.application_mail",
+    "Removed": "mail.events",
     "Reply": "mail.reply",
     "Rewrite": "policy.answers",
     "SubmissionRefused": "server.application_mail",

@@ -15,15 +15,18 @@ from twisted.python.failure import Failure
 
 from ._version import __version__
 from .admin.api import Action, Actions, Admin
+from .admin.application_queue import ApplicationQueue
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.overview import Installation, Overview
+from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState, Trouble
 from .admin.status import Status
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.environment import Environment
+from .agent.events import Outcomes, Subscriber
 from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
 from .agent.shard import shares
@@ -106,6 +109,7 @@ class MailTransferAgent(Service):
         config: the settings in force.
         metrics: of this process.
         admin: answers the requests of the tool and the page.
+        queue: lists and steers the mail in the queue.
     """
 
     log = Logger()
@@ -180,6 +184,7 @@ class MailTransferAgent(Service):
             version=__version__,
             clock=self._reactor,
         )
+        self.queue = ApplicationQueue(QueueAPI(self._processes, clock=self._reactor).answer)
         self._control = self._control_socket() if control else None
         # Workers are asked now and then, so that their counts are not lost with them.
         self._counting = Repetition(self._overview.status, self._reactor)
@@ -241,6 +246,19 @@ class MailTransferAgent(Service):
     def bound(self) -> Sequence[Bound]:
         """Its ports, in the order of the configuration."""
         return [*self._ports.bound, *self._web.bound]
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The number of the first TCP port of each kind: ``smtp``, ``submission``, ``web``, ….
+
+        `bound` has all ports, UNIX sockets included.
+        """
+        ports: dict[str, int] = {}
+        for bound in self.bound:
+            number = getattr(bound.address, "port", None)
+            if number is not None:
+                ports.setdefault(bound.kind, number)
+        return ports
 
     # Its life.
 
@@ -497,12 +515,7 @@ class MailTransferAgent(Service):
         Raises:
             NotImplementedError: there are workers, which have the queue.
         """
-        if self._agent is None:
-            raise NotImplementedError(
-                "submit: found workers, which have the queue in processes of their own; expected"
-                " workers=1"
-            )
-        submission = self._agent.application_mail.submit(
+        submission = self._own_agent("submit").application_mail.submit(
             message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
         )
         return Deferred.fromCoroutine(self._once_ready(submission))
@@ -517,6 +530,60 @@ class MailTransferAgent(Service):
             submission.close()
             raise
         return await submission
+
+    def outcome(self, id: str) -> Deferred[Outcomes]:
+        """Return what has become of a message that was submitted (`submit`).
+
+        Args:
+            id: its queue id.
+
+        Returns:
+            Fires when the last recipient has an outcome, with a mapping from each recipient, as it
+            was submitted, to the event that ended it: `Delivered`, `Bounced`, `Expired` or
+            `Removed`. Of several members of an alias, one that was not delivered decides. Fails
+            with `LookupError` for messages from before the start, of other clients, and those that
+            ended before the last 1,000; with `RuntimeError` at a stop.
+
+        Raises:
+            NotImplementedError: there are workers, which have the queue.
+        """
+        return self._own_agent("outcome").events.outcome(id)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with each step of all mail from now on (`mail.events.MailEvent`).
+
+        It is called in the reactor's thread. What it raises is logged, and harms nothing. Notices
+        to senders have events from their delivery on.
+
+        Args:
+            subscriber: takes an event.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            NotImplementedError: there are workers, which have the queue.
+        """
+        return self._own_agent("subscribe").events.subscribe(subscriber)
+
+    def when_idle(self) -> Deferred[None]:
+        """Return a Deferred that fires once no delivery is under way and none is due.
+
+        Mail that waits for its next attempt, for a suspended next hop or for its release does not
+        count. It fires at a stop too.
+
+        Raises:
+            NotImplementedError: there are workers, which have the queue.
+        """
+        return Deferred.fromCoroutine(self._own_agent("when_idle").when_idle())
+
+    def _own_agent(self, name: str) -> Agent:
+        if self._agent is None:
+            raise NotImplementedError(
+                f"{name}: found workers, which have the queue in processes of their own; expected"
+                " workers=1"
+            )
+        return self._agent
 
     def message_delivery(self) -> IMessageDelivery:
         """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``.

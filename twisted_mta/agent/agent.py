@@ -21,7 +21,7 @@ from ..config.change import WARNING
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
-from ..interfaces import Limits, Refused
+from ..interfaces import Limits, Refused, Take
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
@@ -30,8 +30,9 @@ from ..policy.capacity import Capacity
 from ..policy.dkim.signer import Signer
 from ..policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
 from ..queue.commit import FULL, NOT_NOW, GroupCommit
+from ..queue.operator.operations import Inspect, Inspected
 from ..queue.operator.tallies import Tallies
-from ..queue.runner import Runner
+from ..queue.runner import Changed, Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
 from ..queue.store.contract import StateInUse
 from ..queue.store.lock import StateLock
@@ -57,6 +58,7 @@ from .activity import Activity
 from .authentication import Authentication
 from .dmarc_reports import DMARCReports
 from .environment import Environment
+from .events import Events
 from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
 from .listeners import Listeners
@@ -112,6 +114,7 @@ class Agent:
         started_at: wall time at which it was made.
         metrics: of this process.
         activity: the last messages.
+        events: tells the application what becomes of mail.
         authentication: decides which clients are authenticated, and as which senders.
         mailboxes: know which mailboxes are ours, and where mail goes next.
         memory: the hosts that TLS was used with.
@@ -162,6 +165,7 @@ class Agent:
         # Its parts. One may use those above it.
         self.metrics = Metrics()
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
+        self.events = Events(wall_time=resources.wall_time)
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
         self._policies = Policies(
@@ -303,6 +307,7 @@ class Agent:
         self._resources.stop_threads()
         for shard in self.shards:
             shard.lock.release()
+        self.events.stop()
 
     def _give_up(self) -> None:
         self.listeners.abandon(at_once=True)
@@ -313,6 +318,13 @@ class Agent:
             shard.commit.stop()
 
     # Questions.
+
+    async def when_idle(self) -> None:
+        """Return once no delivery is under way and none is due (`queue.runner.Runner.is_idle`)."""
+        while True:
+            await DeferredList([shard.runner.when_idle() for shard in self.shards])
+            if all(shard.runner.is_idle or not shard.runner.is_running for shard in self.shards):
+                return
 
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the suspended next hops of each shard; one may be suspended in several."""
@@ -568,12 +580,12 @@ class Agent:
             wall_time=resources.wall_time,
             random=resources.random,
             ids=resources.ids,
-            observe=self.activity.attempt_settled,
+            observe=self._attempt_settled,
             limits=self._limits,
             limits_of=lambda next_hop: limits_of(self.config, next_hop),
             recipients_of=self.mailboxes.recipients,
             noticed=partial(self.metrics.count, table.NOTICES),
-            intervened=self.activity.intervened,
+            intervened=partial(self._intervened, commit),
         )
 
     def _make_dmarc_reports(self) -> DMARCReports:
@@ -615,7 +627,10 @@ class Agent:
     def _make_application_mail(self) -> ApplicationMail:
         resources = self._resources
         return ApplicationMail(
-            self._intake(self._application_policy()),
+            lambda take: self._intake(self._application_policy(), direct=take),
+            accept=self._accept,
+            track=self.events.track,
+            untrack=self.events.untrack,
             executor=resources.file_executor,
             run=resources.sliced.work,
             wall_time=resources.wall_time,
@@ -623,7 +638,9 @@ class Agent:
         )
 
     def _application_policy(self) -> IntakePolicy:
-        return evolve(intake_policy(self.config, _OWN, self.mailboxes.domains), relays_all=True)
+        return evolve(
+            intake_policy(self.config, _OWN, self.mailboxes.domains), relays_all=True, direct=True
+        )
 
     def intake(self, listener: Listener) -> Intake:
         """Return the intake of a listener, which takes mail into the queue."""
@@ -632,12 +649,19 @@ class Agent:
             self._policies.stages(self.config, listener),
         )
 
-    def _intake(self, policy: IntakePolicy, policies: PolicyStages | None = None) -> Intake:
+    def _intake(
+        self,
+        policy: IntakePolicy,
+        policies: PolicyStages | None = None,
+        *,
+        direct: Take | None = None,
+    ) -> Intake:
         resources = self._resources
         return Intake(
             policy,
             accept=self._accept,
-            direct=DirectDelivery(
+            direct=direct
+            or DirectDelivery(
                 accept=self._accept,
                 deliver=self._maildir.deliver,
                 route=self.mailboxes.route,
@@ -695,6 +719,7 @@ class Agent:
         def accepted(_: None) -> None:
             try:
                 self.activity.message_accepted(message)
+                self.events.accepted(message)
             except Exception:
                 # We are responsible for the message, counted or not, and its client must learn so.
                 self.log.failure("{id} was accepted, and not counted", id=message.id)
@@ -735,7 +760,40 @@ class Agent:
     ) -> None:
         if whole:  # otherwise the queued part stands for the message
             self.activity.message_accepted(message)
-        self.activity.attempt_settled(message, outcomes, "maildir")
+            self.events.accepted(message)
+        self._attempt_settled(message, outcomes, "maildir")
+
+    def _attempt_settled(
+        self, message: Message, outcomes: Sequence[Outcome], next_hop: str
+    ) -> None:
+        self.activity.attempt_settled(message, outcomes, next_hop)
+        self.events.settled(message, outcomes, next_hop)
+
+    def _intervened(self, commit: GroupCommit, changed: Changed) -> None:
+        count = len(changed.recipients) + len(changed.unread)
+        self.activity.intervened(changed.action, changed.id, count)
+        if changed.action == "remove":
+            self.events.removed(changed.id, changed.reverse_path, changed.recipients)
+        elif changed.action == "hold":
+            self.events.held(changed.id, changed.reverse_path, changed.recipients)
+            if changed.unread and self.events.is_heard:
+                reading = Deferred.fromCoroutine(self._tell_held(commit, changed))
+                reading.addErrback(self._not_told, changed)
+
+    async def _tell_held(self, commit: GroupCommit, changed: Changed) -> None:
+        """Tell of held recipients that are not known yet: there were too many to read them all."""
+        inspected: Inspected | None = await commit.perform(Inspect(changed.id))
+        if inspected is not None:
+            envelope = inspected.message.envelope
+            held = [each for each in envelope.recipients if each.number in changed.unread]
+            self.events.held(changed.id, envelope.reverse_path, held)
+
+    def _not_told(self, failure: Failure, changed: Changed) -> None:
+        self.log.warn(
+            "{id} is held, and no event tells of it: {error}",
+            id=changed.id,
+            error=printable(failure.getErrorMessage()),
+        )
 
     def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         if next_hop.transport == "maildir":

@@ -30,6 +30,7 @@ class Outcome:
             content; empty for any other outcome, and where there was no dialogue.
         notifies: Whether the next hop was given the sender's wishes for notices (RFC 3461): if it
             took the message, the notices are its task and no longer ours.
+        expired: Whether the failure is our own, since no attempt has succeeded in time.
         temporary: Whether a ``5yz``, which is kept as the peer said it, defers all the same.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     transcript: str = field(default="", eq=False, repr=False)
     notifies: bool = False
     temporary: bool = False
+    expired: bool = False
 
     @property
     def delivered(self) -> bool:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Route, WallTime
 from ..mail.address import Mailbox
+from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
@@ -44,8 +45,28 @@ Observer = Callable[[Message, Sequence[Outcome], str], None]
 Noticed = Callable[[str], object]
 """Called with each notice that is in the queue: its action, as in RFC 3464 §2.3.3."""
 
-Intervened = Callable[[str, QueueId, int], object]
-"""Called after each intervention: its action, the message, and the number of its recipients."""
+
+@frozen
+class Changed:
+    """Recipients of a message that an intervention has changed.
+
+    Attributes:
+        action: of the intervention (`operations.Action`).
+        id: of the message.
+        reverse_path: of the message, if ``recipients`` are known; None is the null one.
+        recipients: those that were read.
+        unread: the numbers of further ones, where there were too many to read each.
+    """
+
+    action: str
+    id: QueueId
+    reverse_path: Mailbox | None = None
+    recipients: tuple[Recipient, ...] = ()
+    unread: tuple[RecipientNumber, ...] = ()
+
+
+Intervened = Callable[[Changed], object]
+"""Called after each intervention, for each message."""
 
 
 @frozen
@@ -281,7 +302,9 @@ class Deliveries:
         removed = result.numbers if isinstance(result, Removed) else ()
         self._interventions.ended(message, removed)
         if removed:
-            self._observers.intervened("remove", message.id, len(removed))
+            envelope = message.envelope
+            gone = tuple(each for each in envelope.recipients if each.number in removed)
+            self._observers.intervened(Changed("remove", message.id, envelope.reverse_path, gone))
 
     def _leave(self, delivery: Delivery) -> None:
         self._fair_share.leave(delivery)

@@ -24,7 +24,7 @@ from ..mail.queue_id import QueueId
 from ..system.slices import Pace, Work
 from .attempts import Attempts
 from .commit import GroupCommit
-from .deliveries import Deliveries, Intervened, Noticed, Observer, Observers
+from .deliveries import Changed, Deliveries, Intervened, Noticed, Observer, Observers
 from .lifecycle import Event, Lifecycle
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
@@ -39,7 +39,16 @@ from .schedule.slots import Slots
 from .settlement import BROKEN, DISCARDED, Settlement
 from .store.contract import Accept, Leased
 
-__all__ = ["BROKEN", "DISCARDED", "Intervened", "Noticed", "Observer", "Runner", "RunnerSettings"]
+__all__ = [
+    "BROKEN",
+    "DISCARDED",
+    "Changed",
+    "Intervened",
+    "Noticed",
+    "Observer",
+    "Runner",
+    "RunnerSettings",
+]
 
 Waiting = dict[tuple[QueueId, RecipientNumber], float | None]
 """Recipients that wait for their turn, with the wall time that it is expected at by the rate of
@@ -74,7 +83,7 @@ class Runner:
         limits_of: LimitsOf = _no_limits,
         recipients_of: RecipientsOf = itself,
         noticed: Noticed = lambda action: None,
-        intervened: Intervened = lambda action, id, recipients: None,
+        intervened: Intervened = lambda changed: None,
     ) -> None:
         """Prepare to run.
 
@@ -142,11 +151,37 @@ class Runner:
         self._turn: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
         self._stopped: list[Deferred[None]] = []
+        self._waiting_for_idle: list[Deferred[None]] = []
 
     @property
     def active(self) -> int:
         """Transactions under way."""
         return self._attempts.active
+
+    @property
+    def is_running(self) -> bool:
+        """Whether deliveries may begin."""
+        return self._lifecycle.is_running
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no mail is in memory, and none is due but for suspended next hops."""
+        return not self._fair_share.has_work and not self._backlog.has_work
+
+    def when_idle(self) -> Deferred[None]:
+        """Return a Deferred that fires in a turn in which the runner `is_idle`, or has stopped."""
+        idle: Deferred[None] = Deferred(lambda each: self._waiting_for_idle.remove(each))
+        self._waiting_for_idle.append(idle)
+        if self._lifecycle.is_running:
+            self._wake()
+        elif not self._lifecycle.is_stopping:
+            self._fire_idle()
+        return idle
+
+    def _fire_idle(self) -> None:
+        waiting, self._waiting_for_idle = self._waiting_for_idle, []
+        for each in waiting:
+            each.callback(None)
 
     # Starting, stopping, and new settings.
 
@@ -177,6 +212,7 @@ class Runner:
         if not self._lifecycle.is_stopping or self._fair_share.under_way:
             return
         self._lifecycle.enter(Event.NOTHING_UNDER_WAY)
+        self._fire_idle()
         stopped, self._stopped = self._stopped, []
         for each in stopped:
             each.callback(None)
@@ -278,6 +314,8 @@ class Runner:
         times = [time for time in (next_probe, next_due) if time is not None]
         if times:
             self._look_at(min(times))
+        if self._waiting_for_idle and self.is_idle:
+            self._fire_idle()
 
     def _look_at(self, time: float) -> None:
         """Dispatch at ``time``, by the clock, unless that is to happen before."""
@@ -386,14 +424,19 @@ class Runner:
         domains: dict[str, None] = {}
         for listed in page.messages:
             # A leased recipient that is removed is counted when it leaves the queue.
-            changed = [
-                not each.leased or intervention.action != "remove" for each in listed.recipients
-            ]
-            self._intervened(intervention.action, listed.id, sum(changed))
+            changed = tuple(
+                each.recipient
+                for each in listed.recipients
+                if not each.leased or intervention.action != "remove"
+            )
+            self._intervened(Changed(intervention.action, listed.id, listed.reverse_path, changed))
             domains.update((each.recipient.mailbox.domain, None) for each in listed.recipients)
-        for id, _, domain in page.more:
-            self._intervened(intervention.action, id, 1)
+        unread: dict[QueueId, list[RecipientNumber]] = {}
+        for id, number, domain in page.more:
+            unread.setdefault(id, []).append(number)
             domains[domain] = None
+        for id, numbers in unread.items():
+            self._intervened(Changed(intervention.action, id, unread=tuple(numbers)))
         if any_leased:
             for delivery in self._fair_share.withdraw(self._interventions.divide):
                 self._deliveries.put_back(delivery)

@@ -263,5 +263,6 @@ def expired(outcome: Outcome) -> Outcome:
         remote=None,
         unreachable=False,
         temporary=False,
+        expired=True,
         reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", last),
     )

@@ -6,15 +6,19 @@ session has no greeting; that is how the trace field and the log know that there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.python.failure import Failure
 
-from ..interfaces import Executor, WallTime
+from ..interfaces import Accept, Executor, Take, WallTime
 from ..mail.address import Mailbox
 from ..mail.decision import ContentDecision
+from ..mail.envelope import RecipientNumber
+from ..mail.message import Message
 from ..mail.printable import printable
+from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..smtp.peer import Peer
 from ..smtp.server.session import Session
@@ -60,23 +64,38 @@ class ApplicationMail:
     """Takes mail of the application.
 
     Args:
-        intake: decides on recipients, and stores the mail.
+        make_intake: returns the intake that decides on recipients, and stores the mail; it hands
+            all messages to the function that it is given.
+        accept: puts a message into the queue.
+        track: called before a message is queued: its id, and each recipient as it was submitted
+            with the numbers of those that it leads to.
+        untrack: called if it could not be queued.
         executor: where files are read.
         run: runs long work in slices.
         wall_time: the time of day.
         longest_hold: seconds that a message may be held.
+
+    Attributes:
+        intake: the intake.
     """
 
     def __init__(
         self,
-        intake: Intake,
+        make_intake: Callable[[Take], Intake],
         *,
+        accept: Accept,
+        track: Callable[[QueueId, Mapping[str, Sequence[RecipientNumber]]], object],
+        untrack: Callable[[QueueId], object],
         executor: Executor,
         run: Run,
         wall_time: WallTime,
         longest_hold: float,
     ) -> None:
-        self.intake = intake
+        self._accept = accept
+        self._track = track
+        self._untrack = untrack
+        self._submitted: dict[QueueId, list[str]] = {}  # recipients of what is being queued
+        self.intake = make_intake(self._take)
         self._executor = executor
         self._run = run
         self._wall_time = wall_time
@@ -125,8 +144,28 @@ class ApplicationMail:
         except BaseException:  # a cancellation too
             reception.abort()
             raise
-        await _finished(reception)
+        self._submitted[reception.id] = [written for written, _ in envelope.recipients]
+        try:
+            await _finished(reception)
+        except CancelledError:
+            raise  # it may be queued all the same
+        except BaseException:
+            self._submitted.pop(reception.id, None)
+            raise
         return Receipt(str(reception.id))
+
+    def _take(
+        self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
+    ) -> Deferred[ContentDecision]:
+        """Put a message into the queue (`interfaces.Take`)."""
+        written = self._submitted.pop(message.id)
+        self._track(message.id, dict(zip(written, by_rcpt, strict=True)))
+
+        def not_taken(failure: Failure) -> Failure:
+            self._untrack(message.id)
+            return failure
+
+        return self._accept(message).addCallbacks(lambda _: None, not_taken)
 
     def _decide(self, session: Session, envelope: ApplicationEnvelope) -> Work[None]:
         """Begin a transaction with all recipients, or raise `SubmissionRefused`."""

@@ -88,6 +88,13 @@ class Backlog:
         self._offset = 0.0  # of the wall clock to the monotonic one, the highest so far
         self._set_back = 0.0  # seconds that the wall clock was set back by since the last survey
 
+    @property
+    def has_work(self) -> bool:
+        """Whether mail is being read, or may be due that was not looked at yet."""
+        earliest = self._due_times.earliest()
+        due = earliest is not None and earliest <= self._wall_time()
+        return self._reading or not self._surveyed or due
+
     def survey(self) -> None:
         """List all domains of the store with the next `read`."""
         self._surveyed = False

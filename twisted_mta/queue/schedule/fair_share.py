@@ -267,6 +267,13 @@ class FairShare:
         """Places of mail that does not wait for its turn: a stop has to wait for it."""
         return self.places - sum(len(queue.waiting) for queue in self._waiting.values())
 
+    @property
+    def has_work(self) -> bool:
+        """Whether mail is in memory, or due for a next hop that is not suspended."""
+        return bool(self.places) or any(
+            queue.state.suspension is None for queue in self._due_domains.values()
+        )
+
     # Reading from the store.
 
     def add_due(self, domain: str, due: float, next_hop: NextHop) -> None:

@@ -1,0 +1,64 @@
+"""Events in the life of a message, as an application hears of them."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .reply import Reply
+
+
+@frozen
+class MailEvent:
+    """One step of a message for some of its recipients.
+
+    Attributes:
+        id: the queue id.
+        sender: the reverse-path; empty: the null one.
+        recipients: the mailboxes that this step is about, aliases expanded.
+        next_hop: where the step took place, as the log writes it: ``maildir``, ``smtp:…``; None: it
+            is not about a next hop.
+        reply: the SMTP reply of the step; None: there is none.
+        at: wall time, seconds since the epoch.
+    """
+
+    id: str
+    sender: str
+    recipients: tuple[str, ...]
+    next_hop: str | None
+    reply: Reply | None
+    at: float
+
+
+@frozen
+class Accepted(MailEvent):
+    """The message is in the queue, or was delivered at once, for all of these recipients."""
+
+
+@frozen
+class Delivered(MailEvent):
+    """The next hop has taken responsibility."""
+
+
+@frozen
+class Deferred(MailEvent):
+    """An attempt has failed, and another one follows."""
+
+
+@frozen
+class Bounced(MailEvent):
+    """The recipients have failed for good; the sender is notified if it wants that."""
+
+
+@frozen
+class Expired(MailEvent):
+    """The recipients have failed, since no attempt succeeded in time; otherwise like `Bounced`."""
+
+
+@frozen
+class Removed(MailEvent):
+    """The operator, or the application, has removed the recipients from the queue."""
+
+
+@frozen
+class Held(MailEvent):
+    """The operator, or the application, holds the recipients until they are released."""
