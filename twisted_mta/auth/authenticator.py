@@ -8,7 +8,7 @@ be good. Secrets are never logged.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from traceback import extract_tb
 from typing import Any, Literal
 
@@ -70,6 +70,18 @@ _MECHANISMS_OF: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (IUsernamePassword, ("PLAIN", "LOGIN")),
     (IVerifiedCertificate, ("EXTERNAL",)),
 )
+
+
+def judged_mechanisms(interfaces: Collection[Any]) -> tuple[str, ...]:
+    """Return the mechanisms that checkers of some credentials can judge, in the order of EHLO.
+
+    Args:
+        interfaces: of the credentials that the checkers take.
+    """
+    judged = {
+        name for interface, names in _MECHANISMS_OF if interface in interfaces for name in names
+    }
+    return tuple(name for name in MECHANISMS if name in judged)
 
 
 class IAccount(Interface):
@@ -157,13 +169,7 @@ class Authenticator:
         """The mechanisms that the portal's checkers can judge, in the order of EHLO."""
         if self.challengers:
             return {name: _challenger(make) for name, make in self.challengers.items()}
-        usable = [
-            name
-            for interface, names in _MECHANISMS_OF
-            if interface in self.portal.checkers
-            for name in names
-        ]
-        return {name: make for name, make in MECHANISMS.items() if name in usable}
+        return {name: MECHANISMS[name] for name in judged_mechanisms(self.portal.checkers)}
 
     def judge(self, session: Session, evidence: Evidence) -> Deferred[Verdict | Login]:
         """Judge evidence: a `Login` grants it, a reply refuses it. Never fails."""

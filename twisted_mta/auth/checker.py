@@ -17,10 +17,16 @@ from zope.interface import implementer
 from ..interfaces import Executor
 from ..smtp.sasl.evidence import ScramSalt
 from .account_addresses import AccountAddresses
-from .accounts import ScramVerifier, verify
+from .accounts import Accounts, ScramVerifier, verify
 from .credentials import IScramProof, IScramSalts, IVerifiedCertificate
 
 _NO_VERIFIER = ScramVerifier(0, b"", b"\0" * 32, b"\0" * 32)  # no password matches it
+
+
+def credentials_of(accounts: Accounts) -> tuple[Any, ...]:
+    """Return the interfaces of the credentials that accounts can be checked with."""
+    certificates = (IVerifiedCertificate,) if accounts.any_certificate else ()
+    return (IUsernamePassword, IScramProof, *certificates)
 
 
 @implementer(ICredentialsChecker, IScramSalts)
@@ -39,8 +45,7 @@ class AccountsChecker:
     @property
     def credentialInterfaces(self) -> tuple[Any, ...]:
         """The credentials that can be checked; certificates only if an account has one."""
-        certificates = (IVerifiedCertificate,) if self.addresses.accounts.any_certificate else ()
-        return (IUsernamePassword, IScramProof, *certificates)
+        return credentials_of(self.addresses.accounts)
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """Return the name of the account, or its Deferred.

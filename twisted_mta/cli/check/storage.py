@@ -1,4 +1,4 @@
-"""Directories and files: owners, modes, free disk space, accounts and aliases."""
+"""Directories and files: owners, modes, free disk space and aliases."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 import stat
 from collections.abc import Iterator
 
-from ...auth.accounts import AccountsError
-from ...auth.accounts_file import read_accounts
-from ...config import Config, ConfigError
+from ...config import Config
 from ...config.amounts import size_text
 from ...mail.printable import printable
 from ...routing.alias_file import AliasError, read_aliases
 from ...system.ownership import mailbox_fault, state_faults
+from .accounts import accounts
 from .finding import Finding
 from .folders import unused_folders
 from .machine import Machine
@@ -42,7 +41,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
         if good:
             yield from _free(config, name, path, machine)
     yield from unused_folders(config)
-    yield from _accounts(config)
+    yield from accounts(config)
     if config.aliases is not None:
         ours = (*config.local_domains, *config.virtual_domains)
         try:
@@ -51,35 +50,6 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield Finding.from_error("error", str(error))
         else:
             yield from missing_members(config, aliases)
-
-
-def _accounts(config: Config) -> Iterator[Finding]:
-    if config.users is not None:
-        try:
-            accounts = read_accounts(config.users)
-        except AccountsError as error:
-            yield Finding.from_error("error", str(error))
-        else:
-            if not accounts.by_name:
-                yield Finding(
-                    "warning",
-                    "[mta] users",
-                    f"{printable(config.users)} has no accounts: no user can authenticate",
-                    "twisted-mta users add NAME",
-                )
-    if config.auth is not None:
-        try:
-            config.auth.make()
-        except ConfigError as error:
-            yield Finding.from_error("error", str(error))
-    for listener in config.listeners:
-        if listener.auth != "off" and config.users is None and config.auth is None:
-            yield Finding(
-                "warning",
-                f"listener {printable(listener.endpoint)}",
-                "no user can authenticate: there are no accounts",
-                "name them by --users FILE, or a checker by --auth",
-            )
 
 
 def occupation(config: Config) -> Iterator[Finding | Running]:
