@@ -85,6 +85,7 @@ class Mail(InMemory):
         answer = mta.submit(MAIL, "bob@localhost")
         self.assertTrue(answer.startswith("250 2.0.0 Queued as "), answer)
         (mail,) = mta.mail("bob")
+        self.assertEqual(mta.mail("Bob+tag"), [mail])
         head = b"Return-Path: <ann@sender.example>\nDelivered-To: bob@localhost\nReceived: from "
         self.assertTrue(mail.startswith(head))
         self.assertTrue(mail.endswith(b"\n" + MAIL.replace(b"\r\n", b"\n")))

@@ -6,12 +6,14 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.mail import smtp
 
 from tests.applications.test_console import RunningTestCase
 from tests.waiting import until
-from twisted_mta import Config, MailTransferAgent
+from twisted_mta import Config, ESMTPFactory, LMTPFactory, MailTransferAgent
 from twisted_mta.config import Listener
+from twisted_mta.testing.client import SMTPClientEnd
 
 
 class TheirsFactory(smtp.SMTPFactory):
@@ -57,6 +59,42 @@ class QueueBehindTwistedMail(RunningTestCase):
         self.assertEqual(message["Return-Path"], "<ann@client.example>")
         self.assertEqual(message["Subject"], "x")
         self.assertRegex(message["Received"], r"by mx\.example with ESMTP id [0-9A-Z]{13}")
+
+    async def reply_to(self, client: SMTPClientEnd) -> bytes:
+        while (line := await client.line()) is not None and line[3:4] == b"-":
+            pass
+        return line or b""
+
+    async def test_our_own_factory_in_front_of_it_is_traced_as_what_it_spoke(self) -> None:
+        mta = await self.start(relay_from=())
+        for factory, hello, name in (
+            (ESMTPFactory, b"EHLO", "ESMTP"),
+            (ESMTPFactory, b"HELO", "SMTP"),
+            (LMTPFactory, b"LHLO", "LMTP"),
+        ):
+            port = await self.listen(factory(mta.message_delivery(), hostname="app.example"))
+            endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+            client = await connectProtocol(endpoint, SMTPClientEnd())
+            dialogue = (
+                (hello + b" x", b"25"),
+                (b"MAIL FROM:<>", b"250"),
+                (f"RCPT TO:<{name}@mx.example>".encode(), b"250"),
+                (b"RCPT TO:<victim@ext.example>", b"550"),
+                (b"DATA", b"354"),
+                (b"Subject: x\r\n.", b"250"),
+                (b"QUIT", b"221"),
+            )
+            await self.reply_to(client)
+            for line, code in dialogue:
+                client.transport.write(line + b"\r\n")
+                reply = await self.reply_to(client)
+                self.assertTrue(reply.startswith(code), (line, reply))
+            client.transport.loseConnection()
+            folder = os.path.join(mta.config.maildir, "mx.example", name.lower(), "new")
+            await until(lambda folder=folder: os.path.isdir(folder) and os.listdir(folder))
+            with open(os.path.join(folder, os.listdir(folder)[0]), "rb") as file:
+                received = message_from_bytes(file.read())["Received"]
+            self.assertIn(f"by mx.example with {name} id ", received)
 
     async def test_a_recipient_that_the_intake_refuses_is_refused(self) -> None:
         mta = await self.start(recipients="existing", relay_from=())

@@ -1,4 +1,4 @@
-"""The queue as an `IMessageDelivery`, for applications that keep ``twisted.mail``'s own protocol.
+"""The queue as an `IMessageDelivery`, for a server of ``twisted.mail``, or an `ESMTPFactory`.
 
 The `Intake` decides on senders and recipients and writes the trace field; ``eomReceived`` fires
 after the commit. That protocol makes a message of its own for each recipient.
@@ -6,7 +6,7 @@ after the commit. That protocol makes a message of its own for each recipient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -18,6 +18,7 @@ from ..interfaces import Sink
 from ..mail.address import AddressError, Mailbox
 from ..mail.reply import Reply
 from ..smtp.peer import Peer
+from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
@@ -82,6 +83,9 @@ class QueueingDelivery:
         session = Session(self._settings, peer=Peer(address or None))
         session.greeting = "EHLO" if isinstance(protocol, ESMTP) else "HELO"
         session.helo = (name or b"").decode("utf-8", "replace")
+        ours = getattr(protocol, "session", None)
+        if isinstance(ours, Session):  # of `ESMTPFactory` or `LMTPFactory`
+            session.greeting, session.tls = ours.greeting, ours.tls
         if getattr(protocol, "startedTLS", False):
             session.tls = server_facts(protocol.transport.getHandle())
         return session
@@ -109,6 +113,8 @@ class _QueuedMessage:
 
 
 def _raise_refusal(decision: Any) -> None:
+    if isinstance(decision, Sequence):  # under LMTP, of the one recipient of each message
+        decision = one_for_all(decision)
     if isinstance(decision, Reply) and decision.code // 100 != 2:
         raise SMTPServerError(decision.code, _text(decision))
 

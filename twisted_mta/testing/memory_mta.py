@@ -24,6 +24,8 @@ from twisted.python.failure import Failure
 
 from ..admin.status import Status
 from ..config import Config, Listener
+from ..delivery.mailbox_directory import mailbox_directory
+from ..mail.address import Mailbox
 from ..service import Environment, MailTransferAgent
 from ..smtp.extension import Extension
 from ..system.executors import inline_executor
@@ -191,8 +193,12 @@ class MemoryMTA:
         return results[0]
 
     def mail(self, local_part: str, domain: str = "localhost") -> list[bytes]:
-        """Return the messages in a local mailbox, oldest first, with their trace fields."""
-        new = f"{self.mta.config.maildir}/{domain}/{local_part}/new"
+        """Return the messages in a local mailbox, oldest first, with their trace fields.
+
+        As in a delivery, case does not matter, and ``bob+tag`` is ``bob``.
+        """
+        folder = "/".join(mailbox_directory(Mailbox(local_part, domain)))
+        new = f"{self.mta.config.maildir}/{folder}/new"
         if not self.files.is_directory(new):
             return []
         return [self.files.content(f"{new}/{name}") for name in self.files.names(new)]
