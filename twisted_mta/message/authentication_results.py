@@ -84,7 +84,7 @@ class MethodResult:
     comment: str = ""
 
     def __attrs_post_init__(self) -> None:
-        _check_names(self.method, self.result, *(name for name, _ in self.properties))
+        _check_names(self.method, self.result, *[name for name, _ in self.properties])
 
 
 @lru_cache(maxsize=1024)  # there are few

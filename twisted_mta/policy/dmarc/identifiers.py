@@ -69,9 +69,8 @@ class Identified:
         """
         by_identity: dict[str, tuple[str, str]] = {}
         for each in spf:
-            for identity in ("smtp.mailfrom", "smtp.helo"):
-                domain = _domain(dict(each.properties).get(identity, ""))
-                if domain:
+            for identity, value in each.properties:
+                if identity in ("smtp.mailfrom", "smtp.helo") and (domain := _domain(value)):
                     by_identity[identity] = domain, each.result
         # RFC 7208 §2.4: the MAIL FROM identity of the null reverse-path is postmaster at the name
         # in HELO. RFC 9989 §4.4.2: that identity counts, and the HELO identity does not.
