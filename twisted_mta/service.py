@@ -553,18 +553,16 @@ class MailTransferAgent(Service):
         """Call a function with each step of all mail from now on (`mail.events.MailEvent`).
 
         It is called in the reactor's thread. What it raises is logged, and harms nothing. Notices
-        to senders have events from their delivery on.
+        to senders have events from their delivery on. With workers, the last steps of a process
+        that dies are not told.
 
         Args:
             subscriber: takes an event.
 
         Returns:
             A function that ends the subscription.
-
-        Raises:
-            NotImplementedError: there are workers, which have the queue.
         """
-        return self._own_agent("subscribe").events.subscribe(subscriber)
+        return self._processes.subscribe(subscriber)
 
     def when_idle(self) -> Deferred[None]:
         """Return a Deferred that fires once no delivery is under way and none is due.

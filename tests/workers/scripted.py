@@ -45,7 +45,7 @@ class ScriptedProcess:
         self.descriptors: Mapping[int, Any] = {}
         names = (
             *("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits"),
-            *("tls_news", "ping"),
+            *("tls_news", "ping", "watch", "unwatch"),
         )
         self.pipe = Pipe({name: self._answer(name) for name in names}, lambda: None)
         here = address("127.0.0.1", 1)

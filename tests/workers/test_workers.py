@@ -16,6 +16,8 @@ from twisted_mta import Config
 from twisted_mta.admin.questions import PendingReport
 from twisted_mta.admin.report import ProcessReport
 from twisted_mta.config import Listener
+from twisted_mta.mail.events import Bounced, MailEvent
+from twisted_mta.mail.reply import Reply
 from twisted_mta.system.shared_counts import SharedCounts
 from twisted_mta.telemetry.metrics import Metrics, table
 from twisted_mta.workers.workers import WorkerFailed, Workers
@@ -309,6 +311,25 @@ class Restarting(WorkersTestCase):
         self.reactor.settle()
         self.assertNotIn("tls_news", teller.names)
         self.assertEqual([each.names[-1] for each in others], ["tls_news"] * len(others))
+
+    def test_steps_of_mail_of_all_workers_are_told_also_of_successors(self) -> None:
+        heard: list[MailEvent] = []
+        before = self.parent.subscribe(heard.append)
+        self.working()
+        self.parent.subscribe(heard.append)()  # ends at once, and the first goes on
+        event = Bounced("1", "a@x", ("b@y", "c@y"), "smtp:y", Reply(550, "5.1.1", "No", "way"), 1.5)
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        for process in self.alive:
+            self.assertIn("watch", process.names)
+            self.assertNotIn("unwatch", process.names)
+            process.pipe.send("mail_event", event=event.to_json())
+        self.reactor.settle()
+        self.assertEqual(heard, [event] * len(self.alive))
+        before()
+        self.reactor.settle()
+        for process in self.alive:
+            self.assertEqual(process.names[-1], "unwatch")
 
     def test_the_end_by_any_signal_is_described(self) -> None:
         self.working()

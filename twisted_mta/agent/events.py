@@ -155,14 +155,14 @@ class Events:
         if not self.is_heard:
             return
         envelope = message.envelope
-        self._tell(self._event(Accepted, message.id, envelope.reverse_path, envelope.recipients))
+        self.tell(self._event(Accepted, message.id, envelope.reverse_path, envelope.recipients))
         tracked = self._tracked.get(str(message.id))
         for each in message.refused:
             recipient = each.recipient
             event = self._event(
                 Bounced, message.id, envelope.reverse_path, (recipient,), reply=each.reply
             )
-            self._tell(event)
+            self.tell(event)
             if tracked is not None:
                 for written in tracked.left:
                     if _is(recipient.original or recipient.mailbox, written):
@@ -178,7 +178,8 @@ class Events:
         groups: dict[_Group, list[Recipient]] = {}
         for outcome in outcomes:
             group = _Group(_kind(outcome), outcome.reply)
-            groups.setdefault(group, []).append(recipients[outcome.number])
+            if outcome.number in recipients:
+                groups.setdefault(group, []).append(recipients[outcome.number])
         for group, some in groups.items():
             self._happened(
                 group.kind,
@@ -214,7 +215,7 @@ class Events:
         next_hop: str | None = None,
     ) -> None:
         event = self._event(kind, id, reverse_path, recipients, reply=reply, next_hop=next_hop)
-        self._tell(event)
+        self.tell(event)
         tracked = self._tracked.get(event.id)
         if tracked is not None and kind not in (Deferred, Held):
             for each in recipients:
@@ -240,7 +241,8 @@ class Events:
             at=self._wall_time(),
         )
 
-    def _tell(self, event: MailEvent) -> None:
+    def tell(self, event: MailEvent) -> None:
+        """Call all subscribers with an event."""
         for subscriber in list(self._subscribers.values()):
             try:
                 subscriber(event)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import asdict, frozen
 
 from .reply import Reply
 
@@ -27,6 +30,10 @@ class MailEvent:
     next_hop: str | None
     reply: Reply | None
     at: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in plain types, for another process."""
+        return {**asdict(self), "kind": type(self).__name__}
 
 
 @frozen
@@ -62,3 +69,21 @@ class Removed(MailEvent):
 @frozen
 class Held(MailEvent):
     """The operator, or the application, holds the recipients until they are released."""
+
+
+_KINDS: Mapping[str, type[MailEvent]] = {
+    each.__name__: each for each in (Accepted, Delivered, Deferred, Bounced, Expired, Removed, Held)
+}
+
+
+def event_from_json(value: Mapping[str, Any]) -> MailEvent:
+    """Return the event that `MailEvent.to_json` gave."""
+    reply = value["reply"]
+    return _KINDS[value["kind"]](
+        id=value["id"],
+        sender=value["sender"],
+        recipients=tuple(value["recipients"]),
+        next_hop=value["next_hop"],
+        reply=None if reply is None else Reply.of(reply["code"], reply["status"], *reply["lines"]),
+        at=value["at"],
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -95,6 +95,10 @@ class Parent(Protocol):
         """Take lines of a trace, and how many were lost."""
         ...
 
+    def mail_event(self, event: Mapping[str, Any]) -> None:
+        """Take a step of mail (`mail.events.MailEvent.to_json`)."""
+        ...
+
     def log_lines(self, lines: bytes) -> None:
         """Write lines that a worker has logged."""
         ...
@@ -117,6 +121,7 @@ class ProcessPipe(Pipe):
                 "limits": lambda message: worker.count(self, message),
                 "tls_news": worker.pass_on_tls_news,
                 "traced": worker.traced,
+                "mail_event": worker.mail_event,
             },
             lambda: worker.pipe_lost(self),
         )
@@ -413,6 +418,10 @@ class WorkerProcess(ProcessProtocol):
     def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
         """Take lines of a trace."""
         self._parent.traced(trace, events, lost)
+
+    def mail_event(self, event: Mapping[str, Any]) -> None:
+        """Take a step of mail."""
+        self._parent.mail_event(event)
 
     def pipe_lost(self, pipe: ProcessPipe) -> None:
         """Note that the process is about to end, or has ended."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from ..admin.local import LocalAgent
 from ..admin.report import ReportedState
 from ..agent.agent import Agent
+from ..agent.events import Subscriber
 from ..config import Config
 from ..system.ports import Ports
 
@@ -43,6 +44,10 @@ class SingleProcess(LocalAgent):
         """Take no more connections, and drain."""
         self._ports.unbind()
         return self._agent.stop()
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with each step of mail."""
+        return self._agent.events.subscribe(subscriber)
 
     def hurry(self) -> None:
         """Let a stop wait for nothing."""

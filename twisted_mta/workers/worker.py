@@ -95,6 +95,7 @@ class Worker:
         self._state = WorkerState.NEW
         self._agent: Agent | None = None
         self._local: LocalAgent | None = None  # the agent, as questions reach it
+        self._unwatch: Callable[[], None] | None = None  # while the parent hears of events
         self._change: Change | None = None  # prepared, and not in force yet
         self._preparations = 0  # how often settings were prepared or forgotten
         self._limits = WorkerLimits(send=self._count, clock=reactor)
@@ -115,6 +116,8 @@ class Worker:
                 "tls_news": self.tls_news,
                 "trace": self.trace,
                 "untrace": self.untrace,
+                "watch": self.watch,
+                "unwatch": self.unwatch,
             },
             self.parent_lost,
         )
@@ -286,6 +289,21 @@ class Worker:
         """Close a trace."""
         if self._agent is not None:
             self._agent.tracing.close(trace)
+
+    # Events, for an application in the parent.
+
+    def watch(self) -> None:
+        """Send each step of mail to the parent."""
+        if self._unwatch is None:
+            self._unwatch = self._started_agent.events.subscribe(
+                lambda event: self.pipe.send("mail_event", event=event.to_json())
+            )
+
+    def unwatch(self) -> None:
+        """Send them no more."""
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
 
     # Shared with the other workers.
 

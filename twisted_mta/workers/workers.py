@@ -19,8 +19,10 @@ from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
 from ..admin.report import ProcessReport, Trouble
+from ..agent.events import Events, Subscriber
 from ..config import Config
 from ..interfaces import WallTime
+from ..mail.events import event_from_json
 from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
 from ..telemetry.metrics import Metrics
@@ -92,6 +94,7 @@ class Workers:
         self._workers: list[WorkerProcess] = []
         self._traces: dict[int, tuple[Filter, Deliver]] = {}
         self._last_trace = 0
+        self._events = Events(wall_time=wall_time)
         self._hurried = False
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
@@ -298,6 +301,24 @@ class Workers:
                 worker.send("trace", trace=name, wanted=wanted.to_json())
         return close
 
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with each step of mail in all, also in those that start later.
+
+        The last steps of a process that dies are not told.
+        """
+        stop_here = self._events.subscribe(subscriber)
+
+        def stop() -> None:
+            stop_here()
+            if not self._events.is_heard:
+                for worker in self._workers:
+                    worker.send("unwatch")
+
+        for worker in self._workers:
+            if worker.ready:
+                worker.send("watch")
+        return stop
+
     # For each worker's process (`process.Parent`).
 
     @property
@@ -312,9 +333,11 @@ class Workers:
         return self._counts
 
     def opened(self, worker: WorkerProcess) -> None:
-        """Open the present traces in a worker that has started."""
+        """Open the present traces in a worker that has started, and let it tell of its mail."""
         for name, (wanted, _) in self._traces.items():
             worker.send("trace", trace=name, wanted=wanted.to_json())
+        if self._events.is_heard:
+            worker.send("watch")
 
     def exited(self) -> None:
         """Complete a stop if no process is left."""
@@ -336,6 +359,10 @@ class Workers:
         if trace in self._traces:
             _, deliver = self._traces[trace]
             deliver(events, lost)
+
+    def mail_event(self, event: Mapping[str, Any]) -> None:
+        """Tell the subscribers of a step of mail."""
+        self._events.tell(event_from_json(event))
 
     def pass_on_tls_news(self, source: WorkerProcess) -> None:
         """Let all others read what one worker has learned of TLS."""
