@@ -79,7 +79,8 @@ class Aliasing(ProgramTestCase):
         self.assertRegex(
             mail,
             rb"\AReturn-Path: <ann@sender.example>\nX-Original-To: List@virtual.example\n"
-            rb"Delivered-To: bob@us.example\nAuthentication-Results: [^\n]*(?:\n [^\n]*)*\nReceived: ",
+            rb"Delivered-To: bob@us.example\n"
+            rb"Authentication-Results: [^\n]*(?:\n [^\n]*)*\nReceived: ",
         )
         ((reverse_path, recipients),) = self.sunk(1)
         self.assertEqual(
