@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ...interfaces import WallTime
 from ...message.authentication_results import MethodResult
-from ...message.header import Header
-from ..answers import Answers, EnvelopeView
 from ..dkim.key_lookup import TextResolver
 from ..dkim.message_reading import TOO_LONG, MessageReading
-from ..examination import Examination, PolicySession
+from ..dkim.reading_policy import ReadingPolicy
+from ..examination import Examination
 from .validation import ChainResult, ChainValidation
 
 NAME = "arc"
@@ -22,7 +21,7 @@ FAILED = (MethodResult(NAME, "temperror", "the chain could not be validated in t
 _TOO_LONG = ChainResult("fail", TOO_LONG)
 
 
-class ARCPolicy:
+class ARCPolicy(ReadingPolicy[ChainValidation]):
     """Validates ARC chains; never refuses.
 
     It concludes the examination with the result of the chain, and notes there whether the newest
@@ -37,52 +36,23 @@ class ARCPolicy:
     def __init__(
         self, resolver: TextResolver, wall_time: WallTime, trusted_sealers: Sequence[str] = ()
     ) -> None:
-        self._resolver = resolver
-        self._wall_time = wall_time
+        super().__init__(resolver, wall_time)
         self._trusted = tuple(trusted_sealers)
 
-    def header(self, session: PolicySession, envelope: EnvelopeView, header: Header) -> Answers:
-        """Begin to look up the keys."""
-        if session.examination is not None:
-            self._validation(session.examination, header)
-        return None
-
-    def body(
-        self, session: PolicySession, envelope: EnvelopeView, header: Header
-    ) -> Callable[[bytes], object] | None:
-        """Return what takes the body for its hashes, if this message needs any."""
-        examination = session.examination
-        if examination is None or self._validation(examination, header) is None:
-            return None
-        return MessageReading.of(examination, header).bodies.reader()
-
-    async def message(
-        self, session: PolicySession, envelope: EnvelopeView, content: object
-    ) -> Answers:
-        """Conclude the examination."""
-        examination = session.examination
-        validation = None if examination is None else examination.memory.get(self)
-        if examination is not None and isinstance(validation, ChainValidation):
-            self._conclude(examination, await validation.result())
-        return None
-
-    def _validation(self, examination: Examination, header: Header) -> ChainValidation | None:
-        """Return the validation of a chain; None where there is none, or its result is known."""
-        if self in examination.memory:
-            known = examination.memory[self]
-            return known if isinstance(known, ChainValidation) else None
-        examination.memory[self] = None
-        reading = MessageReading.of(examination, header)
-        if reading.header is None:
+    def begin(self, examination: Examination, message: MessageReading) -> ChainValidation | None:
+        """Read the chain; None where there is none, or its result is known from the header."""
+        if message.header is None:
             self._conclude(examination, _TOO_LONG)
             return None
-        validation = ChainValidation(reading.header, reading.bodies, self._wall_time())
+        validation = ChainValidation(message.header, message.bodies, self._wall_time())
         if validation.known is not None:
             self._conclude(examination, validation.known)
             return None
-        validation.look_up(self._resolver)
-        examination.memory[self] = validation
         return validation
+
+    async def end(self, examination: Examination, reading: ChainValidation) -> None:
+        """Conclude the examination with the result of the chain."""
+        self._conclude(examination, await reading.result())
 
     def _conclude(self, examination: Examination, result: ChainResult) -> None:
         if result.result in ("pass", "temperror") and self._trusts(result):
