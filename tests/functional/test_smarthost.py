@@ -157,8 +157,8 @@ class Smarthost(ProgramTestCase):
         shell = self.talk("wrong", "SCRAM-SHA-256")
         assert shell.unusable is not None
         self.assertTrue(shell.unusable.credentials_refused, shell.unusable)
-        self.assertEqual(shell.unusable.reply.code, 454)
-        self.assertIn("535 5.7.8", shell.unusable.reply.text)
+        self.assertTrue(shell.unusable.temporary)
+        self.assertTrue(str(shell.unusable.reply).startswith("535 5.7.8 "), shell.unusable)
 
     def mta(self, password: str) -> MTA:
         secret = self.home / "password"
@@ -188,7 +188,7 @@ class Smarthost(ProgramTestCase):
         mta = self.mta("wrong")
         submit(mta.smtp, message(), "bob@elsewhere.example", sender="sender@localhost")
         eventually(
-            lambda: re.search(r' deferred: .*reply="454 4\.7\.8 ', mta.output()),
+            lambda: re.search(r' deferred: .*reply="535 5\.7\.8 ', mta.output()),
             "a delivery that is deferred",
         )
         self.assertEqual(mta.mail("localhost", "sender"), [])
