@@ -178,12 +178,12 @@ class Failures(DailyTestCase):
 
     def test_a_failure_of_the_dns_may_end(self) -> None:
         self.count()
-        self.names.fail("_dmarc.com")
+        self.names.fail("_dmarc.mail.example.com")
         self.start()
         self.count(record=b"v=DMARC1; rua=mailto:a@mail.example.com")
         self.pass_hours(4)
         self.assertEqual(self.sent, [])
-        self.names.mend("_dmarc.com")
+        self.names.mend("_dmarc.mail.example.com")
         self.pass_hours(2)
         self.assertEqual(len(self.sent), 1)
 
