@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import CoroutineType
 from typing import IO, Any, Literal, cast
 
 from attrs import frozen
@@ -218,7 +219,7 @@ class PolicyChain:
     ) -> Reply | None:
         examination = session.examination
         opinion = session.opinion if examination is None else examination.opinion
-        asked = [each for each in calls if session.is_stranger or not each[0].strangers_only]
+        asked = calls if session.is_stranger else [c for c in calls if not c[0].strangers_only]
         # All are asked before the first answer is waited for.
         answering = [self._answer(stage, each, session, about) for each in asked]
         for (member, _), answer in zip(asked, answering, strict=True):
@@ -241,7 +242,7 @@ class PolicyChain:
         member, method = call
         try:
             given = method(session, *about)
-            if given is not None and isinstance(given, Coroutine):
+            if isinstance(given, CoroutineType):  # quicker than the abstract class
                 given = outcome(given)
             if given is None:
                 return ()

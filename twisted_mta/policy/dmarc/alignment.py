@@ -18,7 +18,7 @@ class Alignment:
     """Compares authenticated domains with one author domain, and remembers its queries.
 
     Args:
-        author: the tree walk from the author domain.
+        author: the tree walk from the author domain; it goes on here where that matters.
         resolver: the DNS.
     """
 
@@ -34,14 +34,18 @@ class Alignment:
         return self._known[domain]
 
     async def _compare(self, domain: str) -> Aligned:
-        author = self._author
-        if domain == author.start:
+        start = self._author.start
+        if domain == start:
             return "strict"
+        # Domains that share not even the last label have no organization in common.
+        if domain.rpartition(".")[2] != start.rpartition(".")[2]:
+            return "none"
+        if self._author.is_partial:
+            self._author = await walk(start, self._resolver)
+        author = self._author
         organization = author.organizational_domain
         if organization is None:
-            # Domains that share not even the last label have no organization in common.
-            same_top = domain.rpartition(".")[2] == author.start.rpartition(".")[2]
-            return "unknown" if same_top else "none"
+            return "unknown"
         # RFC 9989 §4.10.2: both have the same organizational domain. That of a domain is the domain
         # itself or above it, so a domain elsewhere costs no query.
         if not is_below(domain, organization):

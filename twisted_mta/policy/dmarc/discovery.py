@@ -40,16 +40,20 @@ class Walk:
         failed: the domain whose query failed, where the walk had to end; empty: it ended by itself.
             Domains above are unknown.
         exists: whether the first domain is known to exist: None: unknown.
+        is_partial: whether it ended at a record of the first domain, so that the policy is known,
+            and the organization is not.
     """
 
     start: str
     found: tuple[Published, ...] = ()
     failed: str = ""
     exists: bool | None = None
+    is_partial: bool = False
 
     @property
     def organizational_domain(self) -> str | None:
         """The organizational domain of `start` (RFC 9989 §4.10.2); None: a query failed."""
+        assert not self.is_partial
         for each in self.found:
             if each.record.psd == "n":
                 return each.domain
@@ -126,13 +130,16 @@ class Policy:
         return existing if exists else record.np or existing
 
 
-async def walk(domain: str, resolver: Resolver, *, known: Walk | None = None) -> Walk:
+async def walk(
+    domain: str, resolver: Resolver, *, known: Walk | None = None, whole: bool = True
+) -> Walk:
     """Walk up the DNS from a domain; at most eight queries, one after the other.
 
     Args:
         domain: a domain name in A-labels; no address literal.
         resolver: the DNS.
         known: another walk, whose answers are not asked for again where the two meet.
+        whole: whether it goes on where the domain itself has a record, which is its policy.
     """
     found: list[Published] = []
     exists: bool | None = None
@@ -164,6 +171,8 @@ async def walk(domain: str, resolver: Resolver, *, known: Walk | None = None) ->
             found.append(Published(target, *records[0]))
             if found[-1].record.psd != "u":
                 break
+            if target == domain and not whole:
+                return Walk(domain, tuple(found), exists=exists, is_partial=True)
     return Walk(domain, tuple(found), exists=exists)
 
 

@@ -112,7 +112,7 @@ class DMARCPolicy:
         found = author(bytes(header))
         return _Message(
             found,
-            started(walk(found.domain, self._resolver)) if found.domain else None,
+            started(walk(found.domain, self._resolver, whole=False)) if found.domain else None,
             header,
         )
 
