@@ -1,4 +1,4 @@
-"""The chain of policies: who is asked at the same time, in which order, and how long."""
+"""The chain of policies: the order of its groups, and the deadline and default of each policy."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ class Reception:
             self._signs = self._policy.signs and self._is_by_author(header)
 
     def _is_by_author(self, header: bytes) -> bool:
-        """Whether a client that may relay is the author, or is trusted to tell who is."""
+        """Whether the account is the author; a client that may relay without one is believed."""
         identity = self._session.identity
         if identity is None:
             return True
