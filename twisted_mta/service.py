@@ -33,12 +33,12 @@ from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
 from .mail.address import Mailbox
+from .message.application_content import Content
 from .policy.protocol import Policy
 from .queue.store.lock import StateLock
 from .routing.routes import Routes
-from .server.application_content import Content
-from .server.application_envelope import HoldUntil, Notify
 from .server.application_mail import Receipt
+from .smtp.application_envelope import HoldUntil, Notify
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports

@@ -102,6 +102,8 @@ class Attempt:
         waiting: the lookup or the connecting under way; None in other states.
         connection: the connection of the transaction; None in other states.
         started: when it began, by the reactor's clock.
+        answered: whether a target, or our own preparation for it, decided on the message; else
+            `failures` say why there was no transaction.
         reached: whether a target had a session for us, though none for the message.
         lacking: whether this system had no descriptor, memory or local port for a connection.
         dialogue: of the targets that were tried, for the transcript.
@@ -121,6 +123,7 @@ class Attempt:
     waiting: Deferred[object] | None = None
     connection: Connection | None = None
     started: float = 0.0
+    answered: bool = False
     reached: bool = False
     lacking: bool = False
     dialogue: list[Line] = field(factory=list)
@@ -265,9 +268,9 @@ class Attempt:
         self.dialogue.append(Line("note", text))
         if self._is_local(target, getattr(failure.value, "osError", None)):
             self.lacking = True
-            self.failures[target] = Unusable(Reply.of(451, "3.0", text))
+            self.failures[target] = Unusable(Reply.of(451, "3.0", text), stage="connection")
         else:
-            self.failures[target] = Unusable(Reply.of(451, "4.1", text))
+            self.failures[target] = Unusable(Reply.of(451, "4.1", text), stage="connection")
             self.connections.note_unreachable(target)
 
     def _is_local(self, target: Target, error: int | None) -> bool:
@@ -342,6 +345,7 @@ class Attempt:
 
     def _done(self, connection: Connection, result: TransactionDone) -> None:
         self.connection = None
+        self.answered = True
         self.connections.keep(connection, self.next_hop, self.host_terms)
         for outcome in result.outcomes:
             if outcome.uncertain:

@@ -1,7 +1,7 @@
 """Relay mail to other hosts by SMTP or LMTP: one transaction per group of recipients.
 
-A `Relay` looks up the terms of each recipient and begins an `attempt.Attempt` for those that share
-them; all attempts share the `connections.Connections`.
+A `Relay` looks up the terms of each recipient and begins an attempt (`attempts.Attempts`) for those
+that share them; all attempts share the `connections.Connections`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -28,12 +28,11 @@ from ..system.slices import Work
 from ..tls.client import ClientContexts
 from ..tls.memory import TLSMemory
 from .address_order import SourceOf
-from .attempt import Attempt
+from .attempts import Attempts
 from .connections import Connections
 from .settings import RelaySettings
 from .terms import (
     DestinationFor,
-    HostTerms,
     LoadedTerms,
     RecipientGroup,
     TermsBook,
@@ -122,7 +121,7 @@ class Relay:
             destination_for = _Everywhere(everywhere)
         self._destination_for = destination_for
         self.terms = TermsBook(destination_for)
-        self._attempts: dict[Attempt, None] = {}
+        self._attempts = Attempts(self.connections)
 
     # Settings.
 
@@ -188,7 +187,8 @@ class Relay:
                 [Outcome(recipient.number, reply) for recipient in message.envelope.recipients]
             )
         if len(groups) == 1:
-            return self._attempt(next_hop, message, groups[0].host_terms)
+            attempt = self._attempts.begin(self.locate, next_hop, message, groups[0].host_terms)
+            return attempt.result
         return Deferred.fromCoroutine(self._deliver_groups(next_hop, message, groups))
 
     async def _deliver_groups(
@@ -197,45 +197,10 @@ class Relay:
         outcomes: dict[int, Outcome] = {}
         for group in groups:
             part = message.for_recipients(group.recipients)
-            for outcome in await self._attempt(next_hop, part, group.host_terms):
+            attempt = self._attempts.begin(self.locate, next_hop, part, group.host_terms)
+            for outcome in await attempt.result:
                 outcomes[outcome.number] = outcome
         return [outcomes[recipient.number] for recipient in message.envelope.recipients]
-
-    def _attempt(
-        self, next_hop: NextHop, message: Message, host_terms: HostTerms
-    ) -> Deferred[Sequence[Outcome]]:
-        attempt = Attempt(self.connections, self.locate, next_hop, message, host_terms)
-        self._attempts[attempt] = None
-        attempt.start()
-        return attempt.result.addCallback(self._attempted, attempt)
-
-    def _attempted(
-        self, outcomes: Sequence[Outcome], attempt: Attempt
-    ) -> Sequence[Outcome] | Deferred[Sequence[Outcome]]:
-        del self._attempts[attempt]
-        if len(outcomes) == len(attempt.message.envelope.recipients):
-            return outcomes
-        return Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
-
-    async def _deliver_rest(
-        self, outcomes: Sequence[Outcome], attempt: Attempt
-    ) -> Sequence[Outcome]:
-        """Deliver to the recipients beyond the server's limit for a transaction (RFC 9422)."""
-        message = attempt.message
-        by_number = {outcome.number: outcome for outcome in outcomes}
-        recipients = message.envelope.recipients
-        rest = tuple(each for each in recipients if each.number not in by_number)
-        last = outcomes[-1]
-        if last.reply.code == 421 or last.uncertain:
-            # The server is closing or silent: no further connections for the rest.
-            further: Sequence[Outcome] = [
-                evolve(last, number=each.number, uncertain=False) for each in rest
-            ]
-        else:
-            part = message.for_recipients(rest)
-            further = await self._attempt(attempt.next_hop, part, attempt.host_terms)
-        by_number.update((outcome.number, outcome) for outcome in further)
-        return [by_number[each.number] for each in recipients]
 
     # The end.
 
@@ -253,16 +218,11 @@ class Relay:
         Those recipients are deferred with a reply of our own. A transaction that waits for the
         reply to its final dot goes on waiting: ending it would deliver the message twice.
         """
-        self.connections.stopped = Reply.of(451, "3.2", "we are closing")
-        for attempt in tuple(self._attempts):
-            attempt.abort_unsent()
+        self._attempts.abort_unsent()
 
     def abort(self) -> None:
         """Drop every connection at once; the recipients of open transactions are deferred."""
-        before = self.connections.stopped
-        self.abort_unsent()
-        self.connections.abort()
-        self.connections.stopped = before
+        self._attempts.abort()
 
 
 @frozen

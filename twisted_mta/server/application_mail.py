@@ -20,13 +20,19 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
+from ..message.application_content import Content, check_type
+from ..smtp.application_envelope import (
+    ApplicationEnvelope,
+    HoldUntil,
+    Notify,
+    read_envelope,
+)
 from ..smtp.peer import Peer
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
 from ..system.slices import Work
-from .application_content import Content, Run, check_type, pass_on
-from .application_envelope import ApplicationEnvelope, HoldUntil, Notify, read_envelope
+from .application_content import Run, pass_on
 from .intake import Intake
 from .reception import Reception
 

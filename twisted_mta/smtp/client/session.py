@@ -62,6 +62,7 @@ from .step import (
     Dialect,
     Ready,
     SendBody,
+    Stage,
     StartTLS,
     Step,
     TLSLevel,
@@ -250,7 +251,7 @@ class ClientSession:
         self._learn({})
         if objection:
             # RFC 3207 §4.1: a client that decides not to go on SHOULD send QUIT immediately.
-            self._give_up(self._own_reply(454, "7.5", objection), steps)
+            self._give_up(self._own_reply(454, "7.5", objection), steps, stage="tls")
         elif self._greeting_follows:
             self._greeting_follows = False
             self._awaited.append(Awaited.GREETING)
@@ -476,7 +477,7 @@ class ClientSession:
             transaction.settle(all_places, reply, ours=ours)
             steps.append(TransactionDone(transaction.outcomes(self.tls)))
         elif not steps:
-            steps.append(self._unusable(reply, remote))
+            steps.append(self._unusable(reply, remote, stage=self._stage))
         self._enter(Event.CLOSE)
         self._awaited.clear()
         self._held_back.clear()
@@ -491,11 +492,15 @@ class ClientSession:
         remote: str | None = None,
         *,
         temporary: bool = False,
+        stage: Stage | None = None,
     ) -> None:
-        steps.append(self._unusable(reply, remote, temporary=temporary))
+        stage = stage or self._stage
+        steps.append(self._unusable(reply, remote, temporary=temporary, stage=stage))
         self._leave()
 
-    def _unusable(self, reply: Reply, remote: str | None, *, temporary: bool = False) -> Unusable:
+    def _unusable(
+        self, reply: Reply, remote: str | None, *, temporary: bool = False, stage: Stage
+    ) -> Unusable:
         return Unusable(
             reply,
             remote,
@@ -504,7 +509,17 @@ class ClientSession:
             clear_retry=self._tls_unproven and self._tls_level == "may" and not self._needs_tls,
             tls_missing=self._tls_unproven and self.tls is None,
             temporary=temporary,
+            stage=stage,
         )
+
+    @property
+    def _stage(self) -> Stage:
+        """What has been reached, before any transaction."""
+        if self._auth is not None:
+            return "auth"
+        if self._awaits(Awaited.HANDSHAKE) or (self._tls_unproven and self._needs_tls):
+            return "tls"
+        return "session"
 
     def _leave(self) -> None:
         self._enter(Event.QUIT)
@@ -620,7 +635,7 @@ class ClientSession:
             self._opened(steps)
         elif following.reply is not None and following.reply.code < 500:
             # RFC 4954 §6: 4yz is about the state of the server.
-            self._give_up(following.reply, steps, self._remote)
+            self._give_up(following.reply, steps, self._remote, stage="auth")
         else:
             # A matter for the operator, and no reason to bounce mail: deferred.
             reply, remote = following.reply, self._remote if following.reply else None
@@ -631,6 +646,7 @@ class ClientSession:
                     self.tls,
                     credentials_refused=True,
                     temporary=True,
+                    stage="auth",
                 )
             )
             if following.cancel:

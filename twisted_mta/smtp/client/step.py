@@ -21,6 +21,10 @@ security, RFC 7435); ``encrypt`` requires TLS; ``verify`` requires a certificate
 name of the next hop, which the shell checks.
 """
 
+Stage = Literal["connection", "session", "tls", "auth"]
+"""The stage at which a server failed us before any transaction: connecting, its greeting or reply
+to EHLO, TLS, or AUTH."""
+
 
 @frozen
 class Ready:
@@ -76,6 +80,7 @@ class Unusable:
             our account or TLS, and not about the message.
         credentials_refused: whether the server refused our credentials, or cannot use them: a
             matter for the operator, and no other host will do better.
+        stage: what had been reached.
     """
 
     reply: Reply
@@ -85,6 +90,7 @@ class Unusable:
     credentials_refused: bool = False
     tls_missing: bool = False
     temporary: bool = False
+    stage: Stage = "session"
 
 
 @frozen

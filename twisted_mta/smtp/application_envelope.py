@@ -10,8 +10,8 @@ from attrs import frozen
 
 from ..mail.address import AddressError, Mailbox
 from ..mail.envelope import Parameters
-from ..smtp.command import CommandError
-from ..smtp.extension.dsn import DSN
+from .command import CommandError
+from .extension.dsn import DSN
 
 Notify = str | Iterable[str] | None
 """Of which events the sender wants notice (RFC 3461 §4.1): ``SUCCESS``, ``FAILURE`` and ``DELAY``,

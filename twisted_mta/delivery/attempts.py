@@ -1,0 +1,97 @@
+"""The attempts under way: begun, continued beyond the limits of a server, and aborted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from ..interfaces import Locate
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
+from ..mail.reply import Reply
+from .attempt import Attempt
+from .connections import Connections
+from .terms import HostTerms
+
+
+class Attempts:
+    """Begins attempts, and ends them at a stop.
+
+    Args:
+        connections: open and keep the connections of all attempts.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._open: dict[Attempt, None] = {}
+
+    def begin(
+        self, locate: Locate, next_hop: NextHop, message: Message, host_terms: HostTerms
+    ) -> Attempt:
+        """Begin an attempt for all recipients of ``message``.
+
+        Args:
+            locate: looks up the targets of the next hop.
+            next_hop: where the message goes.
+            message: with the recipients of this attempt only.
+            host_terms: the terms with the hosts of ``next_hop``.
+
+        Returns:
+            The attempt; ``result`` has an outcome for each recipient, in the order of the envelope.
+            It never fails.
+        """
+        attempt = Attempt(self._connections, locate, next_hop, message, host_terms)
+        self._open[attempt] = None
+        attempt.start()
+        attempt.result.addCallback(self._ended, attempt)
+        return attempt
+
+    def _ended(
+        self, outcomes: Sequence[Outcome], attempt: Attempt
+    ) -> Sequence[Outcome] | Deferred[Sequence[Outcome]]:
+        del self._open[attempt]
+        if len(outcomes) == len(attempt.message.envelope.recipients):
+            return outcomes
+        return Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
+
+    async def _deliver_rest(
+        self, outcomes: Sequence[Outcome], attempt: Attempt
+    ) -> Sequence[Outcome]:
+        """Deliver to the recipients beyond the server's limit for a transaction (RFC 9422)."""
+        message = attempt.message
+        by_number = {outcome.number: outcome for outcome in outcomes}
+        recipients = message.envelope.recipients
+        rest = tuple(each for each in recipients if each.number not in by_number)
+        last = outcomes[-1]
+        if last.reply.code == 421 or last.uncertain:
+            # The server is closing or silent: no further connections for the rest.
+            further: Sequence[Outcome] = [
+                evolve(last, number=each.number, uncertain=False) for each in rest
+            ]
+        else:
+            part = message.for_recipients(rest)
+            further = await self.begin(
+                attempt.locate, attempt.next_hop, part, attempt.host_terms
+            ).result
+        by_number.update((outcome.number, outcome) for outcome in further)
+        return [by_number[each.number] for each in recipients]
+
+    def abort_unsent(self) -> None:
+        """End every transaction whose content is not yet sent completely; begin no new one.
+
+        Those recipients are deferred with a reply of our own. A transaction that waits for the
+        reply to its final dot goes on waiting: ending it would deliver the message twice.
+        """
+        self._connections.stopped = Reply.of(451, "3.2", "we are closing")
+        for attempt in tuple(self._open):
+            attempt.abort_unsent()
+
+    def abort(self) -> None:
+        """Drop every connection at once; the recipients of open transactions are deferred."""
+        before = self._connections.stopped
+        self.abort_unsent()
+        self._connections.abort()
+        self._connections.stopped = before
