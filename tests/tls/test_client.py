@@ -34,6 +34,9 @@ SECURED: list[ScriptStep] = [
     ("starttls",),
     *OPENING[1:],
 ]
+HYBRID = SSL.OPENSSL_VERSION_NUMBER >= 0x30500000 and hasattr(SSL.Connection, "get_group_name")
+"""Whether OpenSSL's first choice for the key exchange is X25519MLKEM768, and it can be seen."""
+
 HELLO: ScriptStep = ("expect", re.compile(rb"\x16\x03.*", re.DOTALL))
 """The first octets of a ClientHello, received by a server without TLS."""
 
@@ -58,6 +61,9 @@ class StartTLSTests(RelayTestCase):
                 self.assertEqual(facts.version, "TLSv1.3")
                 self.assertGreaterEqual(facts.bits, 128)
                 self.assertTrue(facts.cipher.startswith("TLS_"))
+                if HYBRID:
+                    self.assertEqual(facts.key_exchange, "X25519MLKEM768")
+                    self.assertIn(", key exchange X25519MLKEM768, ", facts.outgoing_description)
                 self.assertEqual(facts.server_name, "mx1.example")
                 self.assertEqual(facts.peer_subject, "CN=mx.example")
                 fingerprint = certificate()[0].fingerprint(SHA256()).hex()

@@ -19,7 +19,8 @@ class TLSFacts:
         version: the protocol version, as ``TLSv1.3``.
         cipher: OpenSSL's name of the cipher suite, as ``TLS_AES_256_GCM_SHA384``.
         bits: the length of the cipher's key.
-        key_exchange: OpenSSL's name of the key exchange group, as ``x25519``; None: unknown.
+        key_exchange: OpenSSL's name of the key exchange group, as ``X25519MLKEM768``; None:
+            unknown.
         server_name: the name in the client's SNI; None: it sent none.
         peer_subject: the subject of the peer's certificate (RFC 4514 text); None: no certificate.
         peer_issuer: the issuer of that certificate, likewise.
@@ -53,6 +54,12 @@ class TLSFacts:
         )
 
     @property
+    def negotiated(self) -> str:
+        """Version, cipher and key exchange, for people."""
+        exchange = f", key exchange {self.key_exchange}" if self.key_exchange else ""
+        return f"{self.version} {self.cipher}, {self.bits} bits{exchange}"
+
+    @property
     def description(self) -> str:
         """One line for the log about a session with a client, which may have a certificate.
 
@@ -66,7 +73,7 @@ class TLSFacts:
         return self._described("server certificate")
 
     def _described(self, certificate: str) -> str:
-        session = f"{self.version} {self.cipher}, {self.bits} bits"
+        session = self.negotiated
         if self.peer_fingerprint is None:
             return session
         # Our verdict comes before the names: no made-up name can then pass for it.

@@ -245,7 +245,7 @@ def _discreet(octets: bytes) -> str:
 
 def tls_words(facts: TLSFacts) -> str:
     """Return a line about what a TLS handshake with a server achieved: printable and bounded."""
-    words = f"{facts.version} {facts.cipher}, {facts.bits} bits"
+    words = facts.negotiated
     if facts.peer_fingerprint is None:
         return printable(words)
     verdict = "verified" if facts.peer_verified else "not verified"

@@ -135,6 +135,7 @@ def client_facts(connection: SSL.Connection, server_name: str | None) -> TLSFact
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
+        key_exchange=_group(connection),
         server_name=server_name,
     )
     try:
