@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dialogue, dmarc, operator, signatures, spf
+from . import addresses, content, dialogue, dmarc, mta_sts, operator, signatures, spf
 
 _ALL = (
     *content.READERS,
     *addresses.READERS,
     *dialogue.READERS,
     *dmarc.READERS,
+    *mta_sts.READERS,
     *operator.READERS,
     *signatures.READERS,
     *spf.READERS,
