@@ -82,7 +82,7 @@ class InMemory(TidyTestCase):
 class Mail(InMemory):
     def test_mail_for_a_local_mailbox_is_in_its_maildir(self) -> None:
         mta = self.started()
-        answer = mta.submit(MAIL, "bob@localhost")
+        answer = mta.submit_by_smtp(MAIL, "bob@localhost")
         self.assertTrue(answer.startswith("250 2.0.0 Queued as "), answer)
         (mail,) = mta.mail("bob")
         self.assertEqual(mta.mail("Bob+tag"), [mail])
@@ -101,7 +101,7 @@ class Mail(InMemory):
 
     def test_the_body_file_of_a_large_message_is_removed_after_delivery(self) -> None:
         mta = self.started()
-        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(LARGE, "bob@localhost").startswith("250 "))
         (mail,) = mta.mail("bob")
         self.assertTrue(mail.endswith(LARGE.replace(b"\r\n", b"\n")))
         self.assertIn("create", [operation for operation, path in self.files.operations])
@@ -111,14 +111,14 @@ class Mail(InMemory):
         mta = self.started(routes=RELAYED)
         peer = next_hop(b"250 taken\r\n")
         mta.reactor.listen(NEXT, 25, peer)
-        self.assertTrue(mta.submit(MAIL, "bob@next.example").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@next.example").startswith("250 "))
         self.assertEqual(peer.problems, [])
         self.assertIn(b"Good morning!", peer.contents[0])
         self.assertEqual(mta.status().queue["messages"], 0)
 
     def test_mail_for_a_next_hop_that_is_down_is_retried(self) -> None:
         mta = self.started(routes=RELAYED)
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         self.assertEqual(mta.status().queue["deferred"], 1)
         peer = next_hop(b"250 taken\r\n")
         mta.reactor.listen(NEXT, 25, peer)
@@ -127,7 +127,7 @@ class Mail(InMemory):
 
     def test_a_message_is_returned_after_five_days(self) -> None:
         mta = self.started(routes=RELAYED)
-        mta.submit(MAIL, "bob@next.example", sender="ann@localhost")
+        mta.submit_by_smtp(MAIL, "bob@next.example", sender="ann@localhost")
         for _ in range(5 * 24):
             self.assertLessEqual(len(mta.mail("ann")), 1)  # the delay notice
             mta.advance(3600)
@@ -144,7 +144,7 @@ class Mail(InMemory):
         for seed in (1, 1, 2):
             directory = os.path.abspath(self.mktemp())
             mta = self.started(directory=directory, seed=seed, routes=RELAYED)
-            answer = mta.submit(MAIL, "bob@next.example")
+            answer = mta.submit_by_smtp(MAIL, "bob@next.example")
             times = [call.getTime() for call in mta.reactor.getDelayedCalls()]
             runs.append((answer, sorted(times)))
             mta.stop()
@@ -153,8 +153,8 @@ class Mail(InMemory):
 
     def test_the_status_counts_messages_and_outcomes(self) -> None:
         mta = self.started(routes=RELAYED)
-        mta.submit(MAIL, "bob@localhost")
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@localhost")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         mta.advance(10)
         status = mta.status()
         self.assertEqual(status.hostname, "mta.example")
@@ -227,7 +227,7 @@ class Starting(InMemory):
         )
         self.addCleanup(there.stop)
         there.start()
-        one.submit(MAIL, "bob@other.example")
+        one.submit_by_smtp(MAIL, "bob@other.example")
         (mail,) = there.mail("bob", "other.example")
         self.assertIn(b"by other.example with ESMTPS", mail)
 
@@ -257,7 +257,7 @@ class Refusing(InMemory):
         self.assertIn(self.directory, str(refusal))
         self.assertIn(str(os.getpid()), str(refusal))
         self.assertEqual(second.reactor.ports, {})
-        self.assertTrue(first.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(first.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
         first.stop()
         self.assertNothingLeft(second)
 
@@ -326,7 +326,7 @@ class Refusing(InMemory):
             self.assertNothingLeft(mta)
         self.failureResultOf(mta.mta.when_ready(), RuntimeError)
         again = self.started()  # a new one takes its place
-        self.assertTrue(again.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(again.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
 
     def test_a_service_that_is_being_stopped_does_not_start(self) -> None:
         mta = self.started()
@@ -353,7 +353,7 @@ class _Nothing:
 class Stopping(InMemory):
     def test_a_stop_leaves_no_timer_connection_or_lock(self) -> None:
         mta = self.started()
-        mta.submit(MAIL, "bob@localhost")
+        mta.submit_by_smtp(MAIL, "bob@localhost")
         mta.stop()
         self.assertEqual(mta.reactor.ports, {})
         self.assertEqual(mta.reactor.getDelayedCalls(), [])
@@ -418,7 +418,7 @@ class Stopping(InMemory):
         mta = self.started(routes=RELAYED)
         peer = next_hop()
         mta.reactor.listen(NEXT, 25, peer)
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         self.assertEqual(len(peer.contents), 1)
         stopped = mta.mta.stopService()
         mta.advance(1)
@@ -434,7 +434,7 @@ class Stopping(InMemory):
     def test_a_delivery_that_outlasts_the_drain_timeout_is_made_after_the_next_start(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.reactor.listen(NEXT, 25, next_hop())
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         stopped = mta.mta.stopService()
         # A delivery that waits for the reply to its final dot has a minute more.
         mta.advance(2 * mta.mta.config.drain_timeout)
@@ -450,8 +450,8 @@ class Stopping(InMemory):
 
     def test_deferred_mail_is_still_queued_at_the_next_start(self) -> None:
         mta = self.started(routes=RELAYED)
-        mta.submit(MAIL, "bob@next.example")
-        mta.submit(LARGE, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
+        mta.submit_by_smtp(LARGE, "bob@next.example")
         mta.stop()
         again = self.started(routes=RELAYED)
         self.assertEqual(again.status().queue["messages"], 2)
@@ -464,7 +464,7 @@ class Stopping(InMemory):
         mta = self.started(routes=RELAYED)
         peer = next_hop()
         mta.reactor.listen(NEXT, 25, peer)
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         store: Any = mta.mta.agent.shards[0].store
         store._database.execute("PRAGMA query_only = ON")
         store.open = self.cannot_open
@@ -484,16 +484,16 @@ class Faults(InMemory):
     def test_a_full_disk_for_bodies_is_452_until_it_has_room(self) -> None:
         mta = self.started()
         self.files.capacity = 50_000
-        answer = mta.submit(LARGE, "bob@localhost")
+        answer = mta.submit_by_smtp(LARGE, "bob@localhost")
         self.assertTrue(answer.startswith("452 4.3.1 "), answer)
         self.files.capacity = None
         mta.advance(1)
-        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(LARGE, "bob@localhost").startswith("250 "))
 
     def test_a_body_that_cannot_be_synced_is_451(self) -> None:
         mta = self.started()
         self.files.fail_next("sync", OSError(5, "Input/output error"))
-        answer = mta.submit(LARGE, "bob@localhost")
+        answer = mta.submit_by_smtp(LARGE, "bob@localhost")
         self.assertTrue(answer.startswith("451 4.3.0 "), answer)
         self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
 
@@ -501,25 +501,25 @@ class Faults(InMemory):
         mta = self.started()
         store: Any = mta.mta.agent.shards[0].store
         store._database.execute("PRAGMA query_only = ON")
-        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("451 4.3.0 "))
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertTrue(mta.submit_by_smtp(LARGE, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("451 4.3.0 "))
         mta.advance(2)
         self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
         self.assertEqual(len(mta.mail("bob")), 1)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
 
     def test_a_maildir_that_cannot_be_written_to_defers(self) -> None:
         mta = self.started()
         self.files.fail_next("rename", OSError(5, "Input/output error"))
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
         self.assertEqual(mta.mail("bob"), [])
         mta.advance(400)
         self.assertEqual(len(mta.mail("bob")), 1)
 
     def test_a_message_without_its_body_is_neither_sent_nor_forgotten(self) -> None:
         mta = self.started(routes=RELAYED)
-        answer = mta.submit(LARGE, "bob@next.example")
+        answer = mta.submit_by_smtp(LARGE, "bob@next.example")
         id = QueueId.parse(answer.split()[-1])
         self.files.unlink(os.path.join(self.directory, "body", str(id)))
         mta.stop()
@@ -530,7 +530,7 @@ class Faults(InMemory):
 
     def test_acknowledged_mail_survives_a_power_failure(self) -> None:
         mta = self.started(routes=RELAYED)
-        mta.submit(LARGE, "bob@next.example")
+        mta.submit_by_smtp(LARGE, "bob@next.example")
         mta.stop()
         self.files.crash()
         self.files.make_directories(self.directory)

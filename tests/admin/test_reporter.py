@@ -32,8 +32,8 @@ class Reading(TidyTestCase):
         return process_report(self.agent, pid=1, state="ready", names=[NAME], number=3)
 
     def test_a_report_counts_messages_connections_and_outcomes(self) -> None:
-        self.mta.submit(MAIL, "bob@localhost")
-        self.mta.submit(MAIL, "bob@next.example")
+        self.mta.submit_by_smtp(MAIL, "bob@localhost")
+        self.mta.submit_by_smtp(MAIL, "bob@next.example")
         report = self.report()
         self.assertEqual((report.number, report.state, report.queue_open), (3, "ready", True))
         self.assertEqual((report.queue["messages"], report.queue["deferred"]), (1, 1))
@@ -75,7 +75,7 @@ class Reading(TidyTestCase):
 
     def test_an_exhausted_quota_is_a_trouble(self) -> None:
         self.files.fail_next("create", OSError(errno.EDQUOT, "Disk quota exceeded"))
-        self.assertEqual(self.mta.submit(LARGE, "bob@localhost")[:9], "452 4.3.1")
+        self.assertEqual(self.mta.submit_by_smtp(LARGE, "bob@localhost")[:9], "452 4.3.1")
         (full,) = self.report().troubles
         self.assertEqual(full.text, "the queue cannot be written: Disk quota exceeded")
         self.mta.advance(seconds=6)

@@ -201,7 +201,7 @@ class Reloading(InMemory):
         self.files.capacity = 10 << 20
         self.successResultOf(self.reload(evolve(self.before, minimum_free_disk=1 << 40)))
         self.mta.advance(2)
-        self.assertTrue(self.mta.submit(MAIL, "team@localhost").startswith("452 4.3.1 "))
+        self.assertTrue(self.mta.submit_by_smtp(MAIL, "team@localhost").startswith("452 4.3.1 "))
 
     def test_two_reloads_at_once_are_done_one_after_the_other(self) -> None:
         first, second = self.reload(self.change()), self.reload(self.before)
@@ -225,14 +225,14 @@ class StateDirectoryGone(InMemory):
         path = os.path.join(self.directory, "queue.sqlite")
         self.assertTrue(self.reports(mta))
         os.rename(path, f"{path}.away")
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("451 4.3.0 "))
         self.assertFalse(self.reports(mta))
         mta.advance(300)
         self.assertFalse(os.path.exists(path))
         os.rename(f"{path}.away", path)
         mta.advance(60)
         self.assertTrue(self.reports(mta))
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
         mta.advance(1)
         self.assertEqual(len(mta.mail("bob")), 1)
         self.flushLoggedErrors(StoreError)
@@ -262,15 +262,15 @@ class StateDirectoryGone(InMemory):
         mta = self.started(recipients="existing")
         maildir = mta.mta.config.maildir
         self.files.make_directories(f"{maildir}/localhost/bob/new")
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
         mta.advance(1)
         above, _, name = maildir.rpartition("/")
         mounted = self.files._directory(above).names.pop(name)
         self.files.make_directories(maildir)
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("451 4.3.0 "))
         self.files._directory(above).names[name] = mounted
-        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
-        self.assertTrue(mta.submit(MAIL, "eve@localhost").startswith("550 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit_by_smtp(MAIL, "eve@localhost").startswith("550 "))
 
 
 class ChangedFiles(InMemory):
@@ -303,7 +303,7 @@ class ChangedFiles(InMemory):
         other = ("other.example", "smtp://192.0.2.2")
         mta = self.started(routes=(*RELAYED, other), destinations=(account,))
         for name in ("bob@next.example", "ann@next.example", "eve@other.example"):
-            mta.submit(MAIL, name)
+            mta.submit_by_smtp(MAIL, name)
         mta.advance(1)
         tried = self.attempts()
         self.assertEqual(self.reload(mta), [])
@@ -325,7 +325,7 @@ class ChangedFiles(InMemory):
         path = first.issued.save(self.directory, "ca.pem")
         verified = Destination(domain="next.example", tls="verify", authorities=path)
         mta = self.started(routes=RELAYED, destinations=(verified,))
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         mta.advance(1)
         tried = self.attempts()
         second.issued.save(self.directory, "ca.pem")
@@ -393,7 +393,7 @@ class Shards(InMemory):
         there = left.mta.agent.shards[1]
         self.assertEqual(there.number, 3)
         left.mta.agent._home = there  # as in the worker whose own shard it was
-        self.assertTrue(left.submit(MAIL, "bob@next.example").startswith("250 "))
+        self.assertTrue(left.submit_by_smtp(MAIL, "bob@next.example").startswith("250 "))
         left.stop()
         again = self.make()
         lines = logged_lines(self)
@@ -404,7 +404,7 @@ class Shards(InMemory):
     def test_new_mail_goes_to_the_agents_own_shard(self) -> None:
         os.makedirs(shard_directory(self.directory, 1))
         mta = self.started(routes=RELAYED)
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         counted = [shard.commit.census().messages for shard in mta.mta.agent.shards]
         self.assertEqual(counted, [1, 0])
 
@@ -435,7 +435,7 @@ class InUse(InMemory):
         self.orphan.release()
         self.mta.advance(0.1)
         self.successResultOf(self.ready)
-        self.assertTrue(self.mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(self.mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
 
     def test_a_start_fails_where_they_do_not_end_within_five_seconds(self) -> None:
         for _ in range(60):
@@ -490,7 +490,7 @@ class Hurrying(InMemory):
         )
         mta = self.started(routes=RELAYED, drain_timeout=600.0)
         mta.reactor.listen(NEXT, 25, peer)
-        mta.submit(MAIL, "bob@next.example")
+        mta.submit_by_smtp(MAIL, "bob@next.example")
         self.assertEqual(len(peer.contents), 1)
         stopped = mta.mta.stopService()
         mta.advance(60)

@@ -28,7 +28,9 @@ class WithoutTLS(InMemory):
         self.assertNotIn("STARTTLS", "".join(client.say("EHLO app.example")))
         self.assertNotIn("STARTTLS", "".join(client.say("HELP")))
         self.assertEqual(client.say("STARTTLS"), ["502 5.5.1 Command not implemented"])
-        self.assertTrue(mta.submit(b"Subject: Hi\r\n\r\n", "bob@localhost").startswith("250 "))
+        self.assertTrue(
+            mta.submit_by_smtp(b"Subject: Hi\r\n\r\n", "bob@localhost").startswith("250 ")
+        )
 
     def test_other_listeners_offer_starttls(self) -> None:
         mta = self.started(
@@ -45,7 +47,7 @@ class WithoutTLS(InMemory):
             tls_certificate=None, listeners=(Listener(endpoint=ENDPOINT, tls="none"),)
         )
         self.assertNotIn(os.path.join(self.directory, SELF_SIGNED), self.files.tree())
-        self.assertIn("250 ", mta.submit(b"Subject: Hi\r\n\r\n", "bob@localhost"))
+        self.assertIn("250 ", mta.submit_by_smtp(b"Subject: Hi\r\n\r\n", "bob@localhost"))
 
     def test_a_reload_takes_tls_away_and_brings_it_back(self) -> None:
         mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
@@ -277,7 +279,9 @@ class FieldsOfOurOwnClients(WithAccounts):
     def test_a_first_line_that_begins_with_white_space_is_no_part_of_our_own_fields(self) -> None:
         mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
         for number, first in enumerate((" by mx.bank.example", "\tfrom: eve@evil.test", " ")):
-            mta.submit(f"{first}\r\nFrom: x\r\n\r\ntext\r\n".encode(), f"c{number}@localhost")
+            mta.submit_by_smtp(
+                f"{first}\r\nFrom: x\r\n\r\ntext\r\n".encode(), f"c{number}@localhost"
+            )
             mta.advance(1)
             (mail,) = mta.mail(f"c{number}")
             header, _, text = mail.partition(b"\n\n")

@@ -47,7 +47,7 @@ def relay_one_message(directory: str) -> list[tuple[str, str]]:
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        mta.submit(b"Subject: x\r\n\r\nhello\r\n", "bob@elsewhere.example")
+        mta.submit_by_smtp(b"Subject: x\r\n\r\nhello\r\n", "bob@elsewhere.example")
         mta.advance(1)
     finally:
         sys.setprofile(before)

@@ -94,9 +94,9 @@ class Examples(SynchronousTestCase):
         stranger = mta.connect(source="192.0.2.7", greet=False)
         refused = stranger.say("EHLO localhost")[-1]
         self.assertEqual(refused, "550 5.7.1 You are not localhost")
-        mta.submit(b"X-Campaign: 1\r\n\r\nHello\r\n", "sales@example.net")
+        mta.submit_by_smtp(b"X-Campaign: 1\r\n\r\nHello\r\n", "sales@example.net")
         for name in ("ann", "bob"):
             (mail,) = mta.mail(name, "example.net")
             self.assertIn(b"\nX-Bulk: yes\n", mail)
-        mta.submit(b"\r\nlottery\r\n", "carl@example.net")
+        mta.submit_by_smtp(b"\r\nlottery\r\n", "carl@example.net")
         self.assertEqual(mta.mail("carl", "example.net"), [])

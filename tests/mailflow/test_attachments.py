@@ -31,7 +31,7 @@ class Attachments(SynchronousTestCase):
         mail = EmailMessage(policy=policy.SMTP)
         mail.set_content("See the file.\n")
         mail.add_attachment(b"\r\n\0.", maintype="a", subtype="b", filename=name)
-        return self.mta.submit(bytes(mail), "bob@localhost")
+        return self.mta.submit_by_smtp(bytes(mail), "bob@localhost")
 
     def test_a_policy_refuses_mail_by_its_attachments(self) -> None:
         self.assertEqual(self.submit("Größe\u202e.exe"), "550 5.7.1 no programs")

@@ -55,7 +55,7 @@ class Delays(TidyTestCase):
     def test_in_five_days_a_sender_gets_one_delay_notice_and_one_bounce(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
-        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 4)
         self.assertEqual(mta.mail("ann"), [])
         self.advance_until(mta, 4.2)
@@ -82,7 +82,7 @@ class Delays(TidyTestCase):
         mta = self.started()
         self.addCleanup(mta.stop)
         for number in range(120):
-            mta.submit(MAIL, f"bob{number}@a.example", sender=f"ann{number}@localhost")
+            mta.submit_by_smtp(MAIL, f"bob{number}@a.example", sender=f"ann{number}@localhost")
         self.advance_until(mta, 4)
         self.assertEqual(mta.mail("ann119"), [])
         self.advance_until(mta, 4.5)
@@ -96,7 +96,7 @@ class Delays(TidyTestCase):
     def test_recipients_with_different_next_hops_share_a_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
-        mta.submit(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
+        mta.submit_by_smtp(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
         self.advance_until(mta, 5)
         self.assertEqual(
             self.actions(mta, "ann"),
@@ -105,7 +105,7 @@ class Delays(TidyTestCase):
 
     def test_a_restart_sends_no_second_delay_notice(self) -> None:
         mta = self.started()
-        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 4.2)
         self.assertEqual(len(mta.mail("ann")), 1)
         mta.stop()
@@ -141,14 +141,14 @@ class Delays(TidyTestCase):
     def test_without_delay_warning_no_delay_notice_is_sent(self) -> None:
         mta = self.started(queue=QueueSettings(delay_warning=None))
         self.addCleanup(mta.stop)
-        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 100)
         self.assertEqual(mta.mail("ann"), [])
 
     def test_mail_with_the_null_reverse_path_gets_no_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
-        mta.submit(MAIL, "bob@a.example", sender="")
+        mta.submit_by_smtp(MAIL, "bob@a.example", sender="")
         self.advance_until(mta, 122)
         self.assertEqual(mta.status().queue["messages"], 0)
         self.assertEqual(mta.status().queue["failures"], 1)

@@ -130,7 +130,7 @@ class ModeR(DeliverByTestCase):
     def test_mail_in_mode_r_is_returned_in_time_from_a_long_queue(self) -> None:
         mta = self.started()
         for _ in range(60):
-            mta.submit(PLAIN, "bob@next.example", sender="eve@localhost")
+            mta.submit_by_smtp(PLAIN, "bob@next.example", sender="eve@localhost")
         self.submit(mta, "1800;R")
         mta.advance(2 * 3600)
         [notice] = mta.mail("ann")

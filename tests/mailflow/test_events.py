@@ -91,7 +91,7 @@ class Events(Listening):
 
     def test_mail_of_clients_has_events_too(self) -> None:
         mta = self.mta()
-        mta.submit(PLAIN, "bob@localhost", sender="ann@sender.example")
+        mta.submit_by_smtp(PLAIN, "bob@localhost", sender="ann@sender.example")
         mta.reactor.settle()
         self.assertEqual([type(each) for each in self.events], [Accepted, Delivered])
         self.assertEqual(self.last().sender, "ann@sender.example")
@@ -211,7 +211,7 @@ class Outcomes(Listening):
 
     def test_an_unknown_message_is_a_lookup_error(self) -> None:
         mta = self.mta()
-        reply = mta.submit(PLAIN, "bob@localhost")
+        reply = mta.submit_by_smtp(PLAIN, "bob@localhost")
         for id in ("nonsense", reply.split()[-1]):
             self.failureResultOf(mta.mta.outcome(id), LookupError)
 

@@ -95,7 +95,7 @@ class Held(TidyTestCase):
     def test_held_mail_does_not_delay_other_mail(self) -> None:
         mta = self.started()
         self.submit(mta, f"HOLDFOR={DAY}")
-        mta.submit(PLAIN, "bob@localhost")
+        mta.submit_by_smtp(PLAIN, "bob@localhost")
         mta.advance(1)
         self.assertEqual(len(mta.mail("bob")), 1)
 

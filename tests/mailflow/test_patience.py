@@ -38,7 +38,9 @@ class Retries(TidyTestCase):
     def test_mail_is_retried_for_five_days_and_then_bounces(self) -> None:
         mta = self.started()
         for number in range(3):
-            mta.submit(MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost")
+            mta.submit_by_smtp(
+                MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost"
+            )
         self.assertReturned(mta, "ann0", 120)
         connections = mta.mta.agent.traffic.unconnected
         # One probe for all three messages: every hour, and some more at first.
@@ -53,9 +55,9 @@ class Retries(TidyTestCase):
             Destination(domain="hasty.example", lifetime=DAY, retry_minimum=60.0),
             Destination(domain=f"{DEAD}:26", lifetime=2 * DAY),
         )
-        mta.submit(MAIL, "bob@hasty.example", sender="hasty@localhost")
-        mta.submit(MAIL, "bob@there.example", sender="there@localhost")
-        mta.submit(MAIL, "bob@any.example", sender="any@localhost")
+        mta.submit_by_smtp(MAIL, "bob@hasty.example", sender="hasty@localhost")
+        mta.submit_by_smtp(MAIL, "bob@there.example", sender="there@localhost")
+        mta.submit_by_smtp(MAIL, "bob@any.example", sender="any@localhost")
         self.assertReturned(mta, "hasty", 24)
         self.assertReturned(mta, "there", 48)
         self.assertReturned(mta, "any", 120)

@@ -26,7 +26,7 @@ class WithPolicy(TidyTestCase):
     def delivered(self, policy: object, *, to: str = "bob@localhost") -> bytes:
         """Return the message as bob's mailbox has it."""
         mta = self.mta(policy)
-        self.assertEqual(mta.submit(MESSAGE, to)[:9], "250 2.0.0")
+        self.assertEqual(mta.submit_by_smtp(MESSAGE, to)[:9], "250 2.0.0")
         (mail,) = mta.mail("bob")
         return mail
 
@@ -137,7 +137,7 @@ class Stages(WithPolicy):
                 raise AssertionError("it is refused already")
 
         mta = self.mta(Policy())
-        self.assertEqual(mta.submit(MESSAGE, "bob@localhost"), "550 5.7.1 not from there")
+        self.assertEqual(mta.submit_by_smtp(MESSAGE, "bob@localhost"), "550 5.7.1 not from there")
         self.assertEqual(mta.mail("bob"), [])
 
     def test_a_body_is_shown_while_it_streams_without_the_header(self) -> None:
@@ -176,7 +176,7 @@ class Effects(WithPolicy):
                 return Quarantine("it smells")
 
         mta = self.mta(Policy())
-        self.assertEqual(mta.submit(MESSAGE, "bob@localhost")[:3], "250")
+        self.assertEqual(mta.submit_by_smtp(MESSAGE, "bob@localhost")[:3], "250")
         self.assertEqual(mta.mail("bob"), [])
         junk = f"{mta.mta.config.maildir}/localhost/bob/.Junk/new"
         self.assertEqual(len(mta.files.names(junk)), 1)
@@ -224,7 +224,7 @@ class Effects(WithPolicy):
                 return Rewrite(remove=["X-Old"])
 
         mta = self.mta(Policy())
-        self.assertEqual(mta.submit(large, "bob@localhost")[:3], "250")
+        self.assertEqual(mta.submit_by_smtp(large, "bob@localhost")[:3], "250")
         (mail,) = mta.mail("bob")
         expected = large.replace(b"X-Old: 1\r\n", b"").replace(b"\r\n", b"\n")
         self.assertEqual(mail[mail.index(b"Subject:") :], expected)
@@ -240,7 +240,9 @@ class Effects(WithPolicy):
 
         for policy in (AtRcpt(), AtTheEnd()):
             mta = self.mta(policy)
-            self.assertEqual(mta.submit(MESSAGE, "ann@localhost", "dan@localhost")[:3], "250")
+            self.assertEqual(
+                mta.submit_by_smtp(MESSAGE, "ann@localhost", "dan@localhost")[:3], "250"
+            )
             self.assertEqual(
                 [len(mta.mail(each)) for each in ("ann", "bob", "carl", "dan")], [0, 1, 1, 0]
             )
@@ -256,7 +258,7 @@ class Effects(WithPolicy):
 
         for policy in (AtRcpt(), AtTheEnd()):
             mta = self.mta(policy)
-            self.assertEqual(mta.submit(MESSAGE, "bob@localhost")[:3], "250")
+            self.assertEqual(mta.submit_by_smtp(MESSAGE, "bob@localhost")[:3], "250")
             mta.advance(1)
             self.assertEqual(mta.mail("bob"), [])
             self.assertEqual(mta.status().queue["messages"], 0)

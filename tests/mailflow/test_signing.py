@@ -87,14 +87,14 @@ class RelayClients(SigningTestCase):
 
     def test_mail_to_a_next_hop_is_signed_by_each_key(self) -> None:
         mta, hop = self.started(), self.hop()
-        mta.submit(CONTENT, "bob@next.example")
+        mta.submit_by_smtp(CONTENT, "bob@next.example")
         content = self.arrived(hop)
         self.assertEqual(self.judged(mta, content), [True, True])
         self.assertEqual(self.judged(mta, content.replace(b"Hello", b"Hallo")), [False, False])
 
     def test_mail_to_a_mailbox_is_signed(self) -> None:
         mta = self.started()
-        mta.submit(CONTENT, "bob@mta.example", "eve@mta.example")
+        mta.submit_by_smtp(CONTENT, "bob@mta.example", "eve@mta.example")
         for name in ("bob", "eve"):
             (stored,) = mta.mail(name, "mta.example")
             content = stored.replace(b"\n", b"\r\n")
@@ -120,12 +120,14 @@ class RelayClients(SigningTestCase):
 
     def test_a_large_content_is_valid(self) -> None:
         mta, hop = self.started(), self.hop()
-        mta.submit(CONTENT + b".dot and  spaces \r\n" * 10_000 + b"\r\n\r\n", "bob@next.example")
+        mta.submit_by_smtp(
+            CONTENT + b".dot and  spaces \r\n" * 10_000 + b"\r\n\r\n", "bob@next.example"
+        )
         self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
 
     def test_fields_that_we_add_are_signed(self) -> None:
         mta, hop = self.started(), self.hop()
-        mta.submit(CONTENT, "bob@next.example")
+        mta.submit_by_smtp(CONTENT, "bob@next.example")
         arrived = self.arrived(hop)
         self.assertEqual(arrived.count(b"\r\nDate: "), 1)
         changed = arrived.replace(b"\r\nDate: ", b"\r\nDate: x")
@@ -158,12 +160,12 @@ class RelayClients(SigningTestCase):
 
     def test_mail_from_other_domains_is_not_signed(self) -> None:
         mta, hop = self.started(), self.hop()
-        mta.submit(CONTENT.replace(b"ann@mta", b"ann@other"), "bob@next.example")
+        mta.submit_by_smtp(CONTENT.replace(b"ann@mta", b"ann@other"), "bob@next.example")
         self.assertNotIn(b"DKIM-Signature", self.arrived(hop))
 
     def test_mail_is_signed_after_a_restart(self) -> None:
         mta = self.started()
-        mta.submit(CONTENT, "bob@next.example")
+        mta.submit_by_smtp(CONTENT, "bob@next.example")
         mta.advance(60)
         mta.stop()
         mta, hop = self.started(), self.hop()
@@ -179,7 +181,7 @@ class RelayClients(SigningTestCase):
             *QUIT,
             port=24,
         )
-        mta.submit(CONTENT, "bob@next.example")
+        mta.submit_by_smtp(CONTENT, "bob@next.example")
         self.assertEqual(self.judged(mta, self.arrived(hop)), [True, True])
 
 
@@ -243,7 +245,7 @@ class Strangers(SigningTestCase):
             file.write("team: bob@next.example, ann\n")
         mta = self.started(relay_from=(), aliases=aliases)
         hop = self.hop()
-        answer = mta.submit(CONTENT, "team@mta.example")
+        answer = mta.submit_by_smtp(CONTENT, "team@mta.example")
         self.assertEqual(answer[:3], "250")
         self.assertNotIn(b"DKIM-Signature", self.arrived(hop))
         (stored,) = mta.mail("ann", "mta.example")
@@ -254,14 +256,14 @@ class Reloads(SigningTestCase):
     def test_another_key_signs_from_the_next_transaction_on(self) -> None:
         old, new = self.key("s1"), self.key("s2")
         mta = self.started(dkim_keys=(old,))
-        mta.submit(CONTENT, "bob@next.example")  # it waits: no server listens there
+        mta.submit_by_smtp(CONTENT, "bob@next.example")  # it waits: no server listens there
         mta.advance(1)
         for keys, selectors in (((old, new), [b"s1", b"s2"]), ((new,), [b"s2"]), ((), [])):
             mta.mta.config = evolve(mta.mta.config, dkim_keys=keys)
             reloaded = mta.mta.reload()
             mta.reactor.settle()
             self.successResultOf(reloaded)
-            mta.submit(CONTENT, "bob@mta.example")
+            mta.submit_by_smtp(CONTENT, "bob@mta.example")
             mta.advance(1)
             stored = mta.mail("bob", "mta.example")[-1]
             self.assertEqual(re.findall(rb" s=(\w+);", stored), selectors)
@@ -284,7 +286,7 @@ class Notices(SigningTestCase):
             address=AWAY,
         )
         hop = self.hop(recipient="eve@next.example")
-        mta.submit(CONTENT, "bob@away.example", sender="eve@next.example")
+        mta.submit_by_smtp(CONTENT, "bob@away.example", sender="eve@next.example")
         mta.advance(60)
         self.assertEqual(refusing.problems, [])
         content = self.arrived(hop)

@@ -192,7 +192,7 @@ class Relayed(InternationalTestCase):
         # To refuse them would lose mail that other servers accept.
         peer = self.next_hop(WITHOUT_SMTPUTF8, *self.accepts("ann@localhost>", "bob@next.example"))
         mta = self.started()
-        mta.submit(UTF8, "bob@next.example", sender="ann@localhost")
+        mta.submit_by_smtp(UTF8, "bob@next.example", sender="ann@localhost")
         mta.advance(60)
         self.assertEqual(peer.problems, [])
         self.assertTrue(peer.contents[0].endswith(UTF8 + b".\r\n"))

@@ -14,7 +14,15 @@ from twisted.python.failure import Failure
 
 from tests.policy.dkim.key_files import write_key
 from tests.tidy import TidyTestCase
-from twisted_mta import Config, MailTransferAgent, Receipt, SubmissionRefused
+from twisted_mta import (
+    Accepted,
+    Config,
+    Delivered,
+    MailTransferAgent,
+    Receipt,
+    SubmissionRefused,
+)
+from twisted_mta import Deferred as DeferredEvent
 from twisted_mta.config import DKIMKey
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
@@ -260,6 +268,33 @@ class Envelopes(Submitting):
         self.submit(mta)
         self.submit(mta, notify="NEVER")
         self.assertEqual(len(mta.mail("app")), 1)
+
+
+class InMemory(Submitting):
+    """The same in an agent in memory (`MemoryMTA.submit`)."""
+
+    def test_a_submission_is_run_to_its_end_and_its_steps_are_listed(self) -> None:
+        mta = self.mta(routes=(("far.example", "smtp://192.0.2.1"),))
+        receipt = mta.submit(PLAIN, sender="app@localhost", recipients=["bob@localhost"])
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.assertEqual([type(each) for each in mta.events], [Accepted, Delivered])
+        self.assertEqual({each.id for each in mta.events}, {receipt.id})
+        mta.submit_by_smtp(PLAIN, "ann@far.example")
+        self.assertEqual([type(each) for each in mta.events[2:]], [Accepted, DeferredEvent])
+
+    def test_its_errors_are_raised(self) -> None:
+        mta = self.mta()
+        with self.assertRaises(ValueError):
+            mta.submit(PLAIN, sender="app@localhost")
+        self.assertEqual(mta.events, [])
+
+    def test_a_content_that_never_ends_is_given_up(self) -> None:
+        mta = self.mta()
+        never: Deferred[Any] = Deferred()
+        self.patch(mta.mta.agent.application_mail, "_executor", lambda *_: never)
+        with self.assertRaises(TimeoutError):
+            mta.submit(io.BytesIO(PLAIN), sender="", recipients=["bob@localhost"])
+        never.callback(b"")
 
 
 class Signing(Submitting):

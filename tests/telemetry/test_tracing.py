@@ -175,7 +175,7 @@ class Sessions(TidyTestCase):
         world = self.world()
         world.serve("192.0.2.1")
         self.open(world)
-        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        world.mta.submit_by_smtp(CONTENT, "b@a.example", sender="s@sender.example")
         inward, outward = self.texts(world, "in"), self.texts(world, "out")
         for line in (
             "s 220 mta.example ESMTP",
@@ -211,7 +211,7 @@ class Sessions(TidyTestCase):
     def test_a_failed_connection_is_shown(self) -> None:
         world = self.world()
         self.open(world, next_hop="mx1.host")
-        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        world.mta.submit_by_smtp(CONTENT, "b@a.example", sender="s@sender.example")
         first, second = self.texts(world, "out")
         self.assertEqual(first, "n to mx1.host[192.0.2.1]:25")
         self.assertTrue(second.startswith("n no connection: "))
@@ -242,7 +242,7 @@ class Sessions(TidyTestCase):
         world.serve("192.0.2.1")
         client = world.mta.connect()
         self.assertIsNone(client.transport.other.protocol.session.overheard)
-        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        world.mta.submit_by_smtp(CONTENT, "b@a.example", sender="s@sender.example")
         for mine, _ in world.reactor.connections:
             wrapped = getattr(mine.protocol, "_wrappedProtocol", None)
             if wrapped is not None:

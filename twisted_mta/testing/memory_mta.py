@@ -5,7 +5,7 @@ r"""A whole mail transfer agent in memory, on a clock that the test moves.
     mta = MemoryMTA(self.mktemp(), routes=(("*", "smtp://192.0.2.1"),))
     self.addCleanup(mta.stop)
     mta.start()
-    self.assertTrue(mta.submit(b"Subject: Hi\r\n\r\n", "bob@localhost").startswith("250 "))
+    mta.submit(b"Subject: Hi\r\n\r\n", sender="", recipients=["bob@localhost"])
     self.assertEqual(len(mta.mail("bob")), 1)
 
 Days pass in no time (``mta.advance(86400)``), no thread is started, no socket is opened, and the
@@ -15,10 +15,11 @@ same seed gives the same run. Only the database, the lock and the certificate ar
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -26,7 +27,11 @@ from ..admin.status import Status
 from ..config import Config, Listener
 from ..delivery.mailbox_directory import mailbox_directory
 from ..mail.address import Mailbox
+from ..mail.events import MailEvent
+from ..message.application_content import Content
+from ..server.application_mail import Receipt
 from ..service import Environment, MailTransferAgent
+from ..smtp.application_envelope import HoldUntil, Notify
 from ..smtp.extension import Extension
 from ..system.executors import inline_executor
 from ..system.real_world import system_random
@@ -35,6 +40,10 @@ from .files import UnsyncedFiles
 from .reactor import MemoryReactor
 from .resolver import FakeResolver
 from .tls import certificate
+
+_T = TypeVar("_T")
+
+_PATIENCE = 600.0  # seconds on the clock for a submission, or an answer of the MTA
 
 EPOCH = 1_800_000_000.0
 """The wall time at the start of the clock, in seconds since the epoch."""
@@ -63,6 +72,7 @@ class MemoryMTA:
         reactor: the clock and network; `MemoryNetwork.listen` adds remote servers.
         files: the disk.
         resolver: the DNS.
+        events: the steps of all mail so far (`mail.events`), in their order.
     """
 
     def __init__(
@@ -109,6 +119,8 @@ class MemoryMTA:
             ),
             policy=application_policy,
         )
+        self.events: list[MailEvent] = []
+        self.mta.subscribe(self.events.append)
 
     def wall_time(self) -> float:
         """Return the wall time of the simulation, in seconds since the epoch."""
@@ -169,7 +181,32 @@ class MemoryMTA:
             client.say("EHLO client.example")
         return client
 
-    def submit(self, content: bytes, *recipients: str, sender: str = "ann@sender.example") -> str:
+    def submit(
+        self,
+        message: Content,
+        *,
+        sender: str | Mailbox,
+        recipients: Iterable[str | Mailbox] = (),
+        notify: Notify = None,
+        hold_until: HoldUntil = None,
+    ) -> Receipt:
+        """Put a message of the application into the queue (`MailTransferAgent.submit`).
+
+        Deliveries that can begin at once have begun, and ended where they need no time.
+
+        Raises:
+            Exception: as the Deferred of `MailTransferAgent.submit` fails.
+            TimeoutError: it takes more than 600 seconds on the clock.
+        """
+        return self._result(
+            self.mta.submit(
+                message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
+            )
+        )
+
+    def submit_by_smtp(
+        self, content: bytes, *recipients: str, sender: str = "ann@sender.example"
+    ) -> str:
         """Send a message over a new connection; return the last line of the reply."""
         client = self.connect()
         reply = client.mail(content, *recipients, sender=sender)
@@ -182,15 +219,23 @@ class MemoryMTA:
         Raises:
             TimeoutError: there is no answer at once.
         """
-        results: list[Status | Failure] = []
-        self.mta.status().addBoth(results.append)
+        return self._result(self.mta.status(), patience=0.0)
+
+    def _result(self, pending: Deferred[_T], *, patience: float = _PATIENCE) -> _T:
+        """Return what a Deferred fires with, or raise its failure; advance the clock for it."""
+        results: list[Any] = []
+        pending.addBoth(results.append)
         self.reactor.settle()
-        if not results:
-            raise TimeoutError("the MTA does not answer")
+        waited = 0.0
+        while not results:
+            if waited >= patience:
+                raise TimeoutError(f"the MTA does not answer in {patience:g} s")
+            self.advance(1.0)
+            waited += 1.0
         if isinstance(results[0], Failure):
             results[0].raiseException()
-        assert isinstance(results[0], Status)
-        return results[0]
+        result: _T = results[0]
+        return result
 
     def mail(self, local_part: str, domain: str = "localhost") -> list[bytes]:
         """Return the messages in a local mailbox, oldest first, with their trace fields.

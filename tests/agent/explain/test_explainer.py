@@ -214,7 +214,7 @@ class TLSLevels(ExplainerTestCase):
 
 class Messages(ExplainerTestCase):
     def queued(self, world: World, address: str = "b@a.example") -> tuple[str, Any]:
-        id = world.mta.submit(CONTENT, address, sender="s@sender.example").split()[-1]
+        id = world.mta.submit_by_smtp(CONTENT, address, sender="s@sender.example").split()[-1]
         return id, world.explain_id(id)
 
     def test_a_message_with_a_deadline_expires_then(self) -> None:

@@ -131,7 +131,7 @@ class Predictions(TidyTestCase):
         """Ask, send, and compare; then ask of what is left, let time pass, and compare again."""
         facts = world.explain(recipient)
         self.assertEqual(world.reactor.dialled, [], "a question has nothing sent")
-        answer = world.mta.submit(CONTENT, recipient, sender=SENDER)
+        answer = world.mta.submit_by_smtp(CONTENT, recipient, sender=SENDER)
         if facts["refused"]:
             event("refused")
             self.assertEqual(answer, facts["refused"])
