@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from twisted_mta.tls.mta_sts.policy import LARGEST, Policy, record_id
+from contextlib import suppress
+
+from twisted_mta.tls.mta_sts.policy import LARGEST, Policy, PolicyError, record_id
 
 from ..scaling import Reader
+
+
+def _record(octets: bytes) -> None:
+    with suppress(PolicyError):
+        record_id([octets])
+
+
+def _policy(octets: bytes) -> None:
+    with suppress(PolicyError):
+        Policy.parse(octets)
+
 
 READERS = (
     Reader(
         name="mta-sts record",
-        read=lambda octets: record_id([octets]),
+        read=_record,
         words=(
             b";",
             b"; ",
@@ -32,7 +45,7 @@ READERS = (
     ),
     Reader(
         name="mta-sts policy",
-        read=Policy.parse,
+        read=_policy,
         words=(
             *(b"\n", b"\r\n", b"\r", b":", b": ", b" ", b"\t", b"a:b\n", b"mx:a\n", b"mx: *.a\r\n"),
             *(
