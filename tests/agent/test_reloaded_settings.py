@@ -51,6 +51,7 @@ class OfListeners(WithAccounts):
             "minimum_tls": ({}, "1.3"),
             "minimum_cipher_bits": ({}, 256),
             "ciphers": ({}, "ECDHE+AESGCM"),
+            "tls_tickets": ({}, False),
             "sni": ({}, (named,)),
             "client_certificates": ({}, "ask"),
             "client_certificate_authorities": (ASKED, self.authority),

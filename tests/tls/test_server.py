@@ -39,13 +39,17 @@ def client_context() -> ssl.SSLContext:
 
 
 def shake_hands(
-    server: ServerContext, client: ssl.SSLContext, name: str | None = None
+    server: ServerContext,
+    client: ssl.SSLContext,
+    name: str | None = None,
+    *,
+    session: ssl.SSLSession | None = None,
 ) -> tuple[ssl.SSLObject, SSL.Connection]:
-    """Return both ends of a completed handshake in memory."""
+    """Return both ends of a completed handshake in memory; the client may resume a session."""
     protocol = TLSMemoryBIOFactory(server, False, Factory.forProtocol(Protocol)).buildProtocol(None)
     protocol.makeConnection(transport := StringTransport())
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    end = client.wrap_bio(to_client, to_server, server_hostname=name)
+    end = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
     for _ in range(4):
         to_client.write(transport.value())
         transport.clear()
@@ -53,6 +57,9 @@ def shake_hands(
             end.do_handshake()
         if to_server.pending:
             protocol.dataReceived(to_server.read())
+    to_client.write(transport.value())
+    with contextlib.suppress(ssl.SSLWantReadError):
+        end.read(1)  # takes the tickets
     return end, protocol.getHandle()
 
 
@@ -290,6 +297,35 @@ class Settings(FilesTestCase):
         self.assertRaises(ssl.SSLError, shake_hands, context, client)
         error = self.assertRaises(CertificateError, self.context_of, ciphers="RC4-FOO")
         self.assertIn('ciphers "RC4-FOO": OpenSSL finds no suite of TLS 1.2 in it;', str(error))
+
+    def resumes(self, context: ServerContext, client: ssl.SSLContext) -> bool:
+        """Whether a client resumes the session of its first handshake, as both ends see it."""
+        first, _ = shake_hands(context, client)
+        second, server = shake_hands(context, client, session=first.session)
+        resumed = context.facts(server).resumed
+        self.assertEqual(second.session_reused, resumed)
+        self.assertEqual(", resumed" in context.facts(server).description, resumed)
+        return resumed
+
+    def test_sessions_are_resumed_unless_tickets_are_off(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            client = client_context()
+            client.minimum_version = client.maximum_version = version
+            self.assertTrue(self.resumes(self.context_of(), client), version)
+            self.assertFalse(self.resumes(self.context_of(tickets=False), client), version)
+
+    def test_no_session_is_resumed_where_clients_are_asked_for_a_certificate(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            client = client_context()
+            client.minimum_version = client.maximum_version = version
+            self.assertFalse(self.resumes(self.context_of(client_certificates="ask"), client))
+
+    def test_a_reload_ends_the_sessions_of_before(self) -> None:
+        context, client = self.context_of(), client_context()
+        first, _ = shake_hands(context, client)
+        context.reload()
+        _, server = shake_hands(context, client, session=first.session)
+        self.assertFalse(context.facts(server).resumed)
 
     def test_contexts_by_server_name_have_the_settings_of_the_listener(self) -> None:
         other = authority.self_signed("a.example").save(self.directory, "a.pem")

@@ -288,6 +288,7 @@ def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
         certificate_file=certificate,
         key_file=config.tls_key or certificate,
         ciphers=listener.ciphers,
+        tickets=listener.tls_tickets,
         client_certificates=listener.client_certificates,
         authorities_file=listener.client_certificate_authorities,
         sni=listener.sni,

@@ -139,6 +139,13 @@ class Listener:
         default_text="suites with forward secrecy, then RSA with AES",
         common=True,
     )
+    tls_tickets: bool = setting(
+        read.flag,
+        "whether clients may resume TLS sessions, by tickets that they are given; some clients end"
+        " the connection when they get one",
+        default=True,
+        common=True,
+    )
     sni: tuple[SNICertificate, ...] = setting(
         sni, "certificates for the server names that clients ask for (SNI)", default=()
     )

@@ -21,6 +21,8 @@ class TLSFacts:
         bits: the length of the cipher's key.
         key_exchange: OpenSSL's name of the key exchange group, as ``X25519MLKEM768``; None:
             unknown.
+        resumed: whether the session is that of an earlier connection, so that the server did not
+            prove itself anew.
         server_name: the name in the client's SNI; None: it sent none.
         peer_subject: the subject of the peer's certificate (RFC 4514 text); None: no certificate.
         peer_issuer: the issuer of that certificate, likewise.
@@ -34,6 +36,7 @@ class TLSFacts:
     cipher: str
     bits: int
     key_exchange: str | None = None
+    resumed: bool = False
     server_name: str | None = None
     peer_subject: str | None = None
     peer_issuer: str | None = None
@@ -55,9 +58,10 @@ class TLSFacts:
 
     @property
     def negotiated(self) -> str:
-        """Version, cipher and key exchange, for people."""
+        """Version, cipher, key exchange and whether the session was resumed, for people."""
         exchange = f", key exchange {self.key_exchange}" if self.key_exchange else ""
-        return f"{self.version} {self.cipher}, {self.bits} bits{exchange}"
+        resumed = ", resumed" if self.resumed else ""
+        return f"{self.version} {self.cipher}, {self.bits} bits{exchange}{resumed}"
 
     @property
     def description(self) -> str:

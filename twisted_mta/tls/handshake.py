@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
@@ -62,6 +63,7 @@ def server_facts(
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
         key_exchange=_group(connection),
+        resumed=resumed(connection),
         server_name=None if server_name is None else printable(server_name.decode("latin-1")),
     )
     certificate = _peer_certificate(connection)
@@ -117,6 +119,12 @@ def _group(connection: SSL.Connection) -> str | None:
     return None if name is None else name()
 
 
+def resumed(connection: SSL.Connection) -> bool:
+    """Whether a completed handshake has resumed a session, instead of beginning a new one."""
+    # pyOpenSSL has no method for it; Twisted uses this module of it too.
+    return bool(lib.SSL_session_reused(connection._ssl))
+
+
 def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
     try:
         return connection.get_peer_certificate(as_cryptography=True)
@@ -136,6 +144,7 @@ def client_facts(connection: SSL.Connection, server_name: str | None) -> TLSFact
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
         key_exchange=_group(connection),
+        resumed=resumed(connection),
         server_name=server_name,
     )
     try:

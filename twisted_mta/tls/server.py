@@ -54,6 +54,8 @@ class TLSSettings:
             complete one with 1.2 and refuse the mail by a reply (RFC 3207 §4.1), use ``"1.2"``
             here, and `handshake.suffices` for the session.
         ciphers: suites of TLS 1.2 in OpenSSL's cipher list format; None for ours.
+        tickets: whether clients may resume sessions. Where clients are asked for certificates, no
+            session is resumed in any case.
         client_certificates: whether clients are asked for one. The handshake completes in any
             case; the session decides afterwards, by `handshake.suffices`.
         authorities_file: the path of the PEM file with the authorities of client certificates.
@@ -64,6 +66,7 @@ class TLSSettings:
     key_file: str
     minimum_tls: str = "1.2"
     ciphers: str | None = None
+    tickets: bool = True
     client_certificates: Literal["none", "ask", "require"] = "none"
     authorities_file: str | None = None
     sni: tuple[SNICertificate, ...] = ()
@@ -236,7 +239,7 @@ class ServerContext:
         context.set_verify(SSL.VERIFY_PEER, self._remember)
         # A resumed session verifies no certificate: its facts would be those of another connection,
         # perhaps from before a reload. So no session is resumed.
-        context.set_options(SSL.OP_NO_TICKET)
+        _refuse_resumption(context)
         store = context.get_cert_store()
         assert store is not None
         for authority in authorities:
@@ -354,14 +357,23 @@ def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
             f'ciphers "{printable(settings.ciphers or "")}": OpenSSL finds no suite of TLS 1.2'
             " in it; expected a list such as ECDHE+AESGCM"
         ) from None
-    # Sessions are resumed by tickets, which need no memory here.
+    # Sessions are resumed by tickets, which need no memory here. The keys of the tickets are those
+    # of the context: random, never written, and renewed by each reload.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"twisted-mta")
+    if not settings.tickets:
+        _refuse_resumption(context)
     # SMTP has no name in ALPN. RFC 7301 §3.2 permits to end the handshake with a client that
     # offers other protocols; mail ignores ALPN, whatever OpenSSL's default becomes.
     context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
     key.load_into(context)
     return context
+
+
+def _refuse_resumption(context: SSL.Context) -> None:
+    # TLS 1.2 has no tickets then. Under TLS 1.3 OpenSSL sends short ones all the same, whose
+    # session is in no cache: pyOpenSSL has no SSL_CTX_set_num_tickets.
+    context.set_options(SSL.OP_NO_TICKET)
 
 
 def _context_chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], None]:
