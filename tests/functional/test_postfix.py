@@ -1,5 +1,7 @@
 """Debian's Postfix as client of our MTA, and as its next hop."""
 
+import re
+
 from .machine import LOOPBACK, eventually, need, run
 from .mail import MIB, ProgramTestCase, as_stored, message, message_with_attachment, submit
 from .mta import MTA
@@ -49,6 +51,31 @@ class PostfixAsClient(ProgramTestCase):
         )
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.mta.wait_for_mail("localhost", "carol", 100)
+
+
+class PostfixResumesSessions(ProgramTestCase):
+    """Postfix keeps the tickets of our listener, so most of its handshakes are short ones."""
+
+    def test_one_of_six_handshakes_is_a_whole_one(self) -> None:
+        need("postfix")
+        mta = self.enterContext(MTA(self.home))
+        postfix = self.enterContext(
+            Postfix(
+                self.home,
+                {
+                    "relayhost": f"[{LOOPBACK}]:{mta.smtp}",
+                    "smtp_tls_security_level": "encrypt",
+                    "smtp_tls_session_cache_database": "btree:$data_directory/sessions",
+                    "smtp_connection_cache_on_demand": "no",
+                },
+            )
+        )
+        for number in range(1, 7):
+            submit(postfix.port, message(), "bob@localhost", starttls=False)
+            mta.wait_for_mail("localhost", "bob", number)
+        accepted = re.findall(r'accepted: .* tls="([^"]*)"', mta.output())
+        resumed = [each for each in accepted if each.endswith(", resumed")]
+        self.assertEqual((len(accepted), len(resumed)), (6, 5))
 
 
 class PostfixAsNextHop(ProgramTestCase):
