@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .admin.application_queue import QueueUnavailable
     from .attachment import Attachment, attachments
     from .config import Config
+    from .delivery.application_delivery import ApplicationDelivery, QueuedMessage
     from .mail.events import (
         Accepted,
         Bounced,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "ApplicationDelivery",
     "Attachment",
     "Bounced",
     "Config",
@@ -45,6 +47,7 @@ __all__ = [
     "Policy",
     "Quarantine",
     "QueueUnavailable",
+    "QueuedMessage",
     "Receipt",
     "Removed",
     "Reply",
@@ -56,6 +59,7 @@ __all__ = [
 
 _MODULES = {
     "Accepted": "mail.events",
+    "ApplicationDelivery": "delivery.application_delivery",
     "Attachment": "attachment",
     "Bounced": "mail.events",
     "Config": "config",
@@ -70,6 +74,7 @@ _MODULES = {
     "Mark": "policy.answers",
     "Policy": "policy.protocol",
     "Quarantine": "policy.answers",
+    "QueuedMessage": "delivery.application_delivery",
     "QueueUnavailable": "admin.application_queue",
     "Receipt": "server.application_mail",
     "Removed": "mail.events",

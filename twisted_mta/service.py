@@ -32,6 +32,8 @@ from .agent.listeners import own_certificate
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
+from .delivery.application_deliveries import checked_deliveries
+from .delivery.application_delivery import ApplicationDelivery
 from .mail.address import Mailbox
 from .message.application_content import Content
 from .policy.protocol import Policy
@@ -126,6 +128,8 @@ class MailTransferAgent(Service):
         troubles: Callable[[], Sequence[Trouble]] = tuple,
         policy: Policy | object | None = None,
         policy_timeout: float = 5.0,
+        deliveries: Mapping[str, ApplicationDelivery] | None = None,
+        delivery_timeout: float = 300.0,
     ) -> None:
         """Put the parts together; the disk and the network are not touched.
 
@@ -145,10 +149,15 @@ class MailTransferAgent(Service):
                 any methods of it); None: the settings alone do.
             policy_timeout: seconds for each answer of the policy; without one in time the mail is
                 deferred with 451.
+            deliveries: deliver the mail of the routes ``deliver:name``, by name
+                (`delivery.application_delivery.ApplicationDelivery`).
+            delivery_timeout: seconds for each answer of a delivery; without one in time it is
+                canceled, and tried again later. At a stop it is canceled after the drain timeout.
 
         Raises:
-            ValueError: a route cannot be read; or there are workers, and an environment or a
-                policy.
+            ValueError: a route cannot be read, or names a delivery that is not there; or there are
+                workers, and an environment, a policy or deliveries.
+            TypeError: an object among the deliveries has no method ``deliver``.
         """
         self.config = config
         self._reactor = with_monotonic_time(reactor)
@@ -167,7 +176,19 @@ class MailTransferAgent(Service):
         self._agent: Agent | None = None
         self._processes: SingleProcess | Workers
         if config.workers == 1:
-            self._processes = self._single_process(environment, policy, policy_timeout)
+            self._agent = Agent(
+                config,
+                reactor=self._reactor,
+                environment=environment,
+                is_own_address=self._ports.reach,
+                policy=policy,
+                policy_timeout=policy_timeout,
+                deliveries=checked_deliveries(deliveries or {}),
+                delivery_timeout=delivery_timeout,
+            )
+            self._processes = self._single_process(self._agent)
+        elif deliveries:
+            raise ValueError("workers cannot run deliveries of the application; it takes workers=1")
         elif policy is not None:
             raise ValueError("workers cannot ask a policy of the application; it takes workers=1")
         elif environment == Environment():
@@ -191,17 +212,7 @@ class MailTransferAgent(Service):
 
     # Its parts.
 
-    def _single_process(
-        self, environment: Environment, policy: object | None, policy_timeout: float
-    ) -> SingleProcess:
-        self._agent = agent = Agent(
-            self.config,
-            reactor=self._reactor,
-            environment=environment,
-            is_own_address=self._ports.reach,
-            policy=policy,
-            policy_timeout=policy_timeout,
-        )
+    def _single_process(self, agent: Agent) -> SingleProcess:
         self.metrics = agent.metrics
         read_agent(agent)
         return SingleProcess(agent, ports=self._ports, state=self._process_state)

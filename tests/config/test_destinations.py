@@ -107,8 +107,8 @@ class Reading(DestinationTestCase):
             ),
             (
                 '[[destination]]\ndomain = "-"',
-                f'{file} domain = "-": not a domain name; expected example.net, .example.net, * or'
-                " relay.example.net:587",
+                f'{file} domain = "-": not a domain name; expected example.net, .example.net, *,'
+                " relay.example.net:587 or deliver:name",
             ),
             (
                 f'{one}tls = "mta-sts"',

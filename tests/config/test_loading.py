@@ -289,7 +289,8 @@ class Refusals(ConfigTestCase):
             (
                 '[mta]\nroutes = {"*" = "smpt://a"}',
                 'FILE: [mta] routes = {"*": "smpt://a"}: "smpt://a" is not a route;'
-                " expected a URL of smtp:, smtps:, lmtp:, lmtp+unix:, maildir:, discard: or error:",
+                " expected a URL of smtp:, smtps:, lmtp:, lmtp+unix:, maildir:, discard:, deliver:"
+                " or error:",
             ),
             (
                 '[queue]\nretry_minimum = "2 h"',

@@ -6,7 +6,7 @@ A mail transfer agent is one agent, or several agents in processes of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 
 from ..config import Config, Listener
 from ..config.change import WARNING
+from ..delivery.application_deliveries import ApplicationDeliveries
+from ..delivery.application_delivery import ApplicationDelivery
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
@@ -108,6 +110,9 @@ class Agent:
             TLS (`tls_news`).
         policy: an application's own policy (`policy.protocol.Policy`); None: there is none.
         policy_timeout: seconds for each of its answers.
+        deliveries: an application's own deliveries, by the names in routes
+            (`delivery.application_deliveries.checked_deliveries`).
+        delivery_timeout: seconds for each of their answers.
 
     Attributes:
         config: the settings in force.
@@ -150,6 +155,8 @@ class Agent:
         tls_written: Callable[[], object] = lambda: None,
         policy: object | None = None,
         policy_timeout: float = 5.0,
+        deliveries: Mapping[str, ApplicationDelivery] | None = None,
+        delivery_timeout: float = 300.0,
     ) -> None:
         self.config = config
         self._resources = resources = Resources(
@@ -178,8 +185,11 @@ class Agent:
             observe=lambda observation: self.dmarc_reports.observe(observation),
         )
         self._maildir = self._make_maildir()
+        self._own_deliveries = ApplicationDeliveries(
+            deliveries or {}, timeout=delivery_timeout, clock=reactor, sign=self._signer.sign
+        )
         self.authentication = self._make_authentication()
-        self.mailboxes = self._make_mailboxes()
+        self.mailboxes = self._make_mailboxes(tuple(deliveries or ()))
         self.memory = TLSMemory(wall_time=resources.wall_time)
         self._journal = self._make_journal(str(worker), tls_written)
         self.tls_news: Callable[[], None] = self._journal.sync_soon
@@ -292,6 +302,7 @@ class Agent:
         if not await self._patience.ends(ended, self.config.drain_timeout):
             self.listeners.abandon()
             self._relay.abort_unsent()
+            self._own_deliveries.cancel()
             if not await self._patience.ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
                 self._give_up()
                 await self._patience.ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
@@ -492,7 +503,7 @@ class Agent:
             metrics=self.metrics,
         )
 
-    def _make_mailboxes(self) -> Mailboxes:
+    def _make_mailboxes(self, deliveries: Sequence[str]) -> Mailboxes:
         resources = self._resources
         return Mailboxes(
             self.config,
@@ -501,6 +512,7 @@ class Agent:
             files=resources.files,
             secret=resources.secret,
             wall_time=resources.wall_time,
+            deliveries=deliveries,
         )
 
     def _make_journal(self, name: str, written: Callable[[], object]) -> TLSJournal:
@@ -798,4 +810,6 @@ class Agent:
     def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         if next_hop.transport == "maildir":
             return self._maildir.deliver(next_hop, message)
+        if next_hop.delivery:
+            return self._own_deliveries.deliver(next_hop, message)
         return self._relay.deliver(next_hop, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from attrs import define, evolve, field
 
@@ -15,6 +15,7 @@ from ..mail.envelope import Recipient
 from ..mail.final_recipient import FinalRecipient
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
+from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..routing.alias_file import parse_in_slices, read_content
 from ..routing.alias_walk import ExpansionStep
@@ -61,6 +62,7 @@ class Mailboxes:
         files: for the key and the senders of SRS.
         secret: returns so many octets that cannot be guessed.
         wall_time: for the dates in rewritten addresses.
+        deliveries: the names of the application's own deliveries.
 
     Attributes:
         routes: those in force.
@@ -78,7 +80,9 @@ class Mailboxes:
         files: Files,
         secret: Callable[[int], bytes],
         wall_time: WallTime,
+        deliveries: Collection[str] = (),
     ) -> None:
+        self._deliveries = deliveries
         self._config = config
         self._in_maildir = in_maildir
         self._has_account = has_account
@@ -91,7 +95,7 @@ class Mailboxes:
         self._tags = SenderTags(
             os.path.join(config.state_dir, "srs"), files=files, secret=secret, wall_time=wall_time
         )
-        self.routes = finished(_making_routes(config))
+        self.routes = finished(_making_routes(config, deliveries))
         self._aliases = FileTable(Aliases, read_content, _parsing)
         self._expander = self._make_expander(config, Aliases(), None)
 
@@ -107,7 +111,7 @@ class Mailboxes:
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS, or the directory of its senders, can be neither read nor made.
         """
-        routes = await pace.work(_making_routes(config))
+        routes = await pace.work(_making_routes(config, self._deliveries))
         ours = (*config.local_domains, *config.virtual_domains)
         aliases = await self._aliases.read(config.aliases, ours, pace, checked)
         srs = None
@@ -264,12 +268,18 @@ def _parsing(content: bytes, path: str, ours: tuple[str, ...]) -> Work[Aliases]:
     return parse_in_slices(content, name=path, ours=ours)
 
 
-def _making_routes(config: Config) -> Work[Routes]:
+def _making_routes(config: Config, deliveries: Collection[str]) -> Work[Routes]:
     rules = []
     for number, (pattern, url) in enumerate(config.routes):
         if number % _FEW == 0:
             yield
-        rules.append(parse_route(pattern, url, default_port=config.delivery.port))
+        try:
+            rule = parse_route(
+                pattern, url, default_port=config.delivery.port, deliveries=deliveries
+            )
+        except ValueError as error:
+            raise ValueError(f"route {printable(pattern)}={printable(url)}: {error}") from None
+        rules.append(rule)
     return Routes(rules, config.local_domains, config.virtual_domains)
 
 

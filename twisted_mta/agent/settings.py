@@ -85,7 +85,8 @@ def notice_domain(config: Config) -> str:
 
 def limits_of(config: Config, next_hop: NextHop) -> NextHopLimits:
     """Return the operator's limits for a next hop (`queue.schedule.fair_share.LimitsOf`)."""
-    destination = config.destination_for(next_hop.destination or next_hop.domain, next_hop.hosts)
+    name = str(next_hop) if next_hop.delivery else next_hop.destination or next_hop.domain
+    destination = config.destination_for(name, next_hop.hosts)
     return _shared(
         NextHopLimits(
             connections=destination.connections,

@@ -28,7 +28,11 @@ _FINDINGS = {
     "postmaster": "every domain has one (RFC 5321 §4.5.1): {to}",
     "nobody": "no such mailbox",
 }
-_ROUTED = {"discard": "the mail is accepted and dropped", "error": "the mail is refused"}
+_ROUTED = {
+    "deliver": "a delivery of the application, {next_hop}",
+    "discard": "the mail is accepted and dropped",
+    "error": "the mail is refused",
+}
 _WHERE = {
     "local": "a name in a local domain",
     "virtual": "a name in a virtual domain, which has only aliases",

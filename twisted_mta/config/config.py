@@ -161,7 +161,8 @@ class Config:
         routes,
         "next hop of a recipient's domain; PATTERN is example.net, .example.net or *, URL is"
         " smtp://host[:port], smtps://host[:port], lmtp://host:port or lmtp+unix:/path (several"
-        " hosts separated by commas), maildir:, discard: or error:5.1.1 text",
+        " hosts separated by commas), maildir:, discard:, deliver:name (in an application) or"
+        " error:5.1.1 text",
         default=(),
         default_text="the domain's mail exchangers",
         option="route",

@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 
 from ..mail.address import AddressError, domain_name
-from ..mail.next_hop import Host
+from ..mail.next_hop import Host, is_delivery_name
 from ..mail.printable import printable
 from . import readers as read
 from .amounts import Rate, duration_text, period, rate
@@ -40,7 +40,8 @@ def source_addresses(value: Any) -> tuple[str, ...]:
     return addresses
 
 
-_EXAMPLES = "expected example.net, .example.net, * or relay.example.net:587"
+_EXAMPLES = "expected example.net, .example.net, *, relay.example.net:587 or deliver:name"
+_DELIVER = "deliver:"
 _PORT = re.compile(r"(.+):([0-9]{1,5})")
 
 
@@ -48,10 +49,12 @@ def pattern(value: Any) -> str:
     """Read the pattern of a destination; return its canonical form.
 
     It is a recipient's domain (``example.net``, ``.example.net``, ``*``), or a next hop: ``host``,
-    ``host:port`` or the path of a UNIX socket.
+    ``host:port``, the path of a UNIX socket, or ``deliver:name``.
     """
     written: str = read.text("a domain, .domain, * or a next hop")(value).strip()
     if written == "*" or written.startswith("/"):
+        return written
+    if written.startswith(_DELIVER) and is_delivery_name(written.removeprefix(_DELIVER)):
         return written
     dot, name = (".", written[1:]) if written.startswith(".") else ("", written)
     with_port = None if dot else _PORT.fullmatch(name)
@@ -95,7 +98,7 @@ class Destination:
     domain: str = setting(
         pattern,
         "a recipient's domain (example.net, .example.net, *), or a next hop that a route names"
-        " (relay.example.net, relay.example.net:587), which comes first",
+        " (relay.example.net, relay.example.net:587, deliver:name), which comes first",
         default_text="required",
     )
     connections: int | None = setting(

@@ -9,7 +9,7 @@ from ..mail.address import AddressError, domain_name
 from .readers import text
 from .setting import Problems, mistyped, quoted, shown
 
-_SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "discard", "error")
+_SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "discard", "deliver", "error")
 _EXAMPLE = 'expected one such as "*=smtp://relay.example.net:25"'
 
 

@@ -8,6 +8,7 @@ from .outcome import Outcome
 
 # By subject and detail (RFC 3463) of a reply of our own.
 _OWN = {
+    "3.0": "it failed",
     "4.1": "no connection could be made",
     "4.2": "the connection ended before a session was open",
     "4.3": "the DNS lookup failed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from attrs import field, frozen
@@ -51,7 +52,15 @@ class Target:
         return f"{self.name}[{self.address}]:{self.port}"
 
 
-Transport = Literal["smtp", "lmtp", "maildir", "discard", "error"]
+_DELIVERY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_delivery_name(name: object) -> bool:
+    """Whether an application's own delivery may have a name: letters, digits, hyphens, ``_``."""
+    return isinstance(name, str) and _DELIVERY_NAME.fullmatch(name) is not None
+
+
+Transport = Literal["smtp", "lmtp", "deliver", "maildir", "discard", "error"]
 """How a next hop takes mail."""
 
 
@@ -67,6 +76,8 @@ class NextHop:
         domain: the domain whose exchangers to look up; empty where ``hosts`` are given.
         reply: the reply of an ``error`` route; None for every other transport.
         implicit_tls: Whether TLS begins with the first octet (``smtps:``).
+        delivery: the name of the application's own delivery (``deliver:``); empty for every other
+            transport.
         destination: the pattern of the ``[[destination]]`` in force, where a route names hosts and
             the domains sent there have different settings: a limit of one domain then does not
             delay the others. Empty: the settings for all domains.
@@ -78,6 +89,7 @@ class NextHop:
     domain: str = ""
     reply: Reply | None = None
     implicit_tls: bool = False
+    delivery: str = ""
     destination: str = ""
     rule: str = field(default="", eq=False)
 
@@ -85,9 +97,19 @@ class NextHop:
         if self.transport in ("smtp", "lmtp"):
             scheme = "smtps" if self.implicit_tls else self.transport
             return f"{scheme}:" + (",".join(map(str, self.hosts)) or self.domain)
+        if self.transport == "deliver":
+            return f"deliver:{self.delivery}"
         return self.transport
 
     @property
     def remote(self) -> bool:
         """Whether mail leaves for another program, by SMTP or LMTP."""
         return self.transport in ("smtp", "lmtp")
+
+    @property
+    def limited(self) -> bool:
+        """Whether its transactions are limited in number, and it can be suspended.
+
+        This is so wherever a transaction may wait for something outside of the program.
+        """
+        return self.transport in ("smtp", "lmtp", "deliver")

@@ -31,6 +31,8 @@ class Outcome:
         notifies: Whether the next hop was given the sender's wishes for notices (RFC 3461): if it
             took the message, the notices are its task and no longer ours.
         expired: Whether the failure is our own, since no attempt has succeeded in time.
+        answered: Whether the next hop gave the reply although ``remote`` is None: an application's
+            own delivery.
         temporary: Whether a ``5yz``, which is kept as the peer said it, defers all the same.
     """
 
@@ -45,6 +47,7 @@ class Outcome:
     notifies: bool = False
     temporary: bool = False
     expired: bool = False
+    answered: bool = False
 
     @property
     def delivered(self) -> bool:

@@ -356,6 +356,7 @@ class Deliveries:
             self._lifecycle.is_stopping
             and outcome.deferred
             and outcome.remote is None
+            and not outcome.answered
             and not outcome.uncertain
         )
 

@@ -9,7 +9,7 @@ decided by policy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -21,8 +21,8 @@ from ..mail.printable import printable
 from ..mail.reply import Reply
 
 _URLS = (
-    "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:, discard:"
-    " and error:5.1.1 TEXT"
+    "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:,"
+    " discard:, deliver:NAME and error:5.1.1 TEXT"
 )
 _SMTPS_PORT = 465  # RFC 8314 §7.3: submissions, the only port with implicit TLS
 _LMTP_PORT = 24  # as in Dovecot's documentation; RFC 2033 §5 only excludes 25
@@ -126,15 +126,18 @@ def _patterns(domain: str) -> Iterator[str]:
     yield "*"
 
 
-def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
+def parse_route(
+    pattern: str, url: str, *, default_port: int = 25, deliveries: Collection[str] = ()
+) -> Rule:
     """Parse one route.
 
     Args:
         pattern: a domain in any form, ``.domain``, or ``*``.
         url: ``smtp://host[:port]`` or ``smtps://host[:port]``; ``lmtp://host:port``;
             ``lmtp+unix:/path``; for these, several by commas, IPv6 in brackets; ``maildir:``;
-            ``discard:``; ``error:5.1.1 text``.
+            ``discard:``; ``deliver:name``; ``error:5.1.1 text``.
         default_port: of ``smtp:`` hosts; that of ``smtps:`` is 465, that of ``lmtp:`` 24.
+        deliveries: the names of the application's own deliveries.
 
     Raises:
         ValueError: the text says what was found and what was expected.
@@ -154,6 +157,8 @@ def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
         next_hop = NextHop("lmtp", hosts=tuple(_hosts(scheme, rest, _LMTP_PORT)))
     elif scheme == "lmtp+unix:":
         next_hop = NextHop("lmtp", hosts=tuple(_sockets(scheme, rest)))
+    elif scheme == "deliver:":
+        next_hop = NextHop("deliver", delivery=_delivery(rest, deliveries))
     elif scheme == "error:":
         next_hop = NextHop("error", reply=_error(rest))
     elif scheme in ("maildir:", "discard:"):
@@ -227,6 +232,19 @@ def _sockets(scheme: str, rest: str) -> Iterator[Host]:
                 f" {len(path.encode())}: {path!a}"
             )
         yield Host(path, 0)
+
+
+def _delivery(name: str, deliveries: Collection[str]) -> str:
+    if name in deliveries:
+        return name
+    if not deliveries:
+        raise ValueError(
+            f"found deliver:{printable(name)}, and no delivery of an application: expected a URL of"
+            " another kind; only a program that holds the agent has deliveries, by"
+            " MailTransferAgent(deliveries={...})"
+        )
+    expected = " or ".join(f"deliver:{each}" for each in deliveries)
+    raise ValueError(f"found deliver:{printable(name)}, expected {expected}")
 
 
 def _error(rest: str) -> Reply:

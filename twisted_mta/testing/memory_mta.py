@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from ..admin.status import Status
 from ..config import Config, Listener
+from ..delivery.application_delivery import ApplicationDelivery
 from ..delivery.mailbox_directory import mailbox_directory
 from ..mail.address import Mailbox
 from ..mail.events import MailEvent
@@ -64,6 +65,7 @@ class MemoryMTA:
         extensions: SMTP extensions besides the standard ones.
         application_policy: decides on clients and their mail (`policy.protocol.Policy`); None: none
             does. The setting ``policy`` is the table of that name.
+        deliveries: the application's own deliveries, by name; None: none.
         settings: settings of `Config`; by default the host name is ``mta.example``, the listener is
             at `SMTP`, and the local domain is ``localhost``.
 
@@ -85,6 +87,7 @@ class MemoryMTA:
         resolver: FakeResolver | None = None,
         extensions: tuple[Extension, ...] = (),
         application_policy: object | None = None,
+        deliveries: Mapping[str, ApplicationDelivery] | None = None,
         **settings: Any,
     ) -> None:
         directory = os.path.abspath(directory)
@@ -118,6 +121,7 @@ class MemoryMTA:
                 extensions=extensions,
             ),
             policy=application_policy,
+            deliveries=deliveries,
         )
         self.events: list[MailEvent] = []
         self.mta.subscribe(self.events.append)

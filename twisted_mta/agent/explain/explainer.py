@@ -149,7 +149,7 @@ class Explainer:
     ) -> dict[str, Any]:
         recipient, message = entry.recipient, inspected.message
         status = runner.next_hop_status(next_hop)
-        lifetime = status.limits.lifetime if next_hop.remote else None
+        lifetime = status.limits.lifetime if next_hop.limited else None
         waiting = runner.waiting((message.id,)) if entry.leased else {}
         key = message.id, recipient.number
         expected_at = waiting.get(key)
@@ -282,9 +282,18 @@ class Explainer:
         elif next_hop.transport == "maildir":
             facts["maildir"] = self._maildir(mailbox)
             facts["maildir_exists"] = self._mailboxes.has_maildir(mailbox)
+        config, domain = self._config(), mailbox.domain
+        if next_hop.delivery:
+            return {
+                **facts,
+                "terms": terms(config, next_hop, str(next_hop)),
+                "exchangers": [],
+                "failure": None,
+                "targets": [],
+                "standings": [next_hop_facts(runner.next_hop_status(next_hop))],
+            }
         if not next_hop.remote:
             return facts
-        config, domain = self._config(), mailbox.domain
         lookup = await self._reporter.report(next_hop)
         host_terms = self._relay.terms.host_terms(next_hop, domain)
         targets = candidates(self._relay.connections, next_hop, host_terms, lookup.targets)

@@ -101,7 +101,7 @@ class FairShare:
         limits = self._limits(next_hop)
         state = NextHopState(next_hop, limits, limits.connections or self._per_hop)
         queue = NextHopQueue(state)
-        queue.kind = UNPROVEN if next_hop.remote else LOCAL
+        queue.kind = UNPROVEN if next_hop.limited else LOCAL
         return queue
 
     def limits(self, next_hop: NextHop) -> NextHopLimits:
@@ -115,7 +115,7 @@ class FairShare:
         return None if queue is None else queue.state.suspension
 
     def _limits(self, next_hop: NextHop) -> NextHopLimits:
-        return self._limits_of(next_hop) if next_hop.remote else UNLIMITED
+        return self._limits_of(next_hop) if next_hop.limited else UNLIMITED
 
     def update(self, *, concurrency: int, per_hop: int) -> tuple[list[Delivery], dict[str, float]]:
         """Take over new settings and routes.
@@ -154,7 +154,7 @@ class FairShare:
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
         next_hop = queue.next_hop
-        kind = LOCAL if not next_hop.remote else PROVEN if queue.state.proven else UNPROVEN
+        kind = LOCAL if not next_hop.limited else PROVEN if queue.state.proven else UNPROVEN
         if kind is not queue.kind:
             self._places_of_kind[queue.kind] -= queue.places
             self._places_of_kind[kind] += queue.places
@@ -377,7 +377,7 @@ class FairShare:
             progress = False
             for next_hop in list(self._waiting):
                 queue = self._waiting[next_hop]
-                remote, unproven = next_hop.remote, queue.kind is UNPROVEN
+                remote, unproven = next_hop.limited, queue.kind is UNPROVEN
                 if (remote and remote_left <= 0) or (unproven and unproven_left <= 0):
                     continue
                 if queue.acquiring >= min(len(queue.waiting), queue.state.allowance(now)):
@@ -410,7 +410,7 @@ class FairShare:
         if not queue.waiting or queue.state.allowance(now) <= 0:
             return None
         unproven = queue.kind is UNPROVEN
-        if next_hop.remote and (
+        if next_hop.limited and (
             self.remote >= self.concurrency
             or (unproven and self._unproven >= self._most_unproven())
         ):
@@ -418,7 +418,7 @@ class FairShare:
         delivery = queue.waiting.popleft()
         if not queue.waiting:
             del self._waiting[next_hop]
-        if next_hop.remote:
+        if next_hop.limited:
             self.remote += 1
         if unproven:
             self._unproven += 1
@@ -431,7 +431,7 @@ class FairShare:
             queue: of the transaction.
             kind: of the queue when the transaction began.
         """
-        if queue.next_hop.remote:
+        if queue.next_hop.limited:
             self.remote -= 1
         if kind is UNPROVEN:
             self._unproven -= 1

@@ -115,7 +115,7 @@ def verdict(outcomes: Sequence[Outcome]) -> Verdict:
     # RFC 5321 §3.8: the service is shutting down the channel, whatever it was asked.
     if any(each.reply.code == 421 for each in outcomes):
         return "overloaded"
-    if any(each.delivered or each.remote is not None for each in outcomes):
+    if any(each.delivered or each.answered or each.remote is not None for each in outcomes):
         return "reached"
     return "silent"
 
@@ -135,9 +135,9 @@ class NextHopState:
     __slots__ = (
         "_begun",
         "_early",
+        "_limited",
         "_probe",
         "_reached",
-        "_remote",
         "_shrunk",
         "_suspended",
         "_suspended_by_early_probe",
@@ -157,7 +157,7 @@ class NextHopState:
         self.suspension: Suspension | None = None
         self.proven = False
         self.active = 0
-        self._remote = next_hop.remote
+        self._limited = next_hop.limited
         self._width = float(INITIAL)
         self._begun = 0
         self._probe = 0  # the number of the probe that is under way; 0: none is
@@ -178,7 +178,7 @@ class NextHopState:
     @property
     def limit(self) -> int:
         """Transactions that it gets at once while it is open."""
-        if not self._remote:
+        if not self._limited:
             return self.connections
         return max(1, min(int(self._width), self.connections))
 
@@ -240,7 +240,7 @@ class NextHopState:
         probe = attempt == self._probe
         if probe:
             self._probe = 0
-        if not self._remote:
+        if not self._limited:
             return None
         if verdict == "reached":
             return self._reach()

@@ -123,7 +123,7 @@ class Slots:
             refused: called instead where the limits cannot be asked, or after `stop`.
         """
         limits, next_hop, rate = self._limits, state.next_hop, state.limits.rate
-        if limits is None or not next_hop.remote:
+        if limits is None or not next_hop.limited:
             ready(None)
             return
         wanted: list[tuple[LimitKey, int]] = [(("hop", *_name(state)), state.connections)]

@@ -49,7 +49,7 @@ class Metric:
 _KIND = ("smtp", "submission", "submissions", "lmtp")
 _REFUSING = ("4", "5")
 _SUBJECT = ("0", "1", "2", "3", "4", "5", "6", "7", "none")  # RFC 3463 §3; none: no enhanced code
-_TRANSPORT = ("smtp", "lmtp", "maildir", "discard", "error")
+_TRANSPORT = ("smtp", "lmtp", "deliver", "maildir", "discard", "error")
 _TLS = ("none", "TLSv1.2", "TLSv1.3")
 # RFC 3848, RFC 6531 §4.3
 _PROTOCOL = (
