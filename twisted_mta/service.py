@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery
@@ -25,6 +26,7 @@ from .admin.status import Status
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
+from .agent.application import Application
 from .agent.environment import Environment
 from .agent.events import Outcomes, Subscriber
 from .agent.gauges import read_agent
@@ -32,7 +34,6 @@ from .agent.listeners import own_certificate
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
-from .delivery.application_deliveries import checked_deliveries
 from .delivery.application_delivery import ApplicationDelivery
 from .mail.address import Mailbox
 from .message.application_content import Content
@@ -41,6 +42,7 @@ from .queue.store.lock import StateLock
 from .routing.routes import Routes
 from .server.application_mail import Receipt
 from .smtp.application_envelope import HoldUntil, Notify
+from .smtp.extension import Extension
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
@@ -130,6 +132,8 @@ class MailTransferAgent(Service):
         policy_timeout: float = 5.0,
         deliveries: Mapping[str, ApplicationDelivery] | None = None,
         delivery_timeout: float = 300.0,
+        checkers: Sequence[ICredentialsChecker] = (),
+        extensions: Sequence[Extension] = (),
     ) -> None:
         """Put the parts together; the disk and the network are not touched.
 
@@ -153,11 +157,15 @@ class MailTransferAgent(Service):
                 (`delivery.application_delivery.ApplicationDelivery`).
             delivery_timeout: seconds for each answer of a delivery; without one in time it is
                 canceled, and tried again later. At a stop it is canceled after the drain timeout.
+            checkers: of ``twisted.cred``; judge AUTH, in place of those of the settings where both
+                take the same credentials. Each avatar id is the name of an account.
+            extensions: of ESMTP, besides the standard ones; spoken on every listener and, where a
+                next hop announces them, to that.
 
         Raises:
+            TypeError: ``deliveries``, ``checkers`` or ``extensions`` hold something else.
             ValueError: a route cannot be read, or names a delivery that is not there; or there are
-                workers, and an environment, a policy or deliveries.
-            TypeError: an object among the deliveries has no method ``deliver``.
+                workers, and objects that they cannot be handed.
         """
         self.config = config
         self._reactor = with_monotonic_time(reactor)
@@ -175,26 +183,24 @@ class MailTransferAgent(Service):
         self._web = Ports(self._reactor)
         self._agent: Agent | None = None
         self._processes: SingleProcess | Workers
+        application = Application(
+            policy=policy,
+            policy_timeout=policy_timeout,
+            deliveries=deliveries or {},
+            delivery_timeout=delivery_timeout,
+            checkers=checkers,
+            extensions=extensions,
+        )
         if config.workers == 1:
-            self._agent = Agent(
-                config,
-                reactor=self._reactor,
-                environment=environment,
-                is_own_address=self._ports.reach,
-                policy=policy,
-                policy_timeout=policy_timeout,
-                deliveries=checked_deliveries(deliveries or {}),
-                delivery_timeout=delivery_timeout,
-            )
-            self._processes = self._single_process(self._agent)
-        elif deliveries:
-            raise ValueError("workers cannot run deliveries of the application; it takes workers=1")
-        elif policy is not None:
-            raise ValueError("workers cannot ask a policy of the application; it takes workers=1")
-        elif environment == Environment():
-            self._processes = self._workers(environment, log_lines or self._log_lines)
+            self._processes = self._single_process(environment, application)
         else:
-            raise ValueError("workers use the real environment; another one takes workers=1")
+            given = [*application.given, *(["environment"] if environment != Environment() else [])]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)}: found workers = {config.workers}, expected 1: worker"
+                    " processes cannot be handed objects of the application"
+                )
+            self._processes = self._workers(environment, log_lines or self._log_lines)
         self._overview = self._make_overview(troubles)
         self.admin = Admin(
             agents=self._processes,
@@ -212,7 +218,14 @@ class MailTransferAgent(Service):
 
     # Its parts.
 
-    def _single_process(self, agent: Agent) -> SingleProcess:
+    def _single_process(self, environment: Environment, application: Application) -> SingleProcess:
+        self._agent = agent = Agent(
+            self.config,
+            reactor=self._reactor,
+            environment=environment,
+            is_own_address=self._ports.reach,
+            application=application,
+        )
         self.metrics = agent.metrics
         read_agent(agent)
         return SingleProcess(agent, ports=self._ports, state=self._process_state)

@@ -1,6 +1,7 @@
 """An application that keeps twisted.mail's own server, with our queue behind it."""
 
 import os
+import threading
 from email import message_from_bytes
 from io import BytesIO
 from typing import Any
@@ -11,7 +12,7 @@ from twisted.mail import smtp
 
 from tests.applications.test_console import RunningTestCase
 from tests.waiting import until
-from twisted_mta import Config, ESMTPFactory, LMTPFactory, MailTransferAgent
+from twisted_mta import Accepted, Config, ESMTPFactory, LMTPFactory, MailTransferAgent
 from twisted_mta.config import Listener
 from twisted_mta.testing.client import SMTPClientEnd
 
@@ -117,6 +118,83 @@ class QueueBehindTwistedMail(RunningTestCase):
 
 
 class SeveralAgentsInOneProcess(RunningTestCase):
+    def agent(self, name: str, state_dir: str, **parts: Any) -> MailTransferAgent:
+        agent = MailTransferAgent(
+            Config(
+                state_dir=state_dir,
+                hostname=name,
+                local_domains=(name,),
+                listeners=(Listener(endpoint="tcp:0:interface=127.0.0.1"),),
+            ),
+            reactor=self.reactor,
+            **parts,
+        )
+        agent.startService()
+        self.addCleanup(agent.stopService)
+        return agent
+
+    async def arrived(self, agent: MailTransferAgent, count: int) -> None:
+        new = os.path.join(agent.config.maildir, agent.config.hostname, "b", "new")
+        await until(lambda: os.path.isdir(new) and len(os.listdir(new)) == count)
+
+    async def test_three_agents_have_nothing_in_common_and_one_is_restarted(self) -> None:
+        """Each has its own port, queue, mailboxes, policy and subscribers."""
+        asked: list[str] = []
+        told: list[str] = []
+
+        class Named:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def mail(self, session: Any, sender: Any) -> None:
+                asked.append(self.name)
+
+        names = ["one.example", "two.example", "three.example"]
+        directories = {name: self.mktemp() for name in names}
+
+        async def started(name: str) -> MailTransferAgent:
+            agent = self.agent(name, directories[name], policy=Named(name))
+            await agent.when_ready()
+            agent.subscribe(
+                lambda event: told.append(name) if isinstance(event, Accepted) else None
+            )
+            return agent
+
+        async def post(agent: MailTransferAgent) -> None:
+            sent: Deferred[Any] = Deferred()
+            to = f"b@{agent.config.hostname}"
+            client = smtp.SMTPSenderFactory("a@x.example", to, BytesIO(b"Subject: x\n\n"), sent)
+            client.noisy = False
+            self.reactor.connectTCP("127.0.0.1", agent.ports["smtp"], client)
+            await sent
+
+        agents = {name: await started(name) for name in names}
+        for name in names:
+            await post(agents[name])
+            await self.arrived(agents[name], 1)
+        self.assertEqual((asked, told), (names, names))
+        threads = threading.active_count()
+        await agents["two.example"].stopService()
+        self.assertLess(threading.active_count(), threads)
+        await post(agents["three.example"])
+        await self.arrived(agents["three.example"], 2)
+        with self.assertRaisesRegex(RuntimeError, "make a new one"):
+            agents["two.example"].startService()
+        for count in (2, 3):
+            again = await started("two.example")
+            await post(again)
+            await self.arrived(again, count)
+            await again.stopService()
+        await post(agents["one.example"])
+        await self.arrived(agents["one.example"], 2)
+        self.assertEqual(asked[3:], ["three.example", "two.example", "two.example", "one.example"])
+        self.assertEqual(told, asked)
+        for name in ("one.example", "three.example"):
+            await agents[name].stopService()
+        await self.disconnected()
+        mine = [each.name for each in threading.enumerate() if "twisted-mta" in each.name]
+        self.assertEqual(mine, [])
+
     async def test_two_agents_relay_mail_to_each_other(self) -> None:
         second = MailTransferAgent(
             Config(

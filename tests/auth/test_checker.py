@@ -28,6 +28,7 @@ from twisted_mta.auth.credentials import (
     TokenCredentials,
 )
 from twisted_mta.auth.throttle import Throttle, ThrottleSettings
+from twisted_mta.auth.withheld import Withheld
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.sasl.evidence import (
@@ -240,7 +241,7 @@ class Judging(CheckerTestCase):
 
     def test_a_checker_that_does_not_answer_is_454_after_30_seconds(self) -> None:
         silent: Deferred[str] = Deferred()
-        logged_lines(self)
+        logged = logged_lines(self, "no verdict of a checker within 30 s")
         judged = self.judged(Password("ann", PASSWORD), Answering(lambda: silent))
         self.clock.advance(29.9)
         self.assertNoResult(judged)
@@ -248,15 +249,16 @@ class Judging(CheckerTestCase):
         self.assertEqual(self.successResultOf(judged), AUTH_UNAVAILABLE)
         self.assertEqual(self.counted, [("PLAIN", "error")])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(logged), 1)
 
     def test_an_account_name_may_be_octets_and_an_empty_one_is_454(self) -> None:
         login = self.successResultOf(
             self.judged(Password("x", "y"), Answering(lambda: "r\u00e9my".encode()))
         )
         self.assertEqual(login.identity, "r\u00e9my")
-        logged_lines(self)
         empty = self.judged(Password("x", "y"), Answering(lambda: b""))
         self.assertEqual(self.successResultOf(empty), AUTH_UNAVAILABLE)
+        self.assertEqual(len(self.flushLoggedErrors(Withheld)), 1)
 
     def test_after_too_many_failures_nothing_is_judged_and_no_turn_is_kept(self) -> None:
         throttle = Throttle(
@@ -283,9 +285,9 @@ class Judging(CheckerTestCase):
 
     def test_an_exception_of_a_checker_keeps_no_turn(self) -> None:
         throttle = Throttle(ThrottleSettings(), limits=LocalLimits(), clock=self.clock)
-        logged_lines(self)
         broken = self.judged(Password("ann", PASSWORD), Answering(lambda: 1 / 0), throttle=throttle)
         self.assertEqual(self.successResultOf(broken), AUTH_UNAVAILABLE)
+        self.assertEqual(len(self.flushLoggedErrors(Withheld)), 1)
         good = self.judged(Password("ann", PASSWORD), throttle=throttle)
         self.assertEqual(self.successResultOf(good).identity, "ann")
 

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -18,12 +19,14 @@ from twisted.mail.interfaces import IMessageDelivery
 from twisted.mail.smtp import SMTPBadSender
 from zope.interface import implementer
 
-from tests.logs import logged_lines
+from tests.logs import logged_events
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
 from twisted_mta.auth.credentials import IBearerToken
+from twisted_mta.auth.withheld import Withheld
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.smtp.extension.xclient import xclient
+from twisted_mta.telemetry.log_lines import TextLines
 from twisted_mta.testing.client import SMTPClientEnd
 
 GOOD = b64encode(b"\0alice\0secret")
@@ -69,6 +72,11 @@ class PortalTestCase(DialogueTestCase):
             **{"auth": "any", **settings},
         )
         self.factory.timeouts = Timeouts(error_delay=0)
+
+    def failures(self) -> Callable[[], list[str]]:
+        """Return a function that returns the logged failures so far, as the log has them."""
+        events = logged_events(self, lambda event: "log_failure" in event)
+        return lambda: [TextLines(None)(each) for each in events]
 
     def begin(self) -> list[str]:
         self.client = self.connect()
@@ -159,6 +167,37 @@ class WithPasswords(PortalTestCase):
         self.assertEqual(self.code(b64encode(b"alice")), "334")
         self.assertEqual(self.code(b64encode(b"secret")), "235")
         self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "250")
+
+    def test_a_challenger_that_fails_is_454_and_the_session_lives(self) -> None:
+        class Broken:
+            def __init__(self, challenge: Any) -> None:
+                self.challenge = challenge
+
+            def getChallenge(self) -> Any:
+                return self.challenge
+
+            def setResponse(self, response: bytes) -> None:
+                raise RuntimeError(response.decode())
+
+        def refuse() -> Any:
+            raise RuntimeError("no challenger")
+
+        self.offer()
+        self.factory.challengers = {
+            "LOGIN": lambda: Broken(b"Password:"),
+            "PLAIN": lambda: Broken("text"),
+            "XNONE": refuse,
+        }
+        self.begin()
+        logged = self.failures()
+        self.assertEqual(self.code(b"AUTH LOGIN"), "334")
+        self.assertEqual(self.code(b64encode(b"hunter2")), "454")
+        for name in (b"PLAIN", b"XNONE"):
+            self.assertEqual(self.code(b"AUTH " + name), "454")
+        self.assertEqual(self.code(b"NOOP"), "250")
+        self.assertIn("in setResponse", logged()[0])
+        self.assertNotIn("hunter2", "".join(logged()))
+        self.assertEqual(len(self.flushLoggedErrors(Withheld)), 3)
 
     def test_each_failure_delays_its_reply_by_a_second_more_and_the_fifth_ends_the_session(
         self,
@@ -257,7 +296,12 @@ class WithTokens(PortalTestCase):
     def test_an_exception_of_a_checker_is_454_and_its_text_is_not_logged(self) -> None:
         self.offer_tokens()
         self.begin()
-        logged = logged_lines(self)
+        logged = self.failures()
         self.assertEqual(self.code(self.bearer("broken")), "454")
-        self.assertIn("a checker of credentials failed: RuntimeError at", "\n".join(logged))
-        self.assertNotIn("broken", "\n".join(logged))
+        (shown,) = logged()
+        self.assertIn("a checker of credentials failed", shown)
+        self.assertIn("test_portal.py", shown)
+        self.assertIn("in requestAvatarId", shown)
+        self.assertIn("Withheld: RuntimeError", shown)
+        self.assertNotIn("cannot ask about broken", shown)
+        self.assertEqual(len(self.flushLoggedErrors(Withheld)), 1)

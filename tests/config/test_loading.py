@@ -1,8 +1,12 @@
 """Loading: defaults, what wins, what adds up, and the texts of errors."""
 
 import os
+import pydoc
 from ipaddress import ip_network
 
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+
+from twisted_mta import config, service
 from twisted_mta.config import Config, ConfigError, Listener, QueueSettings, load
 from twisted_mta.mail.next_hop import Host
 
@@ -61,6 +65,19 @@ class Defaults(ConfigTestCase):
         self.assertEqual(config.local_domains, ("localhost", "mail.example.net"))
         self.assertEqual(config.state_dir, os.path.abspath("mta-state"))
         self.assertEqual(config.maildir, os.path.abspath("mta-state/maildir"))
+
+    def test_an_application_can_do_without_the_default_ports(self) -> None:
+        config = load({}, None, machine_name=lambda: "mail.example.net", default_ports=False)
+        self.assertEqual((config.listeners, config.web), ((), None))
+        given = load({"smtp": ["tcp:25"], "web": "tcp:80"}, None, default_ports=False)
+        self.assertEqual([each.endpoint for each in given.listeners], ["tcp:25"])
+        self.assertEqual(given.web, "tcp:80")
+
+    def test_help_on_the_names_of_python_does_not_show_the_environment(self) -> None:
+        os.environ["MTA_TEST_SECRET"] = "hunter2"
+        self.addCleanup(os.environ.pop, "MTA_TEST_SECRET")
+        for name in (config, service):
+            self.assertFalse("hunter2" in pydoc.render_doc(name), name)
 
     def test_the_machines_name_is_the_hostname_only_if_it_is_a_full_name(self) -> None:
         for machine, hostname in (
@@ -338,6 +355,12 @@ class Refusals(ConfigTestCase):
             ):
                 refusal = self.refusal({}, f"[{table}]\n{key} = {value}")
                 self.assertIn(f" = {value}: found {name}, expected ", refusal)
+
+    def test_a_checker_that_is_an_object_is_told_where_to_go(self) -> None:
+        checker = InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
+        error = self.assertRaises(ConfigError, Config, auth=checker)
+        self.assertIn("MailTransferAgent(checkers=[...])", str(error))
+        self.assertNotIn("secret", str(error))
 
     def test_an_error_names_the_option(self) -> None:
         for options, text in (

@@ -366,10 +366,6 @@ class Routes(TidyTestCase):
         other = evolve(mta.mta.config, routes={"shop.example": "deliver:db", "*": "deliver:db"})
         self.successResultOf(mta.mta.reload(other))
 
-    def test_workers_have_no_deliveries(self) -> None:
-        with self.assertRaisesRegex(ValueError, "it takes workers=1"):
-            MailTransferAgent(Config(workers=2), reactor=Clock(), deliveries={"db": Recorded()})
-
     def test_what_is_no_delivery_is_refused(self) -> None:
         wrong: Mapping[str, Any]
         for wrong, error, expected in (

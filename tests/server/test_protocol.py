@@ -424,6 +424,9 @@ class Decisions(DialogueTestCase):
             def write(self, content: bytes) -> None:
                 pass
 
+            def finish(self) -> None:
+                raise AssertionError
+
             def abort(self) -> None:
                 raise OSError("stuck")
 
@@ -463,6 +466,9 @@ class Decisions(DialogueTestCase):
 
             def write(self, content: bytes) -> None:
                 raise OSError("no room")
+
+            def finish(self) -> None:
+                raise AssertionError
 
             def abort(self) -> None:
                 self.aborted += 1

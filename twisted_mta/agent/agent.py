@@ -6,7 +6,7 @@ A mail transfer agent is one agent, or several agents in processes of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from ..config import Config, Listener
 from ..config.change import WARNING
 from ..delivery.application_deliveries import ApplicationDeliveries
-from ..delivery.application_delivery import ApplicationDelivery
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
@@ -57,6 +56,7 @@ from ..telemetry.tracing import Tracing
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
+from .application import Application
 from .authentication import Authentication
 from .dmarc_reports import DMARCReports
 from .environment import Environment
@@ -108,11 +108,7 @@ class Agent:
         worker: which process this is, from 0.
         tls_written: called when the agents of other processes may read what this one has learned of
             TLS (`tls_news`).
-        policy: an application's own policy (`policy.protocol.Policy`); None: there is none.
-        policy_timeout: seconds for each of its answers.
-        deliveries: an application's own deliveries, by the names in routes
-            (`delivery.application_deliveries.checked_deliveries`).
-        delivery_timeout: seconds for each of their answers.
+        application: what an application adds; None: nothing.
 
     Attributes:
         config: the settings in force.
@@ -153,12 +149,10 @@ class Agent:
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
         worker: int = 0,
         tls_written: Callable[[], object] = lambda: None,
-        policy: object | None = None,
-        policy_timeout: float = 5.0,
-        deliveries: Mapping[str, ApplicationDelivery] | None = None,
-        delivery_timeout: float = 300.0,
+        application: Application | None = None,
     ) -> None:
         self.config = config
+        self._application = application = application or Application()
         self._resources = resources = Resources(
             config, reactor=reactor, environment=environment or Environment(), worker=worker
         )
@@ -176,8 +170,7 @@ class Agent:
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
         self._policies = Policies(
-            policy,
-            policy_timeout,
+            application,
             resolver=resources.resolver,
             wall_time=resources.wall_time,
             clock=reactor,
@@ -186,10 +179,13 @@ class Agent:
         )
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
-            deliveries or {}, timeout=delivery_timeout, clock=reactor, sign=self._signer.sign
+            application.deliveries,
+            timeout=application.delivery_timeout,
+            clock=reactor,
+            sign=self._signer.sign,
         )
         self.authentication = self._make_authentication()
-        self.mailboxes = self._make_mailboxes(tuple(deliveries or ()))
+        self.mailboxes = self._make_mailboxes()
         self.memory = TLSMemory(wall_time=resources.wall_time)
         self._journal = self._make_journal(str(worker), tls_written)
         self.tls_news: Callable[[], None] = self._journal.sync_soon
@@ -501,9 +497,10 @@ class Agent:
             nonce=resources.nonce,
             clock=resources.reactor,
             metrics=self.metrics,
+            checkers=self._application.checkers,
         )
 
-    def _make_mailboxes(self, deliveries: Sequence[str]) -> Mailboxes:
+    def _make_mailboxes(self) -> Mailboxes:
         resources = self._resources
         return Mailboxes(
             self.config,
@@ -512,7 +509,7 @@ class Agent:
             files=resources.files,
             secret=resources.secret,
             wall_time=resources.wall_time,
-            deliveries=deliveries,
+            deliveries=tuple(self._application.deliveries),
         )
 
     def _make_journal(self, name: str, written: Callable[[], object]) -> TLSJournal:
@@ -538,7 +535,7 @@ class Agent:
 
     def _make_relay(self) -> Relay:
         resources, config = self._resources, self.config
-        own = (each.outgoing for each in resources.extensions if each.outgoing)
+        own = (each.outgoing for each in self._application.extensions if each.outgoing)
         return Relay(
             reactor=resources.reactor,
             wall_time=resources.wall_time,
@@ -633,7 +630,7 @@ class Agent:
             limits=self._limits,
             wall_time=resources.wall_time,
             outbox=resources.outbox,
-            extensions=resources.extensions,
+            extensions=self._application.extensions,
         )
 
     def _make_application_mail(self) -> ApplicationMail:

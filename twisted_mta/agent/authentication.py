@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attrs import define, field, frozen
@@ -79,6 +79,8 @@ class Authentication:
         nonce: makes nonces.
         clock: for periods and delays.
         metrics: counts verdicts.
+        checkers: of the application; asked in place of those of the settings that take the same
+            credentials.
 
     Attributes:
         submission: decides on the mail of authenticated clients.
@@ -95,7 +97,9 @@ class Authentication:
         nonce: Nonce,
         clock: Clock,
         metrics: Metrics,
+        checkers: Sequence[ICredentialsChecker] = (),
     ) -> None:
+        self._own_checkers = checkers
         self._executor = executor
         self._files = files
         self._secret = secret
@@ -132,7 +136,7 @@ class Authentication:
         """
         accounts = await self._accounts.read(config.users, None, pace, checked)
         checker = None if config.auth is None else config.auth.make()
-        if checker is not None or config.users is not None:
+        if checker is not None or config.users is not None or self._own_checkers:
             self._key = kept_secret(
                 os.path.join(config.state_dir, "auth.key"),
                 files=self._files,
@@ -160,6 +164,7 @@ class Authentication:
             checkers.append(prepared.checker)
         if config.users is not None:
             checkers.append(AccountsChecker(addresses, self._executor))
+        checkers.extend(self._own_checkers)
         prepared.in_force = _InForce(
             addresses, self._authenticator(checkers, prepared.key, addresses) if checkers else None
         )
@@ -209,7 +214,8 @@ class Authentication:
     def _authenticator(
         self, checkers: list[ICredentialsChecker], key: bytes, addresses: AccountAddresses
     ) -> Authenticator:
-        # Of two checkers of the same credentials cred asks the last: here, the file's accounts.
+        # Of two checkers of the same credentials cred asks the last: the application's own, then
+        # the file's accounts.
         portal = Portal(AccountRealm())
         for checker in checkers:
             portal.registerChecker(checker)

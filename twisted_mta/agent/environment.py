@@ -8,7 +8,6 @@ from attrs import frozen
 
 from ..delivery.address_order import SourceOf, kernel_source
 from ..interfaces import Executor, Files, Ids, Random, Resolver, WallTime
-from ..smtp.extension import Extension
 from ..smtp.sasl.exchange import Nonce
 from ..system.real_world import (
     nonce,
@@ -34,8 +33,6 @@ class Environment:
         nonce: returns a text that is used once, in AUTH.
         source_of: returns the local address that leads to another; None: source addresses are
             unknown.
-        extensions: besides the standard ones; spoken on every listener and, where a next hop
-            announces them, to that.
     """
 
     wall_time: WallTime = wall_time
@@ -49,4 +46,3 @@ class Environment:
     secret: Callable[[int], bytes] = secret_octets
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
-    extensions: tuple[Extension, ...] = ()

@@ -17,6 +17,7 @@ from ..policy.spf import policy as spf
 from ..policy.spf.evaluation import Checker
 from ..server.policy_stages import PolicyStages
 from ..telemetry.metrics import Metrics, table
+from .application import Application
 
 # Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
 _LONGEST_CHECK = 30.0
@@ -29,9 +30,7 @@ class Policies:
     """Makes the chains of policies of listeners.
 
     Args:
-        application: an application's own policy (`policy.protocol.Policy`), asked on each listener
-            about all clients; None: there is none.
-        timeout: seconds for each of its answers.
+        application: has its own policy, or none, which is asked on each listener about all clients.
         resolver: the DNS.
         wall_time: for expired signatures, and a macro of SPF.
         clock: for deadlines.
@@ -41,8 +40,7 @@ class Policies:
 
     def __init__(
         self,
-        application: object | None,
-        timeout: float,
+        application: Application,
         *,
         resolver: Resolver,
         wall_time: WallTime,
@@ -51,7 +49,6 @@ class Policies:
         observe: Callable[[Observation], object],
     ) -> None:
         self._application = application
-        self._timeout = timeout
         self._resolver = resolver
         self._wall_time = wall_time
         self._clock = clock
@@ -73,9 +70,10 @@ class Policies:
     def _groups(self, config: Config, listener: Listener) -> Iterator[Sequence[Member]]:
         if listener.kind == "smtp":
             yield self._standards(config)
-        if self._application is not None:
+        own = self._application
+        if own.policy is not None:
             # It sees what the others have found.
-            yield [Member(name=APPLICATION, policy=self._application, timeout=self._timeout)]
+            yield [Member(name=APPLICATION, policy=own.policy, timeout=own.policy_timeout)]
 
     def _standards(self, config: Config) -> list[Member]:
         """Return the standards of authentication, which are asked about strangers alone.

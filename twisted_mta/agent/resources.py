@@ -35,7 +35,6 @@ class Resources:
         secret: returns so many octets that cannot be guessed.
         nonce: returns a text that is used once, in AUTH.
         source_of: returns the local address that leads to another, where they are known.
-        extensions: besides the standard ones.
         file_executor: where files are read and written.
         password_executor: where passwords are hashed.
         resolver: the DNS, and whether it answers.
@@ -58,7 +57,6 @@ class Resources:
         self.secret = environment.secret
         self.nonce = environment.nonce
         self.source_of = environment.source_of
-        self.extensions = environment.extensions
         self.file_executor = environment.file_executor or self._new_threads(4, "files")
         self.password_executor = environment.password_executor or self._new_threads(2, "passwords")
         self._dns: DNSResolver | None = None  # where it is the agent's own

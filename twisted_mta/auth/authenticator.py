@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection, Mapping
-from traceback import extract_tb
+from functools import partial
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -21,7 +21,7 @@ from twisted.cred.credentials import (
 )
 from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
@@ -39,7 +39,7 @@ from ..smtp.sasl.evidence import (
     Token,
 )
 from ..smtp.sasl.exchange import Nonce
-from ..smtp.sasl.server import MECHANISMS, Challenger, NewMechanism
+from ..smtp.sasl.server import MECHANISMS, NewMechanism
 from ..smtp.server.auth import Verdict
 from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session
@@ -56,7 +56,9 @@ from .credentials import (
     ScramPassword,
     TokenCredentials,
 )
+from .guarded_challenger import GuardedChallenger
 from .throttle import Throttle
+from .withheld import withheld
 
 CHECK_TIMEOUT = 30.0  # seconds for a checker, before the reply is 454
 
@@ -168,7 +170,9 @@ class Authenticator:
     def mechanisms(self) -> Mapping[str, NewMechanism]:
         """The mechanisms that the portal's checkers can judge, in the order of EHLO."""
         if self.challengers:
-            return {name: _challenger(make) for name, make in self.challengers.items()}
+            return {
+                name: partial(GuardedChallenger, make) for name, make in self.challengers.items()
+            }
         return {name: MECHANISMS[name] for name in judged_mechanisms(self.portal.checkers)}
 
     def judge(self, session: Session, evidence: Evidence) -> Deferred[Verdict | Login]:
@@ -183,15 +187,12 @@ class Authenticator:
         except CancelledError:  # the client is gone, or waited too long
             self.count(session.auth.mechanism, "error")
             return AUTH_UNAVAILABLE
+        except TimeoutError:
+            self._log.warn("no verdict of a checker within {timeout:g} s", timeout=self.timeout)
+            self.count(session.auth.mechanism, "error")
+            return AUTH_UNAVAILABLE
         except Exception as error:
-            # Its text may quote a secret, so its type and place are logged, and no more.
-            where = extract_tb(error.__traceback__)[-1]
-            self._log.error(
-                "a checker of credentials failed: {error} at {file}:{line}",
-                error=type(error).__name__,
-                file=where.filename,
-                line=where.lineno,
-            )
+            self._log.failure("a checker of credentials failed", withheld(error))
             self.count(session.auth.mechanism, "error")
             return AUTH_UNAVAILABLE
 
@@ -310,10 +311,6 @@ _RESULTS = {
     "throttled": "was not judged, after too many failures of this account or address,",
     "error": "could not be judged, since no checker takes such credentials,",
 }
-
-
-def _challenger(make: Callable[[], Any]) -> NewMechanism:
-    return lambda circumstances: Challenger(circumstances, make())
 
 
 def _delay(clock: Clock, seconds: float) -> Deferred[None]:

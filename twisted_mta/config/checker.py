@@ -64,6 +64,11 @@ def checker_spec(value: Any) -> CheckerSpec:
     """Read the description of a checker whose kind is installed."""
     if isinstance(value, CheckerSpec):
         return value
+    if ICredentialsChecker.providedBy(value):
+        raise ValueError(
+            "found a checker, expected its description, such as file:PATH; a checker that is an"
+            " object goes to MailTransferAgent(checkers=[...])"
+        )
     kind, _, argument = text("file:PATH, or another checker of twisted.cred")(value).partition(":")
     try:
         findCheckerFactory(kind)

@@ -30,8 +30,9 @@ def load(
     options: Mapping[str, Sequence[str] | str],
     file: str | None,
     *,
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] | None = None,
     machine_name: Callable[[], str] = socket.getfqdn,
+    default_ports: bool = True,
 ) -> Config:
     """Return the settings that options and a file give, with the defaults of ``twistd mta``.
 
@@ -42,14 +43,20 @@ def load(
     Args:
         options: values by the option's name without dashes; a sequence if repeatable.
         file: the path of a TOML file.
-        environment: where ``STATE_DIRECTORY`` is looked up.
+        environment: where ``STATE_DIRECTORY`` is looked up; None: the environment of the process.
         machine_name: returns the machine's full name, or its short one if it has no other.
+        default_ports: whether settings without a listener, or without a page, have those of
+            ``twistd mta``, on port 2525 and 8025 of loopback.
 
     Raises:
         ConfigError: a value is refused; nothing was started or written.
     """
     config, errors = load_leniently(
-        options, file, environment=environment, machine_name=machine_name
+        options,
+        file,
+        environment=environment,
+        machine_name=machine_name,
+        default_ports=default_ports,
     )
     if config is None or errors:
         raise errors[0]
@@ -60,8 +67,9 @@ def load_leniently(
     options: Mapping[str, Sequence[str] | str],
     file: str | None,
     *,
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] | None = None,
     machine_name: Callable[[], str] = socket.getfqdn,
+    default_ports: bool = True,
 ) -> tuple[Config | None, Sequence[ConfigError]]:
     """Return the settings without all values that are refused, and an error for each of these.
 
@@ -79,10 +87,15 @@ def load_leniently(
         return None, [error]
     loader.read_options(options)
     try:
-        return loader.config(environment, machine_name), loader.errors
+        config = loader.config(
+            os.environ if environment is None else environment,
+            machine_name,
+            default_ports=default_ports,
+        )
     except ConfigError as error:
         loader.contradicted(error)
         return None, loader.errors
+    return config, loader.errors
 
 
 def _document(file: str) -> dict[str, Any]:
@@ -280,7 +293,13 @@ class _Loader:
         place = f"{printable(self.file)}: " if self.file else ""
         self.errors += [ConfigError(f"{place}{each}") for each in (error, *error.others)]
 
-    def config(self, environment: Mapping[str, str], machine_name: Callable[[], str]) -> Config:
+    def config(
+        self,
+        environment: Mapping[str, str],
+        machine_name: Callable[[], str],
+        *,
+        default_ports: bool,
+    ) -> Config:
         """Return all values as one.
 
         Raises:
@@ -294,8 +313,9 @@ class _Loader:
             values["state_dir"] = environment.get("STATE_DIRECTORY", "").partition(":")[0] or (
                 "mta-state"
             )
-        values.setdefault("web", DEFAULT_WEB)
-        values["listeners"] = self._listeners()
+        if default_ports:
+            values.setdefault("web", DEFAULT_WEB)
+        values["listeners"] = self._listeners((DEFAULT_SMTP,) if default_ports else ())
         return Config(
             **values,
             queue=self._made(QueueSettings, "[queue] ") or QueueSettings(),
@@ -333,13 +353,12 @@ class _Loader:
             self.contradicted(ConfigError(f"{place}{error}", error.others))
             return None
 
-    def _listeners(self) -> Sequence[Listener]:
+    def _listeners(self, default: Sequence[str]) -> Sequence[Listener]:
         """Return the listeners of options and ``[mta]``, then those of ``[[listener]]`` tables."""
         values, common = self.values[Config], self.values[Listener]
         others = {kind: values.pop(kind) for kind in LISTENER_KINDS if kind in values}
         has_listeners = self.repeated["listener"] or any(others.values())
-        default_smtp = () if has_listeners else (DEFAULT_SMTP,)
-        endpoints = {"smtp": values.get("listeners", default_smtp), **others}
+        endpoints = {"smtp": values.get("listeners", () if has_listeners else default), **others}
         return (
             *(
                 Listener(**{**common, "kind": kind, "endpoint": endpoint})

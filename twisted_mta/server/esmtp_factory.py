@@ -19,6 +19,7 @@ from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.server.dialect import LMTP, SMTP, Dialect
 from ..smtp.server.settings import SessionSettings
 from ..tls.server import ContextFactory, ServerTLS
+from .application_extensions import guarded_extensions
 from .deliveries import AnyDelivery
 from .factory import MAX_MESSAGE_SIZE, MAX_RECIPIENTS, ListenerFactory
 from .timeouts import Timeouts
@@ -62,7 +63,7 @@ class ESMTPFactory(ListenerFactory):
         max_connections_per_peer: at a time from one address.
 
     Raises:
-        TypeError: ``delivery``, ``portal`` or ``tls`` is of another kind.
+        TypeError: ``delivery``, ``portal``, ``tls`` or ``extensions`` is of another kind.
         ValueError: a number or ``auth`` is out of range.
     """
 
@@ -107,7 +108,7 @@ class ESMTPFactory(ListenerFactory):
             settings=SessionSettings(
                 hostname=hostname or getfqdn(),
                 dialect=self._dialect,
-                extensions=(*standard, *extensions),
+                extensions=(*standard, *guarded_extensions(extensions)),
                 max_message_size=max_message_size,
                 max_recipients=MAX_RECIPIENTS,
             ),
@@ -146,8 +147,6 @@ class ESMTPFactory(ListenerFactory):
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        if not isinstance(seconds, int | float) or not seconds > 0:
-            raise ValueError(f"timeout: found {seconds!r}, expected a number above 0")
         self.timeouts = self.timeouts.idle(seconds)
 
     @property

@@ -26,7 +26,7 @@ from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
-from ..smtp.server.replies import SHUTTING_DOWN
+from ..smtp.server.replies import CANNOT_SERVE, SHUTTING_DOWN
 from ..smtp.server.settings import SessionSettings
 from ..system.limits import LocalLimits
 from ..system.outbox import Outbox
@@ -44,7 +44,6 @@ MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
 MAX_RECIPIENTS = 1000  # of a transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
-NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
 
 
 class ListenerFactory(ServerFactory):
@@ -286,7 +285,7 @@ class ListenerFactory(ServerFactory):
 
     def _not_counted(self, failure: Failure) -> Reply:
         self._log.failure("a connection could not be counted against its limits", failure)
-        return NOT_COUNTED
+        return CANNOT_SERVE
 
     def attach_traces(self) -> None:
         """Have all connections report to the traces that are open now."""

@@ -40,6 +40,7 @@ from ..smtp.server.dialect import one_for_all
 from ..smtp.server.machine import State
 from ..smtp.server.replies import (
     AUTH_UNAVAILABLE,
+    CANNOT_SERVE,
     LOCAL_ERROR,
     NO_IMPLICIT_TLS,
     OUT_OF_STEP,
@@ -72,6 +73,7 @@ from ..tls.certificates import openssl_reason
 from ..tls.handshake import channel_binding, server_facts
 from ..tls.server import ContextFactory, ServerTLS, server_tls
 from .addresses import ProxiedAddress, plain_address
+from .decision_kinds import CONTENT_DECISION, DECISION, OPENED, VERDICT, Kind
 from .deliveries import NoDelivery, delivery_of
 from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
 from .timeouts import ConnectionTimer, Timeouts
@@ -249,20 +251,16 @@ class ESMTPProtocol(LineReceiver):
         """Ask for admission, and greet; under implicit TLS, after the handshake."""
         factory, transport = self._factory, self.transport
         self._clock = factory.clock_for(transport)
-        self._delivery = factory.delivery_for(self)
-        self._authenticator = factory.authenticator_for(self)
-        peer = self.proxied or transport.getPeer()
-        ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
-        settings = factory.settings_for(self._authenticator)
         self._timeouts = factory.timeouts
         self._tls = factory.tls
-        if self.host is not None:
-            name = self.host.decode("ascii") if isinstance(self.host, bytes) else self.host
-            settings = evolve(settings, hostname=name)
-        if self.timeout is not None:
-            self._timeouts = self._timeouts.idle(self.timeout)
-        if self.ctx is not None:
-            self._tls = server_tls(self.ctx)
+        settings = factory.settings_for(None)
+        try:
+            settings = self._use_attributes()
+        except Exception:
+            self._log.failure("the attributes of a protocol cannot be used")
+            self._refusal = CANNOT_SERVE
+        peer = self.proxied or transport.getPeer()
+        ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
         tls = self._tls
         self.session = Session(
             settings,
@@ -291,6 +289,26 @@ class ESMTPProtocol(LineReceiver):
             admission.addCallback(self._admitted)
         else:
             self._admitted(admission)
+
+    def _use_attributes(self) -> SessionSettings:
+        """Use what the application has set on the factory and the protocol; return the settings.
+
+        Raises:
+            Exception: one of these is of another kind.
+        """
+        factory = self._factory
+        delivery = factory.delivery_for(self)
+        authenticator = factory.authenticator_for(self)
+        settings = factory.settings_for(authenticator)
+        if self.host is not None:
+            name = self.host.decode("ascii") if isinstance(self.host, bytes) else self.host
+            settings = evolve(settings, hostname=name)
+        if self.timeout is not None:
+            self._timeouts = self._timeouts.idle(self.timeout)
+        if self.ctx is not None:
+            self._tls = server_tls(self.ctx)
+        self._delivery, self._authenticator = delivery, authenticator
+        return settings
 
     def _start_implicit_tls(self) -> bool:
         """Begin the handshake, for an endpoint that has no TLS; return whether it began."""
@@ -438,11 +456,23 @@ class ESMTPProtocol(LineReceiver):
         if question is not None:
             question.cancel()
         self._factory.closed(self)
-        self._delivery.ended(self.session)
+        self._end_delivery(self._delivery)
         for login, delivery in self._logins:
             if delivery is not None:
-                delivery.ended(self.session)
+                self._end_delivery(delivery)
+            self._log_out(login)
+
+    def _end_delivery(self, delivery: Delivery) -> None:
+        try:
+            delivery.ended(self.session)
+        except Exception:
+            self._log.failure("a delivery failed at the end of a session")
+
+    def _log_out(self, login: Login) -> None:
+        try:
             login.logout()
+        except Exception:
+            self._log.failure("the logout of a portal failed")
 
     # The session's steps.
 
@@ -537,7 +567,7 @@ class ESMTPProtocol(LineReceiver):
         self._ask(lambda: self._decider.rcpt(self.session, *step), self.session.answer, "rcpt")
 
     def _open(self, step: Open) -> None:
-        self._ask(lambda: self._decider.open(self.session), self._opened, "data")
+        self._ask(lambda: self._decider.open(self.session), self._opened, "data", OPENED)
 
     @property
     def _decider(self) -> Delivery:
@@ -550,7 +580,10 @@ class ESMTPProtocol(LineReceiver):
         authenticator = self._authenticator
         assert authenticator is not None  # or AUTH would not have been obeyed
         self._ask(
-            lambda: authenticator.judge(self.session, step.evidence), self._authenticated, "auth"
+            lambda: authenticator.judge(self.session, step.evidence),
+            self._authenticated,
+            "auth",
+            VERDICT,
         )
 
     def _authenticated(self, verdict: Any) -> None:
@@ -560,7 +593,7 @@ class ESMTPProtocol(LineReceiver):
                 delivery = delivery_of(verdict.avatar, self) if delivers else None
             except TypeError as error:
                 self._log.error("the realm of a portal: {error}", error=error)
-                verdict.logout()
+                self._log_out(verdict)
                 self.session.answer_auth(AUTH_UNAVAILABLE)
                 return
             self._logins.append((verdict, delivery))
@@ -568,9 +601,9 @@ class ESMTPProtocol(LineReceiver):
             verdict = Granted(verdict.identity)
         self.session.answer_auth(verdict)
 
-    def _opened(self, opened: Sink | Reply | None) -> None:
-        if opened is None or isinstance(opened, Reply):
-            self.session.answer(opened or LOCAL_ERROR)
+    def _opened(self, opened: Sink | Reply) -> None:
+        if isinstance(opened, Reply):
+            self.session.answer(opened)
             return
         self._sink = opened
         self.session.answer()
@@ -594,7 +627,7 @@ class ESMTPProtocol(LineReceiver):
         if sink is None:
             self.session.answer(LOCAL_ERROR)
         else:
-            self._ask(sink.finish, self.session.answer, "data")
+            self._ask(sink.finish, self.session.answer, "data", CONTENT_DECISION)
 
     def _abort(self, step: Abort) -> None:
         self._drop_sink()
@@ -667,9 +700,12 @@ class ESMTPProtocol(LineReceiver):
         question: Callable[[], Any | Deferred[Any]],
         answer: Callable[[Any], None],
         stage: _Stage,
+        kind: Kind = DECISION,
     ) -> None:
         try:
             result = question()
+            if not isinstance(result, Deferred):
+                result = kind.checked(result)
         except Exception:
             self._log.failure("a decision on mail failed")
             result = LOCAL_ERROR
@@ -695,9 +731,9 @@ class ESMTPProtocol(LineReceiver):
             elif hasattr(decision, "abort"):
                 decision.abort()  # a sink, and too late
             elif isinstance(decision, Login):
-                decision.logout()
+                self._log_out(decision)
 
-        result.addErrback(failed).addCallback(decided)
+        result.addCallback(kind.checked).addErrback(failed).addCallback(decided)
 
     def _decided(self, question: _Question, decision: Any) -> None:
         self._timer.last_activity = self._clock.seconds()

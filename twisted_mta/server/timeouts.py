@@ -44,7 +44,13 @@ class Timeouts:
     decision: float = 60.0
 
     def idle(self, seconds: float) -> Timeouts:
-        """Return these timeouts with another limit for a client that sends nothing."""
+        """Return these timeouts with another limit for a client that sends nothing.
+
+        Raises:
+            ValueError: ``seconds`` is not a number above 0.
+        """
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            raise ValueError(f"timeout: found {seconds!r}, expected a number above 0")
         return evolve(self, command=seconds, data=seconds)
 
 

@@ -15,10 +15,11 @@ same seed gives the same run. Only the database, the lock and the certificate ar
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -66,6 +67,7 @@ class MemoryMTA:
         application_policy: decides on clients and their mail (`policy.protocol.Policy`); None: none
             does. The setting ``policy`` is the table of that name.
         deliveries: the application's own deliveries, by name; None: none.
+        checkers: judge AUTH, besides those of the settings.
         settings: settings of `Config`; by default the host name is ``mta.example``, the listener is
             at `SMTP`, and the local domain is ``localhost``.
 
@@ -88,6 +90,7 @@ class MemoryMTA:
         extensions: tuple[Extension, ...] = (),
         application_policy: object | None = None,
         deliveries: Mapping[str, ApplicationDelivery] | None = None,
+        checkers: Sequence[ICredentialsChecker] = (),
         **settings: Any,
     ) -> None:
         directory = os.path.abspath(directory)
@@ -118,10 +121,11 @@ class MemoryMTA:
                 secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
-                extensions=extensions,
             ),
             policy=application_policy,
             deliveries=deliveries,
+            checkers=checkers,
+            extensions=extensions,
         )
         self.events: list[MailEvent] = []
         self.mta.subscribe(self.events.append)

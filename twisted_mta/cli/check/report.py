@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -34,7 +33,7 @@ def report(
     ask_dns: bool = True,
     ask_records: bool = False,
     machine: Machine | None = None,
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] | None = None,
     machine_name: Callable[[], str] = socket.getfqdn,
     change_user: Callable[[], None] | None = None,
 ) -> Report:

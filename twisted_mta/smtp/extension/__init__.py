@@ -3,8 +3,8 @@
 An extension announces itself in the reply to EHLO, reads the parameters that it adds to MAIL and
 RCPT, says how much longer it makes those lines, and obeys the verbs that it adds. The session knows
 none of them by name, so a new extension is a new file, and a new entry in the tuple that the
-session is given. Extensions of an application are given to `service.Environment`, and look the
-same:
+session is given. Extensions of an application are given to `service.MailTransferAgent`, and look
+the same:
 
     class Ticket(OutgoingExtension):
         keyword = "XTICKET"

@@ -11,3 +11,7 @@ Nonce: TypeAlias = Callable[[], str]
 
 class SASLError(Exception):
     """The failure of an exchange; the text says why, and holds no secret."""
+
+
+class SASLUnavailable(SASLError):
+    """The server has failed, and the same exchange may succeed later."""

@@ -17,7 +17,7 @@ from ...mail.reply import Reply
 from ..command import CommandError
 from ..extension.views import SessionView
 from ..sasl.evidence import ScramSalt
-from ..sasl.exchange import SASLError
+from ..sasl.exchange import SASLError, SASLUnavailable
 from ..sasl.server import ChallengeOrEvidence, Circumstances, ServerMechanism
 from . import replies
 from .settings import AUTH_RESPONSE, SessionSettings
@@ -124,17 +124,20 @@ class ServerAuth:
         if len(words) == 2:
             initial = b"" if words[1] == "=" else _decoded(words[1].encode())  # RFC 4954 §4
         self.mechanism = name
-        exchange = settings.mechanisms[name](
-            Circumstances(
-                hostname=self._hostname,
-                nonce=settings.nonce,
-                tls=session.tls,
-                binding=self.binding or (lambda name: None),
-                plus=any(each.endswith("-PLUS") for each in offered),
-            )
+        circumstances = Circumstances(
+            hostname=self._hostname,
+            nonce=settings.nonce,
+            tls=session.tls,
+            binding=self.binding or (lambda name: None),
+            plus=any(each.endswith("-PLUS") for each in offered),
         )
-        self._exchange, self._pending = exchange, None
-        return self._after(lambda: exchange.begin(initial))
+
+        def first_step() -> ChallengeOrEvidence:
+            exchange = settings.mechanisms[name](circumstances)
+            self._exchange, self._pending = exchange, None
+            return exchange.begin(initial)
+
+        return self._after(first_step)
 
     def respond(self, line: bytes) -> Next:
         """Take the client's response to a challenge, without its CR LF."""
@@ -175,6 +178,8 @@ class ServerAuth:
     def _after(self, exchange_step: Callable[[], ChallengeOrEvidence]) -> Next:
         try:
             result = exchange_step()
+        except SASLUnavailable:
+            return self._end(replies.AUTH_UNAVAILABLE)
         except SASLError:
             return self._end(replies.NOT_AUTHENTICATED)
         return Challenge(result) if isinstance(result, bytes) else Authenticate(result)

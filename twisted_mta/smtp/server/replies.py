@@ -69,6 +69,7 @@ TOO_MANY_AUTH_FAILURES = Reply.of(421, "7.0", "Too many failed authentications")
 SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
 TOO_SLOW = Reply.of(421, "4.2", "The message came too slowly")
 NOT_ENDED = Reply.of(421, "4.2", "Only <CR><LF>.<CR><LF> ends a message; another line end came")
+CANNOT_SERVE = Reply.of(421, "3.0", "Local error, try again later")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 
 MISPLACED: Mapping[str, Reply] = {
