@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from .mail.address import Mailbox
 from .mail.body import Body
 from .mail.decision import ContentDecision, Decision
+from .mail.dns_answer import Answered
 from .mail.envelope import Parameters, RecipientNumber
 from .mail.final_recipient import FinalRecipient
 from .mail.message import Message
@@ -22,6 +23,9 @@ from .mail.next_hop import NextHop, Target
 from .mail.outcome import Outcome
 from .mail.queue_id import QueueId
 from .mail.reply import Reply
+from .mail.tls_policy import TLSPolicy, TLSTerms
+from .mail.tls_result import TLSResult
+from .mail.tlsa import TLSA
 from .smtp.server.session import Session
 
 _P = ParamSpec("_P")
@@ -167,6 +171,20 @@ class Resolver(Protocol):
             host: a host name.
             search: Whether to look the host up in the domains of the system's search list too.
         """
+        ...
+
+    # The same, with what DNSSEC says of them.
+
+    def exchangers(self, domain: str) -> Deferred[Answered[tuple[int, str]]]:
+        """Return (preference, host) of all MX records, as `mail_exchangers` does."""
+        ...
+
+    def host(self, name: str, *, search: bool = False) -> Deferred[Answered[str]]:
+        """Return the AAAA and A records of a host as text, as `addresses` does."""
+        ...
+
+    def tlsa(self, domain: str) -> Deferred[Answered[TLSA]]:
+        """Return the TLSA records of a domain such as ``_25._tcp.mx.example``, at most 500."""
         ...
 
     # The records by which strangers prove things about themselves: always those of the DNS itself,
@@ -368,6 +386,29 @@ class NoTarget(Exception):
 
 Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
 """Return the targets of a next hop, in the order to try them; fails with `NoTarget`."""
+
+
+class TLSPolicies(Protocol):
+    """Decides what TLS the connection to one host must have."""
+
+    def policy(
+        self, next_hop: NextHop, target: Target, terms: TLSTerms
+    ) -> TLSPolicy | Deferred[TLSPolicy]:
+        """Return the policy for a host, which all its addresses share.
+
+        A look-up that fails is a policy with a ``problem``: the host is not used now, and never
+        with less TLS than it may have asked for. The Deferred may be canceled.
+
+        Args:
+            next_hop: that the host belongs to.
+            target: one of the addresses of the host.
+            terms: what the configuration, and the message, demand.
+        """
+        ...
+
+
+NoteTLSResult = Callable[[TLSResult], None]
+"""Take note of a session that was tried, or of a policy that could not be had (RFC 8460)."""
 
 Sign = Callable[[Message], "Message | Deferred[Message]"]
 """Return a message with signatures in front, or as it is where there is nothing to sign with.

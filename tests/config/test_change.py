@@ -30,7 +30,7 @@ FIXED = {
     },
     "queue": {"small_body", "commit_messages", "commit_octets"},
     "delivery": {"port"},
-    "dns": {"nameservers", "timeout"},
+    "dns": {"nameservers", "timeout", "trust_ad"},
     "log": {"format"},
     "web_page": {"hosts"},
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},

@@ -111,9 +111,9 @@ class Reading(DestinationTestCase):
                 " relay.example.net:587 or deliver:name",
             ),
             (
-                f'{one}tls = "mta-sts"',
-                f'{file} tls = "mta-sts": "mta-sts" is not built yet; expected "none", "may",'
-                ' "encrypt" or "verify"',
+                f'{one}tls = "strict"',
+                f'{file} tls = "strict": expected "auto", "none", "may", "encrypt", "verify",'
+                ' "dane" or "mta-sts"',
             ),
             (
                 f'{one}rate = "0/min"',

@@ -301,7 +301,8 @@ class Refusals(ConfigTestCase):
             ),
             (
                 '[delivery]\ntls = "always"',
-                'FILE: [delivery] tls = "always": expected "none", "may", "encrypt" or "verify"',
+                'FILE: [delivery] tls = "always": expected "auto", "none", "may", "encrypt",'
+                ' "verify", "dane" or "mta-sts"',
             ),
             (
                 '[mta]\nroutes = {"*" = "smpt://a"}',
@@ -425,11 +426,6 @@ class Refusals(ConfigTestCase):
                 '[mta]\nqueue = "postgresql://db/mail"',
                 '[mta] queue = "postgresql://db/mail": postgresql is not built yet;'
                 ' expected "sqlite:", the database in the state directory',
-            ),
-            (
-                '[delivery]\ntls = "dane"',
-                '[delivery] tls = "dane": "dane" is not built yet;'
-                ' expected "none", "may", "encrypt" or "verify"',
             ),
         ):
             self.assertEqual(self.refusal({}, toml), f"FILE: {text}")

@@ -22,9 +22,9 @@ from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
-from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, address
 from twisted_mta.testing.server_options import ServerOptions

@@ -6,6 +6,7 @@ from tests.tidy import TidyTestCase
 from twisted_mta.delivery.pool import Pool
 from twisted_mta.delivery.terms import Terms
 from twisted_mta.mail.next_hop import NextHop, Target
+from twisted_mta.mail.tls_policy import TLSPolicy
 from twisted_mta.smtp.sasl.client import Credentials
 from twisted_mta.tls.client import ClientTLS
 
@@ -15,12 +16,14 @@ TARGET = Target("mx.example", "192.0.2.1", 25)
 MAY = Terms(messages=3)
 ENCRYPT = Terms(level="encrypt", messages=3)
 CLEAR = Terms(level="none", messages=3)
+POLICY = TLSPolicy(level="may")
 
 
 @define(eq=False)
 class FakeConnection:
     target: Target = TARGET
     terms: Terms = MAY
+    policy: TLSPolicy = POLICY
     messages: int = 1
 
 
@@ -35,9 +38,9 @@ class PoolTests(TidyTestCase):
             self.assertIsNone(self.pool.keep(connection, HOP, (MAY,)))
         self.assertEqual(self.pool.idle, (first, second))
         self.assertIs(self.pool.take(HOP, (MAY,)), second)
-        self.assertIs(self.pool.take_to(TARGET, MAY), first)
+        self.assertIs(self.pool.take_to(TARGET, MAY, POLICY), first)
         self.assertIsNone(self.pool.take(HOP, (MAY,)))
-        self.assertIsNone(self.pool.take_to(TARGET, MAY))
+        self.assertIsNone(self.pool.take_to(TARGET, MAY, POLICY))
         self.assertEqual(self.pool.idle, ())
 
     def test_a_connection_to_one_of_equal_exchangers_is_found_by_its_target_alone(self) -> None:
@@ -46,7 +49,7 @@ class PoolTests(TidyTestCase):
         self.assertIsNone(self.pool.keep(connection, HOP, (MAY,)))
         self.assertIsNone(self.pool.serving(HOP, (MAY,)))
         self.assertIsNone(self.pool.take(HOP, (MAY,)))
-        self.assertIs(self.pool.take_to(TARGET, MAY), connection)
+        self.assertIs(self.pool.take_to(TARGET, MAY, POLICY), connection)
         self.assertEqual(self.pool.idle, ())
 
     def test_connections_are_found_by_next_hop_target_and_level(self) -> None:
@@ -54,9 +57,9 @@ class PoolTests(TidyTestCase):
         self.pool.keep(connection, HOP, (MAY,))
         self.assertIsNone(self.pool.take(OTHER, (MAY,)))
         self.assertIsNone(self.pool.take(HOP, (ENCRYPT,)))
-        self.assertIsNone(self.pool.take_to(TARGET, ENCRYPT))
-        self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), MAY))
-        self.assertIs(self.pool.take_to(TARGET, MAY), connection)
+        self.assertIsNone(self.pool.take_to(TARGET, ENCRYPT, POLICY))
+        self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), MAY, POLICY))
+        self.assertIs(self.pool.take_to(TARGET, MAY, POLICY), connection)
 
     def test_a_connection_never_serves_other_terms(self) -> None:
         """Any difference counts: credentials, authorities, client certificate, source address."""
@@ -72,14 +75,14 @@ class PoolTests(TidyTestCase):
             Terms(messages=3, require_memory=True),
         ):
             self.assertIsNone(self.pool.take(HOP, (other,)))
-            self.assertIsNone(self.pool.take_to(TARGET, other))
-        self.assertIs(self.pool.take_to(TARGET, Terms(messages=3)), connection)
+            self.assertIsNone(self.pool.take_to(TARGET, other, POLICY))
+        self.assertIs(self.pool.take_to(TARGET, Terms(messages=3), POLICY), connection)
 
     def test_a_connection_in_clear_is_for_its_own_next_hop_only(self) -> None:
         """It follows a failed handshake, which other next hops at the target have not tried."""
         connection = FakeConnection(terms=CLEAR)
         self.pool.keep(connection, HOP, (MAY,))
-        self.assertIsNone(self.pool.take_to(TARGET, MAY))
+        self.assertIsNone(self.pool.take_to(TARGET, MAY, POLICY))
         self.assertIs(self.pool.take(HOP, (MAY,)), connection)
 
     def test_the_longest_idle_connection_of_a_full_pool_is_surplus(self) -> None:

@@ -31,7 +31,7 @@ from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.smtp.client.step import TLSLevel
+from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.tls.client import ClientContexts

@@ -7,12 +7,12 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.tls_facts import TLSFacts
+from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import (
     Dialect,
     SendBody,
     Step,
-    TLSLevel,
     TransactionDone,
     Unusable,
 )

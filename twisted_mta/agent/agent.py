@@ -53,6 +53,7 @@ from ..system.real_world import give_way
 from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
+from ..tls.host_policies import HostPolicies
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
@@ -543,6 +544,9 @@ class Agent:
             helo=config.helo,
             destination_for=config.destination_for,
             memory=self.memory,
+            policies=HostPolicies(
+                resolver=self.resolver, memory=self.memory, wall_time=resources.wall_time
+            ),
             nonce=resources.nonce,
             source_of=resources.source_of,
             executor=resources.file_executor,

@@ -63,7 +63,10 @@ class Resources:
         resolver = environment.resolver
         if resolver is None:
             resolver = self._dns = DNSResolver(
-                reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+                reactor,
+                nameservers=config.dns.nameservers,
+                timeout=config.dns.timeout,
+                trust_ad=config.dns.trust_ad,
             )
         self.resolver = MonitoredResolver(resolver)
         self.outbox = Outbox(reactor)

@@ -334,7 +334,8 @@ def _target(target: Facts) -> str:
     address = target["address"]
     name = address if address[:1] == "/" else f"{target['host']}[{address}]:{target['port']}"
     tls = target["tls"]
-    words = f"TLS {tls['level']} ({tls['from']})"
+    since = "" if tls["since"] is None else f", since {moment(tls['since'])}"
+    words = f"TLS {tls['level']} ({tls['from']}{since})"
     memory = tls["memory"]
     if memory is not None:
         words += f", had TLS since {moment(memory['first'])}"
@@ -342,6 +343,8 @@ def _target(target: Facts) -> str:
             words += f", MISSING since {moment(memory['missing'])}"
     if target["connection_open"]:
         words += ", a connection is open"
+    if tls["problem"] is not None:
+        words += f"; not now: {tls['problem']}"
     if target["passed_over"]:
         words += f"; not now: {target['passed_over']}"
     return f"{name}: {words}"

@@ -25,7 +25,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "": ("hostname", "state_dir", "web", "workers", "maildir", "message_memory"),
     "queue": ("url", "small_body", "commit_messages", "commit_octets"),
     "delivery": ("port",),
-    "dns": ("nameservers", "timeout"),
+    "dns": ("nameservers", "timeout", "trust_ad"),
     "log": ("format",),
     "web_page": ("hosts",),
     "listeners": (

@@ -12,13 +12,14 @@ from attrs import frozen
 from ..mail.address import AddressError, domain_name
 from ..mail.next_hop import Host, is_delivery_name
 from ..mail.printable import printable
+from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import Rate, duration_text, period, rate
 from .setting import ConfigError, setting, shown
 
 _FILE = read.path("file")
 
-TLS = read.choice("none", "may", "encrypt", "verify", not_built=("dane", "mta-sts"))
+TLS = read.choice("auto", "none", "may", "encrypt", "verify", "dane", "mta-sts")
 """Reads the TLS level of a next hop."""
 
 MEMORY = read.choice("alarm", "require")
@@ -120,10 +121,11 @@ class Destination:
         default=None,
         default_text="none",
     )
-    tls: Literal["none", "may", "encrypt", "verify"] | None = setting(
+    tls: TLSSetting | None = setting(  # noqa: RUF009
         read.optional(TLS),
-        "TLS to it: never, if offered, required, or required with a certificate that proves the"
-        " next hop's name",
+        "TLS to it: the best that it publishes (auto), never, if offered, required, required with a"
+        " certificate that proves the next hop's name, or with the policy that it must publish by"
+        " DANE or MTA-STS",
         default=None,
         default_text="tls of [delivery]",
     )

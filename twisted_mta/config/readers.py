@@ -54,13 +54,10 @@ def flag(value: Any) -> bool:
     return value
 
 
-def choice(*names: str, not_built: Iterable[str] = ()) -> Read:
-    """Return a reader of one of ``names``; those in ``not_built`` are refused by name."""
-    later = tuple(not_built)
+def choice(*names: str) -> Read:
+    """Return a reader of one of ``names``."""
 
     def read(value: Any) -> str:
-        if isinstance(value, str) and value in later:
-            raise ValueError(f"{quoted(value)} is not built yet; expected {_either(names)}")
         if not isinstance(value, str):
             raise mistyped(value, f"one string, {_either(names)}")
         if value not in names:

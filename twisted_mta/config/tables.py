@@ -7,6 +7,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from ..mail.next_hop import Host
+from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import duration_text, period, size
 from .destination import EIGHT_BIT_HEADERS, MEMORY, TLS, source_addresses
@@ -106,11 +107,13 @@ class DeliverySettings:
         default=None,
         default_text="the system's choice",
     )
-    tls: Literal["none", "may", "encrypt", "verify"] = setting(
+    tls: TLSSetting = setting(  # noqa: RUF009
         TLS,
-        "TLS to other hosts: never, if offered, required, or required with a certificate that"
-        " proves the next hop's name",
-        default="may",
+        "TLS to other hosts: the best that each publishes (auto: DANE, else MTA-STS, else may),"
+        " never (none), if offered (may), required (encrypt), required with a certificate that"
+        " proves the next hop's name (verify), or with the policy that the next hop must publish by"
+        " DANE (dane) or MTA-STS (mta-sts)",
+        default="auto",
     )
     tls_memory: Literal["alarm", "require"] = setting(
         MEMORY,
@@ -152,6 +155,13 @@ class DNSSettings:
     )
     timeout: float = setting(
         period, "longest wait for an answer", default=10.0, default_text="10 s"
+    )
+    trust_ad: bool = setting(
+        read.flag,
+        "whether name servers that are not on loopback are believed too when they say that DNSSEC"
+        " proves an answer (the AD bit)",
+        default=False,
+        default_text="false",
     )
 
 

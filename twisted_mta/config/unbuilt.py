@@ -21,11 +21,6 @@ class NotBuilt:
 
 
 NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
-    "dns": {
-        "trust_ad": NotBuilt(
-            "whether answers are trusted to be validated (the AD bit)", already=(False,)
-        ),
-    },
     "policy": {
         "allow": NotBuilt("file of clients and senders that nothing is found out about"),
         "deny": NotBuilt("file of clients and senders whose mail is refused"),

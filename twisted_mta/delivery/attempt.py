@@ -9,7 +9,7 @@ host are tried beside each other (`race`), one host after another.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 from attrs import define, evolve, field
@@ -24,12 +24,13 @@ from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..mail.tls_facts import TLSFacts
+from ..mail.tls_policy import TLSPolicy
 from ..smtp.client.step import TransactionDone, Unusable
 from ..smtp.conversation import Line, transcript
 from .connection import Connection, Result
 from .connections import Connections
 from .race import Race, Winner
-from .terms import HostTerms, terms_for
+from .terms import HostTerms, Terms, terms_for
 
 # Errors of connecting for which this system is to blame, and no target.
 _LOCAL_ERRORS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -40,6 +41,7 @@ class State(StrEnum):
 
     NEW = "new"
     LOOKUP = "lookup"
+    POLICY = "TLS policy"
     CONNECTING = "connecting"
     TRANSACTION = "transaction"
     ENDED = "ended"
@@ -49,6 +51,7 @@ class Event(StrEnum):
     """An event that changes the state of an attempt."""
 
     LOOK_UP = "look up targets"
+    FIND_POLICY = "look up the TLS policy of a host"
     CONNECT = "connect"
     TRANSACT = "transact"
     END = "end"
@@ -61,16 +64,24 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.LOOK_UP: State.LOOKUP,
         Event.END: State.ENDED,
     },
-    # An idle connection to one of the targets needs no connecting.
     State.LOOKUP: {
+        Event.FIND_POLICY: State.POLICY,
+        Event.END: State.ENDED,
+    },
+    # An idle connection to one of the targets needs no connecting. A host whose policy cannot be
+    # looked up is not used: the next one; or the lookup, where an idle connection had been tried.
+    State.POLICY: {
         Event.TRANSACT: State.TRANSACTION,
         Event.CONNECT: State.CONNECTING,
+        Event.FIND_POLICY: State.POLICY,
+        Event.LOOK_UP: State.LOOKUP,
         Event.END: State.ENDED,
     },
     # After a failure: the next host; or the lookup, where an idle connection had been tried first.
     State.CONNECTING: {
         Event.TRANSACT: State.TRANSACTION,
         Event.CONNECT: State.CONNECTING,
+        Event.FIND_POLICY: State.POLICY,
         Event.LOOK_UP: State.LOOKUP,
         Event.END: State.ENDED,
     },
@@ -78,6 +89,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.TRANSACTION: {
         Event.TRANSACT: State.TRANSACTION,
         Event.CONNECT: State.CONNECTING,
+        Event.FIND_POLICY: State.POLICY,
         Event.LOOK_UP: State.LOOKUP,
         Event.END: State.ENDED,
     },
@@ -99,7 +111,8 @@ class Attempt:
         state: see `TRANSITIONS`; only `_enter` changes it.
         targets: those not tried yet; None before they are looked up.
         failures: the reply of each target that was tried, about itself.
-        waiting: the lookup or the connecting under way; None in other states.
+        waiting: the lookup, of targets or a policy, or the connecting under way; None in other
+            states.
         connection: the connection of the transaction; None in other states.
         started: when it began, by the reactor's clock.
         answered: whether a target, or our own preparation for it, decided on the message; else
@@ -210,12 +223,51 @@ class Attempt:
         self.targets = [target for target in self.targets if target not in host]
         return host
 
-    # Connecting.
+    # The TLS policy.
 
     def _try_host(self, host: list[Target]) -> None:
-        terms = terms_for(host[0], self.next_hop, self.host_terms)
+        def found(terms: Terms, policy: TLSPolicy) -> None:
+            if policy.problem is None:
+                self._connect(host, terms, policy)
+            else:
+                self._refuse(host, policy.problem)
+
+        self._find_policy(host[0], found)
+
+    def _find_policy(self, target: Target, found: Callable[[Terms, TLSPolicy], None]) -> None:
+        """Look up the TLS that ``target`` must have, then call ``found``, unless it is over."""
+        self._enter(Event.FIND_POLICY)
+        terms = terms_for(target, self.next_hop, self.host_terms)
+        policy = self.connections.policies.policy(self.next_hop, target, terms)
+        if isinstance(policy, TLSPolicy):
+            found(terms, policy)
+            return
+
+        def looked_up(policy: TLSPolicy) -> None:
+            self.waiting = None
+            if self.state is State.ENDED:
+                return
+            if self.connections.stopped is not None:
+                self._try_next()
+            else:
+                found(terms, policy)
+
+        self.waiting = policy  # type: ignore[assignment]
+        policy.addCallback(looked_up).addErrback(self._lookup_failed)
+
+    def _refuse(self, host: Sequence[Target], problem: str) -> None:
+        """Pass over a host: there is no way to it that is safe enough."""
+        target = host[0]
+        reply = Reply.of(454, "7.5", f"{target}: {problem}")
+        self.dialogue.append(Line("note", reply.text))
+        self.failures.update((each, Unusable(reply, stage="tls")) for each in host)
+        self._try_next()
+
+    # Connecting.
+
+    def _connect(self, host: list[Target], terms: Terms, policy: TLSPolicy) -> None:
         for target in host:
-            connection = self.connections.pool.take_to(target, terms)
+            connection = self.connections.pool.take_to(target, terms, policy)
             if connection is not None:
                 self.targets = [
                     *(other for other in host if other != target),
@@ -226,7 +278,7 @@ class Attempt:
         self._enter(Event.CONNECT)
         race = Race(
             host,
-            lambda target: self.connections.open(target, terms),
+            lambda target: self.connections.open(target, terms, policy),
             clock=self.connections.reactor,
             head_start=self.connections.settings.head_start,
             failed=self._connecting_failed,
@@ -242,10 +294,11 @@ class Attempt:
         self.targets = [*winner.rest, *(self.targets or ())]
         self._transact(winner.connection)
 
-    def _connect_again(self, target: Target, *, in_clear: bool) -> None:
+    def _connect_again(
+        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool
+    ) -> None:
         self._enter(Event.CONNECT)
-        terms = terms_for(target, self.next_hop, self.host_terms)
-        connecting = self.connections.open(target, terms, in_clear=in_clear)
+        connecting = self.connections.open(target, terms, policy, in_clear=in_clear)
         self.waiting = connecting  # type: ignore[assignment]
 
         def connected(connection: Connection) -> None:
@@ -303,9 +356,19 @@ class Attempt:
         if self.connections.stopped is not None:
             self._try_next()
         else:
-            in_clear = connection.terms.level == "none"
-            terms = terms_for(connection.target, self.next_hop, self.host_terms)
-            self._connect_again(connection.target, in_clear=in_clear and terms.level != "none")
+            self._replace(connection)
+
+    def _replace(self, before: Connection) -> None:
+        """Open a connection to the target of one that died while it was idle."""
+
+        def found(terms: Terms, policy: TLSPolicy) -> None:
+            if policy.problem is not None:
+                self._refuse([before.target], policy.problem)
+                return
+            in_clear = before.policy.level == "none" and policy.level == "may"
+            self._connect_again(before.target, terms, policy, in_clear=in_clear)
+
+        self._find_policy(before.target, found)
 
     def _fresh(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was opened for this attempt."""
@@ -330,10 +393,10 @@ class Attempt:
             self.log.warn("STARTTLS failed, trying in clear: {reply}", reply=str(result.reply))
             connections.traffic.clear_retries += 1
             self.failures[target] = result
-            self._connect_again(target, in_clear=True)
+            self._connect_again(target, connection.terms, connection.policy, in_clear=True)
             return
         if result.tls_missing:
-            reason = connections.note_missing_tls(target, connection.terms)
+            reason = connections.note_missing_tls(connection)
             if reason is not None and result.remote is None:
                 reply = result.reply
                 lines = (*reply.lines, reason)

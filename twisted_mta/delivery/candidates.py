@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from ..mail.next_hop import NextHop, Target
-from ..smtp.client.step import TLSLevel
+from ..mail.tls_policy import TLSPolicy
 from ..tls.memory import TLSHost
 from .connections import Connections
 from .terms import HostTerms, Terms, terms_for
@@ -20,7 +21,7 @@ class Candidate:
     Attributes:
         target: an address and port of a host.
         terms: the terms of a connection to it.
-        level: the TLS that a connection must have, with the TLS memory taken into account.
+        policy: the TLS that a connection must have.
         memory: the host's entry in the TLS memory, None where it has none.
         passed_over: why a delivery would not try it now; empty where it would.
         idle: whether an idle connection to it would serve.
@@ -28,7 +29,7 @@ class Candidate:
 
     target: Target
     terms: Terms
-    level: TLSLevel
+    policy: TLSPolicy
     memory: TLSHost | None = None
     passed_over: str = ""
     idle: bool = False
@@ -36,7 +37,7 @@ class Candidate:
 
 def candidates(
     connections: Connections, next_hop: NextHop, host_terms: HostTerms, targets: Sequence[Target]
-) -> list[Candidate]:
+) -> Deferred[list[Candidate]]:
     """Return the targets of a next hop in the order to try them, then those passed over.
 
     Args:
@@ -45,6 +46,12 @@ def candidates(
         host_terms: the terms with ``next_hop`` for the recipient's domain.
         targets: in the order of the lookup.
     """
+    return Deferred.fromCoroutine(_candidates(connections, next_hop, host_terms, targets))
+
+
+async def _candidates(
+    connections: Connections, next_hop: NextHop, host_terms: HostTerms, targets: Sequence[Target]
+) -> list[Candidate]:
     tried = connections.order(targets)
     passed_over = [target for target in targets if target not in tried]
     # The connection that served the next hop last is used without any lookup.
@@ -52,6 +59,8 @@ def candidates(
     result = []
     for target in (*tried, *passed_over):
         terms = terms_for(target, next_hop, host_terms)
+        found = connections.policies.policy(next_hop, target, terms)
+        policy = found if isinstance(found, TLSPolicy) else await found
         reason = ""
         if target in passed_over:
             seconds = connections.unreachable.seconds_left(target)
@@ -64,10 +73,10 @@ def candidates(
             Candidate(
                 target=target,
                 terms=terms,
-                level=connections.level(target, terms),
+                policy=policy,
                 memory=connections.known_tls(target),
                 passed_over=reason,
-                idle=connections.pool.has(target, terms)
+                idle=connections.pool.has(target, terms, policy)
                 or (serving is not None and serving.target == target),
             )
         )

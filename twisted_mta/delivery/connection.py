@@ -21,6 +21,7 @@ from ..mail.next_hop import Host, Target
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
+from ..mail.tls_policy import TLSPolicy
 from ..message.mime.conversion_plan import CannotConvert
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (
@@ -62,6 +63,7 @@ class Connection(Protocol):
         session: decides on commands, and parses replies.
         target: the address and port.
         terms: the terms of the connection.
+        policy: the TLS that it must have.
         contexts: makes the TLS side.
         clock: for timeouts.
         outbox: collects commands until the end of the reactor's turn.
@@ -89,6 +91,7 @@ class Connection(Protocol):
         *,
         target: Target,
         terms: Terms,
+        policy: TLSPolicy,
         contexts: ClientContexts,
         clock: IReactorTime,
         outbox: Outbox,
@@ -103,6 +106,7 @@ class Connection(Protocol):
         self.session = session
         self.target = target
         self.terms = terms
+        self.policy = policy
         self.messages = 0
         self.began = 0.0
         self.ready = False
@@ -187,6 +191,7 @@ class Connection(Protocol):
             self.transport.getHandle(),
             self.target,
             self.terms.tls,
+            self.policy,
         )
         self.conversation.note(tls_words(facts))
         self._perform(self.session.handshake_completed(facts, problem))
@@ -235,7 +240,7 @@ class Connection(Protocol):
 
     def _start_tls(self) -> None:
         self._outbox.release(self.transport)
-        start_tls(self.transport, self._contexts.creator(self.target, self.terms.tls))
+        start_tls(self.transport, self._contexts.creator(self.target, self.terms.tls, self.policy))
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()

@@ -23,18 +23,19 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Executor, Sign, WallTime, unsigned
+from ..interfaces import Executor, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.reply import Reply
+from ..mail.tls_policy import TLSPolicy
 from ..smtp.client.session import ClientSession
-from ..smtp.client.step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
+from ..tls.host_policies import HostPolicies
 from ..tls.memory import TLSHost, TLSMemory
 from .adaptation import seven_bit
 from .address_order import SourceOf, in_order_of_hosts
@@ -55,6 +56,7 @@ class Connections:
         settings: the limits and timeouts for all next hops.
         contexts: makes the TLS side of connections.
         memory: the hosts known to do TLS; None: no host is known.
+        policies: decides on the TLS with each host; None: by the settings and ``memory``.
         nonce: makes nonces for AUTH; without it SCRAM mechanisms are not used.
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
@@ -66,6 +68,7 @@ class Connections:
 
     Attributes:
         traffic: counts since the start.
+        policies: see the argument.
         pool: the idle connections.
         unreachable: the targets that connecting to failed lately.
         tracing: the open traces; None: there can be none.
@@ -82,6 +85,7 @@ class Connections:
         settings: RelaySettings,
         contexts: ClientContexts | None = None,
         memory: TLSMemory | None = None,
+        policies: TLSPolicies | None = None,
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
@@ -101,6 +105,7 @@ class Connections:
         self.stopped: Reply | None = None
         self._helo = helo
         self._memory = memory
+        self.policies: TLSPolicies = policies or HostPolicies(memory=memory)
         self._nonce = nonce
         self._extensions = extensions
         self._wall_time: WallTime = wall_time or reactor.seconds
@@ -116,17 +121,20 @@ class Connections:
 
     # Opening.
 
-    def open(self, target: Target, terms: Terms, *, in_clear: bool = False) -> Deferred[Connection]:
+    def open(
+        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool = False
+    ) -> Deferred[Connection]:
         """Open a connection; fails as endpoints do.
 
         Args:
             target: the address and port.
             terms: the terms of the connection.
+            policy: the TLS that it must have.
             in_clear: whether to do without TLS, since STARTTLS was optional and of no use.
         """
         if in_clear:
-            terms = evolve(terms, level="none")
-        connection = self._connection(target, terms, in_clear=in_clear)
+            policy = evolve(policy, level="none")
+        connection = self._connection(target, terms, policy, in_clear=in_clear)
         if self.tracing is not None and self.tracing.traces:
             connection.attach_traces(self.tracing)
         endpoint_connecting: Deferred[IProtocol] = self._endpoint(target, terms).connect(
@@ -151,11 +159,13 @@ class Connections:
             self._connecting[connection] = connecting
         return connecting
 
-    def _connection(self, target: Target, terms: Terms, *, in_clear: bool) -> Connection:
+    def _connection(
+        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool
+    ) -> Connection:
         session = ClientSession(
             helo=self._helo,
             remote=str(target),
-            tls=self.level(target, terms),
+            tls=policy.level,
             implicit_tls=terms.implicit_tls,
             deadlines=self.settings.deadlines,
             dialect=terms.dialect,
@@ -168,6 +178,7 @@ class Connections:
             session,
             target=target,
             terms=terms,
+            policy=policy,
             contexts=self.contexts,
             clock=self.reactor,
             outbox=self._outbox,
@@ -277,15 +288,11 @@ class Connections:
 
     # The TLS memory.
 
-    def level(self, target: Target, terms: Terms) -> TLSLevel:
-        """Return the TLS that a connection must have, with the TLS memory taken into account."""
-        return "encrypt" if self._memory_requires_tls(target, terms) else terms.level
-
     def known_tls(self, target: Target) -> TLSHost | None:
         """Return the entry of a target's host in the TLS memory, None where it has none."""
         return None if self._memory is None else self._memory.known(target.name, target.port)
 
-    def note_missing_tls(self, target: Target, terms: Terms) -> str | None:
+    def note_missing_tls(self, connection: Connection) -> str | None:
         """Raise the alarm where mail is deferred since a host that did TLS has none now.
 
         RFC 3207 §6: a man in the middle can take STARTTLS out of the dialogue.
@@ -293,25 +300,17 @@ class Connections:
         Returns:
             A line for the reply; None where the TLS memory required nothing.
         """
-        if not self._memory_requires_tls(target, terms):
+        if not connection.policy.remembered:
             return None
-        self._raise_alarm(target, "deferred")
+        self._raise_alarm(connection.target, "deferred")
         return "TLS was used with it before, and tls_memory requires it"
-
-    def _memory_requires_tls(self, target: Target, terms: Terms) -> bool:
-        return (
-            self._memory is not None
-            and terms.require_memory
-            and terms.level == "may"
-            and self._memory.known(target.name, target.port) is not None
-        )
 
     def _opened(self, connection: Connection) -> None:
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
             if self._memory is not None and not connection.terms.implicit_tls:
                 self._memory.remember(connection.target.name, connection.target.port)
-        elif connection.terms.level != "none":
+        elif connection.policy.level != "none":
             self._opened_in_clear(connection)
 
     def _opened_in_clear(self, connection: Connection) -> None:

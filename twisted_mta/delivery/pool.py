@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from attrs import frozen
 
 from ..mail.next_hop import NextHop, Target
+from ..mail.tls_policy import TLSPolicy
 from .terms import HostTerms, Terms
 
 
@@ -16,11 +17,13 @@ class Reusable(Protocol):
     Attributes:
         target: its address and port.
         terms: on which it was opened.
+        policy: the TLS that it has.
         messages: the number of transactions so far.
     """
 
     target: Target
     terms: Terms
+    policy: TLSPolicy
     messages: int
 
 
@@ -38,7 +41,8 @@ class Pool(Generic[C]):
 
     A connection is found by the next hop that it served last, so that another message for it needs
     neither DNS nor a handshake; and by its target, which other next hops may share. The terms are
-    part of both keys: a connection never serves mail on other terms than its own.
+    part of both keys: a connection never serves mail on other terms than its own. The policy of its
+    TLS is part of the second: what the next hop publishes may have changed since.
 
     A connection to one of several exchangers of equal preference is found by its target alone: each
     message is to go to one of them at random (RFC 5321 §5.1), and not to the first as long as that
@@ -62,18 +66,18 @@ class Pool(Generic[C]):
         """Take out the connection that served ``next_hop`` last, if it is idle."""
         return self._take((next_hop, host_terms))
 
-    def take_to(self, target: Target, terms: Terms) -> C | None:
+    def take_to(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
         """Take out an idle connection to ``target``."""
-        return self._take((target, terms))
+        return self._take((target, terms, policy))
 
     def serving(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Return the connection that `take` would take out."""
         connections = self._by_key.get((next_hop, host_terms))
         return connections[-1] if connections else None
 
-    def has(self, target: Target, terms: Terms) -> bool:
+    def has(self, target: Target, terms: Terms, policy: TLSPolicy) -> bool:
         """Whether `take_to` would find a connection."""
-        return bool(self._by_key.get((target, terms)))
+        return bool(self._by_key.get((target, terms, policy)))
 
     def keep(self, connection: C, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Add an idle connection that served ``next_hop`` on ``host_terms``.
@@ -85,7 +89,7 @@ class Pool(Generic[C]):
         """
         if connection.messages >= connection.terms.messages:
             return connection
-        keys: tuple[object, ...] = ((connection.target, connection.terms),)
+        keys: tuple[object, ...] = ((connection.target, connection.terms, connection.policy),)
         if not connection.target.equal:
             keys = (*keys, (next_hop, host_terms))
         idle = _Idle(connection, keys)

@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from ..config import Destination
-from ..interfaces import Executor, Locate, Sign, WallTime, unsigned
+from ..interfaces import Executor, Locate, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop
 from ..mail.outcome import Outcome
 from ..mail.reply import Reply
-from ..smtp.client.step import TLSLevel
+from ..mail.tls_policy import TLSSetting
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.exchange import Nonce
@@ -58,6 +58,7 @@ class Relay:
         destination_for: the settings by domain; None: the same everywhere. Where a destination
             names files, `update` with the result of `load_terms` comes before the first delivery.
         memory: the hosts known to do TLS.
+        policies: decides on the TLS with each host; None: by the settings and ``memory``.
         nonce: makes nonces for AUTH; without it SCRAM mechanisms are not used.
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
@@ -81,11 +82,12 @@ class Relay:
         locate: Locate,
         helo: str,
         contexts: ClientContexts | None = None,
-        tls_level: TLSLevel = "may",
+        tls_level: TLSSetting = "may",
         source_address: str | Sequence[str] | None = None,
         settings: RelaySettings | None = None,
         destination_for: DestinationFor | None = None,
         memory: TLSMemory | None = None,
+        policies: TLSPolicies | None = None,
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
@@ -102,6 +104,7 @@ class Relay:
             settings=settings,
             contexts=contexts,
             memory=memory,
+            policies=policies,
             nonce=nonce,
             source_of=source_of,
             executor=executor,

@@ -15,7 +15,8 @@ from ..mail.envelope import Recipient
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop, Target
 from ..mail.printable import printable
-from ..smtp.client.step import Dialect, TLSLevel
+from ..mail.tls_policy import TLSLevel, TLSSetting
+from ..smtp.client.step import Dialect
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work
 from ..tls.client import ClientContexts, ClientTLS, LoadedContext
@@ -31,7 +32,8 @@ class Terms:
     """The properties of a connection.
 
     Attributes:
-        level: the TLS that it must have.
+        level: the TLS that the configuration demands.
+        least: the level below which nothing found in the network may lead.
         tls: the files and checks of that TLS.
         implicit_tls: whether TLS begins with the first octet (RFC 8314), without STARTTLS.
         require_memory: whether a host that is known to do TLS must do it again.
@@ -43,7 +45,8 @@ class Terms:
             8BITMIME; else the message fails.
     """
 
-    level: TLSLevel = "may"
+    level: TLSSetting = "may"
+    least: TLSLevel = "none"
     tls: ClientTLS = field(factory=ClientTLS)
     implicit_tls: bool = False
     require_memory: bool = False
@@ -203,13 +206,16 @@ class TermsBook:
         if destination.username is not None:
             # A KeyError is right where they were not loaded: mail is not sent without AUTH.
             credentials = self._credentials[destination.domain].credentials
-        level: TLSLevel = destination.tls or "may"
+        level: TLSSetting = destination.tls or "auto"
+        least: TLSLevel = "none"
         if local:
             level = "none"  # a UNIX socket does not leave this machine
-        elif (next_hop.implicit_tls or credentials) and level in ("none", "may"):
-            level = "encrypt"
+        elif next_hop.implicit_tls or credentials:
+            least = "encrypt"
+            level = "encrypt" if level in ("none", "may") else level
         return Terms(
             level=level,
+            least=least,
             tls=client_tls(destination) if level != "none" else ClientTLS(),
             implicit_tls=next_hop.implicit_tls,
             require_memory=destination.tls_memory == "require",

@@ -18,7 +18,7 @@ import dns.rdataclass
 import dns.rdatatype
 from attrs import frozen
 
-A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, OPT = 1, 2, 5, 6, 12, 15, 16, 28, 41
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, OPT, TLSA = 1, 2, 5, 6, 12, 15, 16, 28, 41, 52
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 
 # https://www.dnsflagday.net/2020/: the size that passes every path without fragments.
@@ -57,6 +57,7 @@ class Answer:
         records: rdata of the queried type, at the end of any CNAME chain, names not compressed.
         alias: the name at which a CNAME chain leaves the answer; the queried name itself where the
             chain is a circle; None where the chain, if any, ends in the answer.
+        name: the end of the CNAME chain within the answer, in wire form; None where there is none.
         authenticated: whether the name server claims to have validated the answer (AD).
         ttl: seconds for which the answer may be cached; None: not at all (RFC 2308 §5).
         truncated: whether the answer is complete over TCP only (TC).
@@ -67,6 +68,7 @@ class Answer:
     rcode: int
     records: tuple[bytes, ...] = ()
     alias: bytes | None = None
+    name: bytes | None = None
     authenticated: bool = False
     ttl: int | None = None
     truncated: bool = False
@@ -307,6 +309,7 @@ class _Records:
             return Answer(
                 rcode,
                 tuple(octets for _, octets in rrset),
+                name=None if owner == name else owner,
                 authenticated=authenticated,
                 ttl=min(ttls),
                 has_opt=self._has_opt,
@@ -319,6 +322,7 @@ class _Records:
         return Answer(
             rcode,
             alias=None if self._negative_ttl is not None else leaves_at,
+            name=None if owner == name else owner,
             authenticated=authenticated,
             ttl=min(ttls, default=None),
             has_opt=self._has_opt,

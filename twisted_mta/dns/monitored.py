@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..interfaces import Resolver
+from ..mail.dns_answer import Answered
 from ..mail.printable import printable
+from ..mail.tlsa import TLSA
 from . import LookupFailed
 
 _FAILURES = 3  # in a row before it is trouble: a single domain may be broken
@@ -53,6 +55,18 @@ class MonitoredResolver:
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the AAAA and A records of ``host`` as text."""
         return self._monitored(self._resolver.addresses(host, search=search))
+
+    def exchangers(self, domain: str) -> Deferred[Answered[tuple[int, str]]]:
+        """Return (preference, host) of all MX records, and whether they are secure."""
+        return self._monitored(self._resolver.exchangers(domain))
+
+    def host(self, name: str, *, search: bool = False) -> Deferred[Answered[str]]:
+        """Return the addresses of a host, and whether they are secure."""
+        return self._monitored(self._resolver.host(name, search=search))
+
+    def tlsa(self, domain: str) -> Deferred[Answered[TLSA]]:
+        """Return the TLSA records of ``domain``."""
+        return self._heard(self._resolver.tlsa(domain))
 
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of ``domain``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from functools import cached_property
+from ipaddress import ip_address
 from typing import Any
 
 import dns.inet
@@ -27,6 +28,8 @@ class NameServer:
 
     Attributes:
         family: of its address.
+        trusted: whether its AD bit is believed (RFC 4035 §4.9.3): nobody else is on the way to it,
+            or the operator says so.
 
     Raises:
         ValueError: the name of ``host`` is not an address.
@@ -37,7 +40,13 @@ class NameServer:
             raise ValueError(f"found name server {host.name!r}, expected an IP address")
         self.host = host
         self.family = socket.AF_INET6 if ":" in host.name else socket.AF_INET
+        self.trusted = self.is_loopback
         self._without_edns_until = self._with_edns_until = self._silent_until = -1.0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine."""
+        return ip_address(self.host.name.partition("%")[0]).is_loopback
 
     @cached_property
     def address(self) -> Any:

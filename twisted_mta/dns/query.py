@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -157,6 +157,8 @@ class Query:
             return
         now = self.clock.seconds()
         by.nameserver.note_answer()
+        if answer.authenticated and not by.nameserver.trusted:
+            answer = evolve(answer, authenticated=False)
         for other in self._exchanges:
             if other is not by and other.waits_since(now) >= self._pause:
                 other.nameserver.note_silence(now)

@@ -36,6 +36,7 @@ class ResolvConf:
         attempts: how often each name server is queried; None: not given.
         rotate: whether the first name server changes with each query.
         no_aaaa: whether AAAA records are not looked up.
+        trust_ad: whether the AD bit of the name servers is to be believed.
     """
 
     nameservers: tuple[Host, ...] = (Host("127.0.0.1", 53),)
@@ -45,6 +46,7 @@ class ResolvConf:
     attempts: int | None = None
     rotate: bool = False
     no_aaaa: bool = False
+    trust_ad: bool = False
 
     def __str__(self) -> str:
         """The name servers and the search list."""
@@ -92,6 +94,7 @@ def parse_resolv_conf(text: str, *, hostname: str = "") -> ResolvConf:
         None if attempts is None else min(max(attempts, 1), _MOST_ATTEMPTS),
         "rotate" in options,
         "no-aaaa" in options,
+        "trust-ad" in options,
     )
 
 

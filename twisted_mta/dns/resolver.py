@@ -1,7 +1,8 @@
 """A caching stub resolver, with the name servers of the configuration or of the system.
 
-Whether the AD bit is trustworthy depends on the path to those name servers (RFC 4035 §4.9.3), and
-is for the caller to decide.
+The AD bit is believed where nobody else is on the path to the name server (RFC 4035 §4.9.3): it is
+on loopback, or the operator trusts it, by ``trust_ad`` or by ``options trust-ad`` in
+``/etc/resolv.conf``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..mail.dns_answer import Answered
 from ..mail.next_hop import Host
+from ..mail.tlsa import TLSA
 from ..system.coroutines import started
 from .cache import Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
 from .hosts_file import Hosts
 from .message import (
     AAAA,
+    CNAME,
     MX,
     NXDOMAIN,
     PTR,
@@ -39,6 +43,7 @@ from .message import (
     text_name,
     wire_name,
 )
+from .message import TLSA as TLSA_TYPE
 from .nameserver import NameServer
 from .queries import Queries
 from .query import NoAnswer, Timing
@@ -57,7 +62,7 @@ class Records:
 
     Attributes:
         records: records of dnspython; empty where the name has none of the type.
-        authenticated: whether the name server claims to have validated them (AD).
+        authenticated: whether a name server that we trust has validated them (AD).
     """
 
     records: tuple[dns.rdata.Rdata, ...]
@@ -66,10 +71,22 @@ class Records:
 
 @frozen
 class _RRset:
-    """The same, with rdata in wire form."""
+    """The same, with rdata in wire form.
+
+    Attributes:
+        records: rdata.
+        authenticated: as in `Records`.
+        name: in wire form, the end of the aliases.
+    """
 
     records: tuple[bytes, ...]
     authenticated: bool
+    name: bytes = b"\0"
+
+    @property
+    def end(self) -> str:
+        """The end of the aliases, as text."""
+        return text_name(self.name)
 
 
 class _AddressLookup:
@@ -80,7 +97,7 @@ class _AddressLookup:
     """
 
     def __init__(self, lookups: Sequence[Deferred[_RRset]], clock: IReactorTime) -> None:
-        self.result: Deferred[Sequence[str]] = Deferred(lambda _: self._stop())
+        self.result: Deferred[Answered[str]] = Deferred(lambda _: self._stop())
         self._clock = clock
         self._results: list[_RRset | Failure | None] = [None for _ in lookups]
         self._timer: IDelayedCall | None = None
@@ -111,11 +128,21 @@ class _AddressLookup:
         # NXDOMAIN to one family does not count where the other has an answer (RFC 4074 §4.2).
         temporary = [each for each in failures if not each.check(NoSuchDomain)]
         if addresses or not failures:
-            self.result.callback(addresses)
+            self.result.callback(_together(addresses, rrsets))
         elif temporary or not rrsets:
             self.result.errback((temporary or failures)[0])
         else:
-            self.result.callback(())
+            self.result.callback(_together((), rrsets))
+
+
+def _together(addresses: Sequence[str], rrsets: Sequence[_RRset]) -> Answered[str]:
+    """Return the addresses of both families.
+
+    They are secure where both are that have any, and stand at one name.
+    """
+    found = [each for each in rrsets if each.records] or rrsets
+    secure = all(each.authenticated and each.name == found[0].name for each in found)
+    return Answered(tuple(addresses), secure, name=found[0].end)
 
 
 class DNSResolver:
@@ -126,6 +153,7 @@ class DNSResolver:
         nameservers: addresses to query, in this order; None: those of ``/etc/resolv.conf`` at the
             time, 127.0.0.1 where it has none.
         timeout: seconds for one query to all name servers.
+        trust_ad: whether the AD bit of name servers that are not on loopback is believed too.
         hosts: addresses by name that precede the DNS; None: those of ``/etc/hosts`` at the time.
         system: the files of the system; None: the real ones.
         new_id: returns unpredictable numbers of 16 bits.
@@ -142,15 +170,19 @@ class DNSResolver:
         *,
         nameservers: Sequence[Host] | None = None,
         timeout: float = 15.0,
+        trust_ad: bool = False,
         hosts: Mapping[str, Sequence[str]] | None = None,
         system: SystemFiles | None = None,
         new_id: Callable[[], int] = dns.entropy.random_16,
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
+        self._trust_ad = trust_ad
         self._hosts = hosts
         self._system = system or SystemFiles(reactor)
         self._configured = None if nameservers is None else [*map(NameServer, nameservers)]
+        for each in self._configured or ():
+            each.trusted |= trust_ad
         self._resolv_conf: ResolvConf | None = None  # in use
         self._queries = Queries(reactor, timing=Timing(timeout), new_id=new_id)
 
@@ -175,11 +207,24 @@ class DNSResolver:
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
         """Return (preference, host) of all MX records; see `interfaces.Resolver`."""
-        return started(self._mail_exchangers(domain))
+        return self.exchangers(domain).addCallback(lambda found: list(found.records))
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the AAAA and A records of ``host`` as text; see `interfaces.Resolver`."""
-        return started(self._searched_addresses(host) if search else self._addresses(host))
+        looked_up = self._searched_addresses(host) if search else self._addresses(host)
+        return started(looked_up).addCallback(lambda found: list(found.records))
+
+    def exchangers(self, domain: str) -> Deferred[Answered[tuple[int, str]]]:
+        """Return (preference, host) of all MX records, and whether they are secure."""
+        return started(self._exchangers(domain))
+
+    def host(self, name: str, *, search: bool = False) -> Deferred[Answered[str]]:
+        """Return the addresses of a host, and whether they are secure."""
+        return started(self._host(name, search))
+
+    def tlsa(self, domain: str) -> Deferred[Answered[TLSA]]:
+        """Return the TLSA records of a domain; see `interfaces.Resolver`."""
+        return started(self._tlsa(domain))
 
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of a domain, the strings of each joined; see `Resolver`."""
@@ -221,14 +266,21 @@ class DNSResolver:
             raise LookupFailed(domain, type, str(malformed)) from malformed
         return Records(records, rrset.authenticated)
 
-    async def _mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
+    async def _exchangers(self, domain: str) -> Answered[tuple[int, str]]:
         try:
             rrset = await self._lookup(domain, "MX", MX)
         except NoSuchDomain:
             if domain in await self._known_hosts():
-                return ()  # it is in the hosts file: its address is its implicit MX (RFC 5321 §5.1)
+                # It is in the hosts file: its address is its implicit MX (RFC 5321 §5.1).
+                return Answered(asked=domain, name=domain)
             raise
-        return [(each[0] << 8 | each[1], text_name(each[2:])) for each in rrset.records]
+        records = ((each[0] << 8 | each[1], text_name(each[2:])) for each in rrset.records)
+        return Answered(tuple(records), rrset.authenticated, asked=domain, name=rrset.end)
+
+    async def _tlsa(self, domain: str) -> Answered[TLSA]:
+        rrset = await self._lookup(domain, "TLSA", TLSA_TYPE)
+        records = filter(None, map(TLSA.parse, rrset.records))
+        return Answered(tuple(records), rrset.authenticated, asked=domain, name=rrset.end)
 
     async def _text(self, domain: str) -> Sequence[bytes]:
         rrset = await self._lookup(domain, "TXT", TXT)
@@ -247,11 +299,11 @@ class DNSResolver:
         rrset = await self._lookup(host, *type)
         return [_address(each) for each in rrset.records]
 
-    async def _searched_addresses(self, host: str) -> Sequence[str]:
+    async def _searched_addresses(self, host: str) -> Answered[str]:
         """Return the addresses of a name with the search list applied, see resolv.conf(5)."""
         hosts = await self._known_hosts()
         if host in hosts:
-            return hosts[host]
+            return Answered(tuple(hosts[host]), asked=host, name=host)
         deadline = self._reactor.seconds() + self._timeout * _LONGEST_SEARCH
         missing: DNSFailure | None = None
         exists = False
@@ -262,14 +314,14 @@ class DNSResolver:
             except NoSuchDomain as failure:
                 missing = missing or failure
             else:
-                if addresses:
+                if addresses.records:
                     return addresses
                 exists = True
             if self._reactor.seconds() > deadline:
                 raise LookupFailed(host, "A", "searching took too long")
         if missing is not None and not exists:
             raise NoSuchDomain(host, missing.type, "no such domain")
-        return ()
+        return Answered(asked=host, name=host)
 
     async def _known_hosts(self) -> Hosts:
         if self._hosts is not None:
@@ -278,15 +330,34 @@ class DNSResolver:
         await self._system.hosts_read()
         return self._system.hosts
 
-    async def _addresses(self, host: str) -> Sequence[str]:
+    async def _addresses(self, host: str) -> Answered[str]:
         hosts = await self._known_hosts()
         if host in hosts:
-            return hosts[host]
+            return Answered(tuple(hosts[host]), asked=host, name=host)
         types = [("AAAA", AAAA), ("A", A)]
         if self._configured is None and self._system.resolv_conf.no_aaaa:
             del types[0]
         lookups = [started(self._lookup(host, *type)) for type in types]
-        return await _AddressLookup(lookups, self._reactor).result
+        return evolve(await _AddressLookup(lookups, self._reactor).result, asked=host)
+
+    async def _host(self, name: str, search: bool) -> Answered[str]:
+        found = await (self._searched_addresses(name) if search else self._addresses(name))
+        asked_secure = found.secure
+        if not found.secure and found.records and found.name != found.asked.lower():
+            asked_secure = await self._is_secure_alias(found.asked)
+        return evolve(found, asked_secure=asked_secure)
+
+    async def _is_secure_alias(self, host: str) -> bool:
+        """Whether the CNAME record of a host is secure, though its target is not.
+
+        RFC 7672 §2.2.2: TLSA records may stand below the alias then.
+        """
+        if not any(each.trusted for each in self._queries.nameservers):
+            return False
+        try:
+            return (await self._lookup(host, "CNAME", CNAME)).authenticated
+        except NoSuchDomain:
+            return False
 
     async def _lookup(self, domain: str, type: str, number: int) -> _RRset:
         try:
@@ -304,7 +375,7 @@ class DNSResolver:
             if answer.rcode == NXDOMAIN:
                 raise NoSuchDomain(domain, type, "no such domain")
             if answer.alias is None:
-                return _RRset(answer.records, authenticated)
+                return _RRset(answer.records, authenticated, answer.name or name)
             # RFC 1034 §3.6.2: a CNAME record whose target is not in the answer.
             name = answer.alias
             if name in seen:
@@ -343,10 +414,13 @@ class DNSResolver:
         if self._configured is not None:
             queries.nameservers = self._configured
             return
+        trust_ad = self._trust_ad or resolv_conf.trust_ad
         known = {each.host: each for each in queries.nameservers}
         queries.nameservers = [
             known.get(host) or NameServer(host) for host in resolv_conf.nameservers
         ]
+        for each in queries.nameservers:
+            each.trusted = trust_ad or each.is_loopback
         timing = Timing(self._timeout)
         queries.timing = evolve(
             timing,
@@ -354,7 +428,10 @@ class DNSResolver:
             rounds=resolv_conf.attempts or timing.rounds,
         )
         queries.rotate = resolv_conf.rotate
-        if before is not None and before.nameservers != resolv_conf.nameservers:
+        if before is not None and (before.nameservers, before.trust_ad) != (
+            resolv_conf.nameservers,
+            resolv_conf.trust_ad,
+        ):
             queries.forget()  # another network may have other answers
 
 

@@ -39,12 +39,21 @@ class Target:
         address: an IPv4 or IPv6 address as text, or the path of a UNIX socket (``name`` too then).
         port: TCP port.
         equal: Whether other hosts of the next hop have the same preference (RFC 5321 §5.1).
+        secure: whether DNSSEC proves the way from the next hop to the address: the MX records,
+            where there are any, and the address.
+        tlsa_bases: the names below which TLSA records of the host may stand, in the order to look
+            them up (RFC 7672 §2.2.3); empty: DNSSEC proves nothing of the host.
+        next_hop_names: the domain whose exchanger it is, and the end of its aliases, where DNSSEC
+            proves that: names that a certificate may have as well (RFC 7672 §3.2.2).
     """
 
     name: str
     address: str
     port: int
     equal: bool = field(default=False, eq=False, repr=False)
+    secure: bool = field(default=False, eq=False, repr=False)
+    tlsa_bases: tuple[str, ...] = field(default=(), eq=False, repr=False)
+    next_hop_names: tuple[str, ...] = field(default=(), eq=False, repr=False)
 
     def __str__(self) -> str:
         if self.address.startswith("/"):

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from ..dns import DNSFailure, LookupFailed, NoSuchDomain
 from ..interfaces import NoTarget, Random, Resolver
 from ..mail.address import AddressError, domain_name, literal_address
+from ..mail.dns_answer import Answered
 from ..mail.next_hop import Host, NextHop, Target
 from ..mail.reply import Reply
 
@@ -115,20 +116,25 @@ class TargetLocator:
         if literal_address(domain) is not None or domain == "localhost":
             return await self._implicit(domain)
         try:
-            exchangers = await self._resolver.mail_exchangers(domain)
+            exchangers = await self._resolver.exchangers(domain)
         except NoSuchDomain:
             # Some name servers, and search proxies in front of them, answer NXDOMAIN to types that
             # they do not know (RFC 4074 §4.2): the name may still have an address.
             return await self._implicit(domain, exists=False)
         except DNSFailure as failure:
             raise _no_target(451, "4.3", f"DNS lookup failed: {failure}") from failure
-        if not exchangers:
-            return await self._implicit(domain)
+        if not exchangers.records:
+            return await self._implicit(domain, secure=exchangers.secure)
         # RFC 7505 §3: a null MX is the only MX record; among others it is ignored.
-        hosts = [exchanger for exchanger in exchangers if exchanger[1]]
+        hosts = [exchanger for exchanger in exchangers.records if exchanger[1]]
         if not hosts:
             raise _no_target(556, "1.10", f"{domain} accepts no mail (null MX)")
-        return await self._of_exchangers(domain, hosts)
+        targets = await self._of_exchangers(domain, hosts)
+        if exchangers.secure:
+            # RFC 7672 §3.2.2: the name before and after the aliases of the domain.
+            names = tuple(dict.fromkeys((domain, exchangers.name)))
+            return [evolve(each, next_hop_names=names) for each in targets]
+        return [evolve(each, secure=False) for each in targets]  # RFC 7672 §2.2.1
 
     async def _of_exchangers(
         self, domain: str, exchangers: Sequence[tuple[int, str]]
@@ -156,18 +162,21 @@ class TargetLocator:
             raise _loop(domain)
         raise _no_target(550, "4.4", f"No mail exchanger of {domain} has an address")
 
-    async def _implicit(self, domain: str, *, exists: bool = True) -> Sequence[Target]:
+    async def _implicit(
+        self, domain: str, *, exists: bool = True, secure: bool = False
+    ) -> Sequence[Target]:
         """Return the targets of a domain without MX records: its own addresses (RFC 5321 §5.1).
 
         Args:
             domain: without MX records.
             exists: whether the lookup of its MX records had another answer than NXDOMAIN.
+            secure: whether DNSSEC proves that there are no MX records.
         """
         located = await self._look_up([Host(domain, self._port)])
         if located.targets:
             if any(map(self._is_own, located.all)):
                 raise _loop(domain)
-            return located.all
+            return [evolve(each, secure=each.secure and secure) for each in located.all]
         if located.lookup_failed is not None:
             raise _no_target(451, "4.3", f"DNS lookup failed: {located.lookup_failed}")
         if located.failures and not exists:
@@ -199,31 +208,37 @@ class TargetLocator:
                 lookup.addErrback(lambda failure: None)
 
     async def _located(
-        self, hosts: Sequence[Host], lookups: Sequence[Deferred[Sequence[str]]]
+        self, hosts: Sequence[Host], lookups: Sequence[Deferred[Answered[str]]]
     ) -> _HostTargets:
         targets: dict[Host, tuple[Target, ...]] = {}
         failures: list[DNSFailure] = []
         for host, lookup in zip(hosts, lookups, strict=True):
             try:
-                addresses = await lookup
+                found = await lookup
             except DNSFailure as failure:
                 failures.append(failure)
                 continue
             name = literal_address(host.name) or host.name
-            usable = [Target(name, address, host.port) for address in addresses if _usable(address)]
+            bases = _tlsa_bases(found)
+            addresses = self._alternating(found.records) if found.name else found.records
+            usable = [
+                Target(name, address, host.port, secure=found.secure, tlsa_bases=bases)
+                for address in addresses
+                if _usable(address)
+            ]
             if usable:
                 targets[host] = tuple(usable)
         return _HostTargets(targets, tuple(failures))
 
-    def _addresses(self, name: str, search: bool) -> Deferred[Sequence[str]]:
+    def _addresses(self, name: str, search: bool) -> Deferred[Answered[str]]:
         if name.startswith("/"):  # the path of a UNIX socket is its address
-            return succeed([name])
+            return succeed(Answered((name,)))
         if name == "localhost" or name.endswith(".localhost"):
-            return succeed(_LOCALHOST)
+            return succeed(Answered(_LOCALHOST))
         address = literal_address(name) or name
         if _is_address(address):
-            return succeed([address])
-        return self._resolver.addresses(name, search=search).addCallback(self._alternating)
+            return succeed(Answered((address,)))
+        return self._resolver.host(name, search=search)
 
     def _alternating(self, addresses: Sequence[str]) -> Sequence[str]:
         """Return IPv6 and IPv4 addresses alternating, each family in random order."""
@@ -234,6 +249,13 @@ class TargetLocator:
             self._random.shuffle(family)
         pairs = chain.from_iterable(zip_longest(*families))
         return [address for address in pairs if address is not None]
+
+
+def _tlsa_bases(found: Answered[str]) -> tuple[str, ...]:
+    """Return the names below which TLSA records of a host may stand (RFC 7672 §2.2.2, §2.2.3)."""
+    if found.secure:
+        return tuple(dict.fromkeys((found.name, found.asked.lower())))
+    return (found.asked.lower(),) if found.asked_secure else ()
 
 
 def _loop(domain: str) -> NoTarget:

@@ -9,10 +9,12 @@ from typing import Literal, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..dns import LookupFailed, NoSuchDomain
+from ..mail.dns_answer import Answered
+from ..mail.tlsa import TLSA
 
 _T = TypeVar("_T")
 
-_TYPES = ("MX", "A", "AAAA", "TXT", "PTR")
+_TYPES = ("MX", "A", "AAAA", "TXT", "PTR", "TLSA")
 
 
 class FakeResolver:
@@ -25,11 +27,16 @@ class FakeResolver:
         addresses: the A and AAAA records, by name.
         texts: the TXT records, by name.
         pointers: the names of the PTR records, by IP address.
+        tlsa: the TLSA records, by name, as usage, selector, matching type and data.
+        aliases: the target of the CNAME record, by name.
+        signed: domains whose records, and those of all names below them, DNSSEC proves.
 
     Attributes:
         lookups: (type, name) of each lookup, in order; the type is ``MX``, ``A`` (also of both
-            families together), ``AAAA``, ``TXT``, or ``PTR``, whose name is the address.
+            families together), ``AAAA``, ``TXT``, ``TLSA``, or ``PTR``, whose name is the address.
         texts: the TXT records by name; may be changed at any time.
+        tlsa_records: the TLSA records by name; may be changed at any time.
+        signed: see the argument; may be changed at any time.
     """
 
     def __init__(
@@ -38,12 +45,20 @@ class FakeResolver:
         addresses: Mapping[str, Sequence[str]] | None = None,
         texts: Mapping[str, Sequence[bytes | str]] | None = None,
         pointers: Mapping[str, Sequence[str]] | None = None,
+        tlsa: Mapping[str, Sequence[tuple[int, int, int, bytes]]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        signed: Sequence[str] = (),
     ) -> None:
         self.lookups: list[tuple[str, str]] = []
         self.texts: dict[str, Sequence[bytes | str]] = dict(texts or {})
         self._mail_exchangers = dict(mail_exchangers or {})
         self._addresses = dict(addresses or {})
         self._pointers = dict(pointers or {})
+        self.tlsa_records = {
+            name: [TLSA(*each) for each in records] for name, records in (tlsa or {}).items()
+        }
+        self._aliases = dict(aliases or {})
+        self.signed = tuple(signed)
         self._broken: dict[tuple[str, str], str] = {}
         self._failures: deque[str] = deque()
         self._silent: dict[str, list[Deferred[None]]] = {}
@@ -79,6 +94,18 @@ class FakeResolver:
         """Return the addresses of ``host``; the search list is empty."""
         return self._answer("A", host, self._addresses)
 
+    def exchangers(self, domain: str) -> Deferred[Answered[tuple[int, str]]]:
+        """Return (preference, host) of all MX records, and whether they are secure."""
+        return self._answered("MX", domain, self._mail_exchangers)
+
+    def host(self, name: str, *, search: bool = False) -> Deferred[Answered[str]]:
+        """Return the addresses of a host, and whether they are secure."""
+        return self._answered("A", name, self._addresses)
+
+    def tlsa(self, domain: str) -> Deferred[Answered[TLSA]]:
+        """Return the TLSA records of a domain, and whether they are secure."""
+        return self._answered("TLSA", domain, self.tlsa_records)
+
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of ``domain``."""
         return self._answer("TXT", domain, self.texts).addCallback(
@@ -108,19 +135,39 @@ class FakeResolver:
         except (LookupFailed, NoSuchDomain) as failure:
             return fail(failure)
 
+    def _answered(
+        self, type: str, asked: str, records: Mapping[str, Sequence[_T]]
+    ) -> Deferred[Answered[_T]]:
+        names = self._followed(asked)
+        secure = [self._is_signed(name) for name in names]
+        return self._answer(type, asked, records).addCallback(
+            lambda found: Answered(tuple(found), all(secure), asked, names[-1], secure[0])
+        )
+
+    def _followed(self, name: str) -> list[str]:
+        """Return a name and the names that its alias leads to, up to the end."""
+        names = [name.lower()]
+        while (target := self._aliases.get(names[-1])) is not None and len(names) < 10:
+            names.append(target)
+        return names
+
+    def _is_signed(self, name: str) -> bool:
+        return any(name == each or name.endswith(f".{each}") for each in self.signed)
+
     def _records(self, type: str, name: str, records: Mapping[str, Sequence[_T]]) -> Sequence[_T]:
         if self._failures:
             raise LookupFailed(name, type, self._failures.popleft())
         if (type, name) in self._broken:
             raise LookupFailed(name, type, self._broken[type, name])
-        found = records.get(name.lower())
-        if found is None and not self._exists(name.lower()):
+        name = self._followed(name)[-1]
+        found = records.get(name)
+        if found is None and not self._exists(name):
             raise NoSuchDomain(name, type, "no such domain")
         return found or ()
 
     def _exists(self, name: str) -> bool:
         """Whether a name, or one below it, has a record."""
-        names = (self._mail_exchangers, self._addresses, self.texts)
+        names = (self._mail_exchangers, self._addresses, self.texts, self.tlsa_records)
         return any(
             each == name or each.endswith(f".{name}") for records in names for each in records
         )

@@ -29,6 +29,7 @@ from ..mail.address import AddressError, domain_name
 from ..mail.next_hop import Target
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
+from ..mail.tls_policy import TLSPolicy
 from ..system.slices import Work
 from .certificates import (
     CertifiedKey,
@@ -151,8 +152,15 @@ class ClientContexts:
             return None
         return loaded.authorities, None if loaded.key is None else loaded.key.chain
 
-    def creator(self, target: Target, tls: ClientTLS) -> ClientCreator:
+    def creator(
+        self, target: Target, tls: ClientTLS, policy: TLSPolicy | None = None
+    ) -> ClientCreator:
         """Return the argument of `startTLS` for a connection to ``target``.
+
+        Args:
+            target: the address and port.
+            tls: the files and checks.
+            policy: the TLS that the connection must have; None: as ``tls`` says.
 
         Raises:
             RuntimeError: its files were not loaded.
@@ -163,16 +171,20 @@ class ClientContexts:
                 raise RuntimeError(f"not loaded: {tls}")
             loaded = self._loaded[tls] = self._load(tls)
         chains = self._chains if tls.verify else None
-        return ClientCreator(loaded.context, server_name(target), chains)
+        return ClientCreator(loaded.context, server_name(target, policy), chains)
 
     def verify(
-        self, connection: SSL.Connection, target: Target, tls: ClientTLS
+        self,
+        connection: SSL.Connection,
+        target: Target,
+        tls: ClientTLS,
+        policy: TLSPolicy | None = None,
     ) -> tuple[TLSFacts, str | None]:
         """Return the facts of a completed handshake, and why the server is not verified.
 
         The second is None where it is verified, and where the settings do not require it.
         """
-        facts = client_facts(connection, server_name(target))
+        facts = client_facts(connection, server_name(target, policy))
         if not tls.verify:
             return facts, None
         # Any error during verification means that the server is not verified.
@@ -222,8 +234,13 @@ class ClientContexts:
         return True
 
 
-def server_name(target: Target) -> str | None:
-    """Return the server name for SNI: the name of ``target``, None where that is an address."""
+def server_name(target: Target, policy: TLSPolicy | None = None) -> str | None:
+    """Return the server name for SNI: that of the policy, or the name of ``target``.
+
+    None: the name is an address.
+    """
+    if policy is not None and policy.server_name is not None:
+        return policy.server_name
     if _is_address(target.name) or target.name.startswith("/"):
         return None  # RFC 6066 §3: literal addresses are not permitted
     return _a_labels(target.name)

@@ -7,10 +7,11 @@ from attrs import evolve
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.message import Message
+from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.smtp.client.auth import RESPONSE_LIMIT
 from twisted_mta.smtp.client.reply_reader import CHALLENGE_LIMIT
 from twisted_mta.smtp.client.session import ClientSession
-from twisted_mta.smtp.client.step import Close, Derive, Ready, TLSLevel
+from twisted_mta.smtp.client.step import Close, Derive, Ready
 from twisted_mta.smtp.sasl import client
 from twisted_mta.smtp.sasl.client import Credentials
 

@@ -296,7 +296,7 @@ class Explainer:
             return facts
         lookup = await self._reporter.report(next_hop)
         host_terms = self._relay.terms.host_terms(next_hop, domain)
-        targets = candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
+        targets = await candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         return {
             **facts,
             "terms": terms(config, next_hop, domain),

@@ -9,6 +9,7 @@ import attrs
 from ...config import Config, Destination
 from ...delivery.candidates import Candidate
 from ...mail.next_hop import NextHop
+from ...mail.tls_policy import SETTINGS
 
 DEFAULT = "default"
 
@@ -24,6 +25,9 @@ _GENERAL = {
     "retry_maximum": ("queue", "retry_maximum"),
     "lifetime": ("queue", "lifetime"),
 }
+
+# Levels that an account, or smtps: in a route, raise to "encrypt".
+_RAISED = ("none", "may", "auto")
 
 _LIMITS = (
     "connections",
@@ -77,7 +81,10 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
 
 
 def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) -> dict[str, Any]:
-    """Return the TLS that a target must offer, and why: ``level``, ``from``, ``memory``."""
+    """Return the TLS that a target must offer, and why: ``level``, ``from``, ``since``, ``memory``.
+
+    ``problem`` says why it is not connected to now.
+    """
     target = candidate.target
     host = next(
         (each for each in next_hop.hosts if (each.name, each.port) == (target.name, target.port)),
@@ -88,17 +95,22 @@ def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) ->
     source = origin(config, destination, "tls")
     if target.address.startswith("/"):
         source = "a socket of this machine"
-    elif next_hop.implicit_tls and destination.tls in ("none", "may"):
+    elif next_hop.implicit_tls and destination.tls in _RAISED:
         source = "smtps: in the route"
-    elif destination.username is not None and (given is None or given.tls in (None, "none", "may")):
+    elif destination.username is not None and (given is None or given.tls in (None, *_RAISED)):
         source = f"the account of [[destination]] {destination.domain}: it never goes in clear"
-    if candidate.level != candidate.terms.level:
+    policy = candidate.policy
+    if policy.source != SETTINGS:
+        source = policy.source
+    if policy.remembered:
         where = origin(config, destination, "tls_memory")
         source = f"tls_memory = require ({where}): TLS was used with it before"
     memory = candidate.memory
     return {
-        "level": candidate.level,
+        "level": policy.level,
         "from": source,
+        "since": policy.since,
+        "problem": policy.problem,
         "implicit": candidate.terms.implicit_tls,
         "tls_memory": destination.tls_memory,
         "memory": None if memory is None else attrs.asdict(memory),

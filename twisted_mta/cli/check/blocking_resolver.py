@@ -12,6 +12,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ...dns import LookupFailed, NoSuchDomain
+from ...mail.dns_answer import Answered
+from ...mail.tlsa import TLSA
 from ..questions import NoAnswer, Questions
 
 _T = TypeVar("_T")
@@ -37,6 +39,18 @@ class BlockingResolver:
         """Return the AAAA and A records of a host as text."""
         return _fired(self._addresses(host))
 
+    def exchangers(self, domain: str) -> Deferred[Answered[tuple[int, str]]]:
+        """Return (preference, host) of all MX records; none is taken for secure."""
+        return self.mail_exchangers(domain).addCallback(lambda found: Answered(tuple(found)))
+
+    def host(self, name: str, *, search: bool = False) -> Deferred[Answered[str]]:
+        """Return the addresses of a host; none is taken for secure."""
+        return self.addresses(name).addCallback(lambda found: Answered(tuple(found)))
+
+    def tlsa(self, domain: str) -> Deferred[Answered[TLSA]]:
+        """Return the TLSA records of a domain; none is taken for secure."""
+        return _fired(self._tlsa(domain))
+
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of a domain, the strings of each joined."""
         return _fired(self._text(domain))
@@ -56,6 +70,10 @@ class BlockingResolver:
     async def _addresses(self, host: str) -> Sequence[str]:
         types = ("AAAA", "A")
         return [record.address for type in types for record in self._records(host, type)]
+
+    async def _tlsa(self, domain: str) -> Answered[TLSA]:
+        records = self._records(domain, "TLSA")
+        return Answered(tuple(TLSA(e.usage, e.selector, e.mtype, e.cert) for e in records))
 
     async def _text(self, domain: str) -> Sequence[bytes]:
         return [b"".join(record.strings) for record in self._records(domain, "TXT")]

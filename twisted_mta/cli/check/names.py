@@ -92,7 +92,7 @@ def names(
 def _servers(
     config: Config, nameservers: Iterable[Host], questions: Questions
 ) -> Iterator[Finding]:
-    trusted = bool(getattr(config.dns, "trust_ad", False))
+    trusted = config.dns.trust_ad
     for nameserver in nameservers:
         where = f"[dns] nameservers, {nameserver}"
         try:

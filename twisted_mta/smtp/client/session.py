@@ -46,6 +46,7 @@ from typing import TypeAlias
 from ...mail.message import Message
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
+from ...mail.tls_policy import TLSLevel
 from ..extension.limits import Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
@@ -65,7 +66,6 @@ from .step import (
     Stage,
     StartTLS,
     Step,
-    TLSLevel,
     TransactionDone,
     Unusable,
 )

@@ -13,14 +13,6 @@ from ...mail.tls_facts import TLSFacts
 
 Dialect = Literal["smtp", "lmtp"]
 
-TLSLevel = Literal["none", "may", "encrypt", "verify"]
-"""The level of TLS that a connection must have.
-
-``none`` never sends STARTTLS; ``may`` goes on in clear where there is no TLS (opportunistic
-security, RFC 7435); ``encrypt`` requires TLS; ``verify`` requires a certificate that proves the
-name of the next hop, which the shell checks.
-"""
-
 Stage = Literal["connection", "session", "tls", "auth"]
 """The stage at which a server failed us before any transaction: connecting, its greeting or reply
 to EHLO, TLS, or AUTH."""
