@@ -197,7 +197,8 @@ class PolicyCache:
             kept = kept.renewed(policy, id, self._wall_time(), self._random.random())
             if (policy, id) != (before.policy, before.id):
                 self._log.info(
-                    "{domain} has an MTA-STS policy: {mode}, id {policy_id}, for {seconds} s: {patterns}",
+                    "{domain} has an MTA-STS policy: {mode}, id {policy_id}, for {seconds} s:"
+                    " {patterns}",
                     domain=kept.domain,
                     mode=policy.mode,
                     policy_id=id,
