@@ -10,7 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from tests.policy.dkim.key_files import write_key
-from tests.reports.rows import observation
+from tests.reports.dmarc.rows import observation
 from tests.tidy import TidyTestCase
 from twisted_mta.agent.dmarc_reports import FILE
 from twisted_mta.config import DKIMKey, PolicySettings

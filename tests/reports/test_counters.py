@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from twisted.internet.task import Clock
 
 from tests.logs import logged_lines
+from tests.reports.dmarc.rows import RECORD, row
 from tests.reports.execution import Executor
-from tests.reports.rows import RECORD, observation, row
 from tests.tidy import TidyTestCase
 from twisted_mta.policy.dmarc.handling import Reason
 from twisted_mta.policy.dmarc.identifiers import Signature
 from twisted_mta.policy.dmarc.observation import Row
 from twisted_mta.reports import observations
-from twisted_mta.reports.counters import Batch, Claimed, CountersFile, Counts, row_text, text_row
+from twisted_mta.reports.counters import Batch, Claimed, CountersFile, Counts
+from twisted_mta.reports.dmarc.rows import ROWS
 from twisted_mta.reports.observations import INTERVAL, Observations
 
 DAY = 86_400
 
 
-def batch(*rows: Row, day: int = 100, domain: str = "example.com", record: bytes = RECORD) -> Batch:
+def batch(
+    *rows: Row, day: int = 100, domain: str = "example.com", record: bytes = RECORD
+) -> Batch[Row]:
     return {(day, domain): Counts(record, Counter(rows))}
 
 
@@ -31,15 +34,15 @@ class CountersTestCase(TidyTestCase):
         os.makedirs(os.path.dirname(os.path.dirname(self.path)))
         self.file = self.open()
 
-    def open(self, **limits: int) -> CountersFile:
-        file = CountersFile(self.path, **limits)
+    def open(self, **limits: int) -> CountersFile[Row]:
+        file = CountersFile(self.path, ROWS, **limits)
         file.make()
         return file
 
-    def claim(self, now: float = 1_000.0, today: int = 101, id: str = "a1") -> Claimed | None:
+    def claim(self, now: float = 1_000.0, today: int = 101, id: str = "a1") -> Claimed[Row] | None:
         return self.file.claim(today, now, id)
 
-    def rows(self, claimed: Claimed | None) -> Sequence[tuple[str, int]]:
+    def rows(self, claimed: Claimed[Row] | None) -> Sequence[tuple[str, int]]:
         assert claimed is not None
         return [(each.source, count) for each, count in claimed.rows]
 
@@ -55,7 +58,7 @@ class Counting(CountersTestCase):
             spf_domain="example.com",
             spf_result="fail",
         )
-        self.assertEqual(text_row(row_text(whole)), whole)
+        self.assertEqual(ROWS.row(ROWS.text(whole)), whole)
         self.file.add(batch(whole))
         claimed = self.claim()
         assert claimed is not None
@@ -148,10 +151,15 @@ class Gathering(CountersTestCase):
         self.clock, self.executor, self.now = Clock(), Executor(), 100.5 * DAY
         self.observations = self.observe()
 
-    def observe(self) -> Observations:
+    def observe(self) -> Observations[Row]:
         return Observations(
-            self.file, executor=self.executor, clock=self.clock, wall_time=lambda: self.now
+            "DMARC", self.file, executor=self.executor, clock=self.clock, wall_time=lambda: self.now
         )
+
+    def add(
+        self, source: str = "192.0.2.1", text: bytes = RECORD, domain: str = "example.com"
+    ) -> None:
+        self.observations.add(domain, row(source), text)
 
     def counted(self) -> list[tuple[int, Sequence[tuple[str, int]]]]:
         found = []
@@ -160,8 +168,8 @@ class Gathering(CountersTestCase):
         return found
 
     def test_observations_are_written_after_a_minute(self) -> None:
-        self.observations.add(observation())
-        self.observations.add(observation())
+        self.add()
+        self.add()
         self.clock.advance(INTERVAL - 1)
         self.assertIsNone(self.claim())
         self.clock.advance(1)
@@ -169,15 +177,15 @@ class Gathering(CountersTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_message_counts_for_the_day_on_which_it_came(self) -> None:
-        self.observations.add(observation())
+        self.add()
         self.now += DAY
-        self.observations.add(observation("192.0.2.2"))
+        self.add("192.0.2.2")
         self.clock.advance(INTERVAL)
         self.assertEqual(self.counted(), [(100, [("192.0.2.1", 1)]), (101, [("192.0.2.2", 1)])])
 
     def test_the_last_record_counts(self) -> None:
-        self.observations.add(observation())
-        self.observations.add(observation(text=b"v=DMARC1; p=none"))
+        self.add()
+        self.add(text=b"v=DMARC1; p=none")
         self.clock.advance(INTERVAL)
         claimed = self.claim()
         assert claimed is not None
@@ -186,16 +194,16 @@ class Gathering(CountersTestCase):
         )
 
     def test_a_stop_writes_what_waits(self) -> None:
-        self.observations.add(observation())
+        self.add()
         self.successResultOf(self.observations.stop())
         self.assertEqual(self.counted(), [(100, [("192.0.2.1", 1)])])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_stop_waits_for_the_write_under_way(self) -> None:
         self.executor.holding = True
-        self.observations.add(observation())
+        self.add()
         self.clock.advance(INTERVAL)
-        self.observations.add(observation("192.0.2.2"))
+        self.add("192.0.2.2")
         stopped = self.observations.stop()
         self.assertNoResult(stopped)
         self.executor.release()
@@ -206,10 +214,10 @@ class Gathering(CountersTestCase):
         lines = logged_lines(self, "cannot be written")
         hidden = f"{self.path}.hidden"
         os.rename(self.path, hidden)
-        self.observations.add(observation())
+        self.add()
         for _ in range(3):
             self.clock.advance(INTERVAL)
-        self.observations.add(observation())
+        self.add()
         os.rename(hidden, self.path)
         self.clock.advance(INTERVAL)
         self.assertEqual(self.counted(), [(100, [("192.0.2.1", 2)])])
@@ -217,15 +225,15 @@ class Gathering(CountersTestCase):
 
     def test_a_disk_that_refuses_at_the_stop_keeps_nothing_waiting(self) -> None:
         os.unlink(self.path)
-        self.observations.add(observation())
+        self.add()
         self.successResultOf(self.observations.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rows_in_memory_are_limited(self) -> None:
         self.patch(observations, "MOST_WAITING", 2)
         for number in (1, 2, 3, 1):
-            self.observations.add(observation(f"192.0.2.{number}"))
-        self.observations.add(observation(domain="other.example"))
+            self.add(f"192.0.2.{number}")
+        self.add(domain="other.example")
         self.clock.advance(INTERVAL)
         self.assertEqual(self.counted(), [(100, [("192.0.2.1", 2), ("192.0.2.2", 1)])])
 
@@ -234,7 +242,7 @@ class Gathering(CountersTestCase):
         hidden = f"{self.path}.hidden"
         os.rename(self.path, hidden)
         for number in (1, 2, 3):
-            self.observations.add(observation(f"192.0.2.{number}"))
+            self.add(f"192.0.2.{number}")
             self.clock.advance(INTERVAL)
         os.rename(hidden, self.path)
         self.clock.advance(INTERVAL)
@@ -242,7 +250,7 @@ class Gathering(CountersTestCase):
 
     def test_many_rows_are_written_at_once(self) -> None:
         for number in range(2_001):
-            self.observations.add(observation(f"2001:db8::{number:x}"))
+            self.add(f"2001:db8::{number:x}")
         self.clock.advance(0)
         claimed = self.claim()
         assert claimed is not None

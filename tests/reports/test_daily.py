@@ -12,14 +12,17 @@ from twisted.internet.task import Clock
 
 from tests.logs import logged_lines
 from tests.policy.dmarc.names import Names
+from tests.reports.dmarc.rows import RECORD, row
 from tests.reports.execution import Executor
-from tests.reports.rows import RECORD, row
 from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
+from twisted_mta.policy.dmarc.observation import Row
 from twisted_mta.reports.counters import CountersFile, Counts
 from twisted_mta.reports.daily import DailyReports, Reporter
+from twisted_mta.reports.dmarc.reports import AggregateReports
+from twisted_mta.reports.dmarc.rows import ROWS
 
 DAY = 86_400
 HOUR = 3_600
@@ -35,7 +38,7 @@ class DailyTestCase(TidyTestCase):
         self.sent: list[tuple[Mailbox, bytes, Sequence[Mailbox]]] = []
         self.refusal: Reply | None = None
         self.reporter: Reporter | None = Reporter("Mx", Mailbox.parse("postmaster@mx.example"))
-        self.file = CountersFile(self.path)
+        self.file = CountersFile(self.path, ROWS)
         self.file.make()
 
     def now(self) -> float:
@@ -47,12 +50,16 @@ class DailyTestCase(TidyTestCase):
         self.sent.append((sender, content, to))
         return succeed(None)
 
-    def start(self, seed: int = 1) -> DailyReports:
+    def start(self, seed: int = 1) -> DailyReports[Row]:
         reports = DailyReports(
-            CountersFile(self.path),
+            AggregateReports(
+                send=self.send,
+                resolver=self.names,
+                executor=self.executor,
+                wall_time=self.now,
+            ),
+            CountersFile(self.path, ROWS),
             reporter=lambda: self.reporter,
-            send=self.send,
-            resolver=self.names,
             executor=self.executor,
             clock=self.clock,
             wall_time=self.now,
@@ -162,7 +169,7 @@ class Failures(DailyTestCase):
         self.pass_hours(3)
         self.assertEqual(lines[0], "the DMARC report on example.com has to wait: 452 4.3.1 full")
         self.refusal = None
-        self.pass_hours(2)
+        self.pass_hours(4)
         self.assertEqual(len(self.sent), 1)
 
     def test_a_failure_of_the_dns_delays_the_report_for_a_day_at_most(self) -> None:

@@ -10,6 +10,8 @@ from ..config import Config
 from ..policy.dmarc.observation import Observation
 from ..reports.counters import CountersFile
 from ..reports.daily import DailyReports, Reporter, Send
+from ..reports.dmarc.reports import AggregateReports
+from ..reports.dmarc.rows import ROWS
 from ..reports.observations import Observations
 from .resources import Resources
 
@@ -28,18 +30,24 @@ class DMARCReports:
 
     def __init__(self, config: Config, *, resources: Resources, send: Send) -> None:
         self._config = config
-        file = CountersFile(os.path.join(config.state_dir, FILE))
+        file = CountersFile(os.path.join(config.state_dir, FILE), ROWS)
+        reports = AggregateReports(
+            send=send,
+            resolver=resources.resolver,
+            executor=resources.file_executor,
+            wall_time=resources.wall_time,
+        )
         self._observations = Observations(
+            reports.name,
             file,
             executor=resources.file_executor,
             clock=resources.reactor,
             wall_time=resources.wall_time,
         )
         self._daily = DailyReports(
+            reports,
             file,
             reporter=self._reporter,
-            send=send,
-            resolver=resources.resolver,
             executor=resources.file_executor,
             clock=resources.reactor,
             wall_time=resources.wall_time,
@@ -60,7 +68,8 @@ class DMARCReports:
     def observe(self, observation: Observation) -> None:
         """Take note of a message whose domain asks for reports."""
         if self._config.policy.dmarc_reports:
-            self._observations.add(observation)
+            published = observation.published
+            self._observations.add(published.domain, observation.row, published.text)
 
     def stop(self) -> Deferred[list[tuple[bool, None]]]:
         """Send nothing more, and write the last counts; fires when that is done."""

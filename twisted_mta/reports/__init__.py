@@ -1,1 +1,1 @@
-"""Reports to other domains on mail in their name: aggregate reports of DMARC (RFC 9990)."""
+"""Daily reports to other domains: on mail in their name, and on TLS with their hosts."""

@@ -1,4 +1,4 @@
-"""The counters of aggregate reports on disk: one SQLite file for all processes of one MTA.
+"""The counters of daily reports on disk: one SQLite file for all processes of one MTA.
 
 Every method blocks, and opens the file for itself. Processes write a batch a minute each, so they
 hardly ever wait for one another. The rollback journal is used: SQLite before 3.51.3 can corrupt a
@@ -11,25 +11,29 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
 
-from ..policy.dmarc.handling import Reason
-from ..policy.dmarc.identifiers import Signature
-from ..policy.dmarc.observation import Row
+DAY = 86_400
+"""Seconds in a day, the period of a report."""
 
 MOST_ROWS = 5_000
-"""Rows of one report; messages that would need further ones are counted as omitted."""
+"""Rows of one report; what would need further ones is counted as omitted."""
 
 MOST_REPORTS = 10_000
-"""Reports on one day; messages of further domains are not counted."""
+"""Reports on one day; further domains are not counted."""
+
+R = TypeVar("R")
+"""What all that is counted in one row has in common; compared by value."""
 
 _PATIENCE = 10.0  # seconds to wait for another process's transaction
 _CLAIM = 3_600.0  # seconds after which a report that was begun and not sent is begun again
+_FIRST_WAIT = 1_800.0  # seconds until the second attempt to send a report; doubled each time
+_LONGEST_WAIT = 14_400.0
 _KEPT = 3  # days after which a report that could not be sent is given up
 
 _SCHEMA = (
@@ -38,50 +42,88 @@ _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS report (
         day INTEGER NOT NULL, domain TEXT NOT NULL, record BLOB NOT NULL,
         rows INTEGER NOT NULL DEFAULT 0, omitted INTEGER NOT NULL DEFAULT 0,
-        id TEXT, claimed REAL, sent INTEGER NOT NULL DEFAULT 0,
+        id TEXT, begin INTEGER NOT NULL, claimed REAL, attempts INTEGER NOT NULL DEFAULT 0,
+        again REAL, reached TEXT NOT NULL DEFAULT '[]', sent INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (day, domain)
     ) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS count (
-        day INTEGER NOT NULL, domain TEXT NOT NULL, row TEXT NOT NULL, messages INTEGER NOT NULL,
+        day INTEGER NOT NULL, domain TEXT NOT NULL, row TEXT NOT NULL, number INTEGER NOT NULL,
         PRIMARY KEY (day, domain, row)
     ) WITHOUT ROWID""",
 )
 
 
 @frozen
-class Counts:
-    """The messages of one policy domain on one day.
+class RowForm(Generic[R]):
+    """How rows are written in the file.
 
     Attributes:
-        record: the text of the last record.
-        rows: the messages of each row.
+        text: returns a row as text, the same for equal rows.
+        row: returns the row that ``text`` has written.
     """
 
-    record: bytes
-    rows: Counter[Row] = field(factory=Counter)
-
-
-Batch = Mapping[tuple[int, str], Counts]
-"""Counts by day (its number since the epoch, in UTC) and policy domain."""
+    text: Callable[[R], str]
+    row: Callable[[str], R]
 
 
 @frozen
-class Claimed:
-    """A report that this process has to send, with its id, which stays the same in each attempt."""
+class Counts(Generic[R]):
+    """What was counted for one domain on one day.
+
+    Attributes:
+        record: the text of the last record that asks for the report, as far as it is known by now.
+        rows: the number of each row.
+    """
+
+    record: bytes
+    rows: Counter[R] = field(factory=Counter)
+
+
+Batch = Mapping[tuple[int, str], Counts[R]]
+"""Counts by day (its number since the epoch, in UTC) and domain."""
+
+
+@frozen(kw_only=True)
+class Claimed(Generic[R]):
+    """A report that this process has to send.
+
+    Attributes:
+        day: the number of the day.
+        domain: that gets it.
+        id: letters and digits; the same in each attempt.
+        record: see `Counts`.
+        rows: with the number of each.
+        omitted: what is in none of them.
+        begin: the first second of the period, since the epoch.
+        end: the last one.
+        attempts: to send it, before this one.
+        reached: the destinations that have it already.
+    """
 
     day: int
     domain: str
     id: str
     record: bytes
-    rows: Sequence[tuple[Row, int]]
+    rows: Sequence[tuple[R, int]]
     omitted: int
+    begin: int
+    end: int
+    attempts: int = 0
+    reached: frozenset[str] = frozenset()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the day goes on, so that a further report follows."""
+        return self.end < (self.day + 1) * DAY - 1
 
 
-class CountersFile:
-    """The counters of all processes.
+class CountersFile(Generic[R]):
+    """The counters of all processes, for one kind of reports.
 
     Args:
         path: of the file, in a directory of its own below the state directory.
+        form: of rows.
+        keeps_sent: whether the counts of reports that were sent can be read for some days more.
         most_rows: see `MOST_ROWS`.
         most_reports: see `MOST_REPORTS`.
 
@@ -89,9 +131,17 @@ class CountersFile:
     """
 
     def __init__(
-        self, path: str, *, most_rows: int = MOST_ROWS, most_reports: int = MOST_REPORTS
+        self,
+        path: str,
+        form: RowForm[R],
+        *,
+        keeps_sent: bool = False,
+        most_rows: int = MOST_ROWS,
+        most_reports: int = MOST_REPORTS,
     ) -> None:
         self._path = path
+        self._form = form
+        self._keeps_sent = keeps_sent
         self._most_rows = most_rows
         self._most_reports = most_reports
         self._is_made = False
@@ -111,13 +161,13 @@ class CountersFile:
                 database.execute(statement)
         self._is_made = True
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch[R]) -> None:
         """Add counts; those of a report that was sent are dropped."""
         with self._transaction() as database:
             for (day, domain), counts in batch.items():
                 self._add(database, day, domain, counts)
 
-    def _add(self, database: sqlite3.Connection, day: int, domain: str, counts: Counts) -> None:
+    def _add(self, database: sqlite3.Connection, day: int, domain: str, counts: Counts[R]) -> None:
         key = (day, domain)
         found = database.execute(
             "SELECT rows, sent FROM report WHERE day = ? AND domain = ?", key
@@ -129,25 +179,26 @@ class CountersFile:
             if reports >= self._most_reports:
                 return
             database.execute(
-                "INSERT INTO report (day, domain, record) VALUES (?, ?, ?)", (*key, counts.record)
+                "INSERT INTO report (day, domain, record, begin) VALUES (?, ?, ?, ?)",
+                (*key, counts.record, day * DAY),
             )
             found = (0, 0)
         rows, sent = found
         if sent:
             return
         omitted = 0
-        for row, messages in counts.rows.items():
-            text = row_text(row)
+        for row, number in counts.rows.items():
+            text = self._form.text(row)
             changed = database.execute(
-                "UPDATE count SET messages = messages + ? WHERE day = ? AND domain = ? AND row = ?",
-                (messages, *key, text),
+                "UPDATE count SET number = number + ? WHERE day = ? AND domain = ? AND row = ?",
+                (number, *key, text),
             ).rowcount
             if changed:
                 continue
             if rows >= self._most_rows:
-                omitted += messages
+                omitted += number
                 continue
-            database.execute("INSERT INTO count VALUES (?, ?, ?, ?)", (*key, text, messages))
+            database.execute("INSERT INTO count VALUES (?, ?, ?, ?)", (*key, text, number))
             rows += 1
         database.execute(
             "UPDATE report SET record = ?, rows = ?, omitted = omitted + ?"
@@ -155,13 +206,26 @@ class CountersFile:
             (counts.record, rows, omitted, *key),
         )
 
-    def claim(self, today: int, now: float, id: str) -> Claimed | None:
-        """Return a report of an earlier day that is to be sent, and that no process is sending.
+    def claim(
+        self,
+        today: int,
+        now: float,
+        id: str,
+        *,
+        domain: str | None = None,
+        at_once: bool = False,
+        after: tuple[int, str] = (-1, ""),
+    ) -> Claimed[R] | None:
+        """Return a report that is to be sent, and that no process is sending.
 
         Args:
             today: the number of the day.
             now: wall time.
             id: of the report, if it has none yet.
+            domain: that gets it; None: any.
+            at_once: whether the report may be on a day that goes on, and whether one that could
+                not be sent lately is tried before its time.
+            after: the day and the domain of a report; only those that follow it are returned.
 
         Returns:
             None: there is none.
@@ -170,31 +234,119 @@ class CountersFile:
             database.execute("DELETE FROM count WHERE day < ?", (today - _KEPT,))
             database.execute("DELETE FROM report WHERE day < ?", (today - _KEPT,))
             found = database.execute(
-                "SELECT day, domain, ifnull(id, ?), record, omitted FROM report"
-                " WHERE day < ? AND sent = 0 AND rows > 0"
-                " AND (claimed IS NULL OR claimed NOT BETWEEN ? AND ?) LIMIT 1",
-                (id, today, now - _CLAIM, now),
+                "SELECT day, domain FROM report WHERE day < ? AND sent = 0 AND rows > 0"
+                " AND (claimed IS NULL OR claimed NOT BETWEEN ? AND ?)"
+                " AND (? OR again IS NULL OR again NOT BETWEEN ? AND ?)"
+                " AND (? IS NULL OR domain = ?) AND (day, domain) > (?, ?)"
+                " ORDER BY day, domain LIMIT 1",
+                (
+                    today + at_once,
+                    *(now - _CLAIM, now),
+                    *(at_once, now, now + _LONGEST_WAIT),
+                    *(domain, domain, *after),
+                ),
             ).fetchone()
             if found is None:
                 return None
-            day, domain, id, record, omitted = found
+            day, domain = found
             database.execute(
-                "UPDATE report SET id = ?, claimed = ? WHERE day = ? AND domain = ?",
+                "UPDATE report SET id = ifnull(id, ?), claimed = ? WHERE day = ? AND domain = ?",
                 (id, now, day, domain),
             )
-            rows = database.execute(
-                "SELECT row, messages FROM count WHERE day = ? AND domain = ? ORDER BY row",
-                (day, domain),
-            ).fetchall()
-        counted = [(text_row(text), messages) for text, messages in rows]
-        return Claimed(day, domain, id, record, counted, omitted)
+            end = int(now) if day >= today else (day + 1) * DAY - 1
+            return self._read(database, day, domain, end)
 
-    def sent(self, claimed: Claimed) -> None:
+    def read(self, now: float, domain: str | None, most: int) -> Sequence[Claimed[R]]:
+        """Return the reports as they would be sent now, the last one of each domain.
+
+        Args:
+            now: wall time.
+            domain: that would get it; None: all.
+            most: reports to return.
+        """
+        with self._transaction() as database:
+            keys = database.execute(
+                "SELECT max(day), domain FROM report WHERE rows > 0 AND (? IS NULL OR domain = ?)"
+                " GROUP BY domain ORDER BY domain LIMIT ?",
+                (domain, domain, most),
+            ).fetchall()
+            ends = (min(int(now), (day + 1) * DAY - 1) for day, _ in keys)
+            return [
+                self._read(database, day, domain, end)
+                for (day, domain), end in zip(keys, ends, strict=True)
+            ]
+
+    def _read(self, database: sqlite3.Connection, day: int, domain: str, end: int) -> Claimed[R]:
+        key = (day, domain)
+        id, record, omitted, begin, attempts, reached = database.execute(
+            "SELECT ifnull(id, ''), record, omitted, begin, attempts, reached FROM report"
+            " WHERE day = ? AND domain = ?",
+            key,
+        ).fetchone()
+        rows = database.execute(
+            "SELECT row, number FROM count WHERE day = ? AND domain = ? ORDER BY row", key
+        ).fetchall()
+        return Claimed(
+            day=day,
+            domain=domain,
+            id=id,
+            record=record,
+            rows=[(self._form.row(text), number) for text, number in rows],
+            omitted=omitted,
+            begin=begin,
+            end=max(begin, end),
+            attempts=attempts,
+            reached=frozenset(json.loads(reached)),
+        )
+
+    def reached(self, claimed: Claimed[R], destination: str) -> None:
+        """Record that a destination has a report, before all have it."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE report SET reached = json_insert(reached, '$[#]', ?)"
+                " WHERE day = ? AND domain = ?",
+                (destination, claimed.day, claimed.domain),
+            )
+
+    def postpone(self, claimed: Claimed[R], now: float) -> None:
+        """Let a report that could not be sent wait, longer after each attempt."""
+        wait = min(_FIRST_WAIT * 2 ** min(claimed.attempts, 10), _LONGEST_WAIT)
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE report SET claimed = NULL, attempts = attempts + 1, again = ?"
+                " WHERE day = ? AND domain = ?",
+                (now + wait, claimed.day, claimed.domain),
+            )
+
+    def sent(self, claimed: Claimed[R]) -> None:
         """Record that a report was sent, or needs not be."""
         key = (claimed.day, claimed.domain)
         with self._transaction() as database:
-            database.execute("UPDATE report SET sent = 1 WHERE day = ? AND domain = ?", key)
-            database.execute("DELETE FROM count WHERE day = ? AND domain = ?", key)
+            if claimed.is_partial:
+                self._begin_next(database, claimed)
+                return
+            database.execute(
+                "UPDATE report SET sent = 1, claimed = NULL WHERE day = ? AND domain = ?", key
+            )
+            if not self._keeps_sent:
+                database.execute("DELETE FROM count WHERE day = ? AND domain = ?", key)
+
+    def _begin_next(self, database: sqlite3.Connection, claimed: Claimed[R]) -> None:
+        """Leave what was counted while the report on a part of the day was sent."""
+        key = (claimed.day, claimed.domain)
+        database.executemany(
+            "UPDATE count SET number = number - ? WHERE day = ? AND domain = ? AND row = ?",
+            [(number, *key, self._form.text(row)) for row, number in claimed.rows],
+        )
+        gone = database.execute(
+            "DELETE FROM count WHERE day = ? AND domain = ? AND number <= 0", key
+        ).rowcount
+        database.execute(
+            "UPDATE report SET rows = rows - ?, omitted = omitted - ?, begin = ?, id = NULL,"
+            " claimed = NULL, attempts = 0, again = NULL, reached = '[]'"
+            " WHERE day = ? AND domain = ?",
+            (gone, claimed.omitted, claimed.end + 1, *key),
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -208,38 +360,6 @@ class CountersFile:
             database.execute("COMMIT")
 
 
-def row_text(row: Row) -> str:
-    """Return a row as text, the same for equal rows."""
-    return json.dumps(
-        [
-            row.source,
-            row.disposition,
-            int(row.dkim),
-            int(row.spf),
-            [[reason.type, reason.comment] for reason in row.reasons],
-            row.header_from,
-            row.envelope_from,
-            [[one.domain, one.selector, one.result] for one in row.signatures],
-            row.spf_domain,
-            row.spf_result,
-        ],
-        separators=(",", ":"),
-    )
-
-
-def text_row(text: str) -> Row:
-    """Return the row that `row_text` has written."""
-    values: list[Any] = json.loads(text)
-    source, disposition, dkim, spf, reasons, header_from, envelope_from, signatures, *rest = values
-    return Row(
-        source=source,
-        disposition=disposition,
-        dkim=bool(dkim),
-        spf=bool(spf),
-        reasons=tuple(Reason(*each) for each in reasons),
-        header_from=header_from,
-        envelope_from=envelope_from,
-        signatures=tuple(Signature(*each) for each in signatures),
-        spf_domain=rest[0],
-        spf_result=rest[1],
-    )
+def as_text(values: Any) -> str:
+    """Return JSON without spaces, for `RowForm.text`."""
+    return json.dumps(values, separators=(",", ":"))

@@ -1,29 +1,25 @@
-"""Sends the aggregate reports of the day before, each once, from whichever process comes first."""
+"""Sends the reports of the day before, each once, from whichever process comes first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from sqlite3 import Error as SQLiteError
+from typing import Generic, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..interfaces import Clock, Executor, Random, Refused, Resolver, WallTime
+from ..interfaces import Clock, Executor, Random, WallTime
 from ..mail.address import Mailbox
-from ..policy.dmarc.discovery import Published
-from ..policy.dmarc.record import Record
-from .aggregate import DAY, AggregateReport, attachment
-from .counters import Claimed, CountersFile
-from .destinations import destinations
-from .mail import report_mail
+from .counters import DAY, Claimed, CountersFile, R
 
 INTERVAL = 600.0
 """Seconds from one look for reports to the next."""
 
 _LATE = 1_800.0  # seconds after midnight, when all processes have written their last counts
-_SPREAD = 3_600.0  # seconds over which the beginnings of different MTAs are spread
 
 Send = Callable[[Mailbox, bytes, Sequence[Mailbox]], Deferred[None]]
 """Send a message: its reverse-path, its content, its recipients.
@@ -40,42 +36,64 @@ class Reporter:
     contact: Mailbox
 
 
-class DailyReports:
+class Reports(Protocol[R]):
+    """One kind of reports: what they say, and where they go."""
+
+    @property
+    def name(self) -> str:
+        """The kind, for the log: ``DMARC``."""
+        ...
+
+    async def send(self, claimed: Claimed[R], reporter: Reporter, *, last: bool) -> bool:
+        """Send a report; return whether nothing is left to be done about it.
+
+        Args:
+            claimed: what was counted.
+            reporter: whom it comes from.
+            last: whether there will be no other attempt.
+
+        Raises:
+            OSError, sqlite3.Error: the disk refuses.
+        """
+        ...
+
+
+class DailyReports(Generic[R]):
     """Sends the reports on past days, soon after they have ended in UTC.
 
     Args:
+        reports: sends one.
         file: the counters on disk.
         reporter: the name and address of reports; None: none are sent now.
-        send: sends a report.
-        resolver: finds out who agrees to get reports.
-        executor: where the file is read, and reports are made.
+        executor: where the file is read.
         clock: for the interval.
         wall_time: tells the day.
-        random: spreads reports over an hour, and makes up their ids.
+        random: spreads reports, and makes up their ids.
+        spread: seconds over which the beginnings of different MTAs are spread.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        file: CountersFile,
+        reports: Reports[R],
+        file: CountersFile[R],
         *,
         reporter: Callable[[], Reporter | None],
-        send: Send,
-        resolver: Resolver,
         executor: Executor,
         clock: Clock,
         wall_time: WallTime,
         random: Random,
+        spread: float = 3_600.0,
     ) -> None:
+        self._reports = reports
         self._file = file
         self._reporter = reporter
-        self._send = send
-        self._resolver = resolver
         self._executor = executor
         self._clock = clock
         self._wall_time = wall_time
         self._random = random
+        self._spread = spread
         self._timer: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
 
@@ -102,6 +120,31 @@ class DailyReports:
             running.cancel()
             await ended
 
+    async def send_now(self, domain: str | None) -> Sequence[str]:
+        """Send what was counted and not sent yet, also of the day that goes on.
+
+        Args:
+            domain: that gets a report; None: all.
+
+        Returns:
+            A line for each report.
+
+        Raises:
+            OSError, sqlite3.Error: the disk refuses.
+        """
+        lines = []
+        last = (-1, "")
+        while (reporter := self._reporter()) is not None:
+            claim = partial(self._file.claim, domain=domain, at_once=True, after=last)
+            claimed = await self._claim(claim, 0.0)
+            if claimed is None:
+                break
+            last = (claimed.day, claimed.domain)
+            sent = await self._send(claimed, reporter)
+            what = "is done" if sent else "has to wait; the log has the reason"
+            lines.append(f"the {self._reports.name} report on {claimed.domain} {what}")
+        return lines
+
     def _look(self) -> None:
         if self._running is not None:  # it was paused and started meanwhile
             self._timer = self._clock.callLater(INTERVAL, self._look)
@@ -115,68 +158,42 @@ class DailyReports:
 
         self._running.addErrback(lambda failure: failure.trap(CancelledError))
         self._running.addErrback(
-            lambda failure: self._log.failure("DMARC reports could not be sent", failure)
+            lambda failure: self._log.failure(
+                "{name} reports could not be sent", failure, name=self._reports.name
+            )
         )
         self._running.addBoth(ended)
 
     async def _send_all(self) -> None:
-        now = self._wall_time()
-        late = _LATE + _SPREAD * self._random.random()
-        today = int((now - late) // DAY)
+        late = _LATE + self._spread * self._random.random()
         while (reporter := self._reporter()) is not None:
-            id = f"{self._random.getrandbits(96):024x}"
             try:
-                await self._executor(self._file.make)
-                claimed = await self._executor(self._file.claim, today, now, id)
+                claimed = await self._claim(self._file.claim, late)
                 if claimed is None:
                     return
-                await self._report(claimed, reporter)
+                await self._send(claimed, reporter)
             except (OSError, SQLiteError) as error:
-                self._log.warn("DMARC reports have to wait: {error}", error=str(error))
+                self._log.warn(
+                    "{name} reports have to wait: {error}",
+                    name=self._reports.name,
+                    error=str(error),
+                )
                 return
 
-    async def _report(self, claimed: Claimed, reporter: Reporter) -> None:
-        """Send one report, or leave it claimed, to be tried again in an hour."""
-        record = Record.parse(claimed.record)
-        assert record is not None  # only records were counted
-        published = Published(claimed.domain, record, claimed.record)
-        found = await destinations(published, self._resolver)
-        if found.unknown and claimed.day >= int(self._wall_time() // DAY) - 1:
-            return  # RFC 9990 §4, step 5: it may wait until the DNS answers
-        if not found.agreed:
-            self._log.info(
-                "no DMARC report on {domain}: no destination has agreed to get it",
-                domain=claimed.domain,
-            )
-            await self._executor(self._file.sent, claimed)
-            return
-        report = AggregateReport(
-            id=claimed.id,
-            organization=reporter.organization,
-            contact=reporter.contact,
-            day=claimed.day,
-            published=published,
-            rows=claimed.rows,
-            omitted=claimed.omitted,
-        )
-        content = await self._executor(self._content, report, found.agreed)
-        try:
-            await self._send(reporter.contact, content, found.agreed)
-        except Refused as error:
-            self._log.warn(
-                "the DMARC report on {domain} has to wait: {reply}",
-                domain=claimed.domain,
-                reply=error.reply,
-            )
-            return
-        await self._executor(self._file.sent, claimed)
-        self._log.info(
-            "DMARC report {report} on {domain} to {destinations}: {messages} messages",
-            report=claimed.id,
-            domain=claimed.domain,
-            destinations=", ".join(map(str, found.agreed)),
-            messages=sum(messages for _, messages in claimed.rows),
-        )
+    async def _claim(
+        self, claim: Callable[[int, float, str], Claimed[R] | None], late: float
+    ) -> Claimed[R] | None:
+        now = self._wall_time()
+        id = f"{self._random.getrandbits(96):024x}"
+        await self._executor(self._file.make)
+        return await self._executor(claim, int((now - late) // DAY), now, id)
 
-    def _content(self, report: AggregateReport, to: Sequence[Mailbox]) -> bytes:
-        return report_mail(report, attachment(report), to, time=self._wall_time())
+    async def _send(self, claimed: Claimed[R], reporter: Reporter) -> bool:
+        """Send one report, or let it wait; return whether it was sent."""
+        last = claimed.day < int(self._wall_time() // DAY) - 1
+        sent = await self._reports.send(claimed, reporter, last=last)
+        if sent:
+            await self._executor(self._file.sent, claimed)
+        else:
+            await self._executor(self._file.postpone, claimed, self._wall_time())
+        return sent

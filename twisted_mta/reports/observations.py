@@ -1,9 +1,10 @@
-"""Gathers what DMARC observes, and adds it to the counters on disk, a batch at a time."""
+"""Gathers what is to be reported, and adds it to the counters on disk, a batch at a time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from sqlite3 import Error as SQLiteError
+from typing import Generic
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -11,23 +12,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Executor, WallTime
-from ..policy.dmarc.observation import Observation
-from .aggregate import DAY
-from .counters import CountersFile, Counts
+from .counters import DAY, CountersFile, Counts, R
 
 INTERVAL = 60.0
 """Seconds from an observation until it is on disk; so many may be lost in a crash."""
 
 MOST_WAITING = 10_000
-"""Rows that wait for the disk; messages that would need further ones are not counted."""
+"""Rows that wait for the disk; what would need further ones is not counted."""
 
 _SOON = 2_000  # rows that are written at once
 
 
-class Observations:
-    """Counts messages in memory, and hands the counts to the file once a minute.
+class Observations(Generic[R]):
+    """Counts in memory, and hands the counts to the file once a minute.
 
     Args:
+        name: of the kind of reports, for the log.
         file: the counters on disk.
         executor: where the file is written.
         clock: for the interval.
@@ -37,22 +37,35 @@ class Observations:
     _log = Logger()
 
     def __init__(
-        self, file: CountersFile, *, executor: Executor, clock: Clock, wall_time: WallTime
+        self,
+        name: str,
+        file: CountersFile[R],
+        *,
+        executor: Executor,
+        clock: Clock,
+        wall_time: WallTime,
     ) -> None:
+        self._name = name
         self._file = file
         self._executor = executor
         self._clock = clock
         self._wall_time = wall_time
-        self._waiting: dict[tuple[int, str], Counts] = {}
+        self._waiting: dict[tuple[int, str], Counts[R]] = {}
         self._rows = 0
         self._timer: IDelayedCall | None = None
         self._writing: Deferred[None] | None = None
         self._is_reported = False  # a fault of the disk was logged
         self._is_stopped = False
 
-    def add(self, observation: Observation) -> None:
-        """Count a message; one more than `MOST_WAITING` allows is not counted."""
-        self._count(int(self._wall_time() // DAY), observation)
+    def add(self, domain: str, row: R, record: bytes = b"") -> None:
+        """Count; what needs more rows than `MOST_WAITING` is not counted.
+
+        Args:
+            domain: that gets the report.
+            row: what is counted.
+            record: the text of the record that asks for the report, where it is known by now.
+        """
+        self._count((int(self._wall_time() // DAY), domain), row, record)
         if self._timer is None:
             if not self._is_stopped:
                 self._timer = self._clock.callLater(INTERVAL, self._write)
@@ -66,26 +79,45 @@ class Observations:
     async def _stop(self) -> None:
         self._is_stopped = True
         if self._writing is not None:
-            await self._writing
+            await self._joined(self._writing)
         if self._timer is not None:
             self._timer.cancel()
         if self._waiting:
             self._write()
             if self._writing is not None:
-                await self._writing
+                await self._joined(self._writing)
 
-    def _count(self, day: int, observation: Observation) -> None:
-        published = observation.published
-        key = (day, published.domain)
+    def flush(self) -> Deferred[None]:
+        """Write what waits now; fires when that is done, or has failed."""
+        return Deferred.fromCoroutine(self._flush())
+
+    async def _flush(self) -> None:
+        if self._writing is not None:
+            await self._joined(self._writing)
+        if self._waiting and self._writing is None and not self._is_stopped:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._write()
+        if self._writing is not None:
+            await self._joined(self._writing)
+
+    @staticmethod
+    def _joined(writing: Deferred[None]) -> Deferred[None]:
+        """Return a Deferred that fires with another, whatever waits for that one too."""
+        ended: Deferred[None] = Deferred()
+        writing.addBoth(lambda _: ended.callback(None))
+        return ended
+
+    def _count(self, key: tuple[int, str], row: R, record: bytes) -> None:
         counts = self._waiting.get(key)
-        if self._rows >= MOST_WAITING and (counts is None or observation.row not in counts.rows):
+        if self._rows >= MOST_WAITING and (counts is None or row not in counts.rows):
             return
-        if counts is None or counts.record != published.text:
+        if counts is None or counts.record != record:
             # The last record is the one that the report shows (RFC 9990 §3.1).
-            counts = Counts(published.text, counts.rows if counts else Counter())
+            counts = Counts(record, counts.rows if counts else Counter())
             self._waiting[key] = counts
-        self._rows += observation.row not in counts.rows
-        counts.rows[observation.row] += 1
+        self._rows += row not in counts.rows
+        counts.rows[row] += 1
 
     def _write(self) -> None:
         self._timer = None
@@ -103,7 +135,8 @@ class Observations:
             if not self._is_reported:
                 self._is_reported = True
                 self._log.warn(
-                    "the counters of DMARC reports cannot be written, and wait: {error}",
+                    "the counters of {name} reports cannot be written, and wait: {error}",
+                    name=self._name,
                     error=failure.getErrorMessage(),
                 )
 
@@ -117,15 +150,17 @@ class Observations:
             writing.callback(None)
 
         self._executor(work).addCallbacks(written, failed).addErrback(
-            lambda failure: self._log.failure("counts of DMARC reports are lost", failure)
+            lambda failure: self._log.failure(
+                "counts of {name} reports are lost", failure, name=self._name
+            )
         ).addBoth(ended)
 
-    def _merge(self, day: int, domain: str, before: Counts) -> None:
+    def _merge(self, day: int, domain: str, before: Counts[R]) -> None:
         """Put counts back that could not be written, as far as there is room."""
         counts = self._waiting.setdefault((day, domain), Counts(before.record))
-        for row, messages in before.rows.items():
+        for row, number in before.rows.items():
             if row not in counts.rows:
                 if self._rows >= MOST_WAITING:
                     continue
                 self._rows += 1
-            counts.rows[row] += messages
+            counts.rows[row] += number

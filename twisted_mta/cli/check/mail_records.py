@@ -22,7 +22,7 @@ from ...policy.dmarc.record import Record
 from ...policy.spf.evaluation import Checker, Claim
 from ...policy.spf.record import Malformed, selected
 from ...policy.spf.result import Result
-from ...reports.destinations import destinations
+from ...reports.dmarc.destinations import destinations
 from ...tls.certificates import CertificateError
 from ..dkim.records import published, record_of, zone_lines
 from ..questions import Declined, NoAnswer, Questions, TooLate

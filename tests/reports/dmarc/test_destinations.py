@@ -3,9 +3,9 @@
 from twisted.internet.defer import Deferred
 
 from tests.policy.dmarc.names import Names
-from tests.reports.rows import published
+from tests.reports.dmarc.rows import published
 from tests.tidy import TidyTestCase
-from twisted_mta.reports.destinations import Destinations, destinations
+from twisted_mta.reports.dmarc.destinations import Destinations, destinations
 
 
 class DestinationsTests(TidyTestCase):

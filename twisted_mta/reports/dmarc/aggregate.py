@@ -1,4 +1,4 @@
-"""The XML of an aggregate report (RFC 9990 §3.1, Appendix A)."""
+"""The XML of an aggregate report (RFC 9990 §3.1, Appendix A), and its mail (§3.5.2)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from xml.sax.saxutils import escape
 
 from attrs import frozen
 
-from .._version import __version__
-from ..mail.address import Mailbox
-from ..mail.printable import printable
-from ..policy.dmarc.discovery import Published
-from ..policy.dmarc.observation import Row
+from ..._version import __version__
+from ...mail.address import Mailbox
+from ...mail.printable import printable
+from ...policy.dmarc.discovery import Published
+from ...policy.dmarc.observation import Row
+from ..counters import DAY
+from ..mail import ReportMail, day_text
 
 NAMESPACE = "urn:ietf:params:xml:ns:dmarc-2.0"
-
-DAY = 86_400
-"""Seconds in a day, the period of a report."""
 
 _MOST_FAULTS = 10
 
@@ -79,6 +78,37 @@ def xml(report: AggregateReport) -> bytes:
         lines += _record(row, count)
     lines.append("</feedback>\n")
     return "\n".join(lines).encode()
+
+
+def report_mail(report: AggregateReport, to: Sequence[Mailbox], *, time: float) -> ReportMail:
+    """Return the message that carries a report (RFC 9990 §3.5.2).
+
+    Args:
+        report: what it says.
+        to: one or more mailboxes.
+        time: of the message, seconds since the epoch.
+    """
+    receiver, domain = report.contact.domain, report.published.domain
+    return ReportMail(
+        id=report.id,
+        author=report.contact,
+        organization=report.organization,
+        to=to,
+        time=time,
+        subject=(
+            f"Report Domain: {domain}",
+            f"Submitter: {receiver}",
+            f"Report-ID: {report.id}",
+        ),
+        content_type="multipart/mixed",
+        text=(
+            f"This is an aggregate report (RFC 9990) from {receiver} on mail in the name of",
+            f"{domain}, received on {day_text(report.begin)} (UTC).",
+        ),
+        attachment=attachment(report),
+        attachment_type="application/gzip",
+        file_name=report.file_name,
+    )
 
 
 def _element(name: str, value: object) -> str:

@@ -9,12 +9,16 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.reports.rows import published, row
+from tests.reports.dmarc.rows import published, row
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.policy.dmarc.handling import Reason
 from twisted_mta.policy.dmarc.identifiers import Signature
-from twisted_mta.reports.aggregate import NAMESPACE, AggregateReport, attachment, xml
-from twisted_mta.reports.mail import report_mail
+from twisted_mta.reports.dmarc.aggregate import (
+    NAMESPACE,
+    AggregateReport,
+    report_mail,
+    xml,
+)
 
 # RFC 9990, Appendix A: the elements of each type, in their order; "?": optional, "*": any number,
 # "+": one or more.
@@ -177,7 +181,7 @@ class Mails(SynchronousTestCase):
     def mail(self, **values: Any) -> bytes:
         its_report = report(**values)
         to = [Mailbox.parse("reports@example.com"), Mailbox.parse("dmarc@other.example")]
-        return report_mail(its_report, attachment(its_report), to, time=1_728_090_000)
+        return report_mail(its_report, to, time=1_728_090_000).content()
 
     def test_subject_and_file_name_have_their_form(self) -> None:
         parsed = message_from_bytes(self.mail(), policy=policy.default)

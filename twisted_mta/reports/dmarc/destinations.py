@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ..dns import LookupFailed, NoSuchDomain
-from ..interfaces import Resolver
-from ..mail.address import Mailbox
-from ..policy.dmarc.discovery import Published, walk
-from ..policy.dmarc.record import mailto, read_tags, uri_list
+from ...dns import LookupFailed, NoSuchDomain
+from ...interfaces import Resolver
+from ...mail.address import Mailbox
+from ...policy.dmarc.discovery import Published, walk
+from ...policy.dmarc.record import mailto, read_tags, uri_list
 
 _LONGEST_NAME = 253  # characters: RFC 1035 §2.3.4
 
