@@ -16,8 +16,9 @@ from twisted_mta.system.slices import finished
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.client import ClientContexts, ClientTLS
+from twisted_mta.tls.https import HTTPSClient
 from twisted_mta.tls.mta_sts.fetcher import Fetcher, FetchError
-from twisted_mta.tls.mta_sts.policy import Policy
+from twisted_mta.tls.mta_sts.policy import LARGEST, Policy
 
 HOST = "mta-sts.a.example"
 
@@ -34,9 +35,14 @@ class FetcherTests(SynchronousTestCase):
         contexts = ClientContexts()
         contexts.use(finished(contexts.load([tls])))
         self.resolver = FakeResolver(addresses={HOST: ["192.0.2.1"]})
-        self.fetcher = Fetcher(
-            reactor=self.network, resolver=self.resolver, contexts=contexts, tls=lambda: tls
+        self.client = HTTPSClient(
+            reactor=self.network,
+            resolver=self.resolver,
+            contexts=contexts,
+            tls=lambda: tls,
+            largest=LARGEST,
         )
+        self.fetcher = Fetcher(self.client)
         self.good = self.issued(HOST)
 
     def issued(self, *names: str, **kinds: object) -> Issued:
@@ -123,7 +129,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_the_next_address(self) -> None:
         resolver = FakeResolver(addresses={HOST: ["192.0.2.9", "2001:db8::9", "192.0.2.1"]})
-        self.fetcher._resolver = resolver
+        self.client._resolver = resolver
         self.network.swallow("2001:db8::9", 443)
         self.host(response())
         self.assertIsInstance(self.fetch([15.0]), Policy)
@@ -220,19 +226,19 @@ class FetcherTests(SynchronousTestCase):
     def test_a_server_that_sends_an_octet_now_and_then(self) -> None:
         drops: list[Step] = [piece for octet in response() for piece in (bytes([octet]), 10.0)]
         host = self.host(*drops)
-        self.refused("no policy within 60 s", [10.0] * 6)
+        self.refused("no answer within 60 s", [10.0] * 6)
         self.assertTrue(host.over)
 
     def test_a_server_that_does_not_answer(self) -> None:
         host = self.host()
-        self.refused("no policy within 60 s", [60.0])
+        self.refused("no answer within 60 s", [60.0])
         self.assertTrue(host.over)
 
     def test_a_server_without_a_handshake(self) -> None:
         silent = PolicyHost(self.network, self.good)
         silent.connectionMade = lambda: None  # type: ignore[method-assign]
         self.network.listen("192.0.2.1", 443, silent)
-        self.refused("no policy within 60 s", [60.0])
+        self.refused("no answer within 60 s", [60.0])
 
     def test_addresses_that_do_not_answer(self) -> None:
         self.network.swallow("192.0.2.1", 443)
@@ -240,7 +246,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_a_lookup_that_does_not_answer(self) -> None:
         self.resolver.hold(HOST)
-        self.refused("no policy within 60 s", [60.0])
+        self.refused("no answer within 60 s", [60.0])
 
     # No host.
 
@@ -250,7 +256,7 @@ class FetcherTests(SynchronousTestCase):
         self.assertIn("mta-sts.b.example", error.reason)
 
     def test_a_host_without_an_address(self) -> None:
-        self.fetcher._resolver = FakeResolver(addresses={HOST: []})
+        self.client._resolver = FakeResolver(addresses={HOST: []})
         self.refused("has no address")
 
     def test_a_failed_lookup(self) -> None:

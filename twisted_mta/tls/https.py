@@ -1,0 +1,407 @@
+"""Requests by HTTPS to hosts that have proved their names.
+
+A host has to prove its name before the request is sent: a server that does not gets a TLS handshake
+from us, and no more. Redirects are not followed, nothing is kept, and what a server may cost is
+bounded: octets, addresses, seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Cooperator
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..interfaces import Resolver
+from ..mail.next_hop import Target
+from ..mail.printable import printable
+from ..system.outbox import start_tls
+from .client import ClientContexts, ClientTLS
+
+PORT = 443
+PATIENCE = 60.0
+"""Seconds for a request with its answer, from the look-up of the host."""
+
+_CONNECT = 15.0  # seconds for one address
+_MOST_ADDRESSES = 4
+_HEADERS = 16_384  # octets of a response besides its body
+_SHOWN = 100  # characters of an error
+
+
+@frozen
+class HTTPSError(Exception):
+    """There is no answer, or not the one that was expected.
+
+    Attributes:
+        reason: for people, printable.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@frozen
+class Unproved(HTTPSError):
+    """The host has not proved its name."""
+
+    __str__ = HTTPSError.__str__
+
+
+@frozen(kw_only=True)
+class Request:
+    """A request.
+
+    Attributes:
+        method: ``GET`` or ``POST``.
+        host: the name of the host, in A-labels.
+        port: TCP port.
+        path: with the query; begins with a slash.
+        content: the octets to post; None: there are none.
+        content_type: their media type.
+    """
+
+    method: str = "GET"
+    host: str
+    port: int = PORT
+    path: str
+    content: bytes | None = None
+    content_type: str = ""
+
+    @property
+    def url(self) -> str:
+        """The URL."""
+        port = "" if self.port == PORT else f":{self.port}"
+        return f"https://{self.host}{port}{self.path}"
+
+
+@frozen
+class Head:
+    """The beginning of an answer.
+
+    Attributes:
+        target: the host that answers.
+        code: the status code.
+        types: the values of Content-Type; one, usually.
+    """
+
+    target: Target
+    code: int
+    types: Sequence[str]
+
+
+class HTTPSClient:
+    """Sends requests.
+
+    Args:
+        reactor: IReactorTCP, IReactorTime.
+        resolver: looks hosts up.
+        contexts: makes TLS connections, and verifies them.
+        tls: returns the settings of those, with ``verify``; their files are loaded.
+        largest: octets of an answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        resolver: Resolver,
+        contexts: ClientContexts,
+        tls: Callable[[], ClientTLS],
+        largest: int,
+    ) -> None:
+        self._reactor = reactor
+        self._resolver = resolver
+        self._contexts = contexts
+        self._tls = tls
+        self._largest = largest
+
+    def send(
+        self,
+        request: Request,
+        *,
+        accept: Callable[[Head], None],
+        may_connect: Callable[[str], bool] = lambda address: True,
+    ) -> Deferred[bytes]:
+        """Send a request, within `PATIENCE`.
+
+        Args:
+            request: what to send.
+            accept: raises an `HTTPSError` where the answer is not the expected one.
+            may_connect: whether an address of the host may be connected to.
+
+        Returns:
+            Fires with the body of the answer; fails with `HTTPSError`; may be canceled.
+        """
+        sending = Deferred.fromCoroutine(self._send(request, accept, may_connect))
+        answered: Deferred[bytes] = Deferred(lambda _: stop())
+        is_over = False
+
+        def stop() -> None:
+            nonlocal is_over
+            is_over = True
+            if timer.active():
+                timer.cancel()
+            sending.cancel()
+
+        def give_up() -> None:
+            stop()
+            answered.errback(HTTPSError(f"no answer within {PATIENCE:.0f} s"))
+
+        def ended(result: bytes | Failure) -> None:
+            if is_over:
+                return  # the end of a request that was given up
+            timer.cancel()
+            if isinstance(result, bytes):
+                answered.callback(result)
+            elif result.check(HTTPSError):
+                answered.errback(result)
+            else:
+                answered.errback(HTTPSError(_text(result.value)))
+
+        timer = self._reactor.callLater(PATIENCE, give_up)
+        sending.addBoth(ended)
+        return answered
+
+    async def _send(
+        self,
+        request: Request,
+        accept: Callable[[Head], None],
+        may_connect: Callable[[str], bool],
+    ) -> bytes:
+        problem = HTTPSError(f"{request.host} has no address")
+        addresses: Sequence[str] = await self._resolver.addresses(request.host)
+        for address in addresses[:_MOST_ADDRESSES]:
+            if not may_connect(address):
+                problem = HTTPSError(f"{request.host} has the address {address}, of no public host")
+                continue
+            target = Target(request.host, address, request.port)
+            gate = _Gate(target, self._contexts, self._tls(), self._largest)
+            try:
+                return await self._exchange(gate, request, accept)
+            except (HTTPSError, CancelledError):
+                raise  # an answer, or the end of our patience
+            except Exception as error:  # no connection to this address
+                problem = HTTPSError(f"{target}: {gate.problem or _text(error)}")
+            finally:
+                gate.close()
+        raise problem
+
+    async def _exchange(
+        self, gate: _Gate, request: Request, accept: Callable[[Head], None]
+    ) -> bytes:
+        # Imported with the first request: most of what HTTP needs serves nothing else.
+        from twisted.web.client import Agent, FileBodyProducer
+        from twisted.web.http_headers import Headers
+
+        agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(self._reactor, gate))
+        headers, producer = Headers(), None
+        if request.content is not None:
+            headers.addRawHeader("Content-Type", request.content_type)
+            producer = FileBodyProducer(
+                BytesIO(request.content), cooperator=Cooperator(scheduler=self._soon)
+            )
+        try:
+            response = await agent.request(
+                request.method.encode("ascii"), request.url.encode("ascii"), headers, producer
+            )
+            types = response.headers.getRawHeaders("content-type", [])
+            accept(Head(gate.target, response.code, types))
+            body = _Body(gate, self._largest)
+            response.deliverBody(body)
+            return await body.whole
+        except (HTTPSError, CancelledError):
+            raise
+        except Exception as error:
+            if gate.refused is not None:
+                raise gate.refused from None
+            if not gate.is_open:
+                raise
+            raise HTTPSError(f"{gate.target}: {gate.problem or _text(error)}") from None
+
+    def _soon(self, function: Callable[[], object]) -> IDelayedCall:
+        call: IDelayedCall = self._reactor.callLater(0, function)
+        return call
+
+
+@implementer(IHandshakeListener)
+class _Gate(Protocol):
+    """A connection to a host, which HTTP begins on once the host has proved its name.
+
+    Attributes:
+        target: the host.
+        is_open: whether it has.
+        refused: why it has not.
+        problem: why we have dropped the connection; empty: we have not.
+        complete: whether the server has ended the connection in order.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, target: Target, contexts: ClientContexts, tls: ClientTLS, largest: int
+    ) -> None:
+        self.target = target
+        self.is_open = False
+        self.refused: Unproved | None = None
+        self.problem = ""
+        self.complete = False
+        self._contexts = contexts
+        self._tls = tls
+        self._largest = largest
+        self._http: Any = None
+        self._octets = 0
+        self._opened: Deferred[Any] = Deferred(lambda _: self.close())
+        self._closed = False
+
+    def opened(self, factory: Any) -> Deferred[Any]:
+        """Return a Deferred that fires with the protocol of ``factory`` once HTTP may begin."""
+        self._http = factory
+        return self._opened
+
+    def connectionMade(self) -> None:
+        """Begin TLS (called by Twisted)."""
+        start_tls(self.transport, self._contexts.creator(self.target, self._tls))
+
+    def handshakeCompleted(self) -> None:
+        """Let HTTP begin, if the server is verified (called by Twisted)."""
+        _, problem = self._contexts.verify(self.transport.getHandle(), self.target, self._tls)
+        if self._opened.called:
+            return
+        if problem is not None:
+            self.refused = Unproved(f"{self.target}: {problem}")
+            self.close()
+            return
+        self.is_open = True
+        self._http = self._http.buildProtocol(self.transport.getPeer())
+        self._http.makeConnection(self.transport)
+        self._opened.callback(self._http)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand octets on to HTTP, as far as there may be so many (called by Twisted)."""
+        self._octets += len(data)
+        if self._octets > self._largest + _HEADERS:
+            self.drop(f"it sends more than {self._largest} octets")
+        elif self.is_open:
+            self._http.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the request (called by Twisted)."""
+        self._closed = True
+        self.complete = reason.check(ConnectionDone) is not None and not self.problem
+        if self.is_open:
+            self._http.connectionLost(reason)
+        elif not self._opened.called:
+            self._opened.errback(self.refused or reason)
+
+    def drop(self, problem: str) -> None:
+        """Close the connection, since the server does what it must not."""
+        self.problem = self.problem or problem
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection at once, if it is open."""
+        if self.transport is not None and not self._closed:
+            self.transport.abortConnection()
+
+
+class _Body(Protocol):
+    """The body of a response.
+
+    Attributes:
+        whole: fires with its octets.
+    """
+
+    def __init__(self, gate: _Gate, largest: int) -> None:
+        self.whole: Deferred[bytes] = Deferred(lambda _: gate.close())
+        self._gate = gate
+        self._largest = largest
+        self._octets = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep octets (called by Twisted)."""
+        self._octets += data
+        if len(self._octets) > self._largest:
+            self._gate.drop(f"its answer has more than {self._largest} octets")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Decide whether the body is complete (called by Twisted)."""
+        from twisted.web.client import ResponseDone
+        from twisted.web.http import PotentialDataLoss
+
+        if self.whole.called:
+            return
+        # Without a length the end of TLS is the end of the body, and only that: not a broken
+        # connection, which anyone on the way can cause.
+        lengthless = reason.check(PotentialDataLoss) and self._gate.complete
+        if not self._gate.problem and (reason.check(ResponseDone) or lengthless):
+            self.whole.callback(bytes(self._octets))
+        else:
+            self.whole.errback(reason)
+
+
+class _Endpoints:
+    """The endpoint of one connection, for `Agent` (``IAgentEndpointFactory``)."""
+
+    def __init__(self, reactor: Any, gate: _Gate) -> None:
+        self._reactor = reactor
+        self._gate = gate
+
+    def endpointForURI(self, uri: object) -> _Endpoints:
+        """Return the endpoint."""
+        return self
+
+    def connect(self, factory: Factory) -> Deferred[Any]:
+        """Connect; the Deferred fires with the protocol of ``factory`` when HTTP may begin."""
+        target, opened = self._gate.target, self._gate.opened(factory)
+        version = ip_address(target.address.partition("%")[0]).version
+        endpoint: Any = TCP6ClientEndpoint if version == 6 else TCP4ClientEndpoint
+        connecting = endpoint(self._reactor, target.address, target.port, timeout=_CONNECT).connect(
+            _One(self._gate)
+        )
+
+        def canceled(_: object) -> None:
+            connecting.cancel()
+            self._gate.close()
+
+        result: Deferred[Any] = Deferred(canceled)
+
+        def failed(failure: Failure) -> None:
+            if not result.called:
+                result.errback(failure)
+
+        def made(protocol: Any) -> None:
+            if not result.called:
+                result.callback(protocol)
+
+        connecting.addCallbacks(lambda _: opened.addCallbacks(made, failed), failed)
+        return result
+
+
+class _One(Factory):
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return self._protocol
+
+
+def _text(error: BaseException | None) -> str:
+    assert error is not None
+    reasons = getattr(error, "reasons", None)  # of the errors of twisted.web.client
+    if reasons and isinstance(reasons[0], Failure):
+        return _text(reasons[0].value)
+    return printable(str(error) or type(error).__name__)[:_SHOWN].rstrip(".")
