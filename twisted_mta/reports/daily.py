@@ -8,9 +8,10 @@ from sqlite3 import Error as SQLiteError
 from typing import Generic, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Executor, Random, WallTime
 from ..mail.address import Mailbox
@@ -19,6 +20,7 @@ from .counters import DAY, Claimed, CountersFile, R
 INTERVAL = 600.0
 """Seconds from one look for reports to the next."""
 
+_AT_A_TIME = 4  # reports
 _LATE = 1_800.0  # seconds after midnight, when all processes have written their last counts
 
 Send = Callable[[Mailbox, bytes, Sequence[Mailbox]], Deferred[None]]
@@ -156,29 +158,40 @@ class DailyReports(Generic[R]):
             if self._timer is not None and not self._timer.active():
                 self._timer = self._clock.callLater(INTERVAL, self._look)
 
-        self._running.addErrback(lambda failure: failure.trap(CancelledError))
-        self._running.addErrback(
-            lambda failure: self._log.failure(
-                "{name} reports could not be sent", failure, name=self._reports.name
-            )
-        )
+        self._running.addErrback(self._not_sent)
         self._running.addBoth(ended)
 
     async def _send_all(self) -> None:
+        # A destination that does not answer holds up one of several.
         late = _LATE + self._spread * self._random.random()
-        while (reporter := self._reporter()) is not None:
-            try:
+        free = DeferredSemaphore(_AT_A_TIME)
+        sending: list[Deferred[object]] = []
+        try:
+            while (reporter := self._reporter()) is not None:
+                await free.acquire()
                 claimed = await self._claim(self._file.claim, late)
                 if claimed is None:
-                    return
-                await self._send(claimed, reporter)
-            except (OSError, SQLiteError) as error:
-                self._log.warn(
-                    "{name} reports have to wait: {error}",
-                    name=self._reports.name,
-                    error=str(error),
-                )
-                return
+                    break
+                sent: Deferred[object] = Deferred.fromCoroutine(self._send(claimed, reporter))
+                sending.append(sent.addErrback(self._not_sent).addBoth(lambda _: free.release()))
+            await DeferredList(sending)
+        except (OSError, SQLiteError) as error:
+            self._log_wait(error)
+            await DeferredList(sending)
+        except CancelledError:
+            for each in sending:
+                each.cancel()
+
+    def _not_sent(self, failure: Failure) -> None:
+        if failure.check(OSError, SQLiteError):
+            self._log_wait(failure.value)
+        elif not failure.check(CancelledError):
+            self._log.failure("a {name} report could not be sent", failure, name=self._reports.name)
+
+    def _log_wait(self, error: BaseException | None) -> None:
+        self._log.warn(
+            "{name} reports have to wait: {error}", name=self._reports.name, error=str(error)
+        )
 
     async def _claim(
         self, claim: Callable[[int, float, str], Claimed[R] | None], late: float

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, TypeGuard
-from urllib.parse import unquote
 
 from attrs import frozen
 
-from ...mail.address import AddressError, Mailbox
+from ...mail.address import Mailbox
+from ...mail.mailto import mailto
 from ...mail.printable import printable
 
 Request = Literal["none", "quarantine", "reject"]
@@ -154,21 +154,6 @@ def uri_list(value: str) -> Iterator[str]:
         uri = _SIZE.sub("", part.strip(" \t"))
         if _URI.fullmatch(uri):
             yield uri
-
-
-def mailto(uri: str) -> Mailbox | None:
-    """Return the mailbox of a ``mailto`` URI (RFC 6068 §2); None: it is none, or not an ASCII one.
-
-    Header fields in the URI are ignored.
-    """
-    scheme, _, rest = uri.partition(":")
-    if scheme.lower() != "mailto":
-        return None
-    try:
-        mailbox = Mailbox.parse(unquote(rest.partition("?")[0], errors="strict"))
-    except (AddressError, UnicodeDecodeError):
-        return None
-    return mailbox if mailbox.is_ascii and not mailbox.domain.startswith("[") else None
 
 
 class _Reader:

@@ -9,8 +9,9 @@ from attrs import frozen
 from ...dns import LookupFailed, NoSuchDomain
 from ...interfaces import Resolver
 from ...mail.address import Mailbox
+from ...mail.mailto import mailto
 from ...policy.dmarc.discovery import Published, walk
-from ...policy.dmarc.record import mailto, read_tags, uri_list
+from ...policy.dmarc.record import read_tags, uri_list
 
 _LONGEST_NAME = 253  # characters: RFC 1035 §2.3.4
 
