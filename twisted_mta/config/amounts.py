@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import frozen
 
@@ -54,7 +53,7 @@ def _require_amount(value: object, expected: str) -> None:
         raise mistyped(value, expected)
 
 
-def duration(value: Any) -> float:
+def duration(value: float | str) -> float:
     """Read seconds, never negative: ``"5 min"``, ``"90"`` and 300 are durations."""
     _require_amount(value, _DURATIONS)
     seconds = _amount(value, _DURATION_NAMES)
@@ -63,7 +62,7 @@ def duration(value: Any) -> float:
     return float(seconds)
 
 
-def period(value: Any) -> float:
+def period(value: float | str) -> float:
     """Read seconds, more than 0."""
     seconds = duration(value)
     if not seconds:
@@ -71,7 +70,7 @@ def period(value: Any) -> float:
     return seconds
 
 
-def size(value: Any) -> int:
+def size(value: int | str) -> int:
     """Read octets, at least one: ``"50 MiB"``, ``"65536"`` and 65536 are sizes."""
     _require_amount(value, _SIZES)
     octets = _amount(value, _SIZE_NAMES)
@@ -122,7 +121,7 @@ _RATE_UNITS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 _RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*(s|sec|second|min|minute|h|hour|d|day)\s*")
 
 
-def rate(value: Any) -> Rate:
+def rate(value: Rate | str) -> Rate:
     """Read a limit of messages per period, such as ``"100/min"``."""
     if isinstance(value, Rate):
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -14,9 +14,7 @@ from OpenSSL import SSL
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from . import readers as read
-from .setting import mistyped, quoted, setting
-
-_FILE = read.path("file")
+from .setting import about, mistyped, quoted, settings
 
 
 def _name(value: Any) -> str:
@@ -28,14 +26,14 @@ def _name(value: Any) -> str:
     return f"*.{name}" if wildcard else name
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Iterable[str]) -> tuple[str, ...]:
     names: tuple[str, ...] = read.several(_name, "domains")(value)
     if not names:
         raise ValueError('expected at least one domain, such as ["mail.example.net"]')
     return names
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class SNICertificate:
     """A certificate for the server names in clients' handshakes; ``[[listener.sni]]``.
 
@@ -43,22 +41,27 @@ class SNICertificate:
         ConfigError: a value is refused.
     """
 
-    names: tuple[str, ...] = setting(
-        _names, "domains that clients ask for; *.example.net covers one label below example.net"
+    names: tuple[str, ...] = attrs.field(
+        converter=_names,
+        metadata=about(
+            "domains that clients ask for; *.example.net covers one label below example.net"
+        ),
     )
-    certificate: str = setting(_FILE, "PEM file with the certificate and its chain")
-    key: str = setting(
-        _FILE,
-        "PEM file with the private key",
+    certificate: str = attrs.field(
+        converter=read.file,
+        metadata=about("PEM file with the certificate and its chain"),
+    )
+    key: str = attrs.field(
         default=attrs.Factory(lambda self: self.certificate, takes_self=True),
-        default_text="the file of the certificate",
+        converter=read.file,
+        metadata=about("PEM file with the private key", default_text="the file of the certificate"),
     )
 
 
 _SNI_TABLES = "tables, each under a line [[listener.sni]]"
 
 
-def sni(value: Any) -> tuple[SNICertificate, ...]:
+def sni(value: Iterable[SNICertificate | Mapping[str, Any]]) -> tuple[SNICertificate, ...]:
     """Read a list of tables with certificates; no name may have two."""
     if isinstance(value, str | Mapping):
         raise mistyped(value, _SNI_TABLES)
@@ -127,6 +130,14 @@ def relay_certificate(value: Any) -> RelayCertificate:
     return RelayCertificate(
         None, *(_distinguished_name(key, value[key]) for key in ("issuer", "subject"))
     )
+
+
+def relay_certificates(
+    value: Iterable[RelayCertificate | str | Mapping[str, str]],
+) -> tuple[RelayCertificate, ...]:
+    """Read certificates that grant relaying."""
+    kind = "fingerprints, or tables with issuer and subject"
+    return read.several(relay_certificate, kind)(value)  # type: ignore[no-any-return]
 
 
 def _has_pairs(digits: str) -> bool:

@@ -23,7 +23,7 @@ from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
 from .policy import PolicySettings
 from .routes import routes
-from .setting import ConfigError, setting, shown
+from .setting import ConfigError, about, setting, settings, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
@@ -45,11 +45,11 @@ def _destinations(value: Iterable[Destination]) -> tuple[Destination, ...]:
     return destinations
 
 
-_DIRECTORY = read.path("directory")
-_FILE = read.path("file")
+def _free_disk(value: int | str) -> int:
+    return 0 if value == 0 else size(value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class Config:
     """All settings of one mail transfer agent.
 
@@ -78,24 +78,28 @@ class Config:
         option="hostname",
         metavar="NAME",
     )
-    state_dir: str = setting(
-        _DIRECTORY,
-        "directory of the queue, keys and TLS memory; made with mode 0700",
+    state_dir: str = attrs.field(
         default="mta-state",
-        default_text="$STATE_DIRECTORY, else ./mta-state",
-        option="state-dir",
-        metavar="DIR",
+        converter=read.directory,
+        metadata=about(
+            "directory of the queue, keys and TLS memory; made with mode 0700",
+            default_text="$STATE_DIRECTORY, else ./mta-state",
+            option="state-dir",
+            metavar="DIR",
+        ),
     )
-    listeners: tuple[Listener, ...] = setting(
-        endpoints,
-        "where to listen for SMTP: a Twisted server endpoint string, or off",
-        convert=_listeners,
+    listeners: tuple[Listener, ...] = attrs.field(
         default=(),
-        default_text=DEFAULT_SMTP,
-        option="smtp",
-        metavar="ENDPOINT",
-        repeatable=True,
-        key="smtp",
+        converter=_listeners,
+        metadata=about(
+            "where to listen for SMTP: a Twisted server endpoint string, or off",
+            read=endpoints,
+            default_text=DEFAULT_SMTP,
+            option="smtp",
+            metavar="ENDPOINT",
+            repeatable=True,
+            key="smtp",
+        ),
     )
     web: str | None = setting(
         endpoint_or_off,
@@ -105,40 +109,48 @@ class Config:
         option="web",
         metavar="ENDPOINT",
     )
-    tls_certificate: str | None = setting(
-        read.optional(_FILE),
-        "PEM file with our certificate and its chain",
+    tls_certificate: str | None = attrs.field(
         default=None,
-        default_text="a self-signed one, made once in the state directory",
-        option="tls-certificate",
-        metavar="FILE",
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with our certificate and its chain",
+            default_text="a self-signed one, made once in the state directory",
+            option="tls-certificate",
+            metavar="FILE",
+        ),
     )
-    tls_key: str | None = setting(
-        read.optional(_FILE),
-        "PEM file with the private key",
+    tls_key: str | None = attrs.field(
         default=attrs.Factory(lambda self: self.tls_certificate, takes_self=True),
-        default_text="the file of the certificate",
-        option="tls-key",
-        metavar="FILE",
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with the private key",
+            default_text="the file of the certificate",
+            option="tls-key",
+            metavar="FILE",
+        ),
     )
-    local_domains: tuple[str, ...] = setting(
-        read.several(read.domain, "domains"),
-        "domain whose mail is delivered here",
+    local_domains: tuple[str, ...] = attrs.field(
         default=attrs.Factory(lambda self: ("localhost", self.hostname), takes_self=True),
-        default_text="localhost and the hostname",
-        option="local-domain",
-        metavar="DOMAIN",
-        repeatable=True,
+        converter=read.domains,
+        metadata=about(
+            "domain whose mail is delivered here",
+            default_text="localhost and the hostname",
+            option="local-domain",
+            metavar="DOMAIN",
+            repeatable=True,
+        ),
     )
-    maildir: str = setting(
-        _DIRECTORY,
-        "local mail is delivered to DIR/<domain>/<local-part>/{tmp,new,cur}",
+    maildir: str = attrs.field(
         default=attrs.Factory(
             lambda self: os.path.join(self.state_dir, "maildir"), takes_self=True
         ),
-        default_text="maildir in the state directory",
-        option="maildir",
-        metavar="DIR",
+        converter=read.directory,
+        metadata=about(
+            "local mail is delivered to DIR/<domain>/<local-part>/{tmp,new,cur}",
+            default_text="maildir in the state directory",
+            option="maildir",
+            metavar="DIR",
+        ),
     )
     recipients: Literal["any", "existing"] = setting(
         read.choice("any", "existing"),
@@ -148,36 +160,40 @@ class Config:
         option="recipients",
         metavar="any|existing",
     )
-    relay_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "network whose hosts may relay through us; loopback includes UNIX sockets",
+    relay_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=_LOOPBACK,
-        default_text="127.0.0.0/8 and ::1/128",
-        option="relay-from",
-        metavar="CIDR",
-        repeatable=True,
+        converter=read.networks,
+        metadata=about(
+            "network whose hosts may relay through us; loopback includes UNIX sockets",
+            default_text="127.0.0.0/8 and ::1/128",
+            option="relay-from",
+            metavar="CIDR",
+            repeatable=True,
+        ),
     )
-    routes: tuple[tuple[str, str], ...] = setting(
-        routes,
-        "next hop of a recipient's domain; PATTERN is example.net, .example.net or *, URL is"
-        " smtp://host[:port], smtps://host[:port], lmtp://host:port or lmtp+unix:/path (several"
-        " hosts separated by commas), maildir:, discard:, deliver:name (in an application) or"
-        " error:5.1.1 text",
+    routes: tuple[tuple[str, str], ...] = attrs.field(
         default=(),
-        default_text="the domain's mail exchangers",
-        option="route",
-        metavar="PATTERN=URL",
-        repeatable=True,
+        converter=routes,
+        metadata=about(
+            "next hop of a recipient's domain; PATTERN is example.net, .example.net or *, URL is"
+            " smtp://host[:port], smtps://host[:port], lmtp://host:port or lmtp+unix:/path (several"
+            " hosts separated by commas), maildir:, discard:, deliver:name (in an application) or"
+            " error:5.1.1 text",
+            default_text="the domain's mail exchangers",
+            option="route",
+            metavar="PATTERN=URL",
+            repeatable=True,
+        ),
     )
-    aliases: str | None = setting(
-        read.optional(_FILE),
-        "file of aliases, with lines such as root: ann, bob@example.org",
+    aliases: str | None = attrs.field(
         default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about("file of aliases, with lines such as root: ann, bob@example.org"),
     )
-    virtual_domains: tuple[str, ...] = setting(
-        read.several(read.domain, "domains"),
-        "domains that have aliases and no mailboxes",
+    virtual_domains: tuple[str, ...] = attrs.field(
         default=(),
+        converter=read.domains,
+        metadata=about("domains that have aliases and no mailboxes"),
     )
     missing_members: Literal["notice", "refuse"] = setting(
         read.choice("notice", "refuse"),
@@ -193,12 +209,14 @@ class Config:
         default=attrs.Factory(lambda self: self._first_full_domain(), takes_self=True),
         default_text="the first local domain with a dot in it; off without one",
     )
-    users: str | None = setting(
-        read.optional(_FILE),
-        "file of accounts for AUTH, written by twisted-mta users add",
+    users: str | None = attrs.field(
         default=None,
-        option="users",
-        metavar="FILE",
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of accounts for AUTH, written by twisted-mta users add",
+            option="users",
+            metavar="FILE",
+        ),
     )
     auth: CheckerSpec | None = setting(  # noqa: RUF009
         read.optional(checker_spec),
@@ -220,15 +238,19 @@ class Config:
         "the same of one IPv4 address, or one /64 of IPv6",
         default=50,
     )
-    auth_failure_period: float = setting(
-        period, "how long a failed AUTH command counts", default=600.0, default_text="10 min"
+    auth_failure_period: float = attrs.field(
+        default=600.0,
+        converter=period,
+        metadata=about("how long a failed AUTH command counts", default_text="10 min"),
     )
-    auth_failure_delay: float = setting(
-        duration,
-        "delay of the reply to the first failed AUTH command of a session; doubled with each"
-        " further one, up to 5 s",
+    auth_failure_delay: float = attrs.field(
         default=1.0,
-        default_text="1 s",
+        converter=duration,
+        metadata=about(
+            "delay of the reply to the first failed AUTH command of a session; doubled with each"
+            " further one, up to 5 s",
+            default_text="1 s",
+        ),
     )
     # A queue id has six bits for the worker that made it.
     workers: int = setting(
@@ -239,23 +261,23 @@ class Config:
         metavar="N",
     )
     # A message in memory holds small_body (64 KiB) at most: 1,024 of them at a time.
-    message_memory: int = setting(
-        size,
-        "memory for all messages being received",
+    message_memory: int = attrs.field(
         default=64 << 20,
-        default_text="64 MiB",
+        converter=size,
+        metadata=about("memory for all messages being received", default_text="64 MiB"),
     )
-    minimum_free_disk: int = setting(
-        lambda value: 0 if value == 0 else size(value),
-        "free disk space below which mail is deferred; 0: no limit",
+    minimum_free_disk: int = attrs.field(
         default=attrs.Factory(lambda self: self._default_free_disk(), takes_self=True),
-        default_text="3 times the largest max_message_size",
+        converter=_free_disk,
+        metadata=about(
+            "free disk space below which mail is deferred; 0: no limit",
+            default_text="3 times the largest max_message_size",
+        ),
     )
-    drain_timeout: float = setting(
-        duration,
-        "how long open transactions may go on after a stop",
+    drain_timeout: float = attrs.field(
         default=10.0,
-        default_text="10 s",
+        converter=duration,
+        metadata=about("how long open transactions may go on after a stop", default_text="10 s"),
     )
     queue: QueueSettings = attrs.field(factory=QueueSettings)
     delivery: DeliverySettings = attrs.field(factory=DeliverySettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
 
@@ -15,9 +16,7 @@ from ..mail.printable import printable
 from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import Rate, duration_text, period, rate
-from .setting import ConfigError, setting, shown
-
-_FILE = read.path("file")
+from .setting import ConfigError, about, setting, settings, shown
 
 TLS = read.choice("auto", "none", "may", "encrypt", "verify", "dane", "mta-sts")
 """Reads the TLS level of a next hop."""
@@ -29,7 +28,7 @@ EIGHT_BIT_HEADERS = read.choice("return", "send")
 """Reads the action for header fields with octets over 127 if a next hop lacks 8BITMIME."""
 
 
-def source_addresses(value: Any) -> tuple[str, ...]:
+def source_addresses(value: str | Iterable[str]) -> tuple[str, ...]:
     """Read an address to connect from, or a list with at most one of each family."""
     if isinstance(value, str):
         value = [value]
@@ -86,7 +85,7 @@ def _host_name(text: str) -> str:
     return canonical[1:-1].removeprefix("IPv6:") if canonical.startswith("[") else canonical
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class Destination:
     """Settings for some domains or next hops; a ``[[destination]]`` of the file.
 
@@ -115,11 +114,10 @@ class Destination:
     messages_per_connection: int = setting(
         read.count, "transactions after which a connection is closed", default=100
     )
-    rate: Rate | None = setting(  # noqa: RUF009
-        read.optional(rate),
-        'most messages in a period, such as "100/min"',
+    rate: Rate | None = attrs.field(
         default=None,
-        default_text="none",
+        converter=attrs.converters.optional(rate),
+        metadata=about('most messages in a period, such as "100/min"', default_text="none"),
     )
     tls: TLSSetting | None = setting(  # noqa: RUF009
         read.optional(TLS),
@@ -143,52 +141,61 @@ class Destination:
         default=None,
         default_text="eight_bit_headers of [delivery]",
     )
-    authorities: str | None = setting(
-        read.optional(_FILE),
-        "PEM file with the authorities that certificates there verify against, for tls = verify",
+    authorities: str | None = attrs.field(
         default=None,
-        default_text="authorities of [delivery]",
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with the authorities that certificates there verify against, for tls ="
+            " verify",
+            default_text="authorities of [delivery]",
+        ),
     )
-    client_certificate: str | None = setting(
-        read.optional(_FILE), "PEM file with our client certificate there", default=None
+    client_certificate: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about("PEM file with our client certificate there"),
     )
-    client_key: str | None = setting(
-        read.optional(_FILE),
-        "PEM file with the private key",
+    client_key: str | None = attrs.field(
         default=attrs.Factory(lambda self: self.client_certificate, takes_self=True),
-        default_text="the file of the certificate",
+        converter=attrs.converters.optional(read.file),
+        metadata=about("PEM file with the private key", default_text="the file of the certificate"),
     )
-    source_address: tuple[str, ...] | None = setting(
-        read.optional(source_addresses),
-        "address to connect from; a list may have one of each family",
+    source_address: tuple[str, ...] | None = attrs.field(
         default=None,
-        default_text="source_address of [delivery]",
+        converter=attrs.converters.optional(source_addresses),
+        metadata=about(
+            "address to connect from; a list may have one of each family",
+            default_text="source_address of [delivery]",
+        ),
     )
     username: str | None = setting(
         read.optional(read.text("the name of an account")),
         "account for AUTH there; never sent in clear, so TLS is required",
         default=None,
     )
-    password_file: str | None = setting(
-        read.optional(_FILE), "file whose first line is the password", default=None
-    )
-    retry_minimum: float | None = setting(
-        read.optional(period),
-        "wait before the second attempt",
+    password_file: str | None = attrs.field(
         default=None,
-        default_text="retry_minimum of [queue]",
+        converter=attrs.converters.optional(read.file),
+        metadata=about("file whose first line is the password"),
     )
-    retry_maximum: float | None = setting(
-        read.optional(period),
-        "longest wait between two attempts",
+    retry_minimum: float | None = attrs.field(
         default=None,
-        default_text="retry_maximum of [queue]",
+        converter=attrs.converters.optional(period),
+        metadata=about("wait before the second attempt", default_text="retry_minimum of [queue]"),
     )
-    lifetime: float | None = setting(
-        read.optional(period),
-        "age at which undelivered mail is returned",
+    retry_maximum: float | None = attrs.field(
         default=None,
-        default_text="lifetime of [queue]",
+        converter=attrs.converters.optional(period),
+        metadata=about(
+            "longest wait between two attempts", default_text="retry_maximum of [queue]"
+        ),
+    )
+    lifetime: float | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(period),
+        metadata=about(
+            "age at which undelivered mail is returned", default_text="lifetime of [queue]"
+        ),
     )
 
     def __attrs_post_init__(self) -> None:

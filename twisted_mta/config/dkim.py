@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from . import readers as read
-from .setting import ConfigError, setting, shown
+from .setting import ConfigError, about, setting, settings, shown
 
 # RFC 6376 §3.1: selector = sub-domain *( "." sub-domain ); a sub-domain is a label of letters,
 # digits and inner hyphens (RFC 5321 §4.1.2), of at most 63 octets (RFC 1035 §2.3.4).
@@ -25,7 +26,7 @@ def selector(value: Any) -> str:
     return name.lower()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class DKIMKey:
     """A key that mail of a domain is signed with; a ``[[dkim]]`` of the file.
 
@@ -44,10 +45,9 @@ class DKIMKey:
         "name of the key: its public half is the TXT record SELECTOR._domainkey.DOMAIN",
         default_text="required",
     )
-    key: str = setting(
-        read.path("file"),
-        "PEM file with the private key, RSA or Ed25519",
-        default_text="required",
+    key: str = attrs.field(
+        converter=read.file,
+        metadata=about("PEM file with the private key, RSA or Ed25519", default_text="required"),
     )
 
     def __attrs_post_init__(self) -> None:

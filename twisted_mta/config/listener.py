@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal
 
@@ -11,9 +12,9 @@ from attrs import frozen
 from ..smtp.sasl.server import MECHANISMS
 from . import readers as read
 from .amounts import duration, period, size
-from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificate, sni
+from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificates, sni
 from .endpoint import Endpoint, endpoint
-from .setting import ConfigError, setting, shown
+from .setting import ConfigError, about, setting, settings, shown
 
 
 def _mechanism(value: Any) -> str:
@@ -23,7 +24,7 @@ def _mechanism(value: Any) -> str:
     return name
 
 
-def _mechanisms(value: Any) -> tuple[str, ...]:
+def _mechanisms(value: Iterable[str]) -> tuple[str, ...]:
     names: tuple[str, ...] = read.several(_mechanism, "mechanisms")(value)
     if not names and isinstance(value, list):
         raise ValueError('expected at least one mechanism, or auth = "off"')
@@ -37,7 +38,7 @@ _NEED_TLS = (
 )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class Listener:
     """An endpoint where mail arrives, with its rules and limits; a ``[[listener]]`` of the file.
 
@@ -80,12 +81,14 @@ class Listener:
         ),
         default_text="tls for submission and submissions, else off",
     )
-    auth_mechanisms: tuple[str, ...] = setting(
-        _mechanisms,
-        "mechanisms of AUTH that are offered, in this order; others are withheld, for clients that"
-        " choose one which they cannot complete",
+    auth_mechanisms: tuple[str, ...] = attrs.field(
         default=(),
-        default_text="all that the accounts allow",
+        converter=_mechanisms,
+        metadata=about(
+            "mechanisms of AUTH that are offered, in this order; others are withheld, for clients"
+            " that choose one which they cannot complete",
+            default_text="all that the accounts allow",
+        ),
     )
     max_auth_failures: int = setting(
         read.count, "failed AUTH commands after which a session ends", default=5, common=True
@@ -146,8 +149,10 @@ class Listener:
         default=True,
         common=True,
     )
-    sni: tuple[SNICertificate, ...] = setting(
-        sni, "certificates for the server names that clients ask for (SNI)", default=()
+    sni: tuple[SNICertificate, ...] = attrs.field(
+        default=(),
+        converter=sni,
+        metadata=about("certificates for the server names that clients ask for (SNI)"),
     )
     client_certificates: Literal["none", "ask", "require"] = setting(
         read.choice("none", "ask", "require"),
@@ -155,49 +160,53 @@ class Listener:
         " command but QUIT is refused (RFC 3207 §4.1)",
         default="none",
     )
-    client_certificate_authorities: str | None = setting(
-        read.optional(read.path("file")),
-        "PEM file with the authorities that client certificates verify against",
+    client_certificate_authorities: str | None = attrs.field(
         default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about("PEM file with the authorities that client certificates verify against"),
     )
-    relay_certificates: tuple[RelayCertificate, ...] = setting(
-        read.several(relay_certificate, "fingerprints, or tables with issuer and subject"),
-        "client certificates whose owners may relay through us",
+    relay_certificates: tuple[RelayCertificate, ...] = attrs.field(
         default=(),
+        converter=relay_certificates,
+        metadata=about("client certificates whose owners may relay through us"),
     )
-    require_tls_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks whose clients are known to use TLS: MAIL in clear is refused, with an alarm"
-        " (RFC 3207 §6)",
+    require_tls_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=(),
+        converter=read.networks,
+        metadata=about(
+            "networks whose clients are known to use TLS: MAIL in clear is refused, with an alarm"
+            " (RFC 3207 §6)"
+        ),
     )
-    proxy_protocol_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "load balancers that must name the client by the PROXY protocol, and are believed",
+    proxy_protocol_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=(),
+        converter=read.networks,
+        metadata=about(
+            "load balancers that must name the client by the PROXY protocol, and are believed"
+        ),
     )
     # HAProxy asks for 3 seconds at least: a lost packet is sent again within them.
-    proxy_protocol_timeout: float = setting(
-        period,
-        "longest wait for the header of the PROXY protocol",
+    proxy_protocol_timeout: float = attrs.field(
         default=10.0,
-        default_text="10 s",
-        common=True,
+        converter=period,
+        metadata=about(
+            "longest wait for the header of the PROXY protocol", default_text="10 s", common=True
+        ),
     )
-    xclient_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "proxies that may name the client by XCLIENT",
+    xclient_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=(),
+        converter=read.networks,
+        metadata=about("proxies that may name the client by XCLIENT"),
     )
-    vrfy_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks whose clients may ask for mailboxes by VRFY",
+    vrfy_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=(),
+        converter=read.networks,
+        metadata=about("networks whose clients may ask for mailboxes by VRFY"),
     )
-    expn_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks whose clients may ask for the members of an alias by EXPN",
+    expn_from: tuple[IPv4Network | IPv6Network, ...] = attrs.field(
         default=(),
+        converter=read.networks,
+        metadata=about("networks whose clients may ask for the members of an alias by EXPN"),
     )
     lmtp_delivery: Literal["queue", "direct"] = setting(
         read.choice("queue", "direct"),
@@ -221,12 +230,10 @@ class Listener:
         common=True,
     )
     # 50 MiB: Gmail and Outlook take 25 and 35 MiB of attachments, which base64 makes a third more.
-    max_message_size: int = setting(
-        size,
-        "largest message (SIZE, RFC 1870)",
+    max_message_size: int = attrs.field(
         default=50 << 20,
-        default_text="50 MiB",
-        common=True,
+        converter=size,
+        metadata=about("largest message (SIZE, RFC 1870)", default_text="50 MiB", common=True),
     )
     # RFC 5321 §4.5.3.1.8: a public server takes 100 at least; Postfix and Sendmail take 1,000.
     max_recipients: int = setting(
@@ -239,23 +246,29 @@ class Listener:
         default=100,
         common=True,
     )
-    max_header_size: int = setting(
-        size, "largest header section", default=1 << 20, default_text="1 MiB", common=True
+    max_header_size: int = attrs.field(
+        default=1 << 20,
+        converter=size,
+        metadata=about("largest header section", default_text="1 MiB", common=True),
     )
-    minimum_deliver_by: float = setting(
-        duration,
-        "shortest deadline that a client may set (BY=…;R, RFC 2852); 0 s: no limit",
+    minimum_deliver_by: float = attrs.field(
         default=0.0,
-        default_text="0 s",
-        common=True,
+        converter=duration,
+        metadata=about(
+            "shortest deadline that a client may set (BY=…;R, RFC 2852); 0 s: no limit",
+            default_text="0 s",
+            common=True,
+        ),
     )
-    max_future_release: float = setting(
-        duration,
-        "longest time for which a user may have mail held on submission (FUTURERELEASE, RFC 4865);"
-        " 0 s: not offered",
+    max_future_release: float = attrs.field(
         default=30 * 86400.0,
-        default_text="30 days",
-        common=True,
+        converter=duration,
+        metadata=about(
+            "longest time for which a user may have mail held on submission (FUTURERELEASE, RFC"
+            " 4865); 0 s: not offered",
+            default_text="30 days",
+            common=True,
+        ),
     )
     max_connections: int = setting(
         read.count, "most connections at a time", default=1000, common=True
@@ -272,18 +285,26 @@ class Listener:
         default=5,
         common=True,
     )
-    error_delay: float = setting(
-        duration, "delay of such a reply", default=1.0, default_text="1 s", common=True
+    error_delay: float = attrs.field(
+        default=1.0,
+        converter=duration,
+        metadata=about("delay of such a reply", default_text="1 s", common=True),
     )
     # RFC 5321 §4.5.3.2.7: a server waits for the next command 5 minutes at least.
-    command_timeout: float = setting(
-        period, "longest wait for a command", default=300.0, default_text="5 min", common=True
+    command_timeout: float = attrs.field(
+        default=300.0,
+        converter=period,
+        metadata=about("longest wait for a command", default_text="5 min", common=True),
     )
-    data_timeout: float = setting(
-        period, "longest pause within a message", default=180.0, default_text="3 min", common=True
+    data_timeout: float = attrs.field(
+        default=180.0,
+        converter=period,
+        metadata=about("longest pause within a message", default_text="3 min", common=True),
     )
-    tls_handshake_timeout: float = setting(
-        period, "longest TLS handshake", default=30.0, default_text="30 s", common=True
+    tls_handshake_timeout: float = attrs.field(
+        default=30.0,
+        converter=period,
+        metadata=about("longest TLS handshake", default_text="30 s", common=True),
     )
     # A modem of 1994 transferred 1,800 octets a second.
     minimum_rate: int = setting(
@@ -293,12 +314,12 @@ class Listener:
         default=500,
         common=True,
     )
-    rate_grace: float = setting(
-        period,
-        "how long a message may be slower than minimum_rate",
+    rate_grace: float = attrs.field(
         default=180.0,
-        default_text="3 min",
-        common=True,
+        converter=period,
+        metadata=about(
+            "how long a message may be slower than minimum_rate", default_text="3 min", common=True
+        ),
     )
 
     @property

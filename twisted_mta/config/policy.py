@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal
 
+import attrs
 from attrs import frozen
 
 from ..mail.address import AddressError, Mailbox
 from . import readers as read
-from .setting import ConfigError, setting, shown
+from .setting import ConfigError, about, setting, settings, shown
 
 # RFC 8601 §2.2: authserv-id is a "value" of RFC 2045 §5.1; this is its form without quotes.
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]{1,253}")
@@ -25,7 +27,7 @@ def _authserv_id(value: Any) -> str:
     return name
 
 
-def _mailbox(value: Any) -> Mailbox:
+def _mailbox(value: Mailbox | str) -> Mailbox:
     if isinstance(value, Mailbox):
         return value
     expected = "a mailbox such as postmaster@example.net"
@@ -42,6 +44,12 @@ def _forwarder(value: Any) -> IPv4Network | IPv6Network | str:
     return read.dns_name(value)
 
 
+def _forwarders(
+    value: Iterable[read.Network | str],
+) -> tuple[read.Network | str, ...]:
+    return read.several(_forwarder, "networks and domains")(value)  # type: ignore[no-any-return]
+
+
 def _organization(value: Any) -> str:
     expected = "a name such as Example"
     name: str = read.text(expected)(value)
@@ -50,7 +58,7 @@ def _organization(value: Any) -> str:
     return name
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class PolicySettings:
     """What is found out about mail from strangers, and what follows from it; ``[policy]``.
 
@@ -85,26 +93,30 @@ class PolicySettings:
         default=None,
         default_text="the hostname",
     )
-    trusted_sealers: tuple[str, ...] = setting(
-        read.several(read.dns_name, "domains"),
-        "domains whose ARC chains count: dmarc = enforce refuses no mail with one that passes",
+    trusted_sealers: tuple[str, ...] = attrs.field(
         default=(),
+        converter=read.dns_names,
+        metadata=about(
+            "domains whose ARC chains count: dmarc = enforce refuses no mail with one that passes"
+        ),
     )
-    trusted_forwarders: tuple[IPv4Network | IPv6Network | str, ...] = setting(
-        read.several(_forwarder, "networks and domains"),
-        "networks, and domains in authenticated mail, that dmarc = enforce exempts",
+    trusted_forwarders: tuple[IPv4Network | IPv6Network | str, ...] = attrs.field(
         default=(),
+        converter=_forwarders,
+        metadata=about("networks, and domains in authenticated mail, that dmarc = enforce exempts"),
     )
     dmarc_reports: bool = setting(
         read.flag,
         "whether domains that ask for it get a daily aggregate report (RFC 9990)",
         default=False,
     )
-    report_from: Mailbox | None = setting(  # noqa: RUF009
-        read.optional(_mailbox),
-        "author of the reports that we send",
+    report_from: Mailbox | None = attrs.field(
         default=None,
-        default_text="postmaster of the first local domain with a dot in it",
+        converter=attrs.converters.optional(_mailbox),
+        metadata=about(
+            "author of the reports that we send",
+            default_text="postmaster of the first local domain with a dot in it",
+        ),
     )
     organization: str | None = setting(
         read.optional(_organization),

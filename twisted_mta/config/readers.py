@@ -110,6 +110,24 @@ def path(kind: str) -> Read:
     return read
 
 
+Path = str | os.PathLike[str]
+"""A path, as Python may give it."""
+
+_read_file, _read_directory = path("file"), path("directory")
+
+
+def file(value: Path) -> str:
+    """Read the path of a file (`path`)."""
+    read: str = _read_file(value)
+    return read
+
+
+def directory(value: Path) -> str:
+    """Read the path of a directory (`path`)."""
+    read: str = _read_directory(value)
+    return read
+
+
 def optional(read: Read) -> Read:
     """Return a reader that returns None for None."""
     return lambda value: None if value is None else read(value)
@@ -210,6 +228,29 @@ def dns_name(value: Any) -> str:
     if name.rpartition(".")[2].isdecimal():  # no top-level domain is a number
         raise ValueError("found an address, expected a domain such as example.net")
     return name
+
+
+def domains(value: Iterable[str]) -> tuple[str, ...]:
+    """Read domains and address literals; return their canonical forms."""
+    return several(domain, "domains")(value)  # type: ignore[no-any-return]
+
+
+def dns_names(value: Iterable[str]) -> tuple[str, ...]:
+    """Read domains; return their canonical forms."""
+    return several(dns_name, "domains")(value)  # type: ignore[no-any-return]
+
+
+def host_names(value: Iterable[str]) -> tuple[str, ...]:
+    """Read domains and address literals (`host_name`)."""
+    return several(host_name, "names")(value)  # type: ignore[no-any-return]
+
+
+Network = IPv4Network | IPv6Network
+
+
+def networks(value: Iterable[str | Network]) -> tuple[Network, ...]:
+    """Read networks (`network`)."""
+    return several(network, "networks")(value)  # type: ignore[no-any-return]
 
 
 def network(value: Any) -> IPv4Network | IPv6Network:

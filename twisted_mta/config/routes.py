@@ -13,7 +13,7 @@ _SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "discard", "deliver
 _EXAMPLE = 'expected one such as "*=smtp://relay.example.net:25"'
 
 
-def routes(value: Any) -> tuple[tuple[str, str], ...]:
+def routes(value: Mapping[str, str] | Iterable[str | Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Read routes from a table, or from a list of ``PATTERN=URL``; return (pattern, URL) of each.
 
     Patterns are returned in canonical form. Of a URL only the scheme is checked here;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
+from functools import partial
 from typing import Any
 
 import attrs
@@ -77,13 +78,11 @@ class Setting:
     secret: bool = False
 
 
-def setting(
-    read: Read,
+def about(
     doc: str,
     *,
-    default: Any = attrs.NOTHING,
+    read: Read | None = None,
     default_text: str | None = None,
-    convert: Read | None = None,
     option: str | None = None,
     metavar: str = "",
     repeatable: bool = False,
@@ -91,29 +90,68 @@ def setting(
     key: str | None = None,
     common: bool = False,
     secret: bool = False,
-) -> Any:
-    """Return an attrs field that is described by a `Setting`.
+) -> dict[object, object]:
+    """Return the metadata of an attrs field that is a setting (`settings`).
 
-    ``default`` is as `attrs.field` takes it, ``default_text`` says it in words (None: as the file
-    would have the value). ``convert`` reads values from Python if their form differs from those of
-    the file. All others are as in `Setting`.
+    Python may give the field whatever its converter takes: type checkers know the converters that
+    stand in a call of `attrs.field`, and are functions with annotations.
+
+    ``read`` reads values from the file and options; None: the converter does, as for Python.
+    ``default_text`` says the default in words; None: as the file would have the value. All others
+    are as in `Setting`.
     """
-    described = Setting(
-        doc=doc,
-        read=read,
-        default=shown(default) if default_text is None else default_text,
-        option=option,
-        metavar=metavar,
-        repeatable=repeatable,
-        table=table,
-        key=key,
-        common=common,
-        secret=secret,
+    return {
+        Setting: partial(
+            _described,
+            doc=doc,
+            read=read,
+            default_text=default_text,
+            option=option,
+            metavar=metavar,
+            repeatable=repeatable,
+            table=table,
+            key=key,
+            common=common,
+            secret=secret,
+        )
+    }
+
+
+def _described(
+    attribute: attrs.Attribute[Any], *, read: Read | None, default_text: str | None, **more: Any
+) -> Setting:
+    return Setting(
+        read=read or attribute.converter,  # type: ignore[arg-type]
+        default=shown(attribute.default) if default_text is None else default_text,
+        **more,
     )
-    return attrs.field(
-        default=default,
+
+
+def setting(read: Read, doc: str, *, default: Any = attrs.NOTHING, **more: Any) -> Any:
+    """Return an attrs field that takes from Python no more than the type that it has itself.
+
+    Args:
+        read: converts a value.
+        doc: see `Setting`.
+        default: as `attrs.field` takes it.
+        more: see `about`.
+    """
+    return attrs.field(default=default, converter=read, metadata=about(doc, **more))
+
+
+def settings(
+    cls: type[attrs.AttrsInstance], fields: list[attrs.Attribute[Any]]
+) -> list[attrs.Attribute[Any]]:
+    """Let errors of settings name their fields; a ``field_transformer`` of attrs."""
+    return [_completed(each) if Setting in each.metadata else each for each in fields]
+
+
+def _completed(attribute: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
+    described: Setting = attribute.metadata[Setting](attribute)
+    converted = _naming_errors(attribute.converter, described.secret)  # type: ignore[arg-type]
+    return attribute.evolve(
         metadata={Setting: described},
-        converter=attrs.Converter(_naming_errors(convert or read, secret), takes_field=True),
+        converter=attrs.Converter(converted, takes_field=True),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
+import attrs
 from attrs import frozen
 
 from ..mail.next_hop import Host
@@ -11,7 +13,7 @@ from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import duration_text, period, size
 from .destination import EIGHT_BIT_HEADERS, MEMORY, TLS, source_addresses
-from .setting import ConfigError, mistyped, setting, shown
+from .setting import ConfigError, about, mistyped, setting, settings, shown
 
 
 def _queue_url(value: Any) -> str:
@@ -25,7 +27,11 @@ def _queue_url(value: Any) -> str:
     return "sqlite:"
 
 
-@frozen(kw_only=True)
+def _period_or_off(value: float | str | None) -> float | None:
+    return None if value is None or value == read.OFF else period(value)
+
+
+@frozen(kw_only=True, field_transformer=settings)
 class QueueSettings:
     """Where the queue is kept, and when delivery is retried; ``[queue]``."""
 
@@ -39,24 +45,29 @@ class QueueSettings:
         table="mta",
         key="queue",
     )
-    retry_minimum: float = setting(
-        period, "wait before the second attempt", default=300.0, default_text="5 min"
+    retry_minimum: float = attrs.field(
+        default=300.0,
+        converter=period,
+        metadata=about("wait before the second attempt", default_text="5 min"),
     )
-    retry_maximum: float = setting(
-        period, "longest wait between two attempts", default=3600.0, default_text="1 h"
+    retry_maximum: float = attrs.field(
+        default=3600.0,
+        converter=period,
+        metadata=about("longest wait between two attempts", default_text="1 h"),
     )
     # RFC 5321 §4.5.4.1: the give-up time is at least 4-5 days.
-    lifetime: float = setting(
-        period,
-        "age at which undelivered mail is returned",
+    lifetime: float = attrs.field(
         default=432000.0,
-        default_text="5 days",
+        converter=period,
+        metadata=about("age at which undelivered mail is returned", default_text="5 days"),
     )
-    delay_warning: float | None = setting(
-        read.or_off(period),
-        "age at which a sender is told of a delay, once for each recipient; off: never",
+    delay_warning: float | None = attrs.field(
         default=14400.0,
-        default_text="4 h",
+        converter=_period_or_off,
+        metadata=about(
+            "age at which a sender is told of a delay, once for each recipient; off: never",
+            default_text="4 h",
+        ),
     )
     bounce_postmaster: bool = setting(
         read.flag,
@@ -65,15 +76,19 @@ class QueueSettings:
         default=False,
         default_text="false",
     )
-    small_body: int = setting(
-        size,
-        "messages up to this size are kept in the database, larger ones in files",
+    small_body: int = attrs.field(
         default=65536,
-        default_text="64 KiB",
+        converter=size,
+        metadata=about(
+            "messages up to this size are kept in the database, larger ones in files",
+            default_text="64 KiB",
+        ),
     )
     commit_messages: int = setting(read.number(1, 1000), "most messages in one commit", default=64)
-    commit_octets: int = setting(
-        size, "most octets of messages in one commit", default=4 << 20, default_text="4 MiB"
+    commit_octets: int = attrs.field(
+        default=4 << 20,
+        converter=size,
+        metadata=about("most octets of messages in one commit", default_text="4 MiB"),
     )
     concurrency: int = setting(
         read.count, "most transactions with other hosts at a time", default=300
@@ -91,7 +106,7 @@ class QueueSettings:
             )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class DeliverySettings:
     """How mail is relayed to other hosts; ``[delivery]``."""
 
@@ -101,11 +116,13 @@ class DeliverySettings:
     helo: str | None = setting(
         read.optional(read.host_name), "our name in EHLO", default=None, default_text="the hostname"
     )
-    source_address: tuple[str, ...] | None = setting(
-        read.optional(source_addresses),
-        "address to connect from; a list may have one of each family",
+    source_address: tuple[str, ...] | None = attrs.field(
         default=None,
-        default_text="the system's choice",
+        converter=attrs.converters.optional(source_addresses),
+        metadata=about(
+            "address to connect from; a list may have one of each family",
+            default_text="the system's choice",
+        ),
     )
     tls: TLSSetting = setting(  # noqa: RUF009
         TLS,
@@ -127,34 +144,40 @@ class DeliverySettings:
         " the header as it came",
         default="return",
     )
-    authorities: str | None = setting(
-        read.optional(read.path("file")),
-        "PEM file with the authorities that certificates of next hops verify against, for"
-        " tls = verify",
+    authorities: str | None = attrs.field(
         default=None,
-        default_text="those that the system trusts",
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with the authorities that certificates of next hops verify against, for"
+            " tls = verify",
+            default_text="those that the system trusts",
+        ),
     )
 
 
-def _nameservers(value: Any) -> tuple[Host, ...]:
+def _nameservers(value: Iterable[str | Host]) -> tuple[Host, ...]:
     hosts: tuple[Host, ...] = read.several(read.nameserver, "addresses")(value)
     if not hosts:
         raise ValueError('expected at least one, such as ["127.0.0.1:5353"]')
     return hosts
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class DNSSettings:
     """The name servers that are asked; ``[dns]``."""
 
-    nameservers: tuple[Host, ...] | None = setting(
-        read.optional(_nameservers),
-        "addresses of name servers, with :port if that is not 53",
+    nameservers: tuple[Host, ...] | None = attrs.field(
         default=None,
-        default_text="those of the system",
+        converter=attrs.converters.optional(_nameservers),
+        metadata=about(
+            "addresses of name servers, with :port if that is not 53",
+            default_text="those of the system",
+        ),
     )
-    timeout: float = setting(
-        period, "longest wait for an answer", default=10.0, default_text="10 s"
+    timeout: float = attrs.field(
+        default=10.0,
+        converter=period,
+        metadata=about("longest wait for an answer", default_text="10 s"),
     )
     trust_ad: bool = setting(
         read.flag,
@@ -165,19 +188,21 @@ class DNSSettings:
     )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class WebSettings:
     """How the status page is served; ``[web]``."""
 
-    hosts: tuple[str, ...] = setting(
-        read.several(read.host_name, "names"),
-        "names by which browsers may ask for the page, besides the hostname, localhost and"
-        " addresses",
+    hosts: tuple[str, ...] = attrs.field(
         default=(),
+        converter=read.host_names,
+        metadata=about(
+            "names by which browsers may ask for the page, besides the hostname, localhost and"
+            " addresses"
+        ),
     )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=settings)
 class LogSettings:
     """How ``twistd mta`` writes its log; ``[log]``."""
 
