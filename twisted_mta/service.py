@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,8 +27,8 @@ from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.application import Application
+from .agent.audience import LocalAudience, Outcomes, Subscriber
 from .agent.environment import Environment
-from .agent.events import Outcomes, Subscriber
 from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
 from .agent.shard import shares
@@ -41,6 +41,7 @@ from .policy.protocol import Policy
 from .queue.store.lock import StateLock
 from .routing.routes import Routes
 from .server.application_mail import Receipt
+from .server.application_submission import Submission
 from .smtp.application_envelope import HoldUntil, Notify
 from .smtp.extension import Extension
 from .system.files import DiskFiles
@@ -219,16 +220,18 @@ class MailTransferAgent(Service):
     # Its parts.
 
     def _single_process(self, environment: Environment, application: Application) -> SingleProcess:
+        audience = LocalAudience()
         self._agent = agent = Agent(
             self.config,
             reactor=self._reactor,
             environment=environment,
             is_own_address=self._ports.reach,
             application=application,
+            audience=audience,
         )
         self.metrics = agent.metrics
         read_agent(agent)
-        return SingleProcess(agent, ports=self._ports, state=self._process_state)
+        return SingleProcess(agent, audience=audience, ports=self._ports, state=self._process_state)
 
     def _workers(self, environment: Environment, lines: Callable[[bytes], None]) -> Workers:
         self.metrics = Metrics()
@@ -518,8 +521,8 @@ class MailTransferAgent(Service):
 
         Args:
             message: an `email.message.EmailMessage`; octets; or an open binary file, which is read
-                to its end in a thread. Lines end in CR LF or LF. It must not be changed, or closed,
-                before the Deferred fires.
+                to its end in a thread. Lines end in CR LF or LF. A message object may change
+                afterwards; a file and octets must not before the Deferred fires.
             sender: the reverse-path, to which bounces go; empty: the null one.
             recipients: mailboxes.
             notify: of which events the sender wants notice (RFC 3461): ``"SUCCESS"``,
@@ -539,21 +542,21 @@ class MailTransferAgent(Service):
         Raises:
             NotImplementedError: there are workers, which have the queue.
         """
-        submission = self._own_agent("submit").application_mail.submit(
-            message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
-        )
-        return Deferred.fromCoroutine(self._once_ready(submission))
-
-    async def _once_ready(self, submission: Coroutine[Deferred[Any], Any, Receipt]) -> Receipt:
+        agent = self._own_agent("submit")
         try:
-            if self._state is ServiceState.STARTING:
-                await self.when_ready()
-            if self._state is not ServiceState.READY:
-                raise RuntimeError(f"submit: found an agent of which {self._state.value}")
-        except BaseException:
-            submission.close()
-            raise
-        return await submission
+            submission = agent.submissions.read(
+                message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
+            )
+        except Exception:
+            return fail()
+        return Deferred.fromCoroutine(self._once_ready(agent, submission))
+
+    async def _once_ready(self, agent: Agent, submission: Submission) -> Receipt:
+        if self._state is ServiceState.STARTING:
+            await self.when_ready()
+        if self._state is not ServiceState.READY:
+            raise RuntimeError(f"submit: found an agent of which {self._state.value}")
+        return await agent.application_mail.submit(submission)
 
     def outcome(self, id: str) -> Deferred[Outcomes]:
         """Return what has become of a message that was submitted (`submit`).
@@ -571,20 +574,24 @@ class MailTransferAgent(Service):
         Raises:
             NotImplementedError: there are workers, which have the queue.
         """
-        return self._own_agent("outcome").events.outcome(id)
+        self._own_agent("outcome")
+        assert isinstance(self._processes, SingleProcess)
+        return self._processes.outcome(id)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call a function with each step of all mail from now on (`mail.events.MailEvent`).
 
-        It is called in the reactor's thread. What it raises is logged, and harms nothing. Notices
-        to senders have events from their delivery on. With workers, the last steps of a process
-        that dies are not told.
+        It is called in the reactor's thread. What it raises, or its coroutine or Deferred fails
+        with, is logged, and harms nothing.
 
         Args:
             subscriber: takes an event.
 
         Returns:
-            A function that ends the subscription.
+            A function that ends the subscription, at once and also during an event.
+
+        Raises:
+            TypeError: it is no function.
         """
         return self._processes.subscribe(subscriber)
 

@@ -132,6 +132,56 @@ class Events(Listening):
         self.assertIsInstance(self.last(), Expired)
         self.assertEqual(self.last().next_hop, "smtp:192.0.2.1:25")
 
+    def test_notices_of_the_queue_are_accepted_and_delivered(self) -> None:
+        mta = self.mta(
+            routes=NOBODY_THERE,  # and no.example is not in the DNS
+            queue=QueueSettings(delay_warning=600.0),
+        )
+        id = self.submit(
+            mta, "x@no.example", "ann@far.example", "bob@localhost", notify=["SUCCESS", "FAILURE"]
+        )
+        self.submit(mta, "ann@far.example")
+        for _ in range(15):
+            mta.advance(60)
+        notices = [each for each in self.events if each.sender == ""]
+        self.assertEqual(len(mta.mail("app")), 3)  # failed, delivered, delayed
+        for each in dict.fromkeys(event.id for event in notices):
+            self.assertNotEqual(each, id)
+            self.assertEqual(self.kinds(each), ["Accepted", "Delivered"])
+        self.assertEqual(len(notices), 6)
+        self.assertEqual({each.recipients for each in notices}, {("app@localhost",)})
+
+    def test_a_thousand_recipients_have_one_step_each(self) -> None:
+        mta = self.mta(
+            routes=NOBODY_THERE,  # and no.example is not in the DNS
+            queue=QueueSettings(lifetime=600.0, retry_minimum=60.0),
+        )
+        fates = ("localhost", "no.example", "far.example")
+        everyone = tuple(f"u{number}@{fates[number % 3]}" for number in range(999))
+        id = self.submit(mta, *everyone)
+        (accepted,) = (each for each in self.events if isinstance(each, Accepted) and each.id == id)
+        self.assertEqual(accepted.recipients, everyone)
+        self.result(mta, mta.mta.queue.hold(id))
+        held = [name for each in self.events if isinstance(each, Held) for name in each.recipients]
+        self.assertEqual(sorted(held), sorted(each for each in everyone if "far" in each))
+        self.result(mta, mta.mta.queue.remove(to="u2@*"))
+        self.result(mta, mta.mta.queue.release(id))
+        for _ in range(15):
+            mta.advance(60)
+        ended: dict[str, list[str]] = {}
+        for event in self.events:
+            if event.id == id and isinstance(event, Delivered | Bounced | Expired | Removed):
+                for name in event.recipients:
+                    ended.setdefault(name, []).append(type(event).__name__)
+        wanted = dict(zip(fates, ("Delivered", "Bounced", "Expired"), strict=True))
+        self.assertEqual(
+            ended,
+            {each: [wanted[each.partition("@")[2]]] for each in everyone}
+            | {"u2@far.example": ["Removed"]},
+        )
+        outcome = self.result(mta, mta.mta.outcome(id))
+        self.assertEqual({each: [type(event).__name__] for each, event in outcome.items()}, ended)
+
     def test_holding_and_removing_are_events(self) -> None:
         mta = self.mta(routes=NOBODY_THERE)
         id = self.submit(mta, "ann@far.example", "eve@far.example", sender="")
@@ -161,9 +211,48 @@ class Events(Listening):
         later: list[MailEvent] = []
         mta.mta.subscribe(later.append)
         self.submit(mta, "bob@localhost")
-        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
+        errors = self.flushLoggedErrors(KeyError)
+        self.assertEqual(len(errors), 2)
+        self.assertIn("in broken", errors[0].getTraceback())
         self.assertEqual(later, self.events)
         self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_a_subscriber_may_be_a_coroutine_function(self) -> None:
+        mta = self.mta()
+        heard: list[MailEvent] = []
+
+        async def hear(event: MailEvent) -> None:
+            heard.append(event)
+            if isinstance(event, Delivered):
+                raise KeyError("broken")
+
+        mta.mta.subscribe(hear)
+        self.submit(mta, "bob@localhost")
+        self.assertEqual(heard, self.events)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_a_subscription_can_end_during_an_event(self) -> None:
+        mta = self.mta()
+        heard: list[str] = []
+        stops: list[Any] = []
+
+        def first(event: MailEvent) -> None:
+            heard.append("first")
+            for stop in stops:
+                stop()
+
+        def second(event: MailEvent) -> None:
+            heard.append("second")
+
+        stops += [mta.mta.subscribe(first), mta.mta.subscribe(second)]
+        self.submit(mta, "bob@localhost")
+        self.assertEqual(heard, ["first"])
+        self.assertEqual(len(self.events), 2)
+
+    def test_what_cannot_be_called_does_not_subscribe(self) -> None:
+        mta = self.mta()
+        with self.assertRaisesRegex(TypeError, "found None, expected a function"):
+            mta.mta.subscribe(None)  # type: ignore[arg-type]
 
     def test_a_subscription_ends(self) -> None:
         mta = self.mta()
@@ -216,7 +305,7 @@ class Outcomes(Listening):
             self.failureResultOf(mta.mta.outcome(id), LookupError)
 
     def test_only_the_last_thousand_complete_ones_are_remembered(self) -> None:
-        self.patch(twisted_mta.agent.events, "MOST_ENDED", 2)
+        self.patch(twisted_mta.agent.audience, "MOST_ENDED", 2)
         mta = self.mta(routes=NOBODY_THERE)
         waiting = self.submit(mta, "ann@far.example", sender="")
         ids = [self.submit(mta, "bob@localhost") for _ in range(3)]

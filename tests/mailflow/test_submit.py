@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from email.mime.text import MIMEText
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -23,13 +24,23 @@ from twisted_mta import (
     SubmissionRefused,
 )
 from twisted_mta import Deferred as DeferredEvent
-from twisted_mta.config import DKIMKey
+from twisted_mta.config import DKIMKey, Listener
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.server.application_submission import SubmissionReader
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
 from twisted_mta.testing.reactor import MemoryReactor
 
 PLAIN = b"From: app@localhost\r\nSubject: Hi\r\n\r\nHello.\r\n"
 DAY = 86_400.0
+
+
+def slow_reader(mta: MemoryMTA, read: Deferred[Any]) -> SubmissionReader:
+    """Return a reader of submissions whose files wait for ``read``."""
+
+    def executor(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        return read
+
+    return evolve(mta.mta.agent.submissions, executor=executor)
 
 
 class Submitting(TidyTestCase):
@@ -177,6 +188,44 @@ class Messages(Submitting):
         self.assertEqual(caught.exception.recipients, {})
         self.assertEqual(self.queued(mta), 0)
 
+    def test_a_message_over_the_limit_of_all_listeners_is_a_value_error(self) -> None:
+        small = (Listener(endpoint="tcp:25:interface=127.0.0.1", max_message_size=1000),)
+        mta = self.mta(listeners=small)
+        limit = Listener(endpoint="tcp:0").max_message_size
+        line = b"0123456789abcde\n"  # each of them grows by an octet
+        self.submit(mta, PLAIN + line * 5000)
+        for wrong in (b"x" * (limit + 1), PLAIN + line * (limit // 16 - 10)):
+            for content in (wrong, io.BytesIO(wrong)):
+                with self.assertRaisesRegex(ValueError, "message: found a content that is too la"):
+                    self.submit(mta, content)
+        self.assertEqual(self.queued(mta), 1)
+        self.assertEqual([each for each in mta.files.tree() if "/body/" in each], [])
+
+    def test_a_message_object_may_change_once_it_is_submitted(self) -> None:
+        mta = self.mta()
+        message = EmailMessage()
+        message["Subject"] = "First"
+        message.set_content("Hello.\n")
+        held: Deferred[Any] = Deferred()
+        executor = mta.mta.agent.submissions.executor
+
+        def late(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            return held.addCallback(lambda _: executor(function, *args, **kwargs))
+
+        self.patch(mta.mta.agent, "submissions", evolve(mta.mta.agent.submissions, executor=late))
+        recipients = ["bob@localhost"]
+        submitted = mta.mta.submit(message, sender="", recipients=recipients)
+        message.replace_header("Subject", "Second")
+        message.set_content("Another.\n")
+        recipients.append("eve@localhost")
+        held.callback(None)
+        mta.reactor.settle()
+        self.successResultOf(submitted)
+        (mail,) = mta.mail("bob")
+        self.assertIn(b"\nSubject: First\n", mail)
+        self.assertTrue(mail.endswith(b"\n\nHello.\n"))
+        self.assertEqual(mta.mail("eve"), [])
+
 
 class Envelopes(Submitting):
     def test_several_recipients_are_one_entry_of_the_queue(self) -> None:
@@ -199,15 +248,31 @@ class Envelopes(Submitting):
             (ValueError, "recipients: found ''", {"recipients": [""]}),
             (TypeError, "recipients: found 'bob@localhost'", {"recipients": "bob@localhost"}),
             (TypeError, "recipients: found 7", {"recipients": [7]}),
+            (TypeError, "recipients: found 7, expected a sequence", {"recipients": 7}),
+            (TypeError, "recipients: found None", {"recipients": None}),
+            (TypeError, "recipients: found b'bob@localhost'", {"recipients": b"bob@localhost"}),
+            (TypeError, "recipients: found b'bob@localhost'", {"recipients": [b"bob@localhost"]}),
+            (ValueError, "recipients: found", {"recipients": ["b\udce4b@localhost"]}),
+            (ValueError, "recipients: found", {"recipients": ["bob@localhost\r\nDATA"]}),
+            (ValueError, "recipients: found", {"recipients": ["<bob@localhost>"]}),
+            (ValueError, "recipients: found", {"recipients": [Mailbox("b\r\nDATA", "localhost")]}),
+            (ValueError, "recipients: found", {"recipients": [Mailbox("bob", "x> y")]}),
+            (ValueError, "sender: found", {"sender": Mailbox("app", "")}),
+            (TypeError, "sender: found b'a@b'", {"sender": b"a@b"}),
             (ValueError, "sender: found 'a b@c'", {"sender": "a b@c"}),
             (ValueError, "sender: found", {"sender": "a@b\r\nRCPT TO:<c@d>"}),
             (TypeError, "sender: found None", {"sender": None}),
             (ValueError, "notify: found 'SOON'", {"notify": "SOON"}),
             (ValueError, "notify: found", {"notify": ["NEVER", "DELAY"]}),
+            (ValueError, "notify: found []", {"notify": []}),
+            (TypeError, "notify: found [7]", {"notify": [7]}),
             (TypeError, "notify: found 7", {"notify": 7}),
             (ValueError, "hold_until: found", {"hold_until": EPOCH - 1}),
             (ValueError, "expected a time within 30 days", {"hold_until": EPOCH + 31 * DAY}),
             (ValueError, "hold_until: found nan", {"hold_until": float("nan")}),
+            (ValueError, "hold_until: found inf", {"hold_until": float("inf")}),
+            (ValueError, "expected a time within 30 days", {"hold_until": 10**400}),
+            (TypeError, "hold_until: found True", {"hold_until": True}),
             (ValueError, "with a time zone", {"hold_until": datetime(2030, 1, 1)}),
             (TypeError, "hold_until: found 'soon'", {"hold_until": "soon"}),
         ]
@@ -291,7 +356,7 @@ class InMemory(Submitting):
     def test_a_content_that_never_ends_is_given_up(self) -> None:
         mta = self.mta()
         never: Deferred[Any] = Deferred()
-        self.patch(mta.mta.agent.application_mail, "_executor", lambda *_: never)
+        self.patch(mta.mta.agent, "submissions", slow_reader(mta, never))
         with self.assertRaises(TimeoutError):
             mta.submit(io.BytesIO(PLAIN), sender="", recipients=["bob@localhost"])
         never.callback(b"")
@@ -326,11 +391,8 @@ class Life(Submitting):
     def test_a_cancelled_submission_stores_nothing(self) -> None:
         held: Deferred[bytes] = Deferred()
 
-        def executor(function: Any, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-            return held
-
         mta = self.mta()
-        self.patch(mta.mta.agent.application_mail, "_executor", executor)
+        self.patch(mta.mta.agent, "submissions", slow_reader(mta, held))
         submitted = mta.mta.submit(io.BytesIO(PLAIN), sender="", recipients=["bob@localhost"])
         self.assertNoResult(submitted)
         submitted.cancel()

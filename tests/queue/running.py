@@ -120,7 +120,7 @@ class RunnerTestCase(TidyTestCase):
             limits=self.limits,
             limits_of=lambda next_hop: self.limits_of(next_hop),
             recipients_of=lambda mailbox: self.recipients_of(mailbox),
-            noticed=lambda action: self.notice_made(action),
+            noticed=lambda action, notice: self.notice_made(action),
         )
         if start:
             self.runner.start()

@@ -323,7 +323,7 @@ class Restarting(WorkersTestCase):
         for process in self.alive:
             self.assertIn("watch", process.names)
             self.assertNotIn("unwatch", process.names)
-            process.pipe.send("mail_event", event=event.to_json())
+            process.pipe.send("mail_event", numbers=[], event=event.to_json())
         self.reactor.settle()
         self.assertEqual(heard, [event] * len(self.alive))
         before()

@@ -42,6 +42,7 @@ from ..queue.store.sqlite import SQLiteStore
 from ..routing.exchangers import TargetLocator
 from ..routing.lookup_report import LookupReporter
 from ..server.application_mail import ApplicationMail
+from ..server.application_submission import SubmissionReader
 from ..server.intake import Intake
 from ..server.intake_policy import IntakePolicy
 from ..server.lmtp_direct import DirectDelivery
@@ -58,6 +59,7 @@ from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
 from .application import Application
+from .audience import Audience, LocalAudience
 from .authentication import Authentication
 from .dmarc_reports import DMARCReports
 from .environment import Environment
@@ -70,13 +72,20 @@ from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
 from .resources import Resources
-from .settings import intake_policy, limits_of, minimum_free, runner_settings
+from .settings import (
+    LONGEST_HOLD,
+    OWN_MAIL,
+    intake_policy,
+    largest_submission,
+    limits_of,
+    minimum_free,
+    runner_settings,
+)
 from .shard import QUEUE, Shard, need_queue, shard_directory
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
-_OWN = Listener(endpoint="tcp:0")  # whose limits hold for mail of the application
 _LAST_WORDS = 3.0  # seconds for connections to close, also in a hurry
 
 
@@ -110,6 +119,7 @@ class Agent:
         tls_written: called when the agents of other processes may read what this one has learned of
             TLS (`tls_news`).
         application: what an application adds; None: nothing.
+        audience: is told of mail; None: nothing listens.
 
     Attributes:
         config: the settings in force.
@@ -123,6 +133,7 @@ class Agent:
         signing_keys: sign mail of our domains.
         listeners: the factories of all ports.
         application_mail: takes mail of the application.
+        submissions: reads mail of the application.
         dmarc_reports: what DMARC observes, for daily reports.
         shards: its parts of the queue; new mail goes to the first.
         capacity: decides whether one more message can be taken.
@@ -151,6 +162,7 @@ class Agent:
         worker: int = 0,
         tls_written: Callable[[], object] = lambda: None,
         application: Application | None = None,
+        audience: Audience | None = None,
     ) -> None:
         self.config = config
         self._application = application = application or Application()
@@ -167,7 +179,8 @@ class Agent:
         # Its parts. One may use those above it.
         self.metrics = Metrics()
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
-        self.events = Events(wall_time=resources.wall_time)
+        self._audience = audience or LocalAudience()
+        self.events = Events(self._audience, wall_time=resources.wall_time)
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
         self._policies = Policies(
@@ -199,6 +212,7 @@ class Agent:
         self.capacity = self._make_capacity()
         self.listeners = self._make_listeners()
         self.application_mail = self._make_application_mail()
+        self.submissions = self._make_submission_reader()
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
         self.explainer = self._make_explainer()
 
@@ -315,7 +329,7 @@ class Agent:
         self._resources.stop_threads()
         for shard in self.shards:
             shard.lock.release()
-        self.events.stop()
+        self._audience.stop()
 
     def _give_up(self) -> None:
         self.listeners.abandon(at_once=True)
@@ -597,7 +611,7 @@ class Agent:
             limits=self._limits,
             limits_of=lambda next_hop: limits_of(self.config, next_hop),
             recipients_of=self.mailboxes.recipients,
-            noticed=partial(self.metrics.count, table.NOTICES),
+            noticed=self._noticed,
             intervened=partial(self._intervened, commit),
         )
 
@@ -642,17 +656,27 @@ class Agent:
         return ApplicationMail(
             lambda take: self._intake(self._application_policy(), direct=take),
             accept=self._accept,
-            track=self.events.track,
-            untrack=self.events.untrack,
+            track=self._audience.track,
+            untrack=self._audience.untrack,
+            run=resources.sliced.work,
+        )
+
+    def _make_submission_reader(self) -> SubmissionReader:
+        resources = self._resources
+        return SubmissionReader(
+            wall_time=resources.wall_time,
+            longest_hold=LONGEST_HOLD,
+            limit=lambda: largest_submission(self.config),
+            new_boundary=lambda: f"=_{resources.nonce()}",  # not in base64 or quoted-printable
             executor=resources.file_executor,
             run=resources.sliced.work,
-            wall_time=resources.wall_time,
-            longest_hold=_OWN.max_future_release,
         )
 
     def _application_policy(self) -> IntakePolicy:
         return evolve(
-            intake_policy(self.config, _OWN, self.mailboxes.domains), relays_all=True, direct=True
+            intake_policy(self.config, OWN_MAIL, self.mailboxes.domains),
+            relays_all=True,
+            direct=True,
         )
 
     def intake(self, listener: Listener) -> Intake:
@@ -782,6 +806,10 @@ class Agent:
         self.activity.attempt_settled(message, outcomes, next_hop)
         self.events.settled(message, outcomes, next_hop)
 
+    def _noticed(self, action: str, notice: Message) -> None:
+        self.metrics.count(table.NOTICES, action)
+        self.events.accepted(notice)
+
     def _intervened(self, commit: GroupCommit, changed: Changed) -> None:
         count = len(changed.recipients) + len(changed.unread)
         self.activity.intervened(changed.action, changed.id, count)
@@ -789,7 +817,7 @@ class Agent:
             self.events.removed(changed.id, changed.reverse_path, changed.recipients)
         elif changed.action == "hold":
             self.events.held(changed.id, changed.reverse_path, changed.recipients)
-            if changed.unread and self.events.is_heard:
+            if changed.unread and self.events.hears(changed.id):
                 reading = Deferred.fromCoroutine(self._tell_held(commit, changed))
                 reading.addErrback(self._not_told, changed)
 

@@ -14,6 +14,17 @@ from ..queue.store.sqlite import RESERVE
 from ..server.intake_policy import IntakePolicy
 from .authentication import submission_policy
 
+OWN_MAIL = Listener(endpoint="tcp:0")
+"""A listener whose limits hold for mail of the application."""
+
+LONGEST_HOLD = OWN_MAIL.max_future_release
+"""Seconds that mail of the application may be held."""
+
+
+def largest_submission(config: Config) -> int:
+    """Return the octets that a message of the application may have: what any listener takes."""
+    return max(each.max_message_size for each in (OWN_MAIL, *config.listeners))
+
 
 def minimum_free(config: Config) -> int:
     """Return how many octets of the disk stay free: at least the store's own reserve."""

@@ -42,8 +42,8 @@ _PAUSE = 5.0  # seconds until a step that failed is tried again
 Observer = Callable[[Message, Sequence[Outcome], str], None]
 """Called with each settled attempt: the message, its outcomes, and the name of the next hop."""
 
-Noticed = Callable[[str], object]
-"""Called with each notice that is in the queue: its action, as in RFC 3464 §2.3.3."""
+Noticed = Callable[[str, Message], object]
+"""Called with each notice that is in the queue: its action, as in RFC 3464 §2.3.3, and itself."""
 
 
 @frozen
@@ -379,7 +379,7 @@ class Deliveries:
         def settled(result: Result) -> None:
             recorded(result)
             for action, (notice, deliveries) in zip(actions, notices, strict=True):
-                self._observers.noticed(action)
+                self.tell_of_notice(action, notice)
                 self.arrive(notice, deliveries)
 
         def not_settled(failure: Failure) -> None:
@@ -388,6 +388,13 @@ class Deliveries:
             failed(failure)
 
         self._commit.perform(settle).addCallbacks(settled, not_settled)
+
+    def tell_of_notice(self, action: str, notice: Message) -> None:
+        """Tell the observer of a notice that is in the queue."""
+        try:
+            self._observers.noticed(action, notice)
+        except Exception:
+            self._log.failure("the notice {id} was not observed", id=notice.id)
 
     def _plan(self, message: Message, settle: Settle) -> None:
         recipients = {each.number: each for each in message.envelope.recipients}

@@ -82,7 +82,7 @@ class Runner:
         limits: Limits | None = None,
         limits_of: LimitsOf = _no_limits,
         recipients_of: RecipientsOf = itself,
-        noticed: Noticed = lambda action: None,
+        noticed: Noticed = lambda action, notice: None,
         intervened: Intervened = lambda changed: None,
     ) -> None:
         """Prepare to run.
@@ -109,7 +109,6 @@ class Runner:
         self._clock = clock
         self._wall_time = wall_time
         self._intervened = intervened
-        self._noticed = noticed
         self._lifecycle = Lifecycle()
         self._interventions = Interventions()
         self._slots = Slots(limits, clock=clock)
@@ -269,7 +268,7 @@ class Runner:
         def accepted(_: Leased | None) -> None:
             self._accepted(None, message, deliveries)
             for action, notice in zip(actions, notices, strict=True):
-                self._noticed(action)
+                self._deliveries.tell_of_notice(action, notice)
                 self._accepted(None, notice, ())
             self._settlement.log_refused(message, self._route, now)
 

@@ -6,13 +6,13 @@ session has no greeting; that is how the trace field and the log know that there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
-from ..interfaces import Accept, Executor, Take, WallTime
+from ..interfaces import Accept, Take
 from ..mail.address import Mailbox
 from ..mail.decision import ContentDecision
 from ..mail.envelope import RecipientNumber
@@ -20,22 +20,20 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..message.application_content import Content, check_type
 from ..smtp.application_envelope import (
     ApplicationEnvelope,
-    HoldUntil,
-    Notify,
-    read_envelope,
 )
 from ..smtp.peer import Peer
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
 from ..system.slices import Work
-from .application_content import Run, pass_on
+from .application_content import Run
+from .application_submission import Submission
 from .intake import Intake
 from .reception import Reception
 
+_SHOWN = 10  # recipients in the text of an error
 _PER_SLICE = 20  # recipients that are decided on in one go: less than a millisecond
 
 
@@ -63,6 +61,8 @@ class SubmissionRefused(Exception):
         self.reply = reply
         self.recipients = dict(recipients or {})
         reasons = [f"<{printable(each)}>: {why}" for each, why in self.recipients.items()]
+        if len(reasons) > _SHOWN:
+            reasons[_SHOWN:] = [f"and {len(reasons) - _SHOWN} more"]
         super().__init__(", ".join(reasons) or str(reply))
 
 
@@ -76,10 +76,7 @@ class ApplicationMail:
         track: called before a message is queued: its id, and each recipient as it was submitted
             with the numbers of those that it leads to.
         untrack: called if it could not be queued.
-        executor: where files are read.
         run: runs long work in slices.
-        wall_time: the time of day.
-        longest_hold: seconds that a message may be held.
 
     Attributes:
         intake: the intake.
@@ -92,65 +89,58 @@ class ApplicationMail:
         accept: Accept,
         track: Callable[[QueueId, Mapping[str, Sequence[RecipientNumber]]], object],
         untrack: Callable[[QueueId], object],
-        executor: Executor,
         run: Run,
-        wall_time: WallTime,
-        longest_hold: float,
     ) -> None:
         self._accept = accept
         self._track = track
         self._untrack = untrack
-        self._submitted: dict[QueueId, list[str]] = {}  # recipients of what is being queued
+        # The recipients of messages that are on their way into the queue.
+        self._submitted: dict[QueueId, Sequence[tuple[str, Mailbox]]] = {}
         self.intake = make_intake(self._take)
-        self._executor = executor
         self._run = run
-        self._wall_time = wall_time
-        self._longest_hold = longest_hold
 
-    async def submit(
-        self,
-        message: Content,
-        *,
-        sender: str | Mailbox,
-        recipients: Iterable[str | Mailbox],
-        notify: Notify = None,
-        hold_until: HoldUntil = None,
-    ) -> Receipt:
+    async def submit(self, submission: Submission) -> Receipt:
         """Put a message into the queue; return after the commit.
-
-        Args:
-            message: the content.
-            sender: the reverse-path; empty: the null one.
-            recipients: mailboxes, of any domain.
-            notify: of which events the sender wants notice.
-            hold_until: when delivery begins.
 
         Raises:
             TypeError: a value has the wrong type.
-            ValueError: a value cannot be used (`read_envelope`).
+            ValueError: a value cannot be used.
             SubmissionRefused: a recipient does not exist, or the message cannot be taken.
             Exception: the content cannot be read.
         """
-        check_type(message)
-        envelope = read_envelope(
-            sender,
-            recipients,
-            notify=notify,
-            hold_until=hold_until,
-            now=self._wall_time(),
-            longest=self._longest_hold,
-        )
+        reception = await self.begin(await submission.envelope())
+        try:
+            await submission.pass_on(reception.write)
+        except BaseException:  # a cancellation too
+            self.abort(reception)
+            raise
+        return await self.finish(reception)
+
+    async def begin(self, envelope: ApplicationEnvelope) -> Reception:
+        """Begin a message; its content is to be written, with `finish` or `abort` at the end.
+
+        Raises:
+            SubmissionRefused: a recipient does not exist, or the message cannot be taken.
+        """
         session = Session(SessionSettings(hostname=self.intake.policy.hostname), peer=Peer(None))
         await self._run(self._decide(session, envelope))
         reception = self.intake.begin(session)
         if isinstance(reception, Reply):
             raise SubmissionRefused(reception)
-        try:
-            await pass_on(message, reception.write, executor=self._executor, run=self._run)
-        except BaseException:  # a cancellation too
-            reception.abort()
-            raise
-        self._submitted[reception.id] = [written for written, _ in envelope.recipients]
+        self._submitted[reception.id] = envelope.recipients
+        return reception
+
+    def abort(self, reception: Reception) -> None:
+        """Forget a message whose content will not be complete."""
+        self._submitted.pop(reception.id, None)
+        reception.abort()
+
+    async def finish(self, reception: Reception) -> Receipt:
+        """Put a complete message into the queue; return after the commit.
+
+        Raises:
+            SubmissionRefused: it cannot be taken.
+        """
         try:
             await _finished(reception)
         except CancelledError:
@@ -164,8 +154,12 @@ class ApplicationMail:
         self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
     ) -> Deferred[ContentDecision]:
         """Put a message into the queue (`interfaces.Take`)."""
-        written = self._submitted.pop(message.id)
-        self._track(message.id, dict(zip(written, by_rcpt, strict=True)))
+        submitted = self._submitted.pop(message.id)
+        leading = {
+            written: [*numbers, *_refused(message, mailbox)]
+            for (written, mailbox), numbers in zip(submitted, by_rcpt, strict=True)
+        }
+        self._track(message.id, leading)
 
         def not_taken(failure: Failure) -> Failure:
             self._untrack(message.id)
@@ -186,6 +180,15 @@ class ApplicationMail:
             transaction.recipients.append(Accepted(mailbox, envelope.recipient_parameters))
         if refused:
             raise SubmissionRefused(next(iter(refused.values())), refused)
+
+
+def _refused(message: Message, rcpt: Mailbox) -> list[RecipientNumber]:
+    """Return the numbers of refused recipients that a RCPT has led to."""
+    return [
+        each.recipient.number
+        for each in message.refused
+        if (each.recipient.original or each.recipient.mailbox) == rcpt
+    ]
 
 
 def _finished(reception: Reception) -> Deferred[None]:

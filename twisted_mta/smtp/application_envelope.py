@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..mail.address import AddressError, Mailbox
 from ..mail.envelope import Parameters
@@ -20,6 +20,9 @@ or ``NEVER`` alone; several as a sequence, or with commas. None: of failures and
 HoldUntil = datetime | float | None
 """The time before which no delivery is tried (RFC 4865): a datetime with its offset from UTC, or
 seconds since the epoch. None: it begins at once."""
+
+
+_PER_STEP = 20  # recipients that are read in one go: less than a millisecond
 
 
 @frozen
@@ -63,36 +66,88 @@ def read_envelope(
         ValueError: an address is none, there are no recipients, NOTIFY cannot be read, or the time
             has passed, is too far away, or has no offset from UTC.
     """
+    reading = envelope_reading(
+        sender, recipients, notify=notify, hold_until=hold_until, now=now, longest=longest
+    )
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            envelope: ApplicationEnvelope = end.value
+            return envelope
+
+
+def envelope_reading(
+    sender: str | Mailbox,
+    recipients: Iterable[str | Mailbox],
+    *,
+    notify: Notify,
+    hold_until: HoldUntil,
+    now: float,
+    longest: float,
+) -> Generator[None, None, ApplicationEnvelope]:
+    """Do the same as `read_envelope`, in steps; all but the recipients are read at once.
+
+    ``recipients`` may change after this call.
+    """
     parameters: dict[str, str | int | None] = {"BODY": "8BITMIME", "SMTPUTF8": None}
     held = _held_until(hold_until, now, longest)
     if held is not None:
         parameters["HOLDUNTIL"] = held
     wanted = _notify(notify)
-    return ApplicationEnvelope(
-        _mailbox("sender", sender) if not isinstance(sender, str) or sender else None,
-        _recipients(recipients),
+    reverse_path = None
+    if not isinstance(sender, str) or sender:
+        reverse_path = _mailbox("sender", sender)
+    return _reading(
+        reverse_path,
+        _several(recipients),
         parameters,
         {} if wanted is None else {"NOTIFY": wanted},
     )
 
 
-def _recipients(recipients: Iterable[str | Mailbox]) -> Sequence[tuple[str, Mailbox]]:
+def _reading(
+    sender: Mailbox | None,
+    recipients: Sequence[str | Mailbox],
+    parameters: Parameters,
+    recipient_parameters: Parameters,
+) -> Generator[None, None, ApplicationEnvelope]:
+    read: dict[str, Mailbox] = {}
+    for number, each in enumerate(recipients):
+        if number % _PER_STEP == _PER_STEP - 1:
+            yield
+        read[str(each)] = _mailbox("recipients", each, may_lack_domain=True)
+    return ApplicationEnvelope(sender, list(read.items()), parameters, recipient_parameters)
+
+
+def _several(recipients: Iterable[str | Mailbox]) -> Sequence[str | Mailbox]:
+    found = f"recipients: found {recipients!r}, expected a sequence of mailboxes"
     if isinstance(recipients, str | bytes | Mailbox):
-        raise TypeError(f"recipients: found {recipients!r}, expected a sequence of mailboxes")
-    read = {str(each): _mailbox("recipients", each) for each in recipients}
-    if not read:
+        raise TypeError(found)
+    try:
+        several = tuple(recipients)
+    except TypeError:
+        raise TypeError(found) from None
+    if not several:
         raise ValueError("recipients: found none, expected at least one mailbox")
-    return list(read.items())
+    return several
 
 
-def _mailbox(name: str, text: str | Mailbox) -> Mailbox:
+def _mailbox(name: str, text: str | Mailbox, *, may_lack_domain: bool = False) -> Mailbox:
     if isinstance(text, Mailbox):
+        # It may have been made of parts that no command can have.
+        whole = text
+        if may_lack_domain and not text.domain:  # of ours
+            whole = evolve(text, domain="localhost")
+        if _mailbox(name, str(whole)) != whole:
+            raise ValueError(f"{name}: found {text!r}, expected a mailbox")
         return text
     if not isinstance(text, str):
         raise TypeError(f"{name}: found {text!r}, expected a mailbox as text")
     try:
+        text.encode()  # half of a surrogate pair is no text
         return Mailbox.parse(text)
-    except AddressError as error:
+    except (AddressError, UnicodeEncodeError) as error:
         raise ValueError(f"{name}: found {text!r}, expected a mailbox: {error}") from None
 
 
@@ -122,9 +177,10 @@ def _held_until(until: HoldUntil, now: float, longest: float) -> int | None:
         seconds = until
     else:
         raise TypeError(f"hold_until: found {until!r}, expected a datetime, or seconds")
-    if not math.isfinite(seconds) or seconds < now:
+    # A whole number may be too large to be a float.
+    if (isinstance(seconds, float) and not math.isfinite(seconds)) or seconds < now:
         raise ValueError(f"hold_until: found {until!r}, expected a time that has not passed")
-    if seconds - now > longest:
+    if seconds > now + longest:
         raise ValueError(
             f"hold_until: found {until!r}, expected a time within {longest / 86400:g} days"
         )

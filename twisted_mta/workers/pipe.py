@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
@@ -77,6 +78,15 @@ class Pipe(Int32StringReceiver):
         """Call ``name`` at the other end, without an answer."""
         if not self._closed:
             self._send({"call": name, "arguments": arguments})
+
+    def send_now(self, name: str, **arguments: Any) -> None:
+        """Do the same as `send`, and hand it to the kernel, as far as that takes it.
+
+        The other end can read it then even if this process ends in the next moment.
+        """
+        self.send(name, **arguments)
+        if not self._closed and IWriteDescriptor.providedBy(self.transport):
+            self.transport.doWrite()  # of an error the reactor learns at its next try
 
     def stringReceived(self, string: bytes) -> None:
         """Take a call, or the answer to one (called by Twisted)."""

@@ -95,8 +95,13 @@ class Parent(Protocol):
         """Take lines of a trace, and how many were lost."""
         ...
 
-    def mail_event(self, event: Mapping[str, Any]) -> None:
-        """Take a step of mail (`mail.events.MailEvent.to_json`)."""
+    def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
+        """Take a step of mail (`mail.events.MailEvent.to_json`).
+
+        Args:
+            event: the step.
+            numbers: of its recipients, if the message is the application's.
+        """
         ...
 
     def log_lines(self, lines: bytes) -> None:
@@ -419,9 +424,9 @@ class WorkerProcess(ProcessProtocol):
         """Take lines of a trace."""
         self._parent.traced(trace, events, lost)
 
-    def mail_event(self, event: Mapping[str, Any]) -> None:
+    def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
         """Take a step of mail."""
-        self._parent.mail_event(event)
+        self._parent.mail_event(event, numbers)
 
     def pipe_lost(self, pipe: ProcessPipe) -> None:
         """Note that the process is about to end, or has ended."""

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from ..admin.local import LocalAgent
 from ..admin.report import ReportedState
 from ..agent.agent import Agent
-from ..agent.events import Subscriber
+from ..agent.audience import LocalAudience, Outcomes, Subscriber
 from ..config import Config
 from ..system.ports import Ports
 
@@ -20,12 +20,21 @@ class SingleProcess(LocalAgent):
 
     Args:
         agent: does the work.
+        audience: is told of mail.
         ports: that it takes connections from.
         state: returns the state of the process.
     """
 
-    def __init__(self, agent: Agent, *, ports: Ports, state: Callable[[], ReportedState]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        audience: LocalAudience,
+        ports: Ports,
+        state: Callable[[], ReportedState],
+    ) -> None:
         super().__init__(agent, ports=ports, state=state)
+        self._audience = audience
         self._ports = ports
 
     def factory(self, number: int) -> Any:
@@ -47,7 +56,11 @@ class SingleProcess(LocalAgent):
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call a function with each step of mail."""
-        return self._agent.events.subscribe(subscriber)
+        return self._audience.subscribe(subscriber)
+
+    def outcome(self, id: str) -> Deferred[Outcomes]:
+        """Return the outcome of a message of the application."""
+        return self._audience.outcome(id)
 
     def hurry(self) -> None:
         """Let a stop wait for nothing."""

@@ -28,6 +28,7 @@ from ..system.shared_counts import SharedCounts
 from ..telemetry.log import Log
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event, Filter
+from .audience import RemoteAudience
 from .ledger import CreditMessage
 from .limits import WorkerLimits
 from .pipe import Pipe
@@ -95,7 +96,7 @@ class Worker:
         self._state = WorkerState.NEW
         self._agent: Agent | None = None
         self._local: LocalAgent | None = None  # the agent, as questions reach it
-        self._unwatch: Callable[[], None] | None = None  # while the parent hears of events
+        self._audience = RemoteAudience(self._tell)
         self._change: Change | None = None  # prepared, and not in force yet
         self._preparations = 0  # how often settings were prepared or forgotten
         self._limits = WorkerLimits(send=self._count, clock=reactor)
@@ -116,8 +117,8 @@ class Worker:
                 "tls_news": self.tls_news,
                 "trace": self.trace,
                 "untrace": self.untrace,
-                "watch": self.watch,
-                "unwatch": self.unwatch,
+                "watch": self._audience.watch,
+                "unwatch": self._audience.unwatch,
             },
             self.parent_lost,
         )
@@ -169,6 +170,7 @@ class Worker:
             is_own_address=self._ports.reach,
             worker=self._number,
             tls_written=lambda: self.pipe.send("tls_news"),
+            audience=self._audience,
         )
         self._local = LocalAgent(
             agent, ports=self._ports, state=self._process_state, number=self._number
@@ -290,27 +292,15 @@ class Worker:
         if self._agent is not None:
             self._agent.tracing.close(trace)
 
-    # Events, for an application in the parent.
-
-    def watch(self) -> None:
-        """Send each step of mail to the parent."""
-        if self._unwatch is None:
-            self._unwatch = self._started_agent.events.subscribe(
-                lambda event: self.pipe.send("mail_event", event=event.to_json())
-            )
-
-    def unwatch(self) -> None:
-        """Send them no more."""
-        unwatch, self._unwatch = self._unwatch, None
-        if unwatch is not None:
-            unwatch()
-
     # Shared with the other workers.
 
     def tls_news(self) -> None:
         """Read what another worker has learned of TLS."""
         if self._agent is not None:
             self._agent.tls_news()
+
+    def _tell(self, name: str, **arguments: Any) -> None:
+        self.pipe.send_now(name, **arguments)
 
     def _count(self, message: CreditMessage) -> None:
         self.pipe.send("limits", message=message)

@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
 from ..admin.report import ProcessReport, Trouble
-from ..agent.events import Events, Subscriber
+from ..agent.audience import LocalAudience, Subscriber
 from ..config import Config
 from ..interfaces import WallTime
+from ..mail.envelope import RecipientNumber
 from ..mail.events import event_from_json
 from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
@@ -94,7 +95,7 @@ class Workers:
         self._workers: list[WorkerProcess] = []
         self._traces: dict[int, tuple[Filter, Deliver]] = {}
         self._last_trace = 0
-        self._events = Events(wall_time=wall_time)
+        self._audience = LocalAudience()
         self._hurried = False
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
@@ -306,11 +307,11 @@ class Workers:
 
         The last steps of a process that dies are not told.
         """
-        stop_here = self._events.subscribe(subscriber)
+        stop_here = self._audience.subscribe(subscriber)
 
         def stop() -> None:
             stop_here()
-            if not self._events.is_heard:
+            if not self._audience.has_subscribers:
                 for worker in self._workers:
                     worker.send("unwatch")
 
@@ -336,7 +337,7 @@ class Workers:
         """Open the present traces in a worker that has started, and let it tell of its mail."""
         for name, (wanted, _) in self._traces.items():
             worker.send("trace", trace=name, wanted=wanted.to_json())
-        if self._events.is_heard:
+        if self._audience.has_subscribers:
             worker.send("watch")
 
     def exited(self) -> None:
@@ -360,9 +361,9 @@ class Workers:
             _, deliver = self._traces[trace]
             deliver(events, lost)
 
-    def mail_event(self, event: Mapping[str, Any]) -> None:
+    def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
         """Tell the subscribers of a step of mail."""
-        self._events.tell(event_from_json(event))
+        self._audience.tell(event_from_json(event), [RecipientNumber(each) for each in numbers])
 
     def pass_on_tls_news(self, source: WorkerProcess) -> None:
         """Let all others read what one worker has learned of TLS."""
