@@ -32,7 +32,7 @@ from .agent.environment import Environment
 from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
 from .agent.shard import shares
-from .config import Config, Listener
+from .config import Config
 from .config.change import changes, fixed
 from .delivery.application_delivery import ApplicationDelivery
 from .mail.address import Mailbox
@@ -624,7 +624,7 @@ class MailTransferAgent(Service):
         # later.
         from .server.queueing_delivery import QueueingDelivery
 
-        return QueueingDelivery(self.agent.intake(Listener(endpoint="tcp:0")))
+        return QueueingDelivery(self.agent.intake_behind_servers)
 
     @property
     def agent(self) -> Agent:

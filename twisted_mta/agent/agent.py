@@ -86,6 +86,8 @@ from .shard import QUEUE, Shard, need_queue, shard_directory
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
+# Users are those of the application's own portal, of whose addresses we know nothing.
+_BEHIND_SERVERS = Listener(endpoint="tcp:0", own_addresses="off")
 _LAST_WORDS = 3.0  # seconds for connections to close, also in a hurry
 
 
@@ -213,6 +215,7 @@ class Agent:
         self.listeners = self._make_listeners()
         self.application_mail = self._make_application_mail()
         self.submissions = self._make_submission_reader()
+        self._behind_servers: Intake | None = None
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
         self.explainer = self._make_explainer()
 
@@ -412,6 +415,9 @@ class Agent:
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
                 intake.policies = self._policies.stages(config, listener)
             self.application_mail.intake.update(self._application_policy())
+            if self._behind_servers is not None:
+                self._behind_servers.update(self._policy_behind_servers())
+                self._behind_servers.policies = self._policies.stages(config, _BEHIND_SERVERS)
             lines += use_listeners()
             suspended = self._suspended_access()
             lines += self._use_terms(terms)
@@ -678,6 +684,16 @@ class Agent:
             relays_all=True,
             direct=True,
         )
+
+    @property
+    def intake_behind_servers(self) -> Intake:
+        """The intake of mail that servers of the application take (`server.queueing_delivery`)."""
+        if self._behind_servers is None:
+            self._behind_servers = self.intake(_BEHIND_SERVERS)
+        return self._behind_servers
+
+    def _policy_behind_servers(self) -> IntakePolicy:
+        return intake_policy(self.config, _BEHIND_SERVERS, self.mailboxes.domains)
 
     def intake(self, listener: Listener) -> Intake:
         """Return the intake of a listener, which takes mail into the queue."""

@@ -60,6 +60,9 @@ def delivery_of(provider: AnyDelivery, protocol: object) -> Delivery:
     Raises:
         TypeError: ``provider`` is none of `AnyDelivery`.
     """
+    own = getattr(provider, "own_delivery", None)
+    if own is not None:  # our queue, as `IMessageDelivery`
+        return cast(Delivery, own)
     if isinstance(provider, Portal) or not hasattr(provider, "open"):
         # twisted.mail.smtp imports the reactor, which an application that imports us may choose
         # later.

@@ -134,6 +134,10 @@ class Intake:
         """Whether the client may relay (`smtp.server.settings.SessionSettings.trusts`)."""
         return self._relaying.allows(session)
 
+    def lacks_capacity(self) -> Reply | None:
+        """Return the reply that there is no capacity for a message; None: there is."""
+        return self._capacity.refusal()
+
     def decides_on(self, stage: Stage) -> bool:
         """Whether a policy has a say at a stage."""
         return self.policies is not None and self.policies.chain.asks(stage)

@@ -47,7 +47,7 @@ class Dialect:
         if not self.per_recipient:
             return (one_for_all(decision),)
         if decision is None or isinstance(decision, Reply):
-            reply = decision or replies.QUEUED
+            reply = decision or replies.ACCEPTED
             # RFC 5321 §3.8: 421 is the last reply of a session.
             return (reply,) * (1 if reply.code == 421 else recipients)
         if len(decision) != recipients:
@@ -58,16 +58,16 @@ class Dialect:
 def one_for_all(decision: ContentDecision) -> Reply:
     """Return the one reply to a content: if any may succeed later, the client is to try again."""
     if decision is None or isinstance(decision, Reply):
-        return decision or replies.QUEUED
+        return decision or replies.ACCEPTED
     refusals = [each for each in decision if each is not None and each.code // 100 != 2]
     if not refusals:
-        return next((each for each in decision if each is not None), replies.QUEUED)
+        return next((each for each in decision if each is not None), replies.ACCEPTED)
     return min(refusals, key=lambda reply: reply.code // 100)
 
 
 def _one_of_several(reply: Reply | None) -> Reply:
     if reply is None:
-        return replies.QUEUED
+        return replies.ACCEPTED
     # 421 would end the session, and the client would not read the replies that follow it.
     return Reply.of(451, reply.status, *reply.lines) if reply.code == 421 else reply
 

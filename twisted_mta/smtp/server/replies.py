@@ -11,7 +11,7 @@ OK = Reply.of(250, "0.0", "OK")
 SENDER_OK = Reply.of(250, "1.0", "Sender OK")
 RECIPIENT_OK = Reply.of(250, "1.5", "Recipient OK")
 SEND_CONTENT = Reply.of(354, None, "End with <CR><LF>.<CR><LF>")
-QUEUED = Reply.of(250, "0.0", "Queued")
+ACCEPTED = Reply.of(250, "0.0", "Message accepted")
 BYE = Reply.of(221, "0.0", "Bye")
 
 # The order of commands.
