@@ -13,7 +13,10 @@ from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta import Config
+from twisted_mta.testing.client import SMTPClientEnd
+from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing.network import MemoryNetwork, address
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -81,6 +84,30 @@ class Examples(SynchronousTestCase):
         }
         exec(example, names)
         self.assertEqual(names["TICKET"].mail["XTICKET"]("ann"), "ann")
+
+    def test_a_checker_is_given_to_an_agent(self) -> None:
+        (example,) = (text for text in examples("embedding.rst") if "checkers=[" in text)
+        names: dict[str, Any] = {"reactor": Clock()}
+        imported = "from twisted.internet import reactor\n"
+        self.assertIn(imported, example)
+        exec(example.replace(imported, ""), names)
+        self.assertEqual(names["agent"].config.listeners, (names["submission"],))
+
+    def test_a_verb_of_a_subclass_of_twisted_mail_becomes_an_extension(self) -> None:
+        (example,) = (text for text in examples("from-twisted-mail.rst") if "XCLOCK" in text)
+        network = MemoryNetwork()
+        names: dict[str, Any] = {"delivery": RecordingDelivery()}
+        exec(example, names)
+        names["factory"].clock = network
+        client = SMTPClientEnd()
+        server = names["factory"].buildProtocol(address("192.0.2.7", 4711))
+        network.join(client, server, "127.0.0.1", 25)
+        self.addCleanup(client.transport.abortConnection)
+        for line in (b"EHLO client.example\r\n", b"XCLOCK\r\n"):
+            client.transport.write(line)
+            network.advance(0)
+        self.assertIn(b"XCLOCK\r\n", client.unread)
+        self.assertTrue(client.unread.endswith(b"250 2.0.0 noon\r\n"))
 
     def test_a_policy_refuses_marks_and_rewrites(self) -> None:
         (example,) = (text for text in examples("embedding.rst") if "class Rules" in text)
