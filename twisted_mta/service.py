@@ -23,6 +23,7 @@ from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState, Trouble
 from .admin.status import Status
+from .admin.web.policy_host import PolicyHost
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
@@ -48,6 +49,7 @@ from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
 from .system.repetition import Repetition
+from .system.slices import finished
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
 from .workers.single import SingleProcess
@@ -182,6 +184,9 @@ class MailTransferAgent(Service):
         self._lock = StateLock(os.path.join(config.state_dir, "lock"))
         self._ports = Ports(self._reactor)
         self._web = Ports(self._reactor)
+        self._policy_host: PolicyHost | None = None
+        if config.mta_sts.publish is not None:
+            self._policy_host = PolicyHost(config, reactor=self._reactor, wall_time=self._wall_time)
         self._agent: Agent | None = None
         self._processes: SingleProcess | Workers
         application = Application(
@@ -251,7 +256,8 @@ class MailTransferAgent(Service):
                 hostname=config.hostname,
                 version=__version__,
                 listeners=lambda: [str(bound) for bound in self.bound],
-                wanted_listeners=len(config.listeners) + (config.web is not None),
+                wanted_listeners=len(config.listeners)
+                + sum(each is not None for each in (config.web, config.mta_sts.publish)),
                 started_at=lambda: self._started_at or self._wall_time(),
                 troubles=lambda: [*self._processes.troubles(), *troubles()],
                 metrics=self.metrics if self._agent is None else None,
@@ -322,6 +328,8 @@ class MailTransferAgent(Service):
                     reactor=self._reactor,
                 )
                 self._web.bind("web", config.web, site)
+            if config.mta_sts.publish is not None:
+                self._web.bind("mta-sts", config.mta_sts.publish, self._policy_host)
         except BaseException:
             self._unbind()
             raise
@@ -358,6 +366,8 @@ class MailTransferAgent(Service):
                     " --tls-certificate takes a real one",
                     file=own,
                 )
+            if self._policy_host is not None:
+                finished(self._policy_host.load(config))()
             if self._control is not None:
                 self._control.start()
             started = self._processes.start(shares(config.state_dir, config.workers))
@@ -484,11 +494,16 @@ class MailTransferAgent(Service):
         try:
             if self._lock.in_place:  # or one would be made where the state directory has gone
                 own_certificate(config, files=self._files, wall_time=self._wall_time)
+            use_policy: Callable[[], Sequence[str]] = tuple
+            if self._policy_host is not None:
+                use_policy = finished(self._policy_host.load(config))
             use = await self._processes.prepare(config)
         except Exception as error:
             raise CannotReload(str(error)) from error
         self.config = config
-        return [*changes(before, config), *await use()]
+        # A file may be one of a listener's too.
+        lines = dict.fromkeys((*await use(), *use_policy()))
+        return [*changes(before, config), *lines]
 
     def when_ready(self) -> Deferred[None]:
         """Return a Deferred that fires once all ports listen and the queue is open.

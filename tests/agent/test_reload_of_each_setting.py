@@ -43,6 +43,8 @@ ONE_VALUE = {("mta", "url"), ("queue", "url"), ("listener", "kind")}
 OTHERS: Mapping[str, Any] = {
     "hostname": "other.example",
     "hosts": ("other.example",),
+    "publish": "tcp:8443",
+    "mx": ("other.example",),
     "web": "tcp:8025",
     "endpoint": "tcp:2626:interface=127.0.0.1",
     "auth_mechanisms": ("PLAIN",),

@@ -33,6 +33,7 @@ FIXED = {
     "dns": {"nameservers", "timeout", "trust_ad"},
     "log": {"format"},
     "web_page": {"hosts"},
+    "mta_sts": ("publish",),
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
 }
 """Settings that only a start applies. All others are read when they are used, or handed over by

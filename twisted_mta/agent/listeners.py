@@ -244,14 +244,16 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
     """Make a self-signed certificate, unless there is one or none is needed. Blocks.
 
     Returns:
-        The path of the self-signed certificate; None where another is configured, or no listener
-        has TLS.
+        The path of the self-signed certificate; None where another is configured, or nothing has
+        TLS.
 
     Raises:
         CertificateError: the file exists and cannot be used.
         OSError: the file cannot be made.
     """
-    without_tls = all(listener.tls == "none" for listener in config.listeners)
+    without_tls = config.mta_sts.publish is None and all(
+        listener.tls == "none" for listener in config.listeners
+    )
     if without_tls or config.tls_certificate is not None:
         return None
     path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)

@@ -11,6 +11,7 @@ from .destination import Destination
 from .dkim import DKIMKey
 from .listener import Listener
 from .loading import load
+from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import ConfigError
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
@@ -24,6 +25,7 @@ __all__ = [
     "Destination",
     "Listener",
     "LogSettings",
+    "MTASTSSettings",
     "PolicySettings",
     "QueueSettings",
     "Rate",

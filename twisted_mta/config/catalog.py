@@ -11,6 +11,7 @@ from .destination import Destination
 from .dkim import DKIMKey
 from .endpoint import endpoints
 from .listener import Listener
+from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import Setting, settings_of
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
@@ -25,6 +26,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "log": LogSettings,
     "web": WebSettings,
     "policy": PolicySettings,
+    "mta_sts": MTASTSSettings,
     "dkim": DKIMKey,
 }
 """The classes of the file's tables."""

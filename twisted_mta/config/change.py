@@ -11,11 +11,14 @@ from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
 from .listener import Listener
+from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
-_TABLES = QueueSettings | DeliverySettings | DNSSettings | LogSettings | PolicySettings
+_TABLES = (
+    QueueSettings | DeliverySettings | DNSSettings | LogSettings | MTASTSSettings | PolicySettings
+)
 
 WARNING = "warning: "
 """The beginning of a line about a reload that is a warning, and no change."""
@@ -28,6 +31,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "dns": ("nameservers", "timeout", "trust_ad"),
     "log": ("format",),
     "web_page": ("hosts",),
+    "mta_sts": ("publish",),
     "listeners": (
         *("listeners", "kind", "endpoint", "implicit_tls"),
         *("proxy_protocol_from", "proxy_protocol_timeout"),

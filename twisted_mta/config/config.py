@@ -21,6 +21,7 @@ from .destination_table import DestinationTable
 from .dkim import DKIMKey, dkim_keys
 from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
+from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .routes import routes
 from .setting import ConfigError, about, setting, settings, shown
@@ -63,6 +64,7 @@ class Config:
         log: ``[log]``.
         web_page: ``[web]``.
         policy: ``[policy]``.
+        mta_sts: ``[mta_sts]``.
         destinations: the ``[[destination]]`` tables.
         dkim_keys: the ``[[dkim]]`` tables.
 
@@ -285,6 +287,7 @@ class Config:
     log: LogSettings = attrs.field(factory=LogSettings)
     web_page: WebSettings = attrs.field(factory=WebSettings)
     policy: PolicySettings = attrs.field(factory=PolicySettings)
+    mta_sts: MTASTSSettings = attrs.field(factory=MTASTSSettings)
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
 

@@ -18,6 +18,7 @@ from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .dkim import DKIMKey
 from .listener import Listener
+from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
@@ -324,6 +325,7 @@ class _Loader:
             log=self._made(LogSettings, "[log] ") or LogSettings(),
             web_page=self._made(WebSettings, "[web] ") or WebSettings(),
             policy=self._made(PolicySettings, "[policy] ") or PolicySettings(),
+            mta_sts=self._made(MTASTSSettings, "[mta_sts] ") or MTASTSSettings(),
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
             ),

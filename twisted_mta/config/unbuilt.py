@@ -34,7 +34,6 @@ NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
     "milter": NotBuilt("filters that speak the milter protocol"),
     "policy_service": NotBuilt("services that speak the policy delegation protocol of Postfix"),
     "tls_report": NotBuilt("reports on TLS to other hosts"),
-    "mta_sts": NotBuilt("our own MTA-STS policies, and those of other domains"),
     "acme": NotBuilt("certificates by ACME"),
 }
 """By table of the file; a table is refused whole."""
