@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ..config import Config, Listener
 from ..config.change import WARNING
 from ..delivery.application_deliveries import ApplicationDeliveries
+from ..delivery.host_policies import HostPolicies
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
@@ -54,7 +55,6 @@ from ..system.real_world import give_way
 from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
-from ..tls.host_policies import HostPolicies
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity

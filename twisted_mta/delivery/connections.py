@@ -35,11 +35,11 @@ from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
-from ..tls.host_policies import HostPolicies
 from ..tls.memory import TLSHost, TLSMemory
 from .adaptation import seven_bit
 from .address_order import SourceOf, in_order_of_hosts
 from .connection import Connection, Convert
+from .host_policies import HostPolicies
 from .pool import Pool
 from .settings import RelaySettings, Traffic
 from .terms import HostTerms, Terms

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .cache import Cache, Key
-from .message import Answer
+from .message import TLSA, Answer
 from .nameserver import NameServer
 from .query import NoAnswer, Query, Timing
 
@@ -117,7 +117,10 @@ class Queries:
         while self._pending and len(self._running) < _MOST_QUERIES:
             key, shared = self._pending.popleft()
             nameservers = self.nameservers
-            if self.rotate:
+            if key[1] == TLSA:
+                # A name server that is not trusted could only say that there is no DANE.
+                nameservers = [each for each in nameservers if each.trusted]
+            if self.rotate and nameservers:
                 self._rotation = (self._rotation + 1) % len(nameservers)
                 nameservers = nameservers[self._rotation :] + nameservers[: self._rotation]
             query = Query(

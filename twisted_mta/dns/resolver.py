@@ -338,12 +338,13 @@ class DNSResolver:
         if self._configured is None and self._system.resolv_conf.no_aaaa:
             del types[0]
         lookups = [started(self._lookup(host, *type)) for type in types]
-        return evolve(await _AddressLookup(lookups, self._reactor).result, asked=host)
+        found = await _AddressLookup(lookups, self._reactor).result
+        return evolve(found, asked=text_name(wire_name(host)))
 
     async def _host(self, name: str, search: bool) -> Answered[str]:
         found = await (self._searched_addresses(name) if search else self._addresses(name))
         asked_secure = found.secure
-        if not found.secure and found.records and found.name != found.asked.lower():
+        if not found.secure and found.records and found.name != found.asked:
             asked_secure = await self._is_secure_alias(found.asked)
         return evolve(found, asked_secure=asked_secure)
 

@@ -27,7 +27,10 @@ class TLSFacts:
         peer_subject: the subject of the peer's certificate (RFC 4514 text); None: no certificate.
         peer_issuer: the issuer of that certificate, likewise.
         peer_fingerprint: SHA-256 of the certificate's DER form, lower-case hex without colons.
-        peer_verified: Whether its chain leads to a certificate authority that we trust.
+        peer_verified: Whether its chain leads to a certificate authority that we trust, or fits a
+            TLSA record of the server.
+        verified_by: what has verified it, such as ``DANE, TLSA 3 1 1 ab12…``; None: an authority
+            that we trust, or nothing.
         peer_problem: why verification failed, in OpenSSL's words; None: it did not fail, or the
             certificate was not checked.
     """
@@ -42,6 +45,7 @@ class TLSFacts:
     peer_issuer: str | None = None
     peer_fingerprint: str | None = None
     peer_verified: bool = False
+    verified_by: str | None = None
     peer_problem: str | None = None
 
     @property
@@ -53,6 +57,7 @@ class TLSFacts:
             peer_issuer=None,
             peer_fingerprint=None,
             peer_verified=False,
+            verified_by=None,
             peer_problem=None,
         )
 
@@ -76,14 +81,21 @@ class TLSFacts:
         """The same about a session with a server, whose certificate it is."""
         return self._described("server certificate")
 
+    @property
+    def verdict(self) -> str:
+        """That the peer is verified, and by what; empty where it is not."""
+        if not self.peer_verified:
+            return ""
+        return f"verified by {self.verified_by}" if self.verified_by else "verified"
+
     def _described(self, certificate: str) -> str:
         session = self.negotiated
         if self.peer_fingerprint is None:
             return session
         # Our verdict comes before the names: no made-up name can then pass for it.
-        verdict = f"not verified ({self.peer_problem or 'not checked'})"
+        verdict = self.verdict or f"not verified ({self.peer_problem or 'not checked'})"
         subject, issuer = map(_shortened, (self.peer_subject or "none", self.peer_issuer or "none"))
         return (
-            f"{session}, {certificate} {'verified' if self.peer_verified else verdict},"
+            f"{session}, {certificate} {verdict},"
             f" SHA-256 {self.peer_fingerprint}, subject {subject}, issuer {issuer}"
         )

@@ -56,6 +56,8 @@ class TLSPolicy:
         names: the names one of which the certificate must have; empty: the name of the host. With
             ``dane``, for usage DANE-TA alone.
         patterns: the patterns of an MTA-STS policy, one of which the name of the host fits.
+        unproven_host: whether the host was found by MX records that DNSSEC does not prove, so that
+            its certificate proves little (RFC 7672 §2.2.1).
         remembered: whether the TLS memory has raised the level.
         problem: why no connection may be made now; None: one may.
     """
@@ -67,5 +69,6 @@ class TLSPolicy:
     tlsa: tuple[TLSA, ...] = ()
     names: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    unproven_host: bool = False
     remembered: bool = False
     problem: str | None = None

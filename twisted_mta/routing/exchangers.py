@@ -254,8 +254,8 @@ class TargetLocator:
 def _tlsa_bases(found: Answered[str]) -> tuple[str, ...]:
     """Return the names below which TLSA records of a host may stand (RFC 7672 §2.2.2, §2.2.3)."""
     if found.secure:
-        return tuple(dict.fromkeys((found.name, found.asked.lower())))
-    return (found.asked.lower(),) if found.asked_secure else ()
+        return tuple(dict.fromkeys((found.name, found.asked)))
+    return (found.asked,) if found.asked_secure else ()
 
 
 def _loop(domain: str) -> NoTarget:

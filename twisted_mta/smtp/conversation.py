@@ -248,7 +248,7 @@ def tls_words(facts: TLSFacts) -> str:
     words = facts.negotiated
     if facts.peer_fingerprint is None:
         return printable(words)
-    verdict = "verified" if facts.peer_verified else "not verified"
+    verdict = facts.verdict or "not verified"
     if facts.peer_problem:
         verdict += f" ({facts.peer_problem[:200]})"
     subject = (facts.peer_subject or "none")[:100]

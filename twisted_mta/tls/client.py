@@ -31,6 +31,7 @@ from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from ..mail.tls_policy import TLSPolicy
 from ..system.slices import Work
+from . import dane
 from .certificates import (
     CertifiedKey,
     ChainCheck,
@@ -185,6 +186,8 @@ class ClientContexts:
         The second is None where it is verified, and where the settings do not require it.
         """
         facts = client_facts(connection, server_name(target, policy))
+        if policy is not None and policy.level == "dane":
+            return self._verified_by_dane(connection, facts, policy)
         if not tls.verify:
             return facts, None
         # Any error during verification means that the server is not verified.
@@ -196,6 +199,25 @@ class ClientContexts:
             return evolve(facts, peer_verified=True), None
         problem = "; ".join(problems)
         return evolve(facts, peer_problem=problem), problem
+
+    def _verified_by_dane(
+        self, connection: SSL.Connection, facts: TLSFacts, policy: TLSPolicy
+    ) -> tuple[TLSFacts, str | None]:
+        """Return the facts of a handshake whose server must fit its TLSA records."""
+        try:
+            shown = connection.get_peer_cert_chain() or []
+            chain = [crypto.dump_certificate(crypto.FILETYPE_ASN1, each) for each in shown]
+            verdict = dane.verify(chain, policy.tlsa, policy.names)
+        except Exception as error:
+            verdict = dane.Verdict(None, f"its certificate cannot be verified: {_text(error)}")
+        if verdict.record is None:
+            return evolve(facts, peer_problem=verdict.problem), verdict.problem
+        if policy.unproven_host:
+            # RFC 7672 §2.2.1: forged MX records may have led to another host.
+            problem = f"it fits TLSA {verdict.record}, and the MX records are not secure"
+            return evolve(facts, peer_problem=problem), None
+        by = f"DANE, TLSA {verdict.record}"
+        return evolve(facts, peer_verified=True, verified_by=by), None
 
     def _problems(self, connection: SSL.Connection, target: Target) -> list[str]:
         chain = self._chains.get(connection)
