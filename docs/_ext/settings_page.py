@@ -7,9 +7,10 @@ A test compares the page with the output.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
-from twisted_mta.config.catalog import LISTENER_KINDS, REPEATED, TABLES
+from twisted_mta.config.catalog import LISTENER_KINDS, REPEATED, SWITCHES, TABLES
 from twisted_mta.config.certificates import SNICertificate
 from twisted_mta.config.setting import Setting, settings_of
 from twisted_mta.config.tables import QueueSettings
@@ -57,6 +58,9 @@ def _lines() -> Iterator[str]:
     yield _INTRODUCTION.rstrip()
     for table, cls in TABLES.items():
         yield from _title(f"``[[{table}]]``" if table in REPEATED else f"``[{table}]``")
+        if table in SWITCHES:
+            yield from inspect.getdoc(cls).splitlines()  # type: ignore[union-attr]
+            continue
         if table == "listener":
             yield "Keys with a star may also stand in ``[mta]``, for all listeners."
             yield ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from twisted_mta.config import Config, ConfigError, DKIMKey, PolicySettings
+from twisted_mta.config import Config, ConfigError, DKIMKey, PolicySettings, TLSReportSettings
 from twisted_mta.config.loading import load_leniently
 from twisted_mta.mail.address import Mailbox
 
@@ -106,6 +106,19 @@ class Policy(ConfigTestCase):
             ('dmark = "off"', "no such setting; did you mean dmarc?"),
         ):
             self.assertIn(problem, self.refusal({}, f"[policy]\n{line}"), line)
+
+
+class TLSReports(ConfigTestCase):
+    def test_the_table_turns_them_on(self) -> None:
+        self.assertIsNone(self.load().tls_report)
+        self.assertEqual(self.load({}, "[tls_report]").tls_report, TLSReportSettings())
+
+    def test_the_table_has_no_keys(self) -> None:
+        self.assertEqual(
+            self.refusal({}, "[tls_report]\non = true"),
+            "FILE: [tls_report] on = true: no such setting; expected none",
+        )
+        self.assertIn("found true, expected a table", self.refusal({}, "tls_report = true"))
 
 
 class NotBuilt(ConfigTestCase):

@@ -82,6 +82,7 @@ from .settings import (
     runner_settings,
 )
 from .shard import QUEUE, Shard, need_queue, shard_directory
+from .tls_reports import LIFETIME, SessionReports
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
@@ -137,6 +138,7 @@ class Agent:
         application_mail: takes mail of the application.
         submissions: reads mail of the application.
         dmarc_reports: what DMARC observes, for daily reports.
+        tls_reports: the results of TLS sessions with mail exchangers, likewise.
         shards: its parts of the queue; new mail goes to the first.
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
@@ -211,6 +213,7 @@ class Agent:
         self._home = self._make_shard(worker)
         self.shards: list[Shard] = []  # empty before the start
         self.dmarc_reports = self._make_dmarc_reports()
+        self.tls_reports = self._make_tls_reports()
         self.capacity = self._make_capacity()
         self.listeners = self._make_listeners()
         self.application_mail = self._make_application_mail()
@@ -320,7 +323,8 @@ class Agent:
             if not await self._patience.ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
                 self._give_up()
                 await self._patience.ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
-        await self._patience.ends(self.dmarc_reports.stop(), _LAST_WORDS)
+        reports = DeferredList([self.dmarc_reports.stop(), self.tls_reports.stop()])
+        await self._patience.ends(reports, _LAST_WORDS)
         closed = self._relay.close()
         if not await self._patience.ends(closed, _LAST_WORDS):
             self._relay.abort()
@@ -424,6 +428,7 @@ class Agent:
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
             self.dmarc_reports.use(config)
+            self.tls_reports.use(config)
             for shard in self.shards:
                 shard.runner.update(runner_settings(config))
             lines += self._retry_suspended(suspended)
@@ -567,6 +572,7 @@ class Agent:
             policies=HostPolicies(
                 resolver=self.resolver, memory=self.memory, wall_time=resources.wall_time
             ),
+            note_tls_result=lambda result: self.tls_reports.note(result),
             nonce=resources.nonce,
             source_of=resources.source_of,
             executor=resources.file_executor,
@@ -622,16 +628,29 @@ class Agent:
         )
 
     def _make_dmarc_reports(self) -> DMARCReports:
+        own_mail = self._make_own_mail(lambda: self.config.queue.lifetime)
+        return DMARCReports(self.config, resources=self._resources, send=own_mail.send)
+
+    def _make_tls_reports(self) -> SessionReports:
+        own_mail = self._make_own_mail(lambda: min(self.config.queue.lifetime, LIFETIME))
+        return SessionReports(
+            self.config,
+            resources=self._resources,
+            send=own_mail.send,
+            contexts=self._relay.connections.contexts,
+            metrics=self.metrics,
+        )
+
+    def _make_own_mail(self, lifetime: Callable[[], float]) -> OwnMail:
         resources = self._resources
-        own_mail = OwnMail(
+        return OwnMail(
             accept=self._accept,
             new_body=self._home.spool.new_body,
             ids=resources.ids,
             recipients_of=self.mailboxes.recipients,
             wall_time=resources.wall_time,
-            lifetime=lambda: self.config.queue.lifetime,
+            lifetime=lifetime,
         )
-        return DMARCReports(self.config, resources=resources, send=own_mail.send)
 
     def _make_capacity(self) -> Capacity:
         return Capacity(

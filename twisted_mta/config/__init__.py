@@ -14,7 +14,14 @@ from .loading import load
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import ConfigError
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+from .tables import (
+    DeliverySettings,
+    DNSSettings,
+    LogSettings,
+    QueueSettings,
+    TLSReportSettings,
+    WebSettings,
+)
 
 __all__ = [
     "Config",
@@ -31,6 +38,7 @@ __all__ = [
     "Rate",
     "RelayCertificate",
     "SNICertificate",
+    "TLSReportSettings",
     "WebSettings",
     "load",
 ]

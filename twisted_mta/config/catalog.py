@@ -14,7 +14,14 @@ from .listener import Listener
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import Setting, settings_of
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+from .tables import (
+    DeliverySettings,
+    DNSSettings,
+    LogSettings,
+    QueueSettings,
+    TLSReportSettings,
+    WebSettings,
+)
 
 TABLES: Mapping[str, type[AttrsInstance]] = {
     "mta": Config,
@@ -28,6 +35,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "policy": PolicySettings,
     "mta_sts": MTASTSSettings,
     "dkim": DKIMKey,
+    "tls_report": TLSReportSettings,
 }
 """The classes of the file's tables."""
 
@@ -37,6 +45,10 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
+
+
+SWITCHES = ("tls_report",)
+"""The tables that turn something on by being there, even without a key."""
 
 
 def _endpoints(doc: str, kind: str) -> Setting:

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from .catalog import SWITCHES
 from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
@@ -66,6 +67,9 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "destination", old, new, _domain)
         elif field.name == "dkim_keys":
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
+        elif field.name in SWITCHES:
+            words = ["off" if each is None else "on" for each in (new, old)]
+            yield (field.name,), f"[{field.name}] {words[0]}; before: {words[1]}"
         elif isinstance(new, _TABLES):
             yield from _of_table((field.name,), f"[{field.name}] ", old, new)
         elif isinstance(new, WebSettings):

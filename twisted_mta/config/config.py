@@ -25,7 +25,14 @@ from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .routes import routes
 from .setting import ConfigError, about, setting, settings, shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+from .tables import (
+    DeliverySettings,
+    DNSSettings,
+    LogSettings,
+    QueueSettings,
+    TLSReportSettings,
+    WebSettings,
+)
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
 DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
@@ -67,6 +74,7 @@ class Config:
         mta_sts: ``[mta_sts]``.
         destinations: the ``[[destination]]`` tables.
         dkim_keys: the ``[[dkim]]`` tables.
+        tls_report: ``[tls_report]``; None: there are no reports on TLS.
 
     Raises:
         ConfigError: a value is refused, or contradicts another.
@@ -288,6 +296,7 @@ class Config:
     web_page: WebSettings = attrs.field(factory=WebSettings)
     policy: PolicySettings = attrs.field(factory=PolicySettings)
     mta_sts: MTASTSSettings = attrs.field(factory=MTASTSSettings)
+    tls_report: TLSReportSettings | None = None
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
 

@@ -13,7 +13,7 @@ from attrs import AttrsInstance, define, field, frozen
 
 from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
-from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, TABLES
+from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, SWITCHES, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .dkim import DKIMKey
@@ -21,7 +21,14 @@ from .listener import Listener
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+from .tables import (
+    DeliverySettings,
+    DNSSettings,
+    LogSettings,
+    QueueSettings,
+    TLSReportSettings,
+    WebSettings,
+)
 from .text_file import without_mark
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .unreadable import unreadable
@@ -164,6 +171,7 @@ class _Loader:
         errors: in the order of the file, then of the options.
         values: by class and field.
         repeated: by table, for each ``[[table]]``: its place, and its values by field.
+        switched_on: the tables of `SWITCHES` that are there.
     """
 
     file: str
@@ -174,6 +182,7 @@ class _Loader:
     repeated: dict[str, list[tuple[str, dict[str, Any]]]] = field(
         factory=lambda: {table: [] for table in REPEATED}
     )
+    switched_on: set[str] = field(factory=set)
 
     def read_document(self, document: Mapping[str, Any]) -> None:
         """Read the tables of the file."""
@@ -190,6 +199,8 @@ class _Loader:
             elif table in REPEATED:
                 self._read_repeated(table, content)
             elif isinstance(content, Mapping):
+                if table in SWITCHES:
+                    self.switched_on.add(table)
                 self._read_table(table, f"[{table}]", content, None)
             else:
                 self.errors.append(
@@ -329,6 +340,9 @@ class _Loader:
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
             ),
+            tls_report=self._made(TLSReportSettings, "[tls_report] ")
+            if "tls_report" in self.switched_on
+            else None,
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
         )
 
@@ -383,7 +397,7 @@ def _unknown_key(table: str, key: str) -> str:
         return f"not a setting of this table; expected below {headers}"
     names = [*BY_TABLE[table], *NOT_BUILT.get(table, {})]
     close = difflib.get_close_matches(key, names, 1)
-    hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(names)}"
+    hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(names) or 'none'}"
     return f"no such setting; {hint}"
 
 

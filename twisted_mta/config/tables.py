@@ -1,4 +1,4 @@
-"""The tables ``[queue]``, ``[delivery]``, ``[dns]``, ``[log]`` and ``[web]``, as frozen values."""
+"""The tables ``[queue]``, ``[delivery]``, ``[dns]``, … without a file of their own."""
 
 from __future__ import annotations
 
@@ -200,6 +200,14 @@ class WebSettings:
             " addresses"
         ),
     )
+
+
+@frozen(kw_only=True)
+class TLSReportSettings:
+    """Turns on daily reports on TLS to domains that ask for them (RFC 8460); ``[tls_report]``.
+
+    The table has no keys: ``report_from`` and ``organization`` stand in ``[policy]``.
+    """
 
 
 @frozen(kw_only=True, field_transformer=settings)

@@ -33,7 +33,6 @@ NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
     "greylist": NotBuilt("deferral of the first message from an unknown client"),
     "milter": NotBuilt("filters that speak the milter protocol"),
     "policy_service": NotBuilt("services that speak the policy delegation protocol of Postfix"),
-    "tls_report": NotBuilt("reports on TLS to other hosts"),
     "acme": NotBuilt("certificates by ACME"),
 }
 """By table of the file; a table is refused whole."""

@@ -30,6 +30,7 @@ from ..smtp.conversation import Line, transcript
 from .connection import Connection, Result
 from .connections import Connections
 from .race import Race, Winner
+from .session_results import host_results, session_results
 from .terms import HostTerms, Terms, terms_for
 
 # Errors of connecting for which this system is to blame, and no target.
@@ -230,6 +231,8 @@ class Attempt:
             if policy.problem is None:
                 self._connect(host, terms, policy)
             else:
+                for each in host_results(self.next_hop, host[0], policy):
+                    self.connections.note_tls_result(each)
                 self._refuse(host, policy.problem)
 
         self._find_policy(host[0], found)
@@ -372,6 +375,8 @@ class Attempt:
 
     def _fresh(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was opened for this attempt."""
+        for each in session_results(self.next_hop, connection, result):
+            self.connections.note_tls_result(each)
         if isinstance(result, TransactionDone):
             self._done(connection, result)
             return

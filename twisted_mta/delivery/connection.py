@@ -80,6 +80,7 @@ class Connection(Protocol):
         began: when the last of them began, by the clock.
         ready: whether the session was ever ready for a transaction.
         conversation: the dialogue of the opening and of the last transaction.
+        source: our address; None before the connection is made, and on a UNIX socket.
     """
 
     log = Logger()
@@ -110,6 +111,7 @@ class Connection(Protocol):
         self.messages = 0
         self.began = 0.0
         self.ready = False
+        self.source: str | None = None
         self.conversation = Conversation()
         self._traced: TracedSession | None = None
         self._contexts = contexts
@@ -176,6 +178,7 @@ class Connection(Protocol):
         """Wait for the greeting."""
         if not self.target.address.startswith("/"):
             self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
+            self.source = self.transport.getHost().host
         self._timeout.start(self.session.deadline)
         if self.terms.implicit_tls:
             self._start_tls()

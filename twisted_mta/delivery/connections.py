@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Executor, Sign, TLSPolicies, WallTime, unsigned
+from ..interfaces import Executor, NoteTLSResult, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.reply import Reply
@@ -57,6 +57,7 @@ class Connections:
         contexts: makes the TLS side of connections.
         memory: the hosts known to do TLS; None: no host is known.
         policies: decides on the TLS with each host; None: by the settings and ``memory``.
+        note_tls_result: takes note of sessions with mail exchangers, for reports on TLS.
         nonce: makes nonces for AUTH; without it SCRAM mechanisms are not used.
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
@@ -69,6 +70,7 @@ class Connections:
     Attributes:
         traffic: counts since the start.
         policies: see the argument.
+        note_tls_result: see the argument.
         pool: the idle connections.
         unreachable: the targets that connecting to failed lately.
         tracing: the open traces; None: there can be none.
@@ -86,6 +88,7 @@ class Connections:
         contexts: ClientContexts | None = None,
         memory: TLSMemory | None = None,
         policies: TLSPolicies | None = None,
+        note_tls_result: NoteTLSResult = lambda result: None,
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
@@ -106,6 +109,7 @@ class Connections:
         self._helo = helo
         self._memory = memory
         self.policies: TLSPolicies = policies or HostPolicies(memory=memory)
+        self.note_tls_result = note_tls_result
         self._nonce = nonce
         self._extensions = extensions
         self._wall_time: WallTime = wall_time or reactor.seconds

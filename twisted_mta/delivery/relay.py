@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from ..config import Destination
-from ..interfaces import Executor, Locate, Sign, TLSPolicies, WallTime, unsigned
+from ..interfaces import Executor, Locate, NoteTLSResult, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop
 from ..mail.outcome import Outcome
@@ -59,6 +59,7 @@ class Relay:
             names files, `update` with the result of `load_terms` comes before the first delivery.
         memory: the hosts known to do TLS.
         policies: decides on the TLS with each host; None: by the settings and ``memory``.
+        note_tls_result: takes note of sessions with mail exchangers, for reports on TLS.
         nonce: makes nonces for AUTH; without it SCRAM mechanisms are not used.
         source_of: see `address_order.in_order`.
         executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
@@ -88,6 +89,7 @@ class Relay:
         destination_for: DestinationFor | None = None,
         memory: TLSMemory | None = None,
         policies: TLSPolicies | None = None,
+        note_tls_result: NoteTLSResult = lambda result: None,
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
@@ -105,6 +107,7 @@ class Relay:
             contexts=contexts,
             memory=memory,
             policies=policies,
+            note_tls_result=note_tls_result,
             nonce=nonce,
             source_of=source_of,
             executor=executor,

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from attrs import field, frozen
 
+from .tls_result import PolicyType, ResultType
 from .tlsa import TLSA
 
 TLSLevel = Literal["none", "may", "encrypt", "verify", "dane"]
@@ -60,6 +61,13 @@ class TLSPolicy:
             its certificate proves little (RFC 7672 §2.2.1).
         remembered: whether the TLS memory has raised the level.
         problem: why no connection may be made now; None: one may.
+        kind: of the policy that the next hop publishes, for reports (RFC 8460 §4.4).
+        domain: that the policy is defined for: the TLSA base domain of DANE; empty: the next-hop
+            domain.
+        strings: the published text: TLSA records, or the lines of an MTA-STS policy.
+        trouble: why such a policy could not be had; None: it was, or there is none. ``problem`` is
+            set too where no connection may be made because of it.
+        trouble_reason: the same for people; printable.
     """
 
     level: TLSLevel
@@ -72,3 +80,8 @@ class TLSPolicy:
     unproven_host: bool = False
     remembered: bool = False
     problem: str | None = None
+    kind: PolicyType = field(default="no-policy-found", eq=False)
+    domain: str = field(default="", eq=False)
+    strings: tuple[str, ...] = field(default=(), eq=False)
+    trouble: ResultType | None = field(default=None, eq=False)
+    trouble_reason: str = field(default="", eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
@@ -12,31 +11,16 @@ from ...dns import LookupFailed, NoSuchDomain
 from ...interfaces import Executor, Refused, Resolver, WallTime
 from ...mail.address import Mailbox
 from ...mail.tls_result import TLSResult
+from ...tls.https import HTTPSError
 from ..counters import Claimed, CountersFile
 from ..daily import Reporter, Send
 from .record import Collector, ReportRecord, name_of, report_record
 from .report import MEDIA_TYPE, TLSReport, report_mail
 
-
-@frozen
-class PostFailed(Exception):
-    """A collector did not take a report.
-
-    Attributes:
-        reason: for people, printable.
-    """
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
 Post = Callable[[Collector, bytes, str], "Deferred[None]"]
 """Post octets of a media type to a collector, which has to prove its name.
 
-Fires when the collector has taken them (2yz), within a minute; fails with `PostFailed`. May be
-canceled.
+Fires when the collector has taken them, within a minute; fails with `HTTPSError`. May be canceled.
 """
 
 Count = Callable[[str, str], object]
@@ -154,7 +138,7 @@ class TLSReports:
         way = "mail" if key == "mail" else "https"
         try:
             await sending
-        except (Refused, PostFailed) as error:
+        except (Refused, HTTPSError) as error:
             self._count(way, "failed")
             return self._failed(claimed, where, str(error), last=last)
         self._count(way, "sent")

@@ -227,6 +227,27 @@ CREDENTIALS_REFUSED = Metric(
     "counter",
     "Times that a next hop refused our credentials.",
 )
+TLS_RESULTS = Metric(
+    f"{PREFIX}tls_results_total",
+    "counter",
+    "Sessions with mail exchangers, and looks for their policies, by the kind of policy and by"
+    " success or the result type of RFC 8460 §4.3.",
+    {
+        "policy": ("tlsa", "sts", "no-policy-found"),
+        "result": (
+            *("success", "starttls-not-supported", "certificate-host-mismatch"),
+            *("certificate-expired", "certificate-not-trusted", "validation-failure"),
+            *("tlsa-invalid", "dnssec-invalid", "dane-required"),
+            *("sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid"),
+        ),
+    },
+)
+TLS_REPORTS = Metric(
+    f"{PREFIX}tls_reports_total",
+    "counter",
+    "Reports on TLS (RFC 8460) to one mailbox list or one collector, by the way that they took.",
+    {"way": ("mail", "https"), "result": ("sent", "failed")},
+)
 DELIVERIES_ACTIVE = Metric(
     f"{PREFIX}deliveries_active", "gauge", "Delivery transactions under way now."
 )
@@ -363,6 +384,8 @@ TABLE: tuple[Metric, ...] = (
     TLS_ALARMS,
     TLS_CLEAR_RETRIES,
     CREDENTIALS_REFUSED,
+    TLS_RESULTS,
+    TLS_REPORTS,
     DELIVERIES_ACTIVE,
     NOTICES,
     COMMIT_BATCHES,

@@ -1,0 +1,249 @@
+"""Reports on TLS in a whole agent: from a session with an exchanger to the mail to its domain."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from email import message_from_bytes, policy
+from types import SimpleNamespace
+from typing import Any
+
+import dkim
+from attrs import evolve
+
+from tests.logs import logged_lines
+from tests.policy.dkim.key_files import write_key
+from tests.tidy import TidyTestCase
+from twisted_mta.agent.tls_reports import FILE
+from twisted_mta.cli.dkim.records import record_of
+from twisted_mta.config import DKIMKey, Listener, PolicySettings, TLSReportSettings
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.policy.dkim.signing_keys import SigningKey
+from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing.reactor import MemoryReactor
+from twisted_mta.testing.resolver import FakeResolver
+
+HOUR = 3_600.0
+RECORD = "v=TLSRPTv1; rua=mailto:tls@ours.example"
+
+
+class TLSReportsTestCase(TidyTestCase):
+    """Our MTA, and that of another domain, ``there.example``, behind one network and one DNS."""
+
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.reactor = MemoryReactor()
+        self.resolver = FakeResolver(
+            mail_exchangers={"there.example": [(10, "mx.there.example")]},
+            addresses={"mx.there.example": ["192.0.2.1"]},
+            texts={"_smtp._tls.there.example": [RECORD]},
+        )
+
+    def started(self, name: str = "ours", **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(
+            os.path.join(self.directory, name),
+            reactor=self.reactor,
+            resolver=self.resolver,
+            **settings,
+        )
+        mta.start()
+        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
+        return mta
+
+    def ours(self, *, reports: bool = True, **settings: Any) -> MemoryMTA:
+        return self.started(
+            local_domains=("ours.example",),
+            policy=PolicySettings(report_from=Mailbox.parse("noc@ours.example")),
+            tls_report=TLSReportSettings() if reports else None,
+            **settings,
+        )
+
+    def there(self, **listener: Any) -> MemoryMTA:
+        return self.started(
+            "there",
+            hostname="mx.there.example",
+            local_domains=("there.example",),
+            recipients="any",
+            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", **listener),),
+        )
+
+    def send(self, mta: MemoryMTA, recipient: str = "bob@there.example") -> None:
+        mta.submit(b"Subject: x\r\n\r\nx\r\n", sender="ann@ours.example", recipients=[recipient])
+        mta.advance(1)
+
+    def pass_hours(self, hours: int) -> None:
+        for _ in range(hours):
+            self.reactor.advance(HOUR)
+
+    def mails(self, mta: MemoryMTA, hours: int = 30) -> list[bytes]:
+        self.pass_hours(hours)
+        return mta.mail("tls", "ours.example")
+
+    def report(self, content: bytes) -> dict[str, Any]:
+        message = message_from_bytes(content, policy=policy.default)
+        _, data = message.iter_parts()
+        found: dict[str, Any] = json.loads(gzip.decompress(data.get_content()))
+        return found
+
+
+class Sessions(TLSReportsTestCase):
+    def only_report(self, mta: MemoryMTA) -> Any:
+        (content,) = self.mails(mta)
+        (entry,) = self.report(content)["policies"]
+        return entry
+
+    def test_a_session_counts_once_whatever_it_carries(self) -> None:
+        ours, there = self.ours(), self.there()
+        for _ in range(3):
+            self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 3)
+        self.assertEqual(
+            self.only_report(ours),
+            {
+                "policy": {"policy-type": "no-policy-found", "policy-domain": "there.example"},
+                "summary": {
+                    "total-successful-session-count": 1,
+                    "total-failure-session-count": 0,
+                },
+            },
+        )
+
+    def test_a_server_without_tls_is_a_failure(self) -> None:
+        ours, there = self.ours(), self.there(tls="none")
+        self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        entry = self.only_report(ours)
+        self.assertEqual(entry["summary"]["total-failure-session-count"], 1)
+        (details,) = entry["failure-details"]
+        self.assertEqual(
+            {name: details[name] for name in details if name != "sending-mta-ip"},
+            {
+                "result-type": "starttls-not-supported",
+                "receiving-mx-hostname": "mx.there.example",
+                "receiving-ip": "192.0.2.1",
+                "failed-session-count": 1,
+            },
+        )
+        self.assertIn("sending-mta-ip", details)
+
+    def test_routes_are_not_reported(self) -> None:
+        ours, there = self.ours(routes=(("*", "smtp://mx.there.example"),)), self.there()
+        self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.mails(ours), [])
+
+    def test_a_host_that_is_down_says_nothing_of_tls(self) -> None:
+        ours = self.ours()
+        self.send(ours)
+        self.assertEqual(self.mails(ours), [])
+
+
+class Reporting(TLSReportsTestCase):
+    def test_the_mail_is_signed_as_dkimpy_sees_it(self) -> None:
+        path = write_key(os.path.join(self.directory, "key.pem"), "ed25519")
+        table = DKIMKey(domain="ours.example", selector="s1", key=path)
+        ours, _ = self.ours(dkim_keys=(table,)), self.there()
+        self.send(ours)
+        (content,) = self.mails(ours)
+        key = record_of(SigningKey.read(table))
+        asked = []
+
+        def answer(name: bytes, timeout: int = 5) -> bytes:
+            asked.append(name)
+            return key.encode()
+
+        signed = content[content.index(b"DKIM-Signature:") :].replace(b"\n", b"\r\n")
+        self.patch(dkim, "time", SimpleNamespace(time=ours.wall_time))
+        self.assertTrue(dkim.verify(signed, dnsfunc=answer))
+        self.assertEqual(asked, [b"s1._domainkey.ours.example."])
+        message = message_from_bytes(content, policy=policy.default)
+        self.assertEqual(message["Return-Path"], "<noc@ours.example>")
+        self.assertEqual(message["TLS-Report-Domain"], "there.example")
+
+    def test_a_domain_that_asks_for_none_gets_none(self) -> None:
+        del self.resolver.texts["_smtp._tls.there.example"]
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        self.assertEqual(self.mails(ours), [])
+
+    def test_each_day_has_its_report(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        self.assertEqual(len(self.mails(ours)), 1)
+        self.send(ours)
+        first, second = map(self.report, self.mails(ours))
+        days = [each["date-range"]["start-datetime"] for each in (first, second)]
+        self.assertEqual(days, sorted(set(days)))
+        self.assertNotEqual(first["report-id"], second["report-id"])
+
+    def test_counts_survive_a_restart(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        ours.stop()
+        self.assertEqual(len(self.mails(self.ours())), 1)
+
+    def test_without_the_table_nothing_is_counted(self) -> None:
+        ours, _ = self.ours(reports=False), self.there()
+        self.send(ours)
+        self.assertEqual(self.mails(ours), [])
+        self.assertFalse(os.path.exists(os.path.join(self.directory, "ours", FILE)))
+
+    def test_a_reload_turns_them_on_and_off(self) -> None:
+        ours, _ = self.ours(reports=False), self.there()
+        off = ours.mta.config
+        on = evolve(off, tls_report=TLSReportSettings())
+        lines = self.successResultOf(ours.mta.reload(on))
+        self.assertIn("[tls_report] on; before: off", lines)
+        self.send(ours)
+        self.assertEqual(len(self.mails(ours)), 1)
+        self.send(ours)
+        self.successResultOf(ours.mta.reload(off))
+        self.assertEqual(len(self.mails(ours)), 1)
+
+    def test_sessions_are_counted_as_metrics_too(self) -> None:
+        ours, _ = self.ours(reports=False), self.there()
+        self.send(ours)
+        agent = ours.mta.agent
+        assert agent is not None
+        self.assertIn("no-policy-found", str(agent.metrics.snapshot().to_json()))
+
+
+class Destinations(TLSReportsTestCase):
+    def test_a_collector_that_leads_to_us_gets_no_request(self) -> None:
+        """A URL that names our own machine, or a host of our own network."""
+        lines = logged_lines(self, "the TLS report on ")
+        self.resolver = FakeResolver(
+            mail_exchangers={"there.example": [(10, "mx.there.example")]},
+            addresses={"mx.there.example": ["192.0.2.1"], "inside.example": ["127.0.0.1"]},
+            texts={"_smtp._tls.there.example": ["v=TLSRPTv1; rua=https://inside.example:25/x"]},
+        )
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        self.pass_hours(30)
+        self.assertIn("inside.example has the address 127.0.0.1, of no public host", lines[0])
+        self.assertIn("has to wait", lines[0])
+
+    def test_a_report_is_tried_for_a_day(self) -> None:
+        lines = logged_lines(self, "the TLS report on ")
+        self.resolver.texts["_smtp._tls.there.example"] = [
+            "v=TLSRPTv1; rua=https://nowhere.example/, mailto:tls@ours.example"
+        ]
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        # What has come to one destination is not sent there again.
+        self.assertEqual(len(self.mails(ours, 60)), 1)
+        self.assertGreater(len(lines), 5)
+        self.assertEqual([line for line in lines if "is given up" in line], lines[-1:])
+        count = len(lines)
+        self.pass_hours(60)
+        self.assertEqual(len(lines), count)
+
+    def test_a_dns_that_does_not_answer_is_asked_again(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        self.resolver.fail("_smtp._tls.there.example")
+        self.assertEqual(self.mails(ours, 30), [])
+        self.resolver.mend("_smtp._tls.there.example")
+        self.assertEqual(len(self.mails(ours, 8)), 1)
