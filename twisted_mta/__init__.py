@@ -10,7 +10,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .admin.application_queue import QueueUnavailable
     from .attachment import Attachment, attachments
-    from .config import Config
+    from .config import Config, Destination, Listener
     from .delivery.application_delivery import ApplicationDelivery, QueuedMessage
     from .mail.events import (
         Accepted,
@@ -37,10 +37,12 @@ __all__ = [
     "Config",
     "Deferred",
     "Delivered",
+    "Destination",
     "ESMTPFactory",
     "Expired",
     "Held",
     "LMTPFactory",
+    "Listener",
     "MailEvent",
     "MailTransferAgent",
     "Mark",
@@ -65,10 +67,12 @@ _MODULES = {
     "Config": "config",
     "Deferred": "mail.events",
     "Delivered": "mail.events",
+    "Destination": "config",
     "ESMTPFactory": "server.esmtp_factory",
     "Expired": "mail.events",
     "Held": "mail.events",
     "LMTPFactory": "server.esmtp_factory",
+    "Listener": "config",
     "MailEvent": "mail.events",
     "MailTransferAgent": "service",
     "Mark": "policy.answers",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import IServiceCollection, Service
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
@@ -294,6 +294,10 @@ class MailTransferAgent(Service):
         return ports
 
     # Its life.
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Become part of an application, or of another service; start where that has started."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def _happened(self, event: ServiceEvent) -> None:
         self._state = TRANSITIONS[self._state][event]

@@ -101,7 +101,7 @@ class Daemon(MultiService):
         self._reporting = LoopingCall(self._mta.status)
         self._reporting.clock = reactor
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
-        self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._mta.setServiceParent(self)
 
     def _troubles(self) -> Sequence[Trouble]:
         log = self._options.log

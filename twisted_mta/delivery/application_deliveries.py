@@ -22,6 +22,7 @@ from ..interfaces import Clock, Sign, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, is_delivery_name
 from ..mail.outcome import Outcome
+from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.delivery_fields import junk_fields
@@ -164,7 +165,7 @@ class ApplicationDeliveries:
                 "{id}: the answer of {next_hop} came too late: {answer}",
                 id=attempt.message.id,
                 next_hop=str(attempt.next_hop),
-                answer=repr(answer),
+                answer=printable(repr(answer)),
             )
             return
         try:
@@ -198,19 +199,19 @@ class ApplicationDeliveries:
                 "{id}: {next_hop} has no answer for {missing}: found {answer}; they are deferred",
                 id=attempt.message.id,
                 next_hop=str(attempt.next_hop),
-                missing=", ".join(missing),
-                answer=", ".join(map(repr, answer)) or "an empty mapping",
+                missing=printable(", ".join(missing)),
+                answer=printable(", ".join(map(repr, answer))) or "an empty mapping",
             )
         return [by_mailbox.get(each, FAILED) for each in recipients]
 
     def _failed(self, failure: Failure, attempt: _Attempt) -> None:
         if attempt not in self._attempts:
             if not failure.check(CancelledError):
-                self._log.failure(
-                    "{id}: {next_hop} has failed after it was canceled",
-                    failure,
+                self._log.info(
+                    "{id}: {next_hop} ended after it was canceled: {error}",
                     id=attempt.message.id,
                     next_hop=str(attempt.next_hop),
+                    error=printable(failure.getErrorMessage()),
                 )
             return
         self._log.failure(
