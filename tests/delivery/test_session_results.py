@@ -16,6 +16,7 @@ from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.tls_policy import TLSPolicy
 from twisted_mta.mail.tls_result import TLSResult
+from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.testing.peer import ScriptStep
 
 MX = NextHop("smtp", domain="there.example")
@@ -192,6 +193,22 @@ class Policies(SessionResultsTestCase):
             ("tlsa", "mx.there.example", ("3 1 1 0123",), None),
         )
         self.assertEqual(result.recipient_domain, "there.example")
+
+    def test_a_server_that_gets_the_mail_though_dane_proves_little_is_a_success(self) -> None:
+        """RFC 7672 §2.2.1: the MX records are not secure."""
+        issued = self_signed("x")
+        record = TLSA(3, 0, 0, issued.der)
+        self.under(evolve(self.DANE, level="dane", tlsa=(record,), unproven_host=True))
+        self.server_with(shown(issued), *TLS_OPENING, *SECURED, *TAKEN, *PARTING)
+        self.assertEqual(self.only(self.send_to())[0], "success")
+
+    def test_a_server_that_fits_no_tlsa_record(self) -> None:
+        record = TLSA(3, 0, 0, self_signed("x").der)
+        self.under(evolve(self.DANE, level="dane", tlsa=(record,)))
+        self.server_with(shown(self_signed("x")), *TOO_WEAK)
+        type, reason = self.only(self.send_to())
+        self.assertEqual(type, "validation-failure")
+        self.assertIn("fit none of its TLSA record", reason)
 
     def test_a_policy_that_allows_no_session_is_a_failure(self) -> None:
         self.under(

@@ -54,6 +54,9 @@ class DANEPolicies:
                     level="dane",
                     source=f"DANE: {name}",
                     problem=f"its TLSA records cannot be looked up: {printable(str(failure))}",
+                    kind="tlsa",
+                    domain=base,
+                    trouble="dnssec-invalid",
                 )
             if found.secure and found.records:
                 return self._policy(next_hop, target, base, name, found.records)
@@ -69,10 +72,18 @@ class DANEPolicies:
     ) -> TLSPolicy:
         since = self._since(name, records)
         usable = dane.usable(records)
+        strings = tuple(each.text for each in records)
         if not usable:
             # RFC 7672 §2.2: the operator there has TLS, and it cannot be verified.
             return TLSPolicy(
-                level="encrypt", source=f"DANE: {name}, no usable TLSA record", since=since
+                level="encrypt",
+                source=f"DANE: {name}, no usable TLSA record",
+                since=since,
+                kind="tlsa",
+                domain=base,
+                strings=strings,
+                trouble="tlsa-invalid",
+                trouble_reason="none of its TLSA records is usable",
             )
         return TLSPolicy(
             level="dane",
@@ -82,6 +93,9 @@ class DANEPolicies:
             tlsa=usable,
             names=_names(next_hop, target, base),
             unproven_host=not target.secure,
+            kind="tlsa",
+            domain=base,
+            strings=strings,
         )
 
     def _since(self, name: str, records: tuple[TLSA, ...]) -> float:

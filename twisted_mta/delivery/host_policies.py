@@ -8,6 +8,7 @@ from ..interfaces import Resolver, WallTime
 from ..mail.next_hop import NextHop, Target
 from ..mail.printable import printable
 from ..mail.tls_policy import TLSLevel, TLSPolicy, TLSTerms
+from ..mail.tls_result import ResultType
 from ..system.coroutines import outcome
 from ..tls.memory import TLSMemory
 from .dane_policies import DANEPolicies
@@ -59,14 +60,15 @@ class HostPolicies:
     def _demanded(self, next_hop: NextHop, target: Target, found: TLSPolicy | str) -> TLSPolicy:
         """Return the policy for a host that has to be verified by DANE."""
         if isinstance(found, str):
-            return _missing("DANE", found)
+            return _missing("DANE", found, "dane-required")
         if found.problem is not None:
             return found
         if found.level != "dane":
-            return _missing("DANE", "none of its TLSA records is usable")
+            return _missing("DANE", "none of its TLSA records is usable", "dane-required")
         if not target.secure:
             domain = printable(next_hop.domain or target.name)
-            return _missing("DANE", f"DNSSEC does not prove the MX records of {domain}")
+            reason = f"DNSSEC does not prove the MX records of {domain}"
+            return _missing("DANE", reason, "dane-required")
         return found
 
     def _opportunistic(self, target: Target, terms: TLSTerms) -> TLSPolicy:
@@ -82,6 +84,7 @@ class HostPolicies:
         return TLSPolicy(level=least)
 
 
-def _missing(how: str, reason: str) -> TLSPolicy:
+def _missing(how: str, reason: str, trouble: ResultType | None = None) -> TLSPolicy:
     """Return the policy for a host that does not publish what the configuration demands."""
-    return TLSPolicy(level="encrypt", problem=f"{how} is required, and {reason}")
+    problem = f"{how} is required, and {reason}"
+    return TLSPolicy(level="encrypt", problem=problem, trouble=trouble)

@@ -52,11 +52,12 @@ def _found(connection: Connection, result: Result) -> tuple[ResultType | None, s
     """Return the type of a failure, or None for a success, and the reason; None: no TLS was tried.
 
     A server under MTA-STS in testing mode may not be verified, and gets the mail all the same: this
-    is a failure (RFC 8461 §5).
+    is a failure (RFC 8461 §5). Elsewhere a server that gets the mail is none.
     """
+    refused = isinstance(result, Unusable) and result.stage == "tls"
     tls = connection.session.tls
     if tls is not None:
-        if tls.peer_problem is not None:
+        if tls.peer_problem is not None and (refused or connection.policy.kind == "sts"):
             return failure_type(tls.peer_problem), tls.peer_problem
         return None, ""
     if not isinstance(result, Unusable):

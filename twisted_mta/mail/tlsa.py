@@ -26,6 +26,11 @@ class TLSA:
         shown = data if len(data) <= 16 else f"{data[:16]}..."
         return f"{self.usage} {self.selector} {self.matching} {shown}"
 
+    @property
+    def text(self) -> str:
+        """The record in presentation form (RFC 6698 §2.2), whole."""
+        return f"{self.usage} {self.selector} {self.matching} {self.data.hex().upper()}"
+
     @classmethod
     def parse(cls, rdata: bytes) -> TLSA | None:
         """Return the record of rdata in wire form; None where it is none (RFC 6698 §2.1)."""

@@ -20,6 +20,7 @@ _TYPES: Mapping[str, ResultType] = {
 
 # `client.name_problem`: other names, or none that counts.
 _OTHER_NAME = re.compile(r"its certificate (?:is not for (?!servers\Z)|cannot be compared with )")
+_NO_ANCHOR = "its chain leads to no certificate of its TLSA records"  # `dane.verify`
 
 
 def failure_type(problem: str) -> ResultType:
@@ -30,6 +31,8 @@ def failure_type(problem: str) -> ResultType:
             The first one that has a type of its own counts.
     """
     for reason in problem.split("; "):
+        if reason.startswith(_NO_ANCHOR):
+            return "certificate-not-trusted"
         if reason in _TYPES:
             return _TYPES[reason]
         if _OTHER_NAME.match(reason):
