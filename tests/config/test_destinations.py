@@ -147,7 +147,7 @@ class Reading(DestinationTestCase):
                 f'{together} authorities = "/ca": nothing is verified; expected tls = "verify"',
             ),
             (
-                f'{one}authorities = "/ca"',  # [delivery] does not verify either
+                f'[delivery]\ntls = "may"\n{one}authorities = "/ca"',
                 f'{together} authorities = "/ca": nothing is verified; expected tls = "verify"',
             ),
             (

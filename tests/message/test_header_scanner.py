@@ -70,6 +70,8 @@ class DeliveredTo(TidyTestCase):
             b"Delivered-To: \r\n ",
             b"\r\nDelivered-To",
             b"Delivered-To ",
+            b"TLS-Required: No\r\n",
+            b"TLS-Required:\r\n ",
             b"\r\n ",
         ):
             times = []
@@ -81,6 +83,30 @@ class DeliveredTo(TidyTestCase):
                     scanner.feed(content[start : start + 1000])
                 times.append(time.process_time() - before)
             self.assertLess(times[1], 12 * times[0] + 0.05, unit)
+
+
+class TLSRequired(TidyTestCase):
+    """RFC 8689 §3."""
+
+    def test_the_field_is_read_wherever_the_content_is_cut(self) -> None:
+        for field, optional in (
+            (b"TLS-Required: No", True),
+            (b"tls-required:no ", True),
+            (b"TLS-Required:\r\n No", True),
+            (b"TLS-Required: Yes", False),
+            (b"TLS-Required: Not", False),
+            (b"TLS-Required: No\r\n way", False),
+            (b"TLS-Required:", False),
+            (b"X-TLS-Required: No", False),
+            (b"Subject: x\r\n TLS-Required: No", False),
+            (b"TLS-Required: Yes\r\nTLS-Required: No", False),
+            (b"To: b\r\n\r\nTLS-Required: No", False),
+        ):
+            for end in (b"", b"\r\n", b"\r\nSubject: x\r\n\r\nfine\r\n"):
+                content = b"From: a\r\n" + field + end
+                for cut in range(len(content) + 1):
+                    found = scan(content[:cut], content[cut:]).tls_optional
+                    self.assertEqual(found, optional, (content, cut))
 
 
 class HeaderSection(TidyTestCase):

@@ -16,7 +16,7 @@ from ..mail.next_hop import Host
 from . import readers as read
 from .amounts import duration, period, size
 from .checker import CheckerSpec, checker_spec
-from .destination import Destination
+from .destination import VERIFYING, Destination
 from .destination_table import DestinationTable
 from .dkim import DKIMKey, dkim_keys
 from .endpoint import Endpoint, endpoint_or_off, endpoints
@@ -363,7 +363,7 @@ class Config:
             tls=delivery.tls,
             tls_memory=delivery.tls_memory,
             eight_bit_headers=delivery.eight_bit_headers,
-            authorities=delivery.authorities if delivery.tls == "verify" else None,
+            authorities=delivery.authorities if delivery.tls in VERIFYING else None,
             source_address=delivery.source_address,
             retry_minimum=queue.retry_minimum,
             retry_maximum=queue.retry_maximum,

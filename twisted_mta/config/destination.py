@@ -85,6 +85,10 @@ def _host_name(text: str) -> str:
     return canonical[1:-1].removeprefix("IPv6:") if canonical.startswith("[") else canonical
 
 
+VERIFYING: tuple[TLSSetting, ...] = ("auto", "mta-sts", "verify")
+"""The levels of TLS that may verify certificates by authorities."""
+
+
 @frozen(kw_only=True, field_transformer=settings)
 class Destination:
     """Settings for some domains or next hops; a ``[[destination]]`` of the file.
@@ -145,8 +149,8 @@ class Destination:
         default=None,
         converter=attrs.converters.optional(read.file),
         metadata=about(
-            "PEM file with the authorities that certificates there verify against, for tls ="
-            " verify",
+            "PEM file with the authorities that certificates there verify against, where they must"
+            " be verified",
             default_text="authorities of [delivery]",
         ),
     )
@@ -215,7 +219,7 @@ class Destination:
             for name in ("username", "client_certificate"):
                 if getattr(self, name) is not None:
                     raise self._error(name, 'not with tls = "none"; expected tls = "encrypt"')
-        if self.authorities is not None and self.tls not in (None, "verify"):
+        if self.authorities is not None and self.tls not in (None, *VERIFYING):
             raise self._error("authorities", 'nothing is verified; expected tls = "verify"')
         low, high = self.retry_minimum, self.retry_maximum
         if low is not None and high is not None and low > high:

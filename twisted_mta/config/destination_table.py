@@ -8,7 +8,7 @@ import attrs
 from attrs import evolve
 
 from ..mail.next_hop import Host
-from .destination import Destination
+from .destination import VERIFYING, Destination
 from .setting import ConfigError, shown
 
 _CACHED = 4096  # answers
@@ -95,7 +95,7 @@ def complete(
         missing["retry_minimum"] = min(high, missing["retry_minimum"])
     level = missing.get("tls") or destination.tls
     missing["authorities"] = destination.authorities
-    if level == "verify" and destination.authorities is None:
+    if level in VERIFYING and destination.authorities is None:
         missing["authorities"] = authorities
     if level == "may" and destination.username is not None:
         missing["tls"] = "encrypt"  # RFC 4954 §4: no credentials over a connection in clear

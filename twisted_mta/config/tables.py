@@ -148,8 +148,8 @@ class DeliverySettings:
         default=None,
         converter=attrs.converters.optional(read.file),
         metadata=about(
-            "PEM file with the authorities that certificates of next hops verify against, for"
-            " tls = verify",
+            "PEM file with the authorities that certificates of next hops verify against, where"
+            " they must be verified",
             default_text="those that the system trusts",
         ),
     )

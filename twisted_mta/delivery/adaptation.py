@@ -15,7 +15,12 @@ from ..smtp.extension.deliverby import DeliverBy
 
 
 def adapted(
-    message: Message, capabilities: Mapping[str, str], *, now: float, final: bool
+    message: Message,
+    capabilities: Mapping[str, str],
+    *,
+    now: float,
+    final: bool,
+    protects: bool = False,
 ) -> Message:
     """Return ``message`` as a server with these capabilities takes it.
 
@@ -24,7 +29,13 @@ def adapted(
         capabilities: the extensions that the server announced, with their parameters.
         now: seconds since the epoch.
         final: whether the server delivers itself and never relays (LMTP).
+        protects: whether REQUIRETLS stays with the message; else it goes on without.
     """
+    if message.envelope.requires_tls and not protects:
+        # RFC 8689 §5: a notice is not lost for want of REQUIRETLS.
+        kept = message.envelope.parameters.items()
+        parameters = {key: value for key, value in kept if key != "REQUIRETLS"}
+        message = evolve(message, envelope=evolve(message.envelope, parameters=parameters))
     if not message.trace.isascii() and "SMTPUTF8" not in capabilities:
         message = evolve(message, trace=without_utf8_recipient(message.trace))
     if message.assessment.quarantine:

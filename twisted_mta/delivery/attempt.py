@@ -32,6 +32,7 @@ from .connections import Connections
 from .race import Race, Winner
 from .session_results import host_results, session_results
 from .terms import HostTerms, Terms, terms_for
+from .wishes import fitted, is_proved, judged, refusal
 
 # Errors of connecting for which this system is to blame, and no target.
 _LOCAL_ERRORS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -228,12 +229,13 @@ class Attempt:
 
     def _try_host(self, host: list[Target]) -> None:
         def found(terms: Terms, policy: TLSPolicy) -> None:
-            if policy.problem is None:
+            reply = refusal(self.next_hop, host[0], terms, policy)
+            if reply is None:
                 self._connect(host, terms, policy)
             else:
                 for each in host_results(self.next_hop, host[0], policy):
                     self.connections.note_tls_result(each)
-                self._refuse(host, policy.problem)
+                self._refuse(host, reply)
 
         self._find_policy(host[0], found)
 
@@ -243,7 +245,7 @@ class Attempt:
         terms = terms_for(target, self.next_hop, self.host_terms)
         policy = self.connections.policies.policy(self.next_hop, target, terms)
         if isinstance(policy, TLSPolicy):
-            found(terms, policy)
+            found(terms, fitted(policy, terms))
             return
 
         def looked_up(policy: TLSPolicy) -> None:
@@ -253,15 +255,13 @@ class Attempt:
             if self.connections.stopped is not None:
                 self._try_next()
             else:
-                found(terms, policy)
+                found(terms, fitted(policy, terms))
 
         self.waiting = policy  # type: ignore[assignment]
         policy.addCallback(looked_up).addErrback(self._lookup_failed)
 
-    def _refuse(self, host: Sequence[Target], problem: str) -> None:
+    def _refuse(self, host: Sequence[Target], reply: Reply) -> None:
         """Pass over a host: there is no way to it that is safe enough."""
-        target = host[0]
-        reply = Reply.of(454, "7.5", f"{target}: {problem}")
         self.dialogue.append(Line("note", reply.text))
         self.failures.update((each, Unusable(reply, stage="tls")) for each in host)
         self._try_next()
@@ -344,7 +344,11 @@ class Attempt:
         self.connection = connection
         if reused:
             self.connections.traffic.reused += 1
-        connection.transact(self.message, self._reused if reused else self._fresh)
+        connection.transact(
+            self.message,
+            self._reused if reused else self._fresh,
+            proved=is_proved(self.next_hop, connection.target, connection.policy),
+        )
 
     def _reused(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was idle.
@@ -365,8 +369,9 @@ class Attempt:
         """Open a connection to the target of one that died while it was idle."""
 
         def found(terms: Terms, policy: TLSPolicy) -> None:
-            if policy.problem is not None:
-                self._refuse([before.target], policy.problem)
+            reply = refusal(self.next_hop, before.target, terms, policy)
+            if reply is not None:
+                self._refuse([before.target], reply)
                 return
             in_clear = before.policy.level == "none" and policy.level == "may"
             self._connect_again(before.target, terms, policy, in_clear=in_clear)
@@ -406,7 +411,7 @@ class Attempt:
                 reply = result.reply
                 lines = (*reply.lines, reason)
                 result = evolve(result, reply=Reply.of(reply.code, reply.status, *lines))
-        self.failures[target] = result
+        self.failures[target] = judged(result, connection.terms)
         self._try_next()
 
     # The outcomes.
@@ -450,10 +455,15 @@ class Attempt:
         """
         failures = list(self.failures.items())
         said = [each for _, each in failures if each.remote is not None]
+        deferring = [each for _, each in failures if each.reply.code < 500 or each.temporary]
+        # What the sender demands of the TLS tells nothing about other messages.
+        unreachable = not any(terms.wish == "required" for terms in self.host_terms) or all(
+            each.stage == "connection" for _, each in failures
+        )
         if not failures:
             reply = Reply.of(451, "4.4", f"{self.next_hop} has no address to connect to")
             self._end(reply, unreachable=True)
-        elif len(failures) == 1 or said:
+        elif len(failures) == 1 or said or not deferring:
             last = said[-1] if said else failures[-1][1]
             for target, each in failures:
                 if each is not last:
@@ -464,16 +474,17 @@ class Attempt:
                         reply=str(each.reply),
                     )
             # One that may take the message later is enough to defer it.
-            temporary = last.reply.code >= 500 and any(
-                each.reply.code < 500 or each.temporary for _, each in failures
+            temporary = last.reply.code >= 500 and bool(deferring)
+            self._end(
+                last.reply, last.remote, last.tls, unreachable=unreachable, temporary=temporary
             )
-            self._end(last.reply, last.remote, last.tls, unreachable=True, temporary=temporary)
         else:
             lines = (each.reply.text for _, each in failures)
             # RFC 3463 X.7: a target that is not safe enough tells more than those that are down.
             statuses = [each.reply.detail or "" for _, each in failures]
             unsafe = [status for status in statuses if status.startswith("7.")]
-            self._end(Reply.of(451, unsafe[-1] if unsafe else "4.1", *lines), unreachable=True)
+            reply = Reply.of(451, unsafe[-1] if unsafe else "4.1", *lines)
+            self._end(reply, unreachable=unreachable)
 
     def _end(
         self,

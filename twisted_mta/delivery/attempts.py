@@ -15,6 +15,7 @@ from ..mail.reply import Reply
 from .attempt import Attempt
 from .connections import Connections
 from .terms import HostTerms
+from .wishes import wished
 
 
 class Attempts:
@@ -43,6 +44,7 @@ class Attempts:
             The attempt; ``result`` has an outcome for each recipient, in the order of the envelope.
             It never fails.
         """
+        host_terms = wished(next_hop, message, host_terms)
         attempt = Attempt(self._connections, locate, next_hop, message, host_terms)
         self._open[attempt] = None
         attempt.start()

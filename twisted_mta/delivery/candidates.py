@@ -12,6 +12,7 @@ from ..mail.tls_policy import TLSPolicy
 from ..tls.memory import TLSHost
 from .connections import Connections
 from .terms import HostTerms, Terms, terms_for
+from .wishes import fitted
 
 
 @frozen(kw_only=True)
@@ -60,7 +61,7 @@ async def _candidates(
     for target in (*tried, *passed_over):
         terms = terms_for(target, next_hop, host_terms)
         found = connections.policies.policy(next_hop, target, terms)
-        policy = found if isinstance(found, TLSPolicy) else await found
+        policy = fitted(found if isinstance(found, TLSPolicy) else await found, terms)
         reason = ""
         if target in passed_over:
             seconds = connections.unreachable.seconds_left(target)

@@ -35,6 +35,7 @@ from ..smtp.client.step import (
     Unusable,
 )
 from ..smtp.conversation import Conversation, Line, tls_words
+from ..smtp.extension.requiretls import not_announced
 from ..system.outbox import Outbox, start_tls
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
@@ -127,6 +128,7 @@ class Connection(Protocol):
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
         self._message: Message | None = None
+        self._proved = False
         self._done: Callable[[Connection, Result], None] | None = None
         self._timeout = PeerTimeout(clock, self._expired)
         self._turn = session.turn
@@ -134,10 +136,23 @@ class Connection(Protocol):
 
     # Called by the relay.
 
-    def transact(self, message: Message, done: Callable[[Connection, Result], None]) -> None:
-        """Send ``message`` once the session is open; ``done`` is called once with the result."""
+    def transact(
+        self,
+        message: Message,
+        done: Callable[[Connection, Result], None],
+        *,
+        proved: bool = False,
+    ) -> None:
+        """Send ``message`` once the session is open.
+
+        Args:
+            message: with the recipients of this transaction.
+            done: called once with the result.
+            proved: whether the server is known to be one of the next hop (`wishes.is_proved`).
+        """
         self.messages += 1
         self._done = done
+        self._proved = proved
         if self.session.idle:
             self._perform(self._begin(message))
         else:
@@ -193,9 +208,11 @@ class Connection(Protocol):
         facts, problem = self._contexts.verify(
             self.transport.getHandle(),
             self.target,
-            self.terms.tls,
+            self.terms.tls_under(self.policy),
             self.policy,
         )
+        if self.policy.level in ("may", "encrypt"):
+            problem = None  # whether it is verified matters to REQUIRETLS of a notice alone
         self.conversation.note(tls_words(facts))
         self._perform(self.session.handshake_completed(facts, problem))
 
@@ -243,7 +260,8 @@ class Connection(Protocol):
 
     def _start_tls(self) -> None:
         self._outbox.release(self.transport)
-        start_tls(self.transport, self._contexts.creator(self.target, self.terms.tls, self.policy))
+        tls = self.terms.tls_under(self.policy)
+        start_tls(self.transport, self._contexts.creator(self.target, tls, self.policy))
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
@@ -260,13 +278,25 @@ class Connection(Protocol):
             self.session.capabilities,
             now=self._wall_time(),
             final=self.terms.dialect == "lmtp",
+            protects=self._protects or self.terms.wish == "required",
         )
+        if message.envelope.requires_tls and not self._protects:
+            # RFC 8689 §4.2.1: QUIT, and the next host.
+            self.session.quit()
+            return [Unusable(not_announced(str(self.target)))]
         if self._convert is None or not self.session.needs_conversion(message):
             return self._transact_signed(message)
         # The only conversion of a content on its way out (RFC 6152 §3, RFC 3030 §3).
         self._computing = True
         self._convert(message).addBoth(self._use_converted, message)
         return []
+
+    @property
+    def _protects(self) -> bool:
+        """Whether the session is good enough for REQUIRETLS (RFC 8689 §2)."""
+        tls = self.session.tls
+        verified = tls is not None and tls.peer_verified
+        return verified and self._proved and "REQUIRETLS" in self.session.capabilities
 
     def _use_converted(self, result: Message | Failure, message: Message) -> None:
         self._computing = False

@@ -6,8 +6,9 @@ Connections are shared between messages whose terms are equal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..config import Destination
 from ..mail.address import literal_address
@@ -15,12 +16,16 @@ from ..mail.envelope import Recipient
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop, Target
 from ..mail.printable import printable
-from ..mail.tls_policy import TLSLevel, TLSSetting
+from ..mail.tls_policy import TLSLevel, TLSPolicy, TLSSetting
 from ..smtp.client.step import Dialect
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work
 from ..tls.client import ClientContexts, ClientTLS, LoadedContext
 from .credentials import LoadedCredentials, load_credentials
+
+Wish = Literal["", "required", "preferred", "optional"]
+"""What the sender demands of the TLS (RFC 8689): REQUIRETLS, which is preferred of a notice, or
+``TLS-Required: No``."""
 
 DestinationFor = Callable[[str, tuple[Host, ...]], Destination]
 """Returns the settings for a recipient's domain and the hosts of a route:
@@ -35,6 +40,9 @@ class Terms:
         level: the TLS that the configuration demands.
         least: the level below which nothing found in the network may lead.
         tls: the files and checks of that TLS.
+        verifying: the same where the certificate must be verified, though the configuration alone
+            does not demand it.
+        wish: what the sender of the message demands of the TLS; empty: nothing.
         implicit_tls: whether TLS begins with the first octet (RFC 8314), without STARTTLS.
         require_memory: whether a host that is known to do TLS must do it again.
         credentials: our account and password; None: no AUTH.
@@ -48,6 +56,8 @@ class Terms:
     level: TLSSetting = "may"
     least: TLSLevel = "none"
     tls: ClientTLS = field(factory=ClientTLS)
+    verifying: ClientTLS = field(default=ClientTLS(verify=True))
+    wish: Wish = ""
     implicit_tls: bool = False
     require_memory: bool = False
     credentials: Credentials | None = None
@@ -55,6 +65,11 @@ class Terms:
     dialect: Dialect = "smtp"
     messages: int = 100
     raw_headers: bool = False
+
+    def tls_under(self, policy: TLSPolicy) -> ClientTLS:
+        """Return the files and checks of a connection that must have the TLS of ``policy``."""
+        verified = policy.level == "verify" or (self.wish == "preferred" and policy.level != "dane")
+        return self.verifying if verified else self.tls
 
 
 HostTerms = tuple[Terms, ...]
@@ -104,7 +119,9 @@ def load_terms(contexts: ClientContexts, destinations: Iterable[Destination]) ->
         loaded = load_credentials(destination)
         if loaded is not None:
             credentials[destination.domain] = loaded
-        settings.append(client_tls(destination))
+        settings += [client_tls(destination), verifying_tls(destination)]
+    # The authorities of the system alone are read when a connection needs them.
+    settings = [each for each in settings if each.files or each.verify is False]
     loaded_contexts = yield from contexts.load(settings)
     return LoadedTerms(
         loaded_contexts,
@@ -122,6 +139,11 @@ def client_tls(destination: Destination) -> ClientTLS:
         certificate=destination.client_certificate,
         key=destination.client_key,
     )
+
+
+def verifying_tls(destination: Destination) -> ClientTLS:
+    """Return the TLS settings of a destination where its certificate must be verified."""
+    return evolve(client_tls(destination), verify=True, authorities=destination.authorities)
 
 
 @frozen
@@ -217,6 +239,7 @@ class TermsBook:
             level=level,
             least=least,
             tls=client_tls(destination) if level != "none" else ClientTLS(),
+            verifying=verifying_tls(destination),
             implicit_tls=next_hop.implicit_tls,
             require_memory=destination.tls_memory == "require",
             credentials=credentials,

@@ -18,6 +18,10 @@ Parameters = Mapping[str, str | int | None]
 
 NO_PARAMETERS: Parameters = {}
 
+TLS_OPTIONAL = "TLS-REQUIRED"
+"""The parameter that keeps the field ``TLS-Required: No`` (RFC 8689 §4.1); MAIL takes it from no
+client."""
+
 
 @frozen
 class Recipient:
@@ -81,3 +85,16 @@ class Envelope:
     def priority(self) -> int:
         """The priority, from -9 to 9 with the highest first (RFC 6710); 0 is the default."""
         return int(self.parameters.get("MT-PRIORITY") or 0)
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether the message goes on only under TLS, to verified servers (RFC 8689 §4.1)."""
+        return "REQUIRETLS" in self.parameters
+
+    @property
+    def tls_optional(self) -> bool:
+        """Whether the sender lets it go on in clear, despite the policies of the recipient.
+
+        RFC 8689 §3, ``TLS-Required: No``; §4.1: REQUIRETLS overrides it.
+        """
+        return TLS_OPTIONAL in self.parameters and not self.requires_tls

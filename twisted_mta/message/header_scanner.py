@@ -1,9 +1,11 @@
-"""A scanner of the header section while a content streams by: hops, size, Delivered-To fields."""
+"""A scanner of the header section while a content streams by: hops, size, two kinds of fields."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from attrs import frozen
 
 # RFC 5322 §3.6.7, with the white space that §4.5.7 (obs-received) allows before the colon: another
 # program may count a field of that form as a hop, so it counts here. Lower case: see `feed`.
@@ -11,18 +13,37 @@ _RECEIVED = re.compile(rb"\r\nreceived[ \t]*:")
 
 _LONGEST_LINE = 1000  # octets with the CR LF, RFC 5321 §4.5.3.1.6
 
-# RFC 9228 (`message.delivery_fields`). A field ends before a line that does not begin with white
-# space; `_OPEN_DELIVERED_TO` is one whose end is still unknown.
-_NAME = b"\r\ndelivered-to"
-_DELIVERED_TO = re.compile(
-    _NAME + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)(?=\r\n[^ \t])", re.IGNORECASE
-)
-_OPEN_DELIVERED_TO = re.compile(
-    _NAME + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r?\n?", re.IGNORECASE
-)
+
+@frozen(eq=False)
+class _Tracked:
+    """A field whose values are kept.
+
+    A field ends before a line that does not begin with white space; ``open`` is one whose end is
+    still unknown.
+    """
+
+    start: bytes
+    whole: re.Pattern[bytes]
+    open: re.Pattern[bytes]
+
+    @classmethod
+    def named(cls, name: bytes) -> _Tracked:
+        start = b"\r\n" + name
+        value = start + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)"
+        return cls(
+            start,
+            re.compile(value + rb"(?=\r\n[^ \t])", re.IGNORECASE),
+            re.compile(value + rb"\r?\n?", re.IGNORECASE),
+        )
+
+
+_DELIVERED_TO = _Tracked.named(b"delivered-to")  # RFC 9228 (`message.delivery_fields`)
+_TLS_REQUIRED = _Tracked.named(b"tls-required")  # RFC 8689 §3
+_TRACKED = (_DELIVERED_TO, _TLS_REQUIRED)
+
 # A message has a hundred hops at most (`IntakePolicy.max_hops`), and a host rarely writes more than
 # one or two of these fields.
-_MOST_DELIVERED_TO = 500
+_MOST_VALUES = 500
 
 
 class HeaderScanner:
@@ -35,7 +56,7 @@ class HeaderScanner:
         ended: Whether the empty line was seen; nothing changes after it.
     """
 
-    __slots__ = ("_carry", "_delivered_to", "ended", "hops", "is_ascii", "size")
+    __slots__ = ("_carry", "_values", "ended", "hops", "is_ascii", "size")
 
     def __init__(self) -> None:
         self.hops = 0
@@ -45,15 +66,24 @@ class HeaderScanner:
         # The octets that the next chunk may complete. It starts as a line end before the content,
         # so that the first line begins like any other, even if it is the empty line.
         self._carry = b"\r\n"
-        self._delivered_to: dict[bytes, None] = {}
+        self._values: dict[_Tracked, dict[bytes, None]] = {}
 
     @property
     def delivered_to(self) -> Sequence[bytes]:
         """The values of the Delivered-To fields as received, each once; at most 500."""
-        values = list(self._delivered_to)
-        if last := _OPEN_DELIVERED_TO.fullmatch(self._carry):
-            values.append(last[1])
-        return values
+        return self._values_of(_DELIVERED_TO)
+
+    @property
+    def tls_optional(self) -> bool:
+        """Whether there is ``TLS-Required: No`` (RFC 8689 §3), and no field that contradicts it."""
+        values = self._values_of(_TLS_REQUIRED)
+        return len(values) == 1 and values[0].strip().lower() == b"no"
+
+    def _values_of(self, field: _Tracked) -> Sequence[bytes]:
+        values = dict(self._values.get(field, {}))
+        if last := field.open.fullmatch(self._carry):
+            values[last[1]] = None
+        return list(values)
 
     def feed(self, chunk: bytes) -> None:
         """Add the next chunk of the content."""
@@ -74,25 +104,30 @@ class HeaderScanner:
             self.is_ascii = False
         if b"\r\nreceived" in section:
             self.hops += len(_RECEIVED.findall(section))
-        open_field = b""
-        if _NAME in section:
-            self._keep_delivered_to(behind)
-            open_field = b"" if self.ended else text[section.rfind(_NAME) :]
-        if (
-            open_field
-            and len(open_field) <= _LONGEST_LINE
-            and _OPEN_DELIVERED_TO.fullmatch(open_field)
-        ):
-            self._carry = open_field
+        found = [field for field in _TRACKED if field.start in section]
+        for field in found:
+            self._keep(field, behind)
+        if self.ended:
+            self._carry = b""
         else:
-            self._carry = b"" if self.ended else _unfinished(text)
+            self._carry = _open_field(found, section, text) or _unfinished(text)
 
-    def _keep_delivered_to(self, text: bytes) -> None:
-        for field in _DELIVERED_TO.finditer(text):
-            if len(self._delivered_to) == _MOST_DELIVERED_TO:
+    def _keep(self, field: _Tracked, text: bytes) -> None:
+        values = self._values.setdefault(field, {})
+        for match in field.whole.finditer(text):
+            if len(values) == _MOST_VALUES:
                 return
-            if len(field[1]) <= _LONGEST_LINE:
-                self._delivered_to[field[1]] = None
+            if len(match[1]) <= _LONGEST_LINE:
+                values[match[1]] = None
+
+
+def _open_field(found: Sequence[_Tracked], section: bytes, text: bytes) -> bytes:
+    """Return the end of ``text`` where it is a field of ``found`` that may go on; else b""."""
+    for field in found:
+        last = text[section.rfind(field.start) :]
+        if len(last) <= _LONGEST_LINE and field.open.fullmatch(last):
+            return last
+    return b""
 
 
 def _unfinished(text: bytes) -> bytes:

@@ -207,8 +207,9 @@ class Notices:
             failures.setdefault(owner, []).append(
                 ReportedRecipient(recipient, outcome, attempted=False)
             )
-        # The parameters are the sender's wishes, not those of an owner.
-        without_wishes = evolve(message, envelope=evolve(message.envelope, parameters={}))
+        # The parameters are the sender's wishes, not those of an owner; but RFC 8689 §6.
+        kept = _protection(message)
+        without_wishes = evolve(message, envelope=evolve(message.envelope, parameters=kept))
         written = [
             self.write(without_wishes if owner else message, now, failed=failed, owner=owner)
             for owner, failed in failures.items()
@@ -304,7 +305,7 @@ class Notices:
                 None,
                 # RFC 3461 §6.1: no notice is sent about a notice.
                 tuple(evolve(each, parameters=_NEVER) for each in recipients),
-                written.parameters,
+                {**written.parameters, **_protection(message)},
             ),
             trace=b"",
             body=MemoryBody(written.content),
@@ -321,6 +322,11 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("the recipients of notices to <{mailbox}> are unknown", mailbox=shown)
             return itself(mailbox)
+
+
+def _protection(message: Message) -> Parameters:
+    """Return the parameters that protect a notice as its message was protected (RFC 8689 §5)."""
+    return {"REQUIRETLS": None} if message.envelope.requires_tls else {}
 
 
 def _is_of_doubtful_sender(message: Message) -> bool:

@@ -177,7 +177,12 @@ class Intake:
         accepted: Decision = None
         if refusal is None and parameters:
             trusted = partial(self._relaying.allows, session)
-            accepted = reply_to_mail(parameters, now=self._wall_time(), trusted=trusted)
+            accepted = reply_to_mail(
+                parameters,
+                now=self._wall_time(),
+                trusted=trusted,
+                under_tls=session.tls is not None,
+            )
             if accepted is not None and accepted.code >= 400:
                 refusal = accepted
         if refusal is not None:

@@ -19,7 +19,7 @@ from ..mail.address import Mailbox
 from ..mail.assessment import UNKNOWN
 from ..mail.body import Body
 from ..mail.decision import ContentDecision, Decision
-from ..mail.envelope import Envelope, RecipientNumber
+from ..mail.envelope import TLS_OPTIONAL, Envelope, RecipientNumber
 from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
@@ -341,6 +341,8 @@ class Reception:
             del self._parameters["BODY"]
         if self._smtputf8 and not self._needs_smtputf8(body):
             del self._parameters["SMTPUTF8"]
+        if self._scanner.tls_optional and "REQUIRETLS" not in self._parameters:
+            self._parameters[TLS_OPTIONAL] = "NO"  # RFC 8689 §4.1
         confirmed_name = None if examined is None else examined.reverse_name
         found = UNKNOWN if examined is None else examined.assessment
         trace = received(

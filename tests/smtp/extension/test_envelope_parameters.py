@@ -36,6 +36,9 @@ class Lasting(SynchronousTestCase):
         self.assertEqual(kept(HOLDFOR=60), {"HOLDUNTIL": 1800000060})
         self.assertEqual(kept(HOLDUNTIL=1800000099), {"HOLDUNTIL": 1800000099})
 
+    def test_requiretls_is_kept(self) -> None:
+        self.assertEqual(kept(REQUIRETLS=None), {"REQUIRETLS": None})
+
     def test_a_priority_above_0_is_kept_for_trusted_clients(self) -> None:
         self.assertEqual(kept(MT_PRIORITY=5), {"MT-PRIORITY": 5})
         self.assertEqual(kept(MT_PRIORITY=5, trusted=False), {})
@@ -56,6 +59,10 @@ class Decided(SynchronousTestCase):
 
     def test_holdfor_and_holduntil_exclude_each_other(self) -> None:
         self.assertTrue(reply(HOLDFOR=5, HOLDUNTIL=1800000005).startswith("501 5.5.4 "))
+
+    def test_requiretls_is_refused_in_clear(self) -> None:
+        """RFC 8689 §2."""
+        self.assertTrue(reply(REQUIRETLS=None).startswith("530 5.7.10 "))
 
     def test_a_release_after_the_deadline_for_delivery_is_refused(self) -> None:
         self.assertTrue(reply(HOLDFOR=60, BY="60;R").startswith("501 5.5.4 "))

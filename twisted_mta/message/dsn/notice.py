@@ -85,9 +85,10 @@ def notice(
         raise ValueError("a notice needs a recipient to report and a reader")
     role: Reader = "sender" if reader is None else "operator" if sender is None else "owner"
     # RFC 3461 §4.3, §6.2: the whole message is returned only with a failure, and without RET=HDRS.
-    back = returned(
-        message, whole=action == "failed" and message.envelope.parameters.get("RET") != "HDRS"
-    )
+    # RFC 8689 §5: REQUIRETLS stands for RET=HDRS, whatever RET is.
+    envelope = message.envelope
+    header_alone = envelope.requires_tls or envelope.parameters.get("RET") == "HDRS"
+    back = returned(message, whole=action == "failed" and not header_alone)
     international = _is_international(message, to, recipients, back)
     back_type, back = back.part(international=international)
     kind = "message/global-delivery-status" if international else "message/delivery-status"

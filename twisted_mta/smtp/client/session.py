@@ -779,9 +779,11 @@ class ClientSession:
     def _requires_tls(self, reply: Reply) -> bool:
         """Whether a server that requires TLS refuses mail in clear, and its STARTTLS is of no use.
 
-        RFC 3207 §4: 530 to every command but EHLO, NOOP, STARTTLS and QUIT.
+        RFC 3207 §4: 530 to every command but EHLO, NOOP, STARTTLS and QUIT. RFC 8689 §4.2.2: the
+        sender of mail with ``TLS-Required: No`` is told.
         """
-        return reply.code == 530 and self._tls_unproven and self.tls is None
+        optional = self._transaction is not None and self._transaction.message.envelope.tls_optional
+        return reply.code == 530 and self._tls_unproven and self.tls is None and not optional
 
     @property
     def _bare_newline(self) -> bool:

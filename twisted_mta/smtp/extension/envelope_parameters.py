@@ -9,10 +9,11 @@ from ...mail.reply import Reply
 from . import futurerelease
 from .deliverby import DeliverBy
 from .mtpriority import lowered
+from .requiretls import NEEDS_TLS
 
 
 def reply_to_mail(
-    parameters: Parameters, *, now: float, trusted: Callable[[], bool]
+    parameters: Parameters, *, now: float, trusted: Callable[[], bool], under_tls: bool = False
 ) -> Reply | None:
     """Return the reply to MAIL that its parameters demand; None for the usual reply.
 
@@ -20,7 +21,10 @@ def reply_to_mail(
         parameters: of MAIL, as their readers left them.
         now: wall time, in seconds since the epoch.
         trusted: whether the client may relay, and raise the priority of its mail.
+        under_tls: whether the session is under TLS.
     """
+    if "REQUIRETLS" in parameters and not under_tls:
+        return NEEDS_TLS
     if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:  # RFC 4865 §4
         return futurerelease.BOTH
     held, by = futurerelease.held_until(parameters, now), DeliverBy.of(parameters)

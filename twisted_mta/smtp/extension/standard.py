@@ -12,6 +12,7 @@ from .limits import limits
 from .mtpriority import MT_PRIORITY_OUT
 from .outgoing import OutgoingExtension
 from .plain import ENHANCED_STATUS_CODES, PIPELINING
+from .requiretls import REQUIRETLS, REQUIRETLS_OUT
 from .size import SIZE_OUT, size
 from .smtputf8 import SMTPUTF8, SMTPUTF8_OUT
 from .starttls import STARTTLS
@@ -24,6 +25,7 @@ OUTGOING: tuple[OutgoingExtension, ...] = (
     DSN_OUT,
     DELIVERBY_OUT,
     MT_PRIORITY_OUT,
+    REQUIRETLS_OUT,
 )
 """The client side of our extensions, in the order of their parameters and refusals."""
 
@@ -45,13 +47,14 @@ def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Ext
         SMTPUTF8,
         DSN,
         STARTTLS,
+        REQUIRETLS,
         limits(max_recipients),
     )
 
 
 # A delivery written for ``twisted.mail`` cannot keep these: it takes content by lines, and no
 # parameters.
-_NOT_FOR_LINES = (BINARYMIME, SMTPUTF8, DSN)
+_NOT_FOR_LINES = (BINARYMIME, SMTPUTF8, DSN, REQUIRETLS)
 
 
 def extensions_for_lines(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
