@@ -9,10 +9,18 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 
+from tests.policy.dkim.key_files import write_key
 from tests.tidy import TidyTestCase
-from twisted_mta import ApplicationDelivery, Config, MailTransferAgent, QueuedMessage, Reply
+from twisted_mta import (
+    ApplicationDelivery,
+    Config,
+    MailTransferAgent,
+    Quarantine,
+    QueuedMessage,
+    Reply,
+)
 from twisted_mta.cli.explanation import lines
-from twisted_mta.config import Destination, QueueSettings
+from twisted_mta.config import Destination, DKIMKey, QueueSettings
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.events import Bounced, Expired
 from twisted_mta.mail.events import Deferred as DeferredEvent
@@ -115,6 +123,23 @@ class Messages(WithDelivery):
         (message,) = delivery.messages
         self.assertEqual(message.recipients, ("bob@shop.example", "eve@other.example"))
         self.assertEqual(len(mta.mail("joe")), 1)
+
+    def test_mail_of_ours_is_signed(self) -> None:
+        delivery = Recorded()
+        key = DKIMKey(domain="sender.example", selector="s", key=write_key(self.mktemp()))
+        self.mta(delivery, dkim_keys=[key]).submit_by_smtp(MESSAGE, "bob@shop.example")
+        self.assertTrue(delivery.contents[0].startswith(b"DKIM-Signature: "))
+
+    def test_mail_in_quarantine_says_so(self) -> None:
+        class Suspicious:
+            def message(self, *about: object) -> Quarantine:
+                return Quarantine("it smells")
+
+        delivery = Recorded()
+        mta = self.mta(delivery, application_policy=Suspicious())
+        mta.submit_by_smtp(MESSAGE, "bob@shop.example")
+        self.assertEqual(delivery.messages[0].quarantine, "it smells")
+        self.assertTrue(delivery.contents[0].startswith(b"X-Spam-Flag: YES\r\n"))
 
     def test_a_route_grants_no_relaying(self) -> None:
         mta = self.mta(Recorded())
