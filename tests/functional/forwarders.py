@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .machine import LOOPBACK, free_port, path_of
@@ -34,9 +34,10 @@ class Forwarder(Program):
 
     foreign = True
 
-    def __init__(self, home: Path, log: str) -> None:
+    def __init__(self, home: Path, log: str, address: str = LOOPBACK, port: int = 0) -> None:
         super().__init__(home, log)
-        self.port = free_port()
+        self.address = address
+        self.port = port or free_port()
 
 
 class Unbound(Forwarder):
@@ -46,15 +47,32 @@ class Unbound(Forwarder):
         home: folder of its files.
         zones: the port of the name server, by zone.
         server: further lines of its section ``server``.
+        anchors: the DS records of signed zones: with them it validates.
+        address: to listen on.
+        port: to listen on; 0: a free one.
     """
 
-    def __init__(self, home: Path, zones: Mapping[str, int], *, server: str = "") -> None:
-        super().__init__(home, "unbound.log")
+    def __init__(
+        self,
+        home: Path,
+        zones: Mapping[str, int],
+        *,
+        server: str = "",
+        anchors: Sequence[str] = (),
+        address: str = LOOPBACK,
+        port: int = 0,
+    ) -> None:
+        super().__init__(home, "unbound.log", address, port)
+        self.anchors = anchors
         self.zones = zones
         self.server = server
 
     def start(self) -> None:
-        text = _UNBOUND.format(address=LOOPBACK, port=self.port, home=self.home, server=self.server)
+        server = self.server
+        if self.anchors:
+            server += '\n    module-config: "validator iterator"\n'
+            server += "".join(f'    trust-anchor: "{each}"\n' for each in self.anchors)
+        text = _UNBOUND.format(address=self.address, port=self.port, home=self.home, server=server)
         for name, port in self.zones.items():
             text += f'stub-zone:\n    name: "{name}"\n    stub-addr: {LOOPBACK}@{port}\n'
         configuration = self.home / "unbound.conf"

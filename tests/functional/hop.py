@@ -49,6 +49,10 @@ class Transaction:
 class Hop(Service):
     """A next hop on a loopback port.
 
+    Args:
+        port: to listen on; 0: the system chooses.
+        address: to listen on.
+
     Attributes:
         port: the same after `stop` and `start`.
         greeting: the first line; None: silence; "": the connection is closed.
@@ -64,8 +68,9 @@ class Hop(Service):
         most: the highest number of simultaneous transactions.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, address: str = LOOPBACK) -> None:
         self.port = port
+        self.address = address
         self.greeting: str | None = "220 hop.example ESMTP"
         self.extensions = ["PIPELINING", "8BITMIME", "SIZE 10000000", "ENHANCEDSTATUSCODES"]
         self.context: ssl.SSLContext | None = None
@@ -84,7 +89,7 @@ class Hop(Service):
         """Listen on the port."""
         listening = self._listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((LOOPBACK, self.port))
+        listening.bind((self.address, self.port))
         listening.listen(1024)
         self.port = listening.getsockname()[1]
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()

@@ -25,19 +25,37 @@ remote-control:
 """
 
 
+def beginning(zone: str) -> str:
+    """Return the first lines of a zone file: SOA and NS."""
+    return (
+        f"$ORIGIN {zone}.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 300\n"
+        f"@ NS ns\nns A {LOOPBACK}\n"
+    )
+
+
 class NSD(Program):
     """A name server with authority for some zones; it refuses questions for others.
 
     Args:
         home: folder of its files.
         zones: by name, the records after SOA and NS; None: a zone whose file is missing.
+        whole: by name, zones with all their records, such as those that are signed.
     """
 
     foreign = True
 
-    def __init__(self, home: Path, zones: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        zones: Mapping[str, str | None],
+        whole: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(home, "nsd.log")
-        self.zones = zones
+        self.zones = {
+            name: None if records is None else beginning(name) + records
+            for name, records in zones.items()
+        }
+        self.zones.update(whole or {})
         self.port = free_port()
 
     def start(self) -> None:
@@ -46,11 +64,7 @@ class NSD(Program):
         for name, records in self.zones.items():
             lines.append(f'zone:\n    name: "{name}"\n    zonefile: "{name}.zone"\n')
             if records is not None:
-                head = (
-                    f"$ORIGIN {name}.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 300\n"
-                    f"@ NS ns\nns A {LOOPBACK}\n"
-                )
-                (self.home / f"{name}.zone").write_text(head + records, encoding="ascii")
+                (self.home / f"{name}.zone").write_text(records, encoding="ascii")
         configuration = self.home / "nsd.conf"
         configuration.write_text("".join(lines), encoding="ascii")
         checked = run("nsd-checkconf", configuration)

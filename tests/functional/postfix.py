@@ -67,17 +67,26 @@ class Postfix(Service):
     Args:
         home: folder of its configuration, queue and log.
         settings: of ``main.cf``, beside or instead of the defaults above.
+        resolv_conf: what it sees in place of ``/etc/resolv.conf``, in a mount namespace of its own;
+            None: that of the machine.
     """
 
     foreign = True
 
-    def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        resolv_conf: Path | None = None,
+    ) -> None:
         self.home = home
         self.configuration = home / "postfix"
         self.queue = home / "spool"
         self.log = home / "postfix.log"
         self.port = free_port()
         self._settings = dict(settings or {})
+        self._resolv_conf = resolv_conf
 
     def start(self) -> None:
         """Start it; return when it listens."""
@@ -102,7 +111,11 @@ class Postfix(Service):
         # Postfix waits until its files have not changed for two seconds.
         for name in ("main.cf", "master.cf"):
             os.utime(self.configuration / name, (0, 0))
-        done = run("postfix", "-c", self.configuration, "start")
+        command: tuple[str | Path, ...] = ("postfix", "-c", self.configuration, "start")
+        if self._resolv_conf is not None:
+            mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+            command = ("unshare", "--mount", "sh", "-c", mount, self._resolv_conf, *command)
+        done = run(*command)
         try:
             eventually(lambda: greets(self.port), "Postfix greets")
         except Unready as unready:

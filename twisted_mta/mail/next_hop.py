@@ -39,8 +39,8 @@ class Target:
         address: an IPv4 or IPv6 address as text, or the path of a UNIX socket (``name`` too then).
         port: TCP port.
         equal: Whether other hosts of the next hop have the same preference (RFC 5321 §5.1).
-        secure: whether DNSSEC proves the way from the next hop to the address: the MX records,
-            where there are any, and the address.
+        secure: whether DNSSEC proves the way from the next hop to one of ``tlsa_bases``: the MX
+            records, where there are any, and the address of the host, or its alias.
         tlsa_bases: the names below which TLSA records of the host may stand, in the order to look
             them up (RFC 7672 §2.2.3); empty: DNSSEC proves nothing of the host.
         next_hop_names: the domain whose exchanger it is, and the end of its aliases, where DNSSEC

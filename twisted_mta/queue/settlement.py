@@ -15,6 +15,7 @@ from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
+from ..mail.tls_facts import TLSFacts
 from ..message.dsn.delivery_status import Action, ReportedRecipient
 from ..smtp.extension.deliverby import DeliverBy
 from .notices import Notices
@@ -210,7 +211,7 @@ class Settlement:
             reply=reply,
             _quoted=reply.replace('"', r"\""),
             tls=None if outcome.tls is None else outcome.tls.outgoing_description,
-            _tls="" if outcome.tls is None else f" tls={printable(outcome.tls.version)}",
+            _tls="" if outcome.tls is None else f" tls={_tls_words(outcome.tls)}",
             next_attempt=next_attempt,
             _again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
         )
@@ -266,3 +267,10 @@ def expired(outcome: Outcome) -> Outcome:
         expired=True,
         reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", last),
     )
+
+
+def _tls_words(tls: TLSFacts) -> str:
+    """Return the version, and whether the server was verified, as a value of a line."""
+    if not tls.verdict:
+        return printable(tls.version)
+    return f'"{printable(tls.version)}, {printable(tls.verdict)}"'

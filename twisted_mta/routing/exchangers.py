@@ -222,7 +222,7 @@ class TargetLocator:
             bases = _tlsa_bases(found)
             addresses = self._alternating(found.records) if found.name else found.records
             usable = [
-                Target(name, address, host.port, secure=found.secure, tlsa_bases=bases)
+                Target(name, address, host.port, secure=bool(bases), tlsa_bases=bases)
                 for address in addresses
                 if _usable(address)
             ]
