@@ -21,6 +21,8 @@ FLOORS = (
     ("admin",),
     # Everything that one process does with mail, put together.
     ("agent",),
+    # Mail that an application sends straight to a server, without the queue.
+    ("sending",),
     # Mail comes in, waits, and goes out, and is reported: rooms that know nothing of one another.
     ("server", "queue", "delivery", "reports"),
     # Decisions: whether a client may send, and where a recipient's mail goes.
@@ -49,7 +51,7 @@ A room imports from floors below its own, never from its own floor or above.
 PURE = ("mail", "smtp", "message")
 """Rooms that take octets and return values, without I/O and without a reactor."""
 
-JOINERS = ("__init__", "agent", "cli", "daemon", "service", "testing", "workers")
+JOINERS = ("__init__", "agent", "cli", "daemon", "sending", "service", "testing", "workers")
 """Rooms that put others together, and so may import `REAL`."""
 
 REAL = (f"{PACKAGE}.system.real_world", f"{PACKAGE}.system.executors")
@@ -89,6 +91,7 @@ REQUIRED_BANS = (
 
 MAY_LIFT_THE_BAN = (
     "daemon/service.py",
+    "sending/sendmail.py",  # for a caller that hands in no reactor
     "system/executors.py",
     "system/real_world.py",
     "system/timers.py",

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from .mail.reply import Reply
     from .policy.answers import Mark, Quarantine, Rewrite
     from .policy.protocol import Policy
+    from .sending.errors import (
+        AuthFailed,
+        ConnectionFailed,
+        SendError,
+        SessionRefused,
+        TLSFailed,
+    )
+    from .sending.sendmail import SendResult, sendmail
     from .server.application_mail import Receipt, SubmissionRefused
     from .server.esmtp_factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
@@ -33,8 +41,10 @@ __all__ = [
     "Accepted",
     "ApplicationDelivery",
     "Attachment",
+    "AuthFailed",
     "Bounced",
     "Config",
+    "ConnectionFailed",
     "Deferred",
     "Delivered",
     "Destination",
@@ -54,17 +64,24 @@ __all__ = [
     "Removed",
     "Reply",
     "Rewrite",
+    "SendError",
+    "SendResult",
+    "SessionRefused",
     "SubmissionRefused",
+    "TLSFailed",
     "__version__",
     "attachments",
+    "sendmail",
 ]
 
 _MODULES = {
     "Accepted": "mail.events",
     "ApplicationDelivery": "delivery.application_delivery",
     "Attachment": "attachment",
+    "AuthFailed": "sending.errors",
     "Bounced": "mail.events",
     "Config": "config",
+    "ConnectionFailed": "sending.errors",
     "Deferred": "mail.events",
     "Delivered": "mail.events",
     "Destination": "config",
@@ -84,8 +101,13 @@ _MODULES = {
     "Removed": "mail.events",
     "Reply": "mail.reply",
     "Rewrite": "policy.answers",
+    "SendError": "sending.errors",
+    "SendResult": "sending.sendmail",
+    "SessionRefused": "sending.errors",
     "SubmissionRefused": "server.application_mail",
+    "TLSFailed": "sending.errors",
     "attachments": "attachment",
+    "sendmail": "sending.sendmail",
 }
 
 

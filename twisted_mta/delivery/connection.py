@@ -406,7 +406,7 @@ class Connection(Protocol):
         self._outbox.release(self.transport)
         # Converting a content takes longer than reading it.
         executor = self._executor if self._converted else maybeDeferred
-        self._producer = BodyProducer(self, self.session.content(), executor)
+        self._producer = BodyProducer(self, self.session.content(), executor, self._clock)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()
 

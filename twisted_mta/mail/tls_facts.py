@@ -94,8 +94,12 @@ class TLSFacts:
             return session
         # Our verdict comes before the names: no made-up name can then pass for it.
         verdict = self.verdict or f"not verified ({self.peer_problem or 'not checked'})"
+        return f"{session}, {certificate} {verdict}, {self.peer_certificate}"
+
+    @property
+    def peer_certificate(self) -> str:
+        """The fingerprint and the names of the peer's certificate; empty without one."""
+        if self.peer_fingerprint is None:
+            return ""
         subject, issuer = map(_shortened, (self.peer_subject or "none", self.peer_issuer or "none"))
-        return (
-            f"{session}, {certificate} {verdict},"
-            f" SHA-256 {self.peer_fingerprint}, subject {subject}, issuer {issuer}"
-        )
+        return f"SHA-256 {self.peer_fingerprint}, subject {subject}, issuer {issuer}"

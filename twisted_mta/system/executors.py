@@ -14,7 +14,8 @@ from time import sleep  # noqa: TID251 - in threads that wait for memory
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, execute, fail, succeed
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads
+from twisted.internet.threads import deferToThreadPool  # noqa: TID251 - see `PoolExecutor`
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -288,3 +289,29 @@ def inline_executor(
 ) -> Deferred[_T]:
     """Run ``function`` in the caller's turn, blocking; the Deferred has fired already."""
     return execute(function, *args, **kwargs)
+
+
+class PoolExecutor:
+    """Runs calls in the thread pool of an application's reactor.
+
+    Args:
+        reactor: `IReactorThreads`.
+    """
+
+    def __init__(self, reactor: IReactorThreads) -> None:
+        self._reactor = reactor
+
+    def __call__(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]:
+        """Run ``function`` in a thread and return its result, or its exception as a failure."""
+        pool = self._reactor.getThreadPool()
+        return deferToThreadPool(self._reactor, pool, function, *args, **kwargs)
+
+
+def pool_executor(reactor: object) -> Executor:
+    """Return an executor in a reactor's thread pool; of one without threads, in the caller's turn.
+
+    The reactor of a test has none.
+    """
+    return PoolExecutor(reactor) if IReactorThreads.providedBy(reactor) else inline_executor

@@ -21,6 +21,7 @@ from heapq import heapify, heappop, heappush
 from threading import Lock, Thread
 from types import MethodType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary, ref
 
 from twisted.internet import tcp, unix
 from twisted.internet.base import DelayedCall
@@ -55,9 +56,17 @@ def use_monotonic_time(reactor: Any) -> None:
 def with_monotonic_time(reactor: Any) -> Any:
     """Return a reactor with monotonic timers: ``reactor`` itself unless it uses the wall clock.
 
-    Clocks of tests, and reactors after `use_monotonic_time`, are returned unchanged.
+    Clocks of tests, and reactors after `use_monotonic_time`, are returned unchanged. Callers share
+    the monotonic timers of a reactor, and their thread, as long as one of them has them.
     """
-    return MonotonicReactor(reactor) if _uses_wall_clock(reactor) else reactor
+    if not _uses_wall_clock(reactor):
+        return reactor
+    known = _MONOTONIC.get(reactor)
+    monotonic_reactor = None if known is None else known()
+    if monotonic_reactor is None:
+        monotonic_reactor = MonotonicReactor(reactor)
+        _MONOTONIC[reactor] = ref(monotonic_reactor)
+    return monotonic_reactor
 
 
 def is_posix(reactor: Any) -> bool:
@@ -69,6 +78,10 @@ def is_posix(reactor: Any) -> bool:
 
 def _uses_wall_clock(reactor: Any) -> bool:
     return getattr(reactor, "seconds", None) is runtime.seconds
+
+
+_MONOTONIC: WeakKeyDictionary[Any, ref[MonotonicReactor]] = WeakKeyDictionary()
+"""The monotonic timers in use, by their reactor."""
 
 
 class Waker(Protocol):
