@@ -11,15 +11,20 @@ from typing import Any
 
 import dkim
 from attrs import evolve
+from twisted.internet.defer import maybeDeferred
 
 from tests.logs import logged_lines
 from tests.policy.dkim.key_files import write_key
 from tests.tidy import TidyTestCase
+from twisted_mta.admin.http import Request
+from twisted_mta.admin.local import LocalAgent
+from twisted_mta.admin.tls_reports import TLSReportsAPI
 from twisted_mta.agent.tls_reports import FILE
 from twisted_mta.cli.dkim.records import record_of
 from twisted_mta.config import DKIMKey, Listener, PolicySettings, TLSReportSettings
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.policy.dkim.signing_keys import SigningKey
+from twisted_mta.system.ports import Ports
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.reactor import MemoryReactor
 from twisted_mta.testing.resolver import FakeResolver
@@ -208,6 +213,93 @@ class Reporting(TLSReportsTestCase):
         agent = ours.mta.agent
         assert agent is not None
         self.assertIn("no-policy-found", str(agent.metrics.snapshot().to_json()))
+
+
+class AtOnce(TLSReportsTestCase):
+    """``twisted-mta tls report``: what was counted by now."""
+
+    def ask(self, mta: MemoryMTA, method: str = "GET", query: str = "") -> Any:
+        agent = mta.mta.agent
+        assert agent is not None
+        local = LocalAgent(agent, ports=Ports(self.reactor), state=lambda: "ready")
+        api = TLSReportsAPI(local, clock=self.reactor)
+        request = Request(method=method, path="/v1/tls-reports", query=query)
+        answering = maybeDeferred(api.answer, request)
+        self.reactor.settle()
+        response = self.successResultOf(answering)
+        return json.loads(response.body) if response.code == 200 else response.code
+
+    def successes(self, entry: Any) -> int:
+        (policy,) = entry["policies"]
+        found: int = policy["summary"]["total-successful-session-count"]
+        return found
+
+    def test_the_report_of_today_is_shown_and_stays(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        for _ in range(2):
+            (shown,) = self.ask(ours)["reports"]
+            self.assertEqual(shown["domain"], "there.example")
+            self.assertEqual(shown["to"], ["mailto:tls@ours.example"])
+            self.assertEqual(self.successes(shown["report"]), 1)
+        self.assertEqual(ours.mail("tls", "ours.example"), [])
+        self.assertEqual(self.ask(ours, query="domain=elsewhere.example")["reports"], [])
+
+    def test_the_last_report_is_shown_after_it_was_sent(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        (sent,) = map(self.report, self.mails(ours))
+        (shown,) = self.ask(ours, query="domain=there.example")["reports"]
+        self.assertEqual(shown["report"], sent)
+
+    def test_a_report_on_a_part_of_the_day_is_followed_by_one_on_the_rest(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.send(ours)
+        answer = self.ask(ours, "POST", "domain=there.example")
+        self.assertEqual(answer["lines"], ["the TLS report on there.example is done"])
+        self.reactor.advance(1)
+        (first,) = map(self.report, ours.mail("tls", "ours.example"))
+        there.stop()  # ends the session
+        self.there()
+        self.send(ours)
+        first, second = map(self.report, self.mails(ours))
+        self.assertEqual([self.successes(each) for each in (first, second)], [1, 1])
+        self.assertLess(first["date-range"]["end-datetime"], second["date-range"]["start-datetime"])
+        self.assertTrue(second["date-range"]["end-datetime"].endswith("T23:59:59Z"))
+        self.assertNotEqual(first["report-id"], second["report-id"])
+
+    def test_there_may_be_nothing_to_send(self) -> None:
+        ours = self.ours()
+        self.assertEqual(self.ask(ours, "POST")["lines"], [])
+
+    def test_a_report_that_has_to_wait_does_not_keep_the_others(self) -> None:
+        self.resolver = FakeResolver(
+            mail_exchangers={"there.example": [(10, "mx1")], "also.example": [(10, "mx2")]},
+            addresses={"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"]},
+            texts={
+                "_smtp._tls.there.example": [RECORD],
+                "_smtp._tls.also.example": ["v=TLSRPTv1; rua=https://nowhere.example/"],
+            },
+        )
+        ours, _ = self.ours(), self.there()
+        self.started(
+            "also",
+            local_domains=("also.example",),
+            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.2"),),
+        )
+        self.send(ours)
+        self.send(ours, "bob@also.example")
+        lines = self.ask(ours, "POST")["lines"]
+        self.assertEqual(
+            lines,
+            [
+                "the TLS report on also.example has to wait; the log has the reason",
+                "the TLS report on there.example is done",
+            ],
+        )
+
+    def test_without_the_table_there_are_no_reports(self) -> None:
+        self.assertEqual(self.ask(self.ours(reports=False)), 409)
 
 
 class Destinations(TLSReportsTestCase):

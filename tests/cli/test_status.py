@@ -12,6 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from tests.server.authority import self_signed
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.merging import merge
 from twisted_mta.admin.report import Connections, ProcessReport, RecentMessage, SuspendedHop
@@ -232,6 +233,78 @@ class TLS(RunningTestCase):
     def test_json_is_the_answer_of_the_mta(self) -> None:
         result, _ = self.asked(HOSTS, "tls", "--json")
         self.assertEqual(json.loads(result.output), HOSTS)
+
+    def test_reports_are_sent_or_printed(self) -> None:
+        lines = {"version": 1, "lines": ["the TLS report on there.example is done\x1b"]}
+        result, request = self.asked(lines, "tls", "report", "There.example")
+        self.assertEqual(request, "POST /v1/tls-reports?domain=there.example HTTP/1.1")
+        self.assertEqual(result.output, "the TLS report on there.example is done\\x1b\n")
+        os.unlink(os.path.join(self.state, "control.sock"))
+        report = {"organization-name": "\x1b", "policies": []}
+        answer = {
+            "version": 1,
+            "reports": [
+                {
+                    "domain": "there.example",
+                    "to": ["mailto:a@there.example", "https://there.example/"],
+                    "faults": ["found x\x1b"],
+                    "report": report,
+                }
+            ],
+        }
+        result, request = self.asked(answer, "tls", "report", "--dry-run")
+        self.assertEqual(request, "GET /v1/tls-reports HTTP/1.1")
+        self.assertEqual(json.loads(result.stdout), report)
+        self.assertEqual(
+            result.stderr,
+            "there.example: to mailto:a@there.example, https://there.example/; found x\\x1b\n",
+        )
+        self.assertNotIn("\x1b", result.output)
+
+    def test_without_anything_to_report_the_status_is_1(self) -> None:
+        for answer, words in (
+            ({"version": 1, "lines": []}, ("report", "there.example")),
+            ({"version": 1, "reports": []}, ("report", "there.example", "--dry-run")),
+        ):
+            result, _ = self.asked(answer, "tls", *words)
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("there is nothing to report to there.example", result.output)
+            os.unlink(os.path.join(self.state, "control.sock"))
+
+    def test_records_are_printed_as_they_are_to_be_pasted(self) -> None:
+        answer = {
+            "version": 1,
+            "records": ["; there.example", '_smtp._tls.there.example. IN TXT "x"'],
+            "policy": "version: STSv1\r\nmode: none\r\n",
+            "urls": ["https://mta-sts.there.example/.well-known/mta-sts.txt"],
+        }
+        result, request = self.asked(answer, "tls", "records")
+        self.assertEqual(request, "GET /v1/tls-records HTTP/1.1")
+        self.assertEqual(
+            result.output,
+            '; there.example\n_smtp._tls.there.example. IN TXT "x"\n\n'
+            "; https://mta-sts.there.example/.well-known/mta-sts.txt\n"
+            "version: STSv1\nmode: none\n",
+        )
+
+    def test_records_of_a_file_need_no_running_mta(self) -> None:
+        file = os.path.join(self.state, "mta.toml")
+        self_signed("mx.ours.example", names=["mx.ours.example"]).save(self.state, "c.pem")
+        with open(file, "w") as written:
+            written.write(
+                '[mta]\nhostname = "mx.ours.example"\nlocal_domains = ["ours.example"]\n'
+                f'tls_certificate = "{self.state}/c.pem"\ntls_key = "{self.state}/c.pem"\n'
+                '[[listener]]\nendpoint = "tcp:25"\n'
+            )
+        result = self.run_tool("tls", "records", "--config", file)
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertRegex(
+            result.output, r"(?m)^_25\._tcp\.mx\.ours\.example\. IN TLSA 3 1 1 [0-9A-F]{64}$"
+        )
+        os.unlink(os.path.join(self.state, "c.pem"))
+        result = self.run_tool("tls", "records", "--config", file)
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("c.pem", result.output)
 
     def test_the_option_probe_is_refused_as_not_built(self) -> None:
         result = self.run_tool("tls", "--probe", "example", "--state-dir", self.state)

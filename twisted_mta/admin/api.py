@@ -9,6 +9,8 @@
                          reverse-path of that mail
     GET  /v1/trace       sessions, live: a line of JSON for each of their lines, until the client
                          hangs up; the query is a filter (`tracing.Filter`)
+    GET  /v1/tls-records what to publish about the TLS of our domains
+    /v1/tls-reports      see `tls_reports`
     POST /v1/<action>    ``reload``, ``reopen-logs``
     /v1/queue            see `queue_api`
 
@@ -30,13 +32,14 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from ..telemetry.metrics.exposition import exposition
-from . import queue_api
+from . import queue_api, tls_reports
 from .explanation import explain_query
 from .http import READING, Request, Response, Stream, error_response, json_response, only
 from .overview import Overview
 from .questions import EXPLAIN, TLS_HOSTS, Agents
 from .queue_api import QueueAPI
 from .status import VERSION
+from .tls_reports import TLSReportsAPI
 from .traces import Traces
 
 STATUS = "/v1/status"
@@ -96,12 +99,14 @@ class Admin:
         self._clock = clock
         self._queue = QueueAPI(agents, clock=clock)
         self._traces = Traces(agents.trace, clock=clock)
+        self._tls_reports = TLSReportsAPI(agents, clock=clock)
         self._readers: Mapping[str, Callable[[Request], Response | Stream | Deferred[Response]]] = {
             STATUS: self._status,
             METRICS: self._metrics,
             EXPOSITION: self._exposition,
             TLS: self._tls,
             TRACE: self._traces.answer,
+            tls_reports.RECORDS: self._tls_reports.records,
         }
 
     def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
@@ -109,6 +114,8 @@ class Admin:
         path = request.path
         if path == queue_api.PATH or path.startswith(f"{queue_api.PATH}/"):
             return self._queue.answer(request)
+        if path == tls_reports.PATH:
+            return self._tls_reports.answer(request)
         action = path.removeprefix("/v1/")
         if path.startswith("/v1/") and action in self._actions.by_name:
             return self._act(action) if request.method == "POST" else only(("POST",))
@@ -122,7 +129,12 @@ class Admin:
         return reader(request) if request.method in READING else only(READING)
 
     def _not_found(self) -> Response:
-        paths = (*self._readers, queue_api.PATH, f"{EXPLAIN_PATH}/<id or address>")
+        paths = (
+            *self._readers,
+            queue_api.PATH,
+            tls_reports.PATH,
+            f"{EXPLAIN_PATH}/<id or address>",
+        )
         known = [f"GET {path}" for path in paths]
         known += [f"POST /v1/{action}" for action in self._actions.by_name]
         return error_response(f"there is {', '.join(known)}", 404)

@@ -18,8 +18,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from ..agent.agent import Agent
+from ..agent.shard import Shard
 from ..telemetry.tracing import Event, Filter
+from ..tls.certificates import CertificateError
 from ..tls.memory import merged_entries
+from ..tls.own_records import own_records
 from . import queue_answers
 from .explanation import explanation, merged_explanations
 from .report import ProcessReport, Trouble
@@ -93,7 +96,15 @@ EXPLAIN = Question(
 )
 """Why a message is still in the queue, or where mail for an address would go."""
 
-QUESTIONS = (TLS_HOSTS, EXPLAIN)
+TLS_COUNTS = Question(
+    name="tls_counts",
+    answer=lambda agent: agent.tls_reports.flush(),
+    merge=lambda answers: None,
+    timeout=10.0,
+)
+"""That results of TLS sessions are written, for one process to read all of them."""
+
+QUESTIONS = (TLS_HOSTS, EXPLAIN, TLS_COUNTS)
 
 LIST = ShardQuestion(
     name="list",
@@ -127,8 +138,47 @@ STEER = ShardQuestion(
 )
 """An action on messages."""
 
+
+async def _tls_reports(
+    agent: Agent, shard: Shard, *, domain: str | None, send: bool
+) -> dict[str, Any]:
+    """Return the ``reports`` on TLS, or send them and return ``lines`` about that."""
+    reports = agent.tls_reports
+    if not reports.are_wanted:
+        raise ValueError(
+            "there are no reports on TLS; expected a table [tls_report] in the settings"
+        )
+    if send:
+        return {"lines": list(await reports.send_now(domain))}
+    return {"reports": list(await reports.shown(domain))}
+
+
+TLS_REPORTS = ShardQuestion(
+    name="tls_reports",  # any shard: the file of counters is that of all
+    answer=_tls_reports,
+    merge=list,
+    timeout=290.0,
+)
+"""Reports on TLS to other domains."""
+
+
+async def _tls_records(agent: Agent, shard: Shard) -> dict[str, Any]:
+    try:
+        return await agent.file_executor(own_records, agent.config)
+    except CertificateError as error:
+        raise ValueError(str(error)) from None
+
+
+TLS_RECORDS = ShardQuestion(
+    name="tls_records",  # of any process: all have the same settings
+    answer=_tls_records,
+    merge=list,
+    timeout=20.0,
+)
+"""What to publish about the TLS of our domains."""
+
 SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
-    question.name: question for question in (LIST, SHOW, BODY, STEER)
+    question.name: question for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_RECORDS)
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from sqlite3 import Error as SQLiteError
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
 from ..config import Config
@@ -131,12 +133,18 @@ class SessionReports:
         Returns:
             For each its ``domain``, where it goes to (``to``), what is wrong with that (``faults``)
             and the JSON of the ``report``.
+
+        Raises:
+            ValueError: the counters cannot be read.
         """
         reporter = self._reporter()
         if reporter is None:
             return []
-        await self._executor(self._file.make)
-        found = await self._executor(self._file.read, self._wall_time(), domain, _MOST_SHOWN)
+        try:
+            await self._executor(self._file.make)
+            found = await self._executor(self._file.read, self._wall_time(), domain, _MOST_SHOWN)
+        except (OSError, SQLiteError) as error:
+            raise ValueError(f"the counters cannot be read: {error}") from None
         answers = []
         for claimed in found:
             answer: dict[str, Any] = {"domain": claimed.domain, "to": [], "faults": []}
@@ -151,13 +159,21 @@ class SessionReports:
                     answer["to"] = [f"mailto:{each}" for each in record.mailboxes]
                     answer["to"] += map(str, record.collectors)
                     answer["faults"] = list(record.faults)
-            answer["report"] = TLSReport.of(claimed, reporter).values()
+            named = evolve(claimed, id=claimed.id or "draft")
+            answer["report"] = TLSReport.of(named, reporter).values()
             answers.append(answer)
         return answers
 
     async def send_now(self, domain: str | None) -> Sequence[str]:
-        """Send what was counted and not sent yet; return a line for each report."""
-        return await self._daily.send_now(domain)
+        """Send what was counted and not sent yet; return a line for each report.
+
+        Raises:
+            ValueError: the counters cannot be read.
+        """
+        try:
+            return await self._daily.send_now(domain)
+        except (OSError, SQLiteError) as error:
+            raise ValueError(f"the counters cannot be read: {error}") from None
 
     @property
     def are_wanted(self) -> bool:

@@ -20,7 +20,7 @@ _MODULES = {
     "reload": "reload",
     "reopen-logs": "reload",
     "status": "status",
-    "tls": "tls",
+    "tls": "tls.command",
     "trace": "trace",
     "users": "users",
 }

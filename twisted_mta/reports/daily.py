@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from sqlite3 import Error as SQLiteError
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
@@ -98,6 +98,7 @@ class DailyReports(Generic[R]):
         self._spread = spread
         self._timer: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
+        self._asked: list[Deferred[Sequence[str]]] = []  # by an operator
 
     def start(self) -> None:
         """Send reports from now on."""
@@ -115,6 +116,8 @@ class DailyReports(Generic[R]):
 
     async def _stop(self) -> None:
         self.pause()
+        for asked in tuple(self._asked):
+            asked.cancel()
         running = self._running
         if running is not None:
             ended: Deferred[None] = Deferred()
@@ -122,18 +125,26 @@ class DailyReports(Generic[R]):
             running.cancel()
             await ended
 
-    async def send_now(self, domain: str | None) -> Sequence[str]:
+    def send_now(self, domain: str | None) -> Deferred[Sequence[str]]:
         """Send what was counted and not sent yet, also of the day that goes on.
 
         Args:
             domain: that gets a report; None: all.
 
         Returns:
-            A line for each report.
-
-        Raises:
-            OSError, sqlite3.Error: the disk refuses.
+            Fires with a line for each report; fails with OSError or sqlite3.Error where the disk
+            refuses.
         """
+        asked = Deferred.fromCoroutine(self._send_now(domain))
+        self._asked.append(asked)
+
+        def ended(result: Any) -> Any:
+            self._asked.remove(asked)
+            return result
+
+        return asked.addBoth(ended)
+
+    async def _send_now(self, domain: str | None) -> Sequence[str]:
         lines = []
         last = (-1, "")
         while (reporter := self._reporter()) is not None:

@@ -1,4 +1,4 @@
-"""``twisted-mta tls``."""
+"""``twisted-mta tls [DOMAIN]``: hosts with TLS."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 import click
 
-from ..mail.address import AddressError, domain_name
-from ..mail.printable import printable
-from .client import answer_or_exit, client, json_option, require_version, state_dir_option
-from .terminal import moment, show
+from ...mail.address import AddressError, domain_name
+from ...mail.printable import printable
+from ..client import answer_or_exit, client, json_option, require_version, state_dir_option
+from ..terminal import moment, show
 
 _COLUMNS = ("Host", "Port", "First TLS", "Last TLS", "Missing since")
 
 
-@click.command()
+@click.command("show")
 @click.argument("domain", required=False)
 @state_dir_option
 @json_option
 @click.option("--probe", is_flag=True, help="ask the mail exchangers of DOMAIN (not built yet)")
-def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -> None:
+def show_hosts(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -> None:
     """Show which hosts have had TLS, and where it is missing.
 
     DOMAIN selects one host, or all hosts below that domain. Hosts are mail exchangers and hosts of
@@ -34,7 +34,7 @@ def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -
     """
     if probe:
         raise click.UsageError("--probe is not built yet")
-    path = "/v1/tls" if domain is None else f"/v1/tls/{_host_name(domain)}"
+    path = "/v1/tls" if domain is None else f"/v1/tls/{host_name(domain)}"
     answer = answer_or_exit(lambda: client(state_dir).get(path))
     if as_json:
         click.echo(json.dumps(answer, indent=2))
@@ -50,7 +50,7 @@ def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -
         click.echo("No such host has had TLS.")
 
 
-def _host_name(text: str) -> str:
+def host_name(text: str) -> str:
     """Return the canonical form of a domain, with A-labels, or of an address."""
     with suppress(ValueError):
         return str(ip_address(text))
