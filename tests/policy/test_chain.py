@@ -195,12 +195,44 @@ class Faults(ChainTestCase):
         self.assertTrue(self.examination.is_concluded("slow"))
 
 
+class AtEnd:
+    """A policy that is asked about the whole message, and reads it."""
+
+    def __init__(self) -> None:
+        self.read: list[bytes | None] = []
+
+    def message(self, session: PolicySession, envelope: object, content: Any) -> None:
+        self.read.append(None if content is None else content.read())
+        if content is not None:
+            content.seek(0)
+
+
+class Contents(ChainTestCase):
+    def test_the_content_is_opened_once_and_for_policies_that_read_it_alone(self) -> None:
+        opened: list[BytesIO] = []
+
+        def open_content() -> BytesIO:
+            opened.append(BytesIO(b"content"))
+            return opened[-1]
+
+        first, second, third = AtEnd(), AtEnd(), AtEnd()
+        standard = self.member(first, reads_content=False)
+        readers = [[self.member(second)], [self.member(third)]]
+        for groups in ([[standard]], [[standard], *readers]):
+            chain = self.chain(*groups)
+            asked = chain.message(self.session, ENVELOPE, open_content)
+            self.assertIsNone(self.successResultOf(ensureDeferred(asked)))
+        self.assertEqual(first.read, [None, None])
+        self.assertEqual((second.read, third.read), ([b"content"], [b"content"]))
+        self.assertEqual([each.closed for each in opened], [True])
+
+
 class Conclusions(ChainTestCase):
     def test_a_message_waits_for_what_is_still_being_found_out(self) -> None:
         slow, later = Slow(), AtMail()
         chain = self.chain([self.member(slow, "slow", concludes=TEMPERROR)], [self.member(later)])
         self.successResultOf(chain.mail(self.session, None))
-        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO()))
+        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO))
         self.assertNoResult(decided)
         found = MethodResult("slow", "pass")
         slow.conclude([found])
@@ -213,7 +245,7 @@ class Conclusions(ChainTestCase):
         slow = Slow()
         chain = self.chain([self.member(slow, "slow", concludes=TEMPERROR)])
         self.successResultOf(chain.mail(self.session, None))
-        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO()))
+        decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO))
         self.clock.advance(5)
         self.assertIsNone(self.successResultOf(decided))
         self.assertEqual(self.examination.results, list(TEMPERROR))

@@ -83,7 +83,13 @@ class Policies:
         settings = config.policy
         if not settings.is_used:
             return []
-        standard = partial(Member, timeout=_LONGEST_CHECK, on_failure=None, strangers_only=True)
+        standard = partial(
+            Member,
+            timeout=_LONGEST_CHECK,
+            on_failure=None,
+            strangers_only=True,
+            reads_content=False,
+        )
         members = [
             standard(
                 name=iprev.NAME,

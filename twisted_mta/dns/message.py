@@ -133,6 +133,8 @@ def joined_strings(octets: bytes) -> bytes:
     Raises:
         Malformed: the last string is longer than the record.
     """
+    if octets and octets[0] == len(octets) - 1:
+        return octets[1:]  # most records have one
     strings = []
     at = 0
     while at < len(octets):

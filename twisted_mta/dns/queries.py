@@ -82,13 +82,17 @@ class Queries:
         self._running: dict[Query, None] = {}
         self._pending: deque[tuple[Key, _SharedQuery]] = deque()
 
+    def cached(self, key: Key) -> Answer | None:
+        """Return the answer to a query if the cache has it."""
+        return self._cache.get(key, self._reactor.seconds())
+
     def answer(self, key: Key) -> Deferred[Answer]:
         """Return the answer to a query: cached, or of one query for all concurrent lookups.
 
         Raises:
             NoAnswer: no name server gave a usable answer.
         """
-        cached = self._cache.get(key, self._reactor.seconds())
+        cached = self.cached(key)
         if cached is not None:
             return succeed(cached)
         shared = self._shared.get(key)

@@ -369,7 +369,9 @@ class DNSResolver:
         seen = [name]
         for _ in range(_MOST_ALIASES):
             try:
-                answer = await self._answer((name, number))
+                answer = self._cached((name, number))
+                if answer is None:
+                    answer = await self._answer((name, number))
             except NoAnswer as failure:
                 raise LookupFailed(domain, type, str(failure)) from None
             authenticated = authenticated and answer.authenticated
@@ -384,8 +386,12 @@ class DNSResolver:
             seen.append(name)
         raise LookupFailed(domain, type, "an endless chain of CNAME records")
 
-    async def _answer(self, key: Key) -> Answer:
+    def _cached(self, key: Key) -> Answer | None:
+        """Return the answer of the cache, without a coroutine and a Deferred."""
         self._check_system()
+        return self._queries.cached(key)
+
+    async def _answer(self, key: Key) -> Answer:
         queries = self._queries
         generation = queries.generation
         try:

@@ -59,7 +59,7 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _READ_TOKEN = re.compile(rb'[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]++')
 
 
-@frozen
+@frozen(cache_hash=True)
 class MethodResult:
     """The result of one authentication method (RFC 8601 §2.2, ``resinfo``).
 
@@ -108,22 +108,26 @@ def authentication_results(
         smtputf8: Whether the message may have UTF-8 in its header section. Otherwise a mailbox
             beyond ASCII is shown by its domain alone. Other text is escaped in any case.
     """
-    groups = [_words(each, smtputf8) for each in results] or [("none",)]
-    lines = [f"Authentication-Results: {_value(authserv_id, smtputf8=False)}"]
-    for words in groups:
-        lines[-1] += ";"
-        lines.append(words[0])
-        for word in words[1:]:
-            # The space that begins a continuation line is the one between the words, which may
-            # stand in a quoted string.
-            if 1 + len(lines[-1]) + 1 + len(word) > _WIDTH - 1:  # room for a semicolon
-                lines.append(word)
-            else:
-                lines[-1] += f" {word}"
-    return ("\r\n ".join(lines) + "\r\n").encode()
+    groups = [_group(each, smtputf8) for each in results] or ["none"]
+    name = f"Authentication-Results: {_value(authserv_id, smtputf8=False)}"
+    return (";\r\n ".join((name, *groups)) + "\r\n").encode()
 
 
 @lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures
+def _group(result: MethodResult, smtputf8: bool) -> str:
+    """Return a result as the field has it, folded; it begins a line."""
+    first, *others = _words(result, smtputf8)
+    lines = [first]
+    for word in others:
+        # The space that begins a continuation line is the one between the words, which may stand in
+        # a quoted string.
+        if 1 + len(lines[-1]) + 1 + len(word) > _WIDTH - 1:  # room for a semicolon
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return "\r\n ".join(lines)
+
+
 def _words(result: MethodResult, smtputf8: bool) -> tuple[str, ...]:
     """Return the parts of a result between which the field may be folded."""
     words = [f"{result.method}={result.result}"]

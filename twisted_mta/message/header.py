@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
+from functools import lru_cache
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
@@ -47,11 +48,15 @@ def values(section: bytes, name: str) -> Iterator[str]:
 def value_octets(section: bytes, name: str) -> Iterator[bytes]:
     """Yield the same values as `values`, as octets: unfolded, and not stripped."""
     section = b"\n" + section
-    start = re.compile(b"\n" + re.escape(name.lower().encode("ascii")) + _COLON)
-    for match in start.finditer(section.lower()):
+    for match in _start_of(name).finditer(section.lower()):
         value = section[match.end() : match.end() + _LONGEST_VALUE]
         last = _LAST_LINE_END.search(value)
         yield _FOLD.sub(b"", value[: last.start()] if last else value)
+
+
+@lru_cache(maxsize=64)  # of the names that the program looks for
+def _start_of(name: str) -> re.Pattern[bytes]:
+    return re.compile(b"\n" + re.escape(name.lower().encode("ascii")) + _COLON)
 
 
 def field(header: bytes, name: str) -> str | None:

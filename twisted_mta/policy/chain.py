@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import IO, Any, Literal, TypeVar, cast
 
@@ -24,6 +24,10 @@ from .examination import Examination, Opinion, PolicySession
 
 Stage = Literal["client", "helo", "mail", "rcpt", "header", "message"]
 STAGES: tuple[Stage, ...] = ("client", "helo", "mail", "rcpt", "header", "message")
+
+Asking = Coroutine[Deferred[Any], Any, "Reply | None"]
+
+OpenContent = Callable[[], IO[bytes]]
 
 BodyReader = Callable[[bytes], object]
 """Takes the octets behind the header section, in pieces cut anywhere."""
@@ -51,6 +55,8 @@ class Member:
         strangers_only: whether it is asked only about clients that may not relay and have not
             authenticated themselves.
         concludes: for a policy that calls `Examination.conclude`: what is recorded where it fails.
+        reads_content: whether it reads the content that its ``message`` is handed; otherwise that
+            may be None.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Member:
     on_failure: Answer = NO_VERDICT
     strangers_only: bool = False
     concludes: Sequence[MethodResult] | None = None
+    reads_content: bool = True
 
 
 _Call = tuple[Member, Callable[..., Any]]
@@ -113,40 +120,54 @@ class PolicyChain:
         session.examination = Examination(session, sender, awaited=awaited)
         return session.examination
 
-    # The stages. Each returns the refusal, or None to go on.
+    # The stages. The coroutine of each returns the refusal, or None to go on.
 
-    async def client(self, session: PolicySession) -> Reply | None:
+    def client(self, session: PolicySession) -> Asking:
         """Ask about a client that has connected."""
-        return await self._ask("client", session)
+        return self._ask("client", session)
 
-    async def helo(self, session: PolicySession) -> Reply | None:
+    def helo(self, session: PolicySession) -> Asking:
         """Ask about the name in a greeting."""
-        return await self._ask("helo", session)
+        return self._ask("helo", session)
 
-    async def mail(self, session: PolicySession, sender: Mailbox | None) -> Reply | None:
+    def mail(self, session: PolicySession, sender: Mailbox | None) -> Asking:
         """Ask about a reverse-path."""
-        return await self._ask("mail", session, sender)
+        return self._ask("mail", session, sender)
 
-    async def rcpt(self, session: PolicySession, recipient: Mailbox) -> Reply | None:
+    def rcpt(self, session: PolicySession, recipient: Mailbox) -> Asking:
         """Ask about a recipient."""
-        return await self._ask("rcpt", session, recipient)
+        return self._ask("rcpt", session, recipient)
 
-    async def header(
-        self, session: PolicySession, envelope: EnvelopeView, header: Header
-    ) -> Reply | None:
+    def header(self, session: PolicySession, envelope: EnvelopeView, header: Header) -> Asking:
         """Ask about a header section."""
-        return await self._ask("header", session, envelope, header)
+        return self._ask("header", session, envelope, header)
 
     async def message(
-        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
+        self, session: PolicySession, envelope: EnvelopeView, open_content: OpenContent
     ) -> Reply | None:
-        """Ask about a whole message, once all that is to be concluded about it is."""
-        about = (envelope, content)
-        for group, calls in zip(self.groups, self._message_calls, strict=True):
-            refusal = await self._ask_group("message", calls, session, about)
-            if refusal is not None:
-                return refusal
-            await self._conclusions(group, session)
+        """Ask about a whole message, once all that is to be concluded about it is.
+
+        Args:
+            session: that it came in.
+            envelope: of the message.
+            open_content: opens the message, if a policy reads it.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        content: IO[bytes] | None = None
+        try:
+            for group, calls in zip(self.groups, self._message_calls, strict=True):
+                if content is None and any(member.reads_content for member, _ in calls):
+                    content = open_content()
+                about = (envelope, content)
+                refusal = await self._ask_group("message", calls, session, about)
+                if refusal is not None:
+                    return refusal
+                await self._conclusions(group, session)
+        finally:
+            if content is not None:
+                content.close()
         return None
 
     async def _conclusions(self, group: Sequence[Member], session: PolicySession) -> None:

@@ -168,18 +168,23 @@ class Examination:
         of MAIL FROM.
         """
         found = [each for results in self._results.values() for each in results]
-        return sorted(found, key=_place)
+        found.sort(key=_place)
+        return found
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """What was found so far, for the log, the queue and the operator."""
-        return (*map(_verdict, self.results), *self.opinion.verdicts)
+        return self.verdicts_with(self.results)
+
+    def verdicts_with(self, results: Iterable[MethodResult]) -> tuple[Verdict, ...]:
+        """Return `verdicts`, where `results` are at hand."""
+        return (*map(_verdict, results), *self.opinion.verdicts)
 
 
 def _place(result: MethodResult) -> int:
     if result.method != "spf":
         return 1
-    return 2 if dict(result.properties).get(_MAILFROM) is not None else 0
+    return 2 if any(name == _MAILFROM for name, _ in result.properties) else 0
 
 
 @lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import IO, Literal
+from typing import Literal
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -147,7 +147,7 @@ class ReverseNamePolicy:
             self._lookup(session).addCallback(_concluded, session.examination)
 
     def message(
-        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
+        self, session: PolicySession, envelope: EnvelopeView, content: object
     ) -> Deferred[None] | None:
         """Wait for the result."""
         examination = session.examination

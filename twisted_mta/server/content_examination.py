@@ -30,8 +30,8 @@ _PIECES = 16  # between two turns of the reactor: a piece takes some 50 µs
 class ContentExamination:
     """Shows the content of a message to policies while it comes in.
 
-    The header section is held back until it is complete: fields that pretend to be results of our
-    own are removed from it (RFC 8601 §5), unless the client may relay without an account.
+    Fields that pretend to be results of our own are removed from its header section (RFC 8601 §5),
+    unless the client may relay without an account.
 
     Args:
         chain: the policies.
@@ -57,48 +57,25 @@ class ContentExamination:
         self._authserv_id = authserv_id
         self.verdicts: tuple[Verdict, ...] = ()
         self._results: Sequence[MethodResult] = ()
-        self._held = bytearray()
         # Answers to RCPT were about one recipient each, and are in force already.
         self._rewrites_before = len(examination.opinion.rewrites)
         self._readers: Sequence[BodyReader] = ()
         self._of_header: Deferred[Reply | None] | None = None  # None: the header is not complete
 
-    @property
-    def held(self) -> int:
-        """How many octets of an incomplete header section are held in memory."""
-        return len(self._held)
-
-    def pass_on(self, content: bytes, header: HeaderScanner) -> bytes:
-        """Take a piece of the content; return what is to be stored now.
-
-        Args:
-            content: the piece.
-            header: has been fed with it.
-        """
-        if self._of_header is not None:
-            self._show(content)
-            return content
-        self._held += content
-        return self._end_header(header.size) if header.ended else b""
-
-    def end(self, header: HeaderScanner) -> bytes:
-        """Take the end of the content; return what is still to be stored."""
-        return self._end_header(header.size) if self._of_header is None else b""
-
-    def _end_header(self, size: int) -> bytes:
-        section, rest = bytes(self._held[:size]), bytes(self._held[size:])
-        self._held.clear()
+    def begin(self, section: bytes, rest: bytes) -> bytes:
+        """Take the header section, and what came behind it so far; return what is to be stored."""
         session, header = self.examination.session, Header(section)
         self._of_header = started(self._chain.header(session, self._envelope, header))
         self._readers = self._chain.body_readers(session, self._envelope, header)
-        self._show(rest[2:])  # without the empty line
+        self.show(rest[2:])  # without the empty line
         # A client that may relay, such as a filter, may hand our own results back to us.
         is_trusted = not session.is_stranger and session.identity is None
         if not self._authserv_id or is_trusted:
             return section + rest
         return without_own(section, self._authserv_id) + rest
 
-    def _show(self, octets: bytes) -> None:
+    def show(self, octets: bytes) -> None:
+        """Take more of the body."""
         if octets:
             for read in self._readers:
                 read(octets)
@@ -116,10 +93,9 @@ class ContentExamination:
         session = self.examination.session
         refusal = await self._of_header
         if refusal is None:
-            with open_content() as content:
-                refusal = await self._chain.message(session, self._envelope, content)
-        examination = self.examination
-        self._results, self.verdicts = examination.results, examination.verdicts
+            refusal = await self._chain.message(session, self._envelope, open_content)
+        self._results = self.examination.results
+        self.verdicts = self.examination.verdicts_with(self._results)
         self._chain.count(self._results)
         return refusal
 

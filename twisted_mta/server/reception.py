@@ -7,6 +7,7 @@ written earlier.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from attrs import evolve
@@ -24,7 +25,11 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..message.authentication_results import MethodResult, authentication_results
+from ..message.authentication_results import (
+    MethodResult,
+    authentication_results,
+    without_own,
+)
 from ..message.header_scanner import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.received import received, with_type
@@ -35,7 +40,7 @@ from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from ..system.coroutines import outcome
 from .content_examination import ContentExamination
-from .forged_results import ForgedResults
+from .held_header import HeldHeader
 from .intake_policy import IntakePolicy
 from .recipients import LOOP, DividedRecipients, ExpandedRecipients
 
@@ -126,9 +131,10 @@ class Reception:
         self._ascii = True  # so far
         self._refusal: Reply | None = None
         self._examined: ContentExamination | None = None  # None: no policy is asked
-        self._forged: ForgedResults | None = None  # None: they stay, or `_examined` removes them
+        self._held: HeldHeader | None = None  # None: the header section passes as it comes
         if session.identity is not None and policy.authserv_id:
-            self._forged = ForgedResults(policy.authserv_id)
+            # RFC 8601 §5: an account may not pretend to have results of ours either.
+            self._held = HeldHeader(partial(_without_own, policy.authserv_id))
         self._given_instead: GivenInstead | None = None
         self._shares = 1  # of the capacity
         capacity.reserve()
@@ -145,7 +151,8 @@ class Reception:
             examination: asks them.
             given_instead: returns the recipients that a policy gives in place of all.
         """
-        self._examined, self._forged = examination, None
+        self._examined = examination
+        self._held = HeldHeader(examination.begin, examination.show)
         self._given_instead = given_instead
 
     def write(self, content: bytes) -> None:
@@ -165,10 +172,9 @@ class Reception:
                 self._header += content
         if self._ascii and not content.isascii():
             self._ascii = False
-        holding = self._examined or self._forged
-        if holding is not None and self._refusal is None:
-            content = holding.pass_on(content, self._scanner)
-            self._refusal = self._reserve_for_header(holding.held)
+        if self._held is not None and self._refusal is None:
+            content = self._held.pass_on(content, self._scanner)
+            self._refusal = self._reserve_for_header(self._held.held)
         if self._refusal is None:
             self._store(content)
         if self._refusal is not None:
@@ -206,8 +212,8 @@ class Reception:
         return _uninterrupted(finished) if isinstance(finished, Deferred) else finished
 
     def _end_header(self) -> None:
-        if self._refusal is None and self._forged is not None:
-            self._store(self._forged.end(self._scanner))
+        if self._refusal is None and self._held is not None:
+            self._store(self._held.end(self._scanner))
 
     async def _ask_policies(self, examined: ContentExamination) -> None:
         """Ask the policies about the complete message, and do as they say."""
@@ -222,11 +228,13 @@ class Reception:
             self._writer.discard()
 
     async def _examine(self, examined: ContentExamination) -> None:
-        self._store(examined.end(self._scanner))
+        self._end_header()
         if self._refusal is None:
             self._refusal = await examined.refusal(self._writer.open)
         self._log_checked(examined)
         if self._refusal is not None:
+            return
+        if not examined.rewrites:
             return
         for each in examined.rewrites:
             if each.sender is not None:
@@ -499,6 +507,10 @@ def _uninterrupted(finishing: Deferred[ContentDecision]) -> Deferred[ContentDeci
 def shown(reverse_path: Mailbox | None) -> str:
     """Return a reverse-path as the log shows it."""
     return f"<{printable(str(reverse_path))}>" if reverse_path else "<>"
+
+
+def _without_own(authserv_id: str, section: bytes, rest: bytes) -> bytes:
+    return without_own(section, authserv_id) + rest
 
 
 def _accepts(decision: Decision) -> bool:

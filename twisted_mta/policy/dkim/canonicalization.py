@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 
 Canonicalization = Literal["simple", "relaxed"]
 
-_FIELD_END = re.compile(rb"\r\n(?![ \t])")
+# Up to a CR LF that no white space follows.
+_FIELD = re.compile(rb"(?:[^\r]++|\r(?!\n(?![ \t])))++(?:\r\n)?+|\r\n")
 # RFC 5322 §4.5 allows it before the colon; a fold may be in it, which is removed first (§3.4.2).
 _WHITE_SPACE = b" \t\r\n"
 _TABS = bytes.maketrans(b"\t", b" ")
@@ -19,15 +20,13 @@ def split_fields(section: bytes) -> list[bytes]:
     Args:
         section: without the empty line behind the header.
     """
-    ends = [match.end() for match in _FIELD_END.finditer(section)]
-    if not ends or ends[-1] != len(section):
-        ends.append(len(section))
-    return [section[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
+    return _FIELD.findall(section)
 
 
 def field_name(field: bytes) -> bytes:
     """Return the name of a raw field in lower case, which is how names are compared."""
-    return field[: max(0, field.find(b":"))].rstrip(_WHITE_SPACE).lower()
+    name, colon, _ = field.partition(b":")
+    return name.rstrip(_WHITE_SPACE).lower() if colon else b""
 
 
 def relaxed_field(field: bytes) -> bytes:

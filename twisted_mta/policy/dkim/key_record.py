@@ -26,6 +26,7 @@ PublicKey = RSAPublicKey | Ed25519PublicKey
 LEAST_BITS = 1024
 """The shortest RSA key that is accepted (RFC 8301 §3.2)."""
 
+_PADDING, _HASH = PKCS1v15(), Prehashed(SHA256())
 _MOST_BITS = 8192  # RFC 8301 §3.2 demands 4096; the time of a verification grows with the square
 _MOST_EXPONENT_BITS = 64  # nearly all keys have 65537; a long one takes as long as signing
 
@@ -102,7 +103,7 @@ class KeyRecord:
         """
         try:
             if isinstance(self.key, RSAPublicKey):
-                self.key.verify(signature, digest, PKCS1v15(), Prehashed(SHA256()))
+                self.key.verify(signature, digest, _PADDING, _HASH)
             else:
                 self.key.verify(signature, digest)  # RFC 8463 §3
         except InvalidSignature:

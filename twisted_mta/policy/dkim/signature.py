@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, cast
 
 from attrs import frozen
@@ -25,6 +26,14 @@ _TIME = re.compile(r"[0-9]{1,12}")
 _FIELD_NAMES = re.compile(r"[!-9<-~]++(?:[ \t\r\n]*+:[ \t\r\n]*+[!-9<-~]++)*+")
 _LONGEST_NAME = 253  # octets of a domain name
 _MOST_FIELDS = 1_000  # names in h=
+_LONGEST_REMEMBERED = 1_024  # characters of h=; most signers have a few hundred
+
+_CANONICALIZATIONS: Mapping[str, tuple[Canonicalization, Canonicalization]] = {
+    "relaxed/relaxed": ("relaxed", "relaxed"),
+    "relaxed/simple": ("relaxed", "simple"),
+    "simple/simple": ("simple", "simple"),
+}
+"""The usual values of ``c=``."""
 
 
 class SignatureError(ValueError):
@@ -118,15 +127,15 @@ class Signature:
         """
         require(tags, "a", "b", "bh", "d", "h", "s")
         signer = DomainSignature.of(tags)
-        fields = _field_names(tags["h"])
+        named = tags["h"]
+        fields = (_known_names if len(named) <= _LONGEST_REMEMBERED else _field_names)(named)
         if len(fields) > _MOST_FIELDS:
             raise SignatureError(
                 "permerror", f"found {len(fields)} names in h=, expected {_MOST_FIELDS} at most"
             )
         if b"from" not in fields:
             raise SignatureError("permerror", "the field From is not signed")
-        methods = names(tags.get("q", "dns/txt"))
-        if "dns/txt" not in methods:
+        if "q" in tags and "dns/txt" not in names(tags["q"]):
             raise SignatureError("permerror", f"found q={tags['q'][:40]!a}, expected dns/txt")
         header_canonicalization, body_canonicalization = _canonicalizations(tags.get("c", "simple"))
         return cls(
@@ -197,9 +206,16 @@ def _field_names(value: str) -> tuple[bytes, ...]:
     return tuple(name.strip() for name in value.lower().encode("ascii").split(b":"))
 
 
+@lru_cache(maxsize=256)  # all mail of one signer has the same
+def _known_names(value: str) -> tuple[bytes, ...]:
+    return _field_names(value)
+
+
 def _canonicalizations(value: str) -> tuple[Canonicalization, Canonicalization]:
     # "If only one algorithm is named, that algorithm is used for the header and 'simple' is used
     # for the body."
+    if value in _CANONICALIZATIONS:
+        return _CANONICALIZATIONS[value]
     parts = (*value.split("/"), "simple")[:2] if value.count("/") < 2 else ("", "")
     header, body = (part.strip() for part in parts)
     if header not in ("simple", "relaxed") or body not in ("simple", "relaxed"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from .canonicalization import (
@@ -13,8 +12,7 @@ from .canonicalization import (
     split_fields,
 )
 
-# The value of the tag b= with all white space around it, behind the field name or a semicolon.
-_SIGNATURE_VALUE = re.compile(rb"((?:\A[^:]*+:|;)[ \t\r\n]*+b[ \t\r\n]*+=)[^;]*+")
+_WHITE_SPACE = b" \t\r\n"
 
 
 class SignedHeader:
@@ -83,5 +81,12 @@ def unsigned_field(field: bytes, canonicalization: Canonicalization) -> bytes:
     The value of ``b=`` is removed with all white space around it, and so is the CR LF at the end
     (RFC 6376 §3.7).
     """
-    field = _SIGNATURE_VALUE.sub(rb"\1", field.removesuffix(b"\r\n"), count=1)
-    return canonical_field(field, canonicalization).removesuffix(b"\r\n")
+    start, colon, value = field.removesuffix(b"\r\n").partition(b":")
+    tags = value.split(b";")
+    for place, tag in enumerate(tags):
+        name, equals, _ = tag.partition(b"=")
+        if equals and name.strip(_WHITE_SPACE) == b"b":
+            tags[place] = name + equals
+            break
+    unsigned = start + colon + b";".join(tags)
+    return canonical_field(unsigned, canonicalization).removesuffix(b"\r\n")

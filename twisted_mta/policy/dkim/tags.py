@@ -11,9 +11,9 @@ from collections.abc import Mapping
 #   tag-value = [ tval *( 1*(WSP / FWS) tval ) ]
 #   tval      = 1*VALCHAR            ; %x21-3A / %x3C-7E
 # RFC 8616 §5 adds characters beyond ASCII. White space is taken wherever it is.
-_TAG = re.compile(
-    r"[ \t\r\n]*+([A-Za-z][A-Za-z0-9_]*+)[ \t\r\n]*+=([ \t\r\n!-:<-~\x80-\U0010ffff]*+)"
-)
+_TAG_PATTERN = r"[ \t\r\n]*+[A-Za-z][A-Za-z0-9_]*+[ \t\r\n]*+=[ \t\r\n!-:<-~\x80-\U0010ffff]*+"
+_TAG = re.compile(_TAG_PATTERN)
+_TAG_LIST = re.compile(rf"{_TAG_PATTERN}(?:;{_TAG_PATTERN})*+;?[ \t\r\n]*+")
 _WHITE_SPACE = " \t\r\n"
 _LONGEST = 16_384  # octets; fields that copy a header (z=) have a few thousand
 _MOST = 100
@@ -35,23 +35,26 @@ def parse_tags(text: bytes) -> Mapping[str, str]:
     if len(text) > _LONGEST:
         raise TagError(f"found {len(text)} octets, expected {_LONGEST} at most")
     try:
-        parts = text.decode("utf-8").split(";")
+        decoded = text.decode("utf-8")
     except UnicodeDecodeError:
         raise TagError("found octets that are not UTF-8, expected a tag list") from None
+    parts = decoded.split(";")
     if not parts[-1].strip(_WHITE_SPACE):
         parts.pop()  # the optional semicolon behind the last tag
     if len(parts) > _MOST:
         raise TagError(f"found {len(parts)} tags, expected {_MOST} at most")
+    if not _TAG_LIST.fullmatch(decoded):
+        for part in parts:
+            if not _TAG.fullmatch(part):
+                raise TagError(f"found {part.strip(_WHITE_SPACE)[:40]!a}, expected tag=value")
     tags: dict[str, str] = {}
     for part in parts:
-        tag = _TAG.fullmatch(part)
-        if tag is None:
-            raise TagError(f"found {part.strip(_WHITE_SPACE)[:40]!a}, expected tag=value")
-        name = tag[1]
+        name, _, value = part.partition("=")
+        name = name.strip(_WHITE_SPACE)
         if name in tags:
             # "Tags with duplicate names MUST NOT occur within a single tag-list."
             raise TagError(f"found {name}= twice, expected it once")
-        tags[name] = tag[2].strip(_WHITE_SPACE)
+        tags[name] = value.strip(_WHITE_SPACE)
     return tags
 
 

@@ -96,13 +96,12 @@ class Verification:
             _Check(number, *parse_signature(self._header.fields[number].partition(b":")[2]))
             for number in self._header.numbers(_NAME)[:MOST_SIGNATURES]
         ]
+        self._signatures = [
+            each.signature for each in self._checks if isinstance(each.signature, Signature)
+        ]
         for signature in self._signatures:
             bodies.want(signature.body_canonicalization, signature.length)
         self._lookups: KeyLookups | None = None
-
-    @property
-    def _signatures(self) -> Sequence[Signature]:
-        return [each.signature for each in self._checks if isinstance(each.signature, Signature)]
 
     @property
     def is_signed(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import IO
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -117,7 +116,7 @@ class DMARCPolicy:
         )
 
     async def message(
-        self, session: PolicySession, envelope: EnvelopeView, content: IO[bytes]
+        self, session: PolicySession, envelope: EnvelopeView, content: object
     ) -> Answers:
         """Evaluate a message, and answer with what follows."""
         examination = session.examination
