@@ -215,6 +215,23 @@ class Reporting(TLSReportsTestCase):
         self.assertIn("no-policy-found", str(agent.metrics.snapshot().to_json()))
 
 
+class Loops(TLSReportsTestCase):
+    def test_reports_to_each_other_end(self) -> None:
+        """The session that carries a report makes no report (RFC 8460 §3)."""
+        self.resolver.texts["_smtp._tls.there.example"] = [
+            "v=TLSRPTv1; rua=mailto:tls@there.example"
+        ]
+        ours, there = self.ours(), self.there(tls="none")
+        self.send(ours)
+        there.stop()  # ends the session
+        there = self.there(tls="none")
+        self.pass_hours(30)
+        (content,) = there.mail("tls", "there.example")
+        self.assertIn(b"TLS-Required: No", content)
+        self.pass_hours(60)
+        self.assertEqual(len(there.mail("tls", "there.example")), 1)
+
+
 class AtOnce(TLSReportsTestCase):
     """``twisted-mta tls report``: what was counted by now."""
 

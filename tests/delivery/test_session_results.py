@@ -13,6 +13,8 @@ from tests.server.authority import Authority, self_signed
 from tests.tls.test_client import HELLO, SECURED, TLS_OPENING
 from tests.tls.test_verification import TOO_WEAK, shown
 from twisted_mta.delivery.relay import Relay
+from twisted_mta.mail.envelope import TLS_OPTIONAL
+from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.tls_policy import TLSPolicy
 from twisted_mta.mail.tls_result import TLSResult
@@ -48,10 +50,10 @@ class SessionResultsTestCase(HopTestCase):
     def under(self, policy: TLSPolicy) -> None:
         self.relay.connections.policies = _Policies(policy)
 
-    def send_to(self, next_hop: NextHop = MX) -> Sequence[TLSResult]:
+    def send_to(self, next_hop: NextHop = MX, mail: Message | None = None) -> Sequence[TLSResult]:
         """Deliver a message; return the results since the last one."""
         self.results.clear()
-        delivering = self.relay.deliver(next_hop, message())
+        delivering = self.relay.deliver(next_hop, mail or message())
         self.network.settle()
         self.network.pump([400.0] if not delivering.called else [])
         self.successResultOf(delivering)
@@ -133,6 +135,13 @@ class Sessions(SessionResultsTestCase):
         self.use(tls="none")
         self.server(*WITHOUT_TLS)
         self.assertEqual(self.send_to(), [])
+
+    def test_mail_with_tls_required_no_does_not_count(self) -> None:
+        """Neither does its session for the mail that follows."""
+        self.server(*WITHOUT_TLS)
+        mail = message()
+        envelope = evolve(mail.envelope, parameters={TLS_OPTIONAL: "NO"})
+        self.assertEqual(self.send_to(mail=evolve(mail, envelope=envelope)), [])
 
     def test_hosts_of_routes_do_not_count(self) -> None:
         self.server(*WITHOUT_TLS)

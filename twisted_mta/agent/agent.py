@@ -24,6 +24,7 @@ from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
 from ..interfaces import Limits, Refused, Take
+from ..mail.envelope import NO_PARAMETERS, Parameters
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
@@ -82,7 +83,7 @@ from .settings import (
     runner_settings,
 )
 from .shard import QUEUE, Shard, need_queue, shard_directory
-from .tls_reports import LIFETIME, SessionReports
+from .tls_reports import LIFETIME, REPORT_PARAMETERS, SessionReports
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
@@ -632,7 +633,9 @@ class Agent:
         return DMARCReports(self.config, resources=self._resources, send=own_mail.send)
 
     def _make_tls_reports(self) -> SessionReports:
-        own_mail = self._make_own_mail(lambda: min(self.config.queue.lifetime, LIFETIME))
+        own_mail = self._make_own_mail(
+            lambda: min(self.config.queue.lifetime, LIFETIME), REPORT_PARAMETERS
+        )
         return SessionReports(
             self.config,
             resources=self._resources,
@@ -641,7 +644,9 @@ class Agent:
             metrics=self.metrics,
         )
 
-    def _make_own_mail(self, lifetime: Callable[[], float]) -> OwnMail:
+    def _make_own_mail(
+        self, lifetime: Callable[[], float], parameters: Parameters = NO_PARAMETERS
+    ) -> OwnMail:
         resources = self._resources
         return OwnMail(
             accept=self._accept,
@@ -650,6 +655,7 @@ class Agent:
             recipients_of=self.mailboxes.recipients,
             wall_time=resources.wall_time,
             lifetime=lifetime,
+            parameters=parameters,
         )
 
     def _make_capacity(self) -> Capacity:

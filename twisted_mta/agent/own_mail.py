@@ -11,7 +11,13 @@ from twisted.logger import Logger
 from ..interfaces import Accept, Ids, NewBody, WallTime
 from ..mail.address import Mailbox
 from ..mail.assessment import Assessment
-from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
+from ..mail.envelope import (
+    NO_PARAMETERS,
+    Envelope,
+    Parameters,
+    Recipient,
+    RecipientNumber,
+)
 from ..mail.message import Message
 from ..mail.printable import printable
 
@@ -29,6 +35,7 @@ class OwnMail:
         recipients_of: returns the recipients of mail to a mailbox; none: it does not exist.
         wall_time: the time of day.
         lifetime: returns the seconds that the delivery is tried.
+        parameters: of MAIL.
     """
 
     _log = Logger()
@@ -42,6 +49,7 @@ class OwnMail:
         recipients_of: Callable[[Mailbox], Sequence[Recipient]],
         wall_time: WallTime,
         lifetime: Callable[[], float],
+        parameters: Parameters = NO_PARAMETERS,
     ) -> None:
         self._accept = accept
         self._new_body = new_body
@@ -49,6 +57,7 @@ class OwnMail:
         self._recipients_of = recipients_of
         self._wall_time = wall_time
         self._lifetime = lifetime
+        self._parameters = parameters
 
     def send(self, sender: Mailbox, content: bytes, to: Sequence[Mailbox]) -> Deferred[None]:
         """Send a message.
@@ -80,7 +89,9 @@ class OwnMail:
             evolve(each, number=RecipientNumber(number), parameters=_NEVER)
             for number, each in enumerate(recipients)
         )
-        international = not content.isascii()
+        parameters = dict(self._parameters)
+        if not content.isascii():
+            parameters["SMTPUTF8"] = None
         id, now = self._ids(), self._wall_time()
         writer = self._new_body(id)
         writer.write(content)
@@ -89,7 +100,7 @@ class OwnMail:
         await self._accept(
             Message(
                 id=id,
-                envelope=Envelope(sender, numbered, {"SMTPUTF8": None} if international else {}),
+                envelope=Envelope(sender, numbered, parameters),
                 trace=b"",
                 body=body,
                 received_at=now,

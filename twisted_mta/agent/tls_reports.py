@@ -11,6 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
 from ..config import Config
+from ..mail.envelope import TLS_OPTIONAL, Parameters
 from ..mail.printable import printable
 from ..mail.tls_result import TLSResult
 from ..reports.counters import CountersFile
@@ -31,6 +32,9 @@ FILE = os.path.join("reports", "tls.sqlite")
 
 LIFETIME = 86_400.0
 """Seconds that the delivery of a report is tried (RFC 8460 §5.5)."""
+
+REPORT_PARAMETERS: Parameters = {TLS_OPTIONAL: "NO"}
+"""Of a report's mail: it is delivered despite failures of TLS (RFC 8460 §3, RFC 8689 §3)."""
 
 _SPREAD = 10_800.0  # seconds: until four o'clock, since many MTAs report to one domain
 _MOST_ROWS = 500

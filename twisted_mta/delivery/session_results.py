@@ -26,7 +26,9 @@ def session_results(
         result: of the first transaction.
     """
     policy = connection.policy
-    if policy.level == "none":
+    # RFC 8460 §3: the sessions of reports, which are marked TLS-Required: No, are not reported; nor
+    # is what others mark so, for which the policies of the domain are set aside.
+    if policy.level == "none" or connection.terms.wish == "optional":
         return
     yield from host_results(next_hop, connection.target, policy)
     found = _found(connection, result)

@@ -116,7 +116,8 @@ def report_mail(report: TLSReport, to: Sequence[Mailbox], *, time: float) -> Rep
         fields=(
             f"TLS-Report-Domain: {report.domain}",
             f"TLS-Report-Submitter: {submitter}",
-            # RFC 8460 §3: reports are delivered despite failures of TLS, also by the next MTAs.
+            # RFC 8460 §3: reports are delivered despite failures of TLS; RFC 8689 §3 says so to
+            # the MTAs on their way.
             "TLS-Required: No",
         ),
         content_type='multipart/report; report-type="tlsrpt"',
