@@ -1,6 +1,6 @@
 """Let another program filter all mail between two queues.
 
-    python after_queue_filter.py DOMAIN
+    python after_queue_filter.py DOMAIN [PORT [FILTER-PORT [BACK-PORT]]]
 
 Mail comes in at port 2525, and goes from the first queue to the filter, which speaks SMTP at port
 10025. The filter sends it on to port 10026: there the second agent takes it, and delivers it. It
@@ -24,9 +24,9 @@ def make_service(
     reactor: Any,
     domains: list[str],
     *,
-    outside: str = "tcp:2525:interface=127.0.0.1",
-    to_filter: str = "smtp://127.0.0.1:10025",
-    from_filter: str = "tcp:10026:interface=127.0.0.1",
+    outside: str,
+    to_filter: str,
+    from_filter: str,
     directory: str = ".",
 ) -> MultiService:
     """Return both agents as one service.
@@ -59,10 +59,16 @@ def make_service(
     return service
 
 
-def main(*domains: str) -> None:
+def main(domain: str, port: str = "2525", filter_: str = "10025", back: str = "10026") -> None:
     """Serve until a signal ends it."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
-    service = make_service(reactor, list(domains))
+    service = make_service(
+        reactor,
+        [domain],
+        outside=f"tcp:{port}:interface=127.0.0.1",
+        to_filter=f"smtp://127.0.0.1:{filter_}",
+        from_filter=f"tcp:{back}:interface=127.0.0.1",
+    )
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -285,7 +285,20 @@ class Deadlines(WithDelivery):
         self.addCleanup(after.stop)
         after.start()
         after.advance(600)
-        self.assertEqual([each.recipients for each in again.messages], [("eve@shop.example",)])
+        (message,) = again.messages
+        self.assertEqual(message.recipients, ("eve@shop.example",))
+        # It may have been delivered, so it counts as an attempt.
+        self.assertEqual(message.envelope.recipients[0].attempts, 1)
+
+    def test_an_answer_during_a_stop_counts(self) -> None:
+        answered: Deferred[Reply] = Deferred()
+        mta = self.mta(Recorded(answered))
+        mta.submit_by_smtp(MESSAGE, "bob@shop.example")
+        mta.mta.stopService()
+        mta.advance(1)
+        answered.callback(FULL)
+        mta.advance(1)
+        self.assertEqual(self.kinds(), [("Deferred", ("bob@shop.example",))])
 
 
 class Limits(WithDelivery):
@@ -324,6 +337,24 @@ class Limits(WithDelivery):
         mta.advance(900)
         self.assertEqual(mta.mta.agent.suspended(), [])
         self.assertTrue(mta.mta.agent.shards[0].runner.is_idle)
+
+    def test_an_answer_ends_a_row_of_failures(self) -> None:
+        broken = OSError("no database")
+        mta = self.mta(Recorded(broken, broken, FULL, broken, broken, None))
+        for number in range(5):
+            mta.submit_by_smtp(MESSAGE, f"{number}@shop.example")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 4)
+        self.assertEqual(mta.mta.agent.suspended(), [])
+
+    def test_any_answer_to_a_probe_ends_a_suspension(self) -> None:
+        delivery = Recorded(OSError("no database"))
+        mta = self.mta(delivery)
+        for number in range(4):
+            mta.submit_by_smtp(MESSAGE, f"{number}@shop.example")
+        self.flushLoggedErrors(OSError)
+        delivery.answers = [GONE, FULL]
+        mta.advance(900)
+        self.assertEqual(mta.mta.agent.suspended(), [])
 
     def test_one_message_at_which_it_fails_again_and_again_stops_no_other(self) -> None:
         def poisoned(message: QueuedMessage) -> None:
