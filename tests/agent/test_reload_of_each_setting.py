@@ -58,6 +58,8 @@ OTHERS: Mapping[str, Any] = {
     "nameservers": ("192.0.2.1",),
     "relay_certificates": ("ab" * 32,),
     "domain": "other.example",
+    "signed_name": "other.example",
+    "bogus_name": "other.example",
     "username": "bob",
     "rate": "100/min",
     "selector": "other",

@@ -30,7 +30,7 @@ FIXED = {
     },
     "queue": {"small_body", "commit_messages", "commit_octets"},
     "delivery": {"port"},
-    "dns": {"nameservers", "timeout", "trust_ad"},
+    "dns": {"nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"},
     "log": {"format"},
     "web_page": {"hosts"},
     "mta_sts": ("publish",),

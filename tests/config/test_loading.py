@@ -409,7 +409,8 @@ class Refusals(ConfigTestCase):
             ),
             (
                 "[dns]\nq = 3",
-                "[dns] q = 3: no such setting; expected nameservers, timeout, trust_ad",
+                "[dns] q = 3: no such setting; expected nameservers, timeout, trust_ad,"
+                " signed_name, bogus_name",
             ),
             ('hostname = "a"', 'hostname = "a": outside of all tables; expected below [mta]'),
             ("[qeue]\na = 1", "[qeue]: no such table; did you mean queue?"),

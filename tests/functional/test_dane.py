@@ -18,14 +18,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.server.authority import Authority, Issued, self_signed
 
+from .forked import run_script
 from .forwarders import Unbound
 from .hop import Hop
 from .machine import LOOPBACK, eventually, free_port, need
 from .mail import ProgramTestCase, message, submit
-from .mta import MTA
+from .mta import MTA, TOOL
 from .nsd import NSD
 from .postfix import Postfix
 from .signed_zone import signed
+
+# A check asks for the root first, which no server here has.
+_ROOT = """
+    local-zone: "." typetransparent
+    local-data: ". 300 IN SOA a. b. 1 2 3 4 5"
+"""
 
 SIGNED, PLAIN = "signed.example", "plain.example"
 
@@ -318,6 +325,7 @@ class DANE(ProgramTestCase):
                 anchors=[zone.anchor],
                 address=self.resolver_address,
                 port=53,
+                server=_ROOT,
             )
         )
 
@@ -380,6 +388,20 @@ class DANE(ProgramTestCase):
             self.assertIn(case.says, line)
             if case.fate == "deferred":
                 self.assertRegex(line, r'reply="4\d\d 4\.[47]\.')
+
+    def test_the_check_proves_that_the_resolver_validates(self) -> None:
+        for names, says in (
+            ((SIGNED, f"mx.forged-address.{SIGNED}"), f"{SIGNED} is proven, "),
+            ((PLAIN, f"mx.forged-address.{SIGNED}"), f"it does not set AD for {PLAIN}"),
+            ((SIGNED, f"mx.none.{SIGNED}"), f"takes mx.none.{SIGNED}, whose signatures are wrong"),
+        ):
+            file = self.home / "check.toml"
+            file.write_text(
+                f'[dns]\nnameservers = ["{self.resolver_address}"]\n'
+                f'signed_name = "{names[0]}"\nbogus_name = "{names[1]}"\n'
+            )
+            told = run_script([str(TOOL), "check", "--config", str(file), "--state-dir", "state"])
+            self.assertIn(says, told.stdout)
 
     # Postfix.
 

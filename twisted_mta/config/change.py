@@ -29,7 +29,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "": ("hostname", "state_dir", "web", "workers", "maildir", "message_memory"),
     "queue": ("url", "small_body", "commit_messages", "commit_octets"),
     "delivery": ("port",),
-    "dns": ("nameservers", "timeout", "trust_ad"),
+    "dns": ("nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"),
     "log": ("format",),
     "web_page": ("hosts",),
     "mta_sts": ("publish",),

@@ -186,6 +186,17 @@ class DNSSettings:
         default=False,
         default_text="false",
     )
+    signed_name: str = setting(
+        read.domain,
+        "signed domain, for twisted-mta check: a name server that validates says that it is proven",
+        default="iana.org",
+    )
+    bogus_name: str = setting(
+        read.domain,
+        "domain whose signatures are wrong on purpose, for twisted-mta check: a name server that"
+        " validates does not answer about it",
+        default="dnssec-failed.org",
+    )
 
 
 @frozen(kw_only=True, field_transformer=settings)

@@ -21,23 +21,27 @@ class NameServer:
     Attributes:
         records: texts by "name TYPE", the name with its final dot.
         signed: questions whose answers have AD.
+        bogus: questions that are answered with SERVFAIL, since signatures are wrong.
         signs_all: whether all answers have AD.
         rcode: the reply code of all answers; None: answers from ``records``.
         without_edns: the reply code for questions with an OPT record; "": no answer.
         nxdomain: questions that are answered with NXDOMAIN, even if the name exists.
         failing: questions that are answered with SERVFAIL.
+        silent: questions that get no answer.
         asked: all questions, in order.
         host: the server's address and port.
     """
 
     def __init__(self, test: SynchronousTestCase) -> None:
         self.records: dict[str, list[str]] = {". SOA": ["a. b. 1 2 3 4 5"]}
-        self.signed = [". SOA"]
+        self.signed = ["iana.org. SOA"]
+        self.bogus = ["dnssec-failed.org. A"]
         self.signs_all = False
         self.rcode: dns.rcode.Rcode | None = None
         self.without_edns: str | None = None
         self.nxdomain: list[str] = []
         self.failing: list[str] = []
+        self.silent: list[str] = []
         self.asked: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -58,6 +62,8 @@ class NameServer:
             if not datagram:
                 return
             query = dns.message.from_wire(datagram)
+            if _asked(query) in self.silent:
+                continue
             if query.edns < 0 or self.without_edns is None:
                 self._socket.sendto(self._answer(query).to_wire(), peer)
             elif self.without_edns:
@@ -68,7 +74,7 @@ class NameServer:
 
     def _answer(self, query: dns.message.Message) -> dns.message.Message:
         (question,) = query.question
-        asked = f"{question.name} {dns.rdatatype.to_text(question.rdtype)}"
+        asked = _asked(query)
         self.asked.append(asked)
         response = dns.message.make_response(query)
         # RFC 6840 §5.7: AD is set only if the question asks for it.
@@ -76,7 +82,7 @@ class NameServer:
             response.flags |= dns.flags.AD
         if self.rcode is not None:
             response.set_rcode(self.rcode)
-        elif asked in self.failing:
+        elif asked in self.failing or asked in self.bogus:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif asked in self.nxdomain:
             response.set_rcode(dns.rcode.NXDOMAIN)
@@ -89,3 +95,8 @@ class NameServer:
         elif not any(known.split()[0] == str(question.name) for known in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response
+
+
+def _asked(query: dns.message.Message) -> str:
+    (question,) = query.question
+    return f"{question.name} {dns.rdatatype.to_text(question.rdtype)}"

@@ -8,9 +8,9 @@ import dns.rcode
 from tests.cli.check.checking import NOW, CheckTestCase
 from tests.cli.check.nameserver import NameServer
 from twisted_mta.cli.check import names as names_module
-from twisted_mta.cli.check.names import trust
-from twisted_mta.cli.questions import Answer, Questions
-from twisted_mta.config import Config, DNSSettings
+from twisted_mta.cli.check.validation import Proof, believed, finding
+from twisted_mta.cli.questions import Questions
+from twisted_mta.config import Config, Destination, DNSSettings
 from twisted_mta.dns import ResolvConf
 from twisted_mta.interfaces import WallTime
 from twisted_mta.mail.next_hop import Host
@@ -40,48 +40,86 @@ def dead_port() -> int:
 
 
 class Servers(NamesTestCase):
-    def trust(self) -> str:
-        (text,) = self.of(notes=True)
-        return text.partition(" ms")[2]
+    def trust(self, **dns: object) -> str:
+        """Return the finding on the name server, without its address and the time it took."""
+        settings = DNSSettings(nameservers=[self.dns.host], **dns)  # type: ignore[arg-type]
+        (text,) = self.of(notes=True, dns=settings)
+        severity, _, rest = text.partition(": ")
+        return f"{severity}{rest.partition(' ms')[2]}"
 
-    def test_a_validating_resolver_on_this_machine_can_be_trusted(self) -> None:
+    def test_a_validating_resolver_on_this_machine_is_believed(self) -> None:
         self.assertEqual(
-            self.trust(), ", sets AD, and is on this machine: trust_ad may be turned on"
+            self.trust(),
+            "note, and validates: iana.org is proven, dnssec-failed.org is refused: with DANE",
+        )
+        self.assertEqual(
+            self.dns.asked[:4],
+            [". SOA", "iana.org. SOA", "10.in-addr.arpa. SOA", "dnssec-failed.org. A"],
         )
 
-    def test_a_server_that_does_not_validate_cannot_be_trusted(self) -> None:
+    def test_the_names_that_prove_it_can_be_chosen(self) -> None:
+        self.dns.signed, self.dns.bogus = ["good.example. SOA"], ["bad.example. A"]
+        self.assertEqual(
+            self.trust(signed_name="good.example", bogus_name="bad.example"),
+            "note, and validates: good.example is proven, bad.example is refused: with DANE",
+        )
+
+    def test_without_validation_there_is_no_dane(self) -> None:
         self.dns.signed = []
         self.assertEqual(
             self.trust(),
-            ", and does not set AD: it does not validate: trust_ad must stay off",
+            "note, and does not validate: it does not set AD for iana.org: without DANE",
         )
         self.assertEqual(self.of(), [])
 
-    def test_a_server_that_sets_ad_for_unsigned_zones_cannot_be_trusted(self) -> None:
+    def test_where_dane_is_demanded_the_lack_of_validation_is_a_warning(self) -> None:
+        self.dns.signed = []
+        (text,) = self.of(destinations=[Destination(domain="bank.example", tls="dane")])
+        self.assertIn('mail to bank.example, with tls = "dane", is deferred', text)
+        self.assertIn("use a validating resolver on this machine", text)
+
+    def test_a_server_that_sets_ad_without_validating_is_a_warning(self) -> None:
+        """Each proof alone finds it out."""
+        self.dns.bogus = []
+        self.assertIn("and takes dnssec-failed.org, whose signatures are wrong", self.trust())
         self.dns.signs_all = True
+        text = self.trust()
+        self.assertIn("warning, and does not validate: it sets AD even for unsigned zones", text)
+        self.assertIn("it is believed all the same", text)
+
+    def test_without_an_answer_about_the_bogus_name_it_is_said(self) -> None:
+        self.dns.silent = ["dnssec-failed.org. A"]
+        self.patch(names_module, "Questions", partial(Questions, timeout=0.2))
         self.assertEqual(
             self.trust(),
-            ", and sets AD even for unsigned zones, so that AD means nothing: trust_ad must stay"
-            " off",
+            "note, and sets AD for iana.org; it gave no answer about dnssec-failed.org: with DANE",
         )
 
-    def test_a_server_on_another_machine_cannot_be_trusted(self) -> None:
-        # RFC 4035 §4.9.3
-        answer = Answer((), True, authenticated=True, seconds=0.0)
+    def test_a_server_on_another_machine_is_believed_with_trust_ad_alone(self) -> None:
+        """RFC 4035 §4.9.3."""
         elsewhere = Host("192.0.2.53", 53)
-        finding = trust("here", elsewhere, answer, unsigned=False, trusted=False)
-        self.assertIn("which other hosts on the path could forge", finding.what)
-
-    def test_trust_in_an_untrustworthy_server_is_a_warning(self) -> None:
-        for host, authenticated, unsigned in (
-            (self.dns.host, False, False),
-            (self.dns.host, True, True),
-            (Host("2001:db8::53", 53), True, False),
+        proof = Proof(signed=True, forged=False)
+        for trust_ad, text in (
+            (False, "other hosts on the path could forge its answers: without DANE"),
+            (True, "validates: iana.org is proven, dnssec-failed.org is refused: with DANE"),
         ):
-            answer = Answer((), True, authenticated, seconds=0.0)
-            finding = trust("here", host, answer, unsigned=unsigned, trusted=True)
-            self.assertEqual(finding.severity, "warning")
-            self.assertIn("but trust_ad is on", finding.what)
+            config = self.config(dns=DNSSettings(nameservers=[elsewhere], trust_ad=trust_ad))
+            trusted = believed(config, ResolvConf(), elsewhere)
+            self.assertEqual(trusted, trust_ad)
+            self.assertIn(text, finding(config, elsewhere, proof, seconds=0, trusted=trusted).what)
+
+    def test_the_system_may_say_that_its_servers_are_believed(self) -> None:
+        """``options trust-ad`` counts for the name servers beside it, and for no others."""
+        elsewhere, system = Host("192.0.2.53", 53), ResolvConf(trust_ad=True)
+        self.assertTrue(believed(self.config(dns=DNSSettings()), system, elsewhere))
+        self.assertFalse(believed(self.config(), system, elsewhere))
+
+    def test_servers_of_both_kinds_together_are_a_warning(self) -> None:
+        """What the first refuses as forged, the second is asked for."""
+        other = NameServer(self)
+        other.signed = []
+        (text,) = self.of(dns=DNSSettings(nameservers=[self.dns.host, other.host]))
+        self.assertIn(f"{other.host} does not validate, and others do", text)
 
     def test_a_dead_server_is_named_and_the_next_one_asked(self) -> None:
         dead = Host("127.0.0.1", dead_port())

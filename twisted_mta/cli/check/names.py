@@ -26,15 +26,14 @@ from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.next_hop import Host
 from ...mail.printable import printable
 from ...routing.routes import Rule
-from ..questions import Answer, NoAnswer, Questions, TooLate
+from ..questions import NoAnswer, Questions, TooLate
+from . import validation
 from .finding import Finding
 from .machine import Machine
 
 _SLOW = 1.0  # seconds; a first answer that takes longer is reported
 _MOST_DOMAINS = 20  # local domains whose mail exchangers are asked for
 _MOST_EXCHANGERS = 16  # of one domain that are looked up
-# RFC 6303 §4.1: a zone of private addresses, which cannot be signed.
-_UNSIGNED = "10.in-addr.arpa"
 
 
 def names(
@@ -63,7 +62,8 @@ def names(
     questions = Questions([], machine.wall_time() + seconds, machine.wall_time)
     try:
         system = machine.resolution()
-        yield from _servers(config, config.dns.nameservers or system.nameservers, questions)
+        nameservers = config.dns.nameservers or system.nameservers
+        yield from _servers(config, system, nameservers, questions)
         if not questions.nameservers:
             yield Finding(
                 "warning",
@@ -90,9 +90,9 @@ def names(
 
 
 def _servers(
-    config: Config, nameservers: Iterable[Host], questions: Questions
+    config: Config, system: ResolvConf, nameservers: Iterable[Host], questions: Questions
 ) -> Iterator[Finding]:
-    trusted = config.dns.trust_ad
+    proofs = []
     for nameserver in nameservers:
         where = f"[dns] nameservers, {nameserver}"
         try:
@@ -114,43 +114,13 @@ def _servers(
                 where,
                 "no EDNS (RFC 6891): it is asked without, and long answers come over TCP",
             )
-        unsigned = False
-        if root.authenticated:
-            with suppress(NoAnswer):
-                unsigned = questions.ask(nameserver, _UNSIGNED, "SOA").authenticated
-        yield trust(where, nameserver, root, unsigned=unsigned, trusted=trusted)
-
-
-def trust(where: str, nameserver: Host, root: Answer, *, unsigned: bool, trusted: bool) -> Finding:
-    """Return whether the AD bit of a name server can be trusted.
-
-    Args:
-        where: of the finding.
-        nameserver: the address.
-        root: the answer about the root, which is signed.
-        unsigned: whether AD was also set for a zone that is not signed.
-        trusted: whether ``trust_ad`` is on.
-    """
-    took = f"it answers within {root.seconds * 1000:.0f} ms"
-    if unsigned:
-        problem = f"{took}, and sets AD even for unsigned zones, so that AD means nothing"
-    elif not root.authenticated:
-        problem = f"{took}, and does not set AD: it does not validate"
-    elif not ip_address(nameserver.name).is_loopback:
-        # RFC 4035 §4.9.3: only over a secure channel.
-        problem = f"{took}, and sets AD, which other hosts on the path could forge"
-    else:
-        return Finding(
-            "note", where, f"{took}, sets AD, and is on this machine: trust_ad may be turned on"
-        )
-    if trusted:
-        return Finding(
-            "warning",
-            where,
-            f"{problem}; but trust_ad is on",
-            "turn trust_ad off, or use a validating resolver on this machine",
-        )
-    return Finding("note", where, f"{problem}: trust_ad must stay off")
+        found = validation.proof(config, nameserver, questions)
+        proofs.append((nameserver, found))
+        trusted = validation.believed(config, system, nameserver)
+        yield validation.finding(config, nameserver, found, seconds=root.seconds, trusted=trusted)
+    together = validation.mixed(proofs)
+    if together is not None:
+        yield together
 
 
 # Our own name.
