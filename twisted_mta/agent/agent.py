@@ -56,6 +56,7 @@ from ..system.real_world import give_way
 from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
+from ..tls.client import ClientContexts
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
@@ -69,6 +70,7 @@ from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
 from .listeners import Listeners
 from .mailboxes import Mailboxes
+from .mta_sts import MTASTS
 from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
@@ -209,6 +211,8 @@ class Agent:
         self._journal = self._make_journal(str(worker), tls_written)
         self.tls_news: Callable[[], None] = self._journal.sync_soon
         self._locator = self._make_locator(is_own_address)
+        self._contexts = ClientContexts()
+        self._mta_sts = MTASTS(config, resources=resources, contexts=self._contexts)
         self._relay = self._make_relay()
         self.traffic = self._relay.connections.traffic
         self._home = self._make_shard(worker)
@@ -290,6 +294,7 @@ class Agent:
             raise
         self._resources.start_threads()
         self._journal.start()
+        self._mta_sts.start()
         for shard in self.shards:
             shard.runner.start()
         self.capacity.refusal()  # logs a disk that is full already
@@ -330,6 +335,7 @@ class Agent:
         if not await self._patience.ends(closed, _LAST_WORDS):
             self._relay.abort()
             await self._patience.ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
+        self._mta_sts.stop()
         self._resources.stop_resolver()
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
@@ -403,7 +409,11 @@ class Agent:
         pace = pace or self._resources.sliced
         authentication = await self.authentication.prepare(config, pace, checked)
         mailboxes = await self.mailboxes.prepare(config, pace, checked)
-        terms = await pace.work(self._relay.load_terms(config.all_destinations))
+        terms = await pace.work(
+            self._relay.load_terms(
+                config.all_destinations, mta_sts_authorities=config.mta_sts.authorities
+            )
+        )
         use_listeners = await pace.work(self.listeners.load(config))
         signing_keys = await pace.work(load_keys(config.dkim_keys))
 
@@ -425,6 +435,7 @@ class Agent:
                 self._behind_servers.policies = self._policies.stages(config, _BEHIND_SERVERS)
             lines += use_listeners()
             suspended = self._suspended_access()
+            self._mta_sts.use(config)
             lines += self._use_terms(terms)
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
@@ -570,8 +581,13 @@ class Agent:
             helo=config.helo,
             destination_for=config.destination_for,
             memory=self.memory,
+            contexts=self._contexts,
             policies=HostPolicies(
-                resolver=self.resolver, memory=self.memory, wall_time=resources.wall_time
+                resolver=self.resolver,
+                memory=self.memory,
+                wall_time=resources.wall_time,
+                mta_sts=self._mta_sts.find,
+                mta_sts_authorities=self._mta_sts.authorities,
             ),
             note_tls_result=lambda result: self.tls_reports.note(result),
             nonce=resources.nonce,

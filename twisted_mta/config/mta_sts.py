@@ -1,4 +1,4 @@
-"""The table ``[mta_sts]``: our own MTA-STS policy, and where it is served."""
+"""The table ``[mta_sts]``: the policies of others, our own, and where that is served."""
 
 from __future__ import annotations
 
@@ -32,12 +32,21 @@ def _patterns(value: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True, field_transformer=settings)
 class MTASTSSettings:
-    """Our own MTA-STS policy (RFC 8461), and where it is served; ``[mta_sts]``.
+    """MTA-STS (RFC 8461): the policies of others, our own, and where it is served; ``[mta_sts]``.
 
     Raises:
         ConfigError: a value is refused, or contradicts another.
     """
 
+    authorities: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with the authorities that certificates verify against, of hosts that policies"
+            " are fetched from, and of mail exchangers under such a policy",
+            default_text="those that the system trusts",
+        ),
+    )
     publish: str | None = setting(
         endpoint_or_off,
         "where to serve the policy of our domains, by HTTPS and behind a proxy by HTTP: a Twisted"

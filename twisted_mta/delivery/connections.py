@@ -312,12 +312,29 @@ class Connections:
     def _opened(self, connection: Connection) -> None:
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
+            self._note_fault(connection)
             if self._memory is not None and not connection.terms.implicit_tls:
                 self._memory.remember(connection.target.name, connection.target.port)
         elif connection.policy.level != "none":
             self._opened_in_clear(connection)
 
+    def _note_fault(self, connection: Connection) -> None:
+        """Tell of a host that an MTA-STS policy in testing mode would keep the mail from."""
+        policy, tls = connection.policy, connection.session.tls
+        if not policy.testing:
+            return
+        fault = policy.fault or ("it has no TLS" if tls is None else tls.peer_problem)
+        if fault:
+            self.log.warn(
+                "{target} gets mail all the same: the policy is {source}, and not fulfilled:"
+                " {error}",
+                target=str(connection.target),
+                source=policy.source,
+                error=fault,
+            )
+
     def _opened_in_clear(self, connection: Connection) -> None:
+        self._note_fault(connection)
         self._raise_alarm(connection.target, "delivered in clear")
 
     def _raise_alarm(self, target: Target, consequence: str) -> None:

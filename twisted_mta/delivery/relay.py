@@ -131,17 +131,22 @@ class Relay:
 
     # Settings.
 
-    def load_terms(self, destinations: Iterable[Destination]) -> Work[LoadedTerms]:
+    def load_terms(
+        self, destinations: Iterable[Destination], *, mta_sts_authorities: str | None = None
+    ) -> Work[LoadedTerms]:
         """Read the files of all destinations; nothing is in force before `update`.
 
         Args:
             destinations: each complete (`Config.all_destinations`).
+            mta_sts_authorities: see `terms.load_terms`.
 
         Raises:
             CertificateError: a certificate, key or authority cannot be used.
             ConfigError: a password file cannot be used.
         """
-        return load_terms(self.connections.contexts, destinations)
+        return load_terms(
+            self.connections.contexts, destinations, mta_sts_authorities=mta_sts_authorities
+        )
 
     def update(
         self,

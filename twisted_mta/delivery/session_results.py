@@ -33,6 +33,8 @@ def session_results(
     yield from host_results(next_hop, connection.target, policy)
     found = _found(connection, result)
     if found is not None and _is_reported(next_hop):
+        if policy.trouble is not None and policy.patterns:
+            return  # the host is none of the policy, which is the failure of this session
         if policy.trouble is not None:
             policy = TLSPolicy(level=policy.level)  # the session went on without it
         type, reason = found

@@ -20,7 +20,7 @@ from ..mail.tls_policy import TLSLevel, TLSPolicy, TLSSetting
 from ..smtp.client.step import Dialect
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work
-from ..tls.client import ClientContexts, ClientTLS, LoadedContext
+from ..tls.client import ClientContexts, ClientTLS, LoadedContext, under_mta_sts
 from .credentials import LoadedCredentials, load_credentials
 
 Wish = Literal["", "required", "preferred", "optional"]
@@ -101,12 +101,19 @@ class LoadedTerms:
         return list(dict.fromkeys(warning for key in keys for warning in key.warnings(now)))
 
 
-def load_terms(contexts: ClientContexts, destinations: Iterable[Destination]) -> Work[LoadedTerms]:
+def load_terms(
+    contexts: ClientContexts,
+    destinations: Iterable[Destination],
+    *,
+    mta_sts_authorities: str | None = None,
+) -> Work[LoadedTerms]:
     """Read the files of all destinations, without any effect.
 
     Args:
         contexts: makes TLS contexts.
         destinations: each complete (`Config.all_destinations`).
+        mta_sts_authorities: the path of the PEM file with the authorities of hosts under MTA-STS;
+            None: those of the system.
 
     Raises:
         CertificateError: a certificate, key or authority cannot be used.
@@ -119,7 +126,13 @@ def load_terms(contexts: ClientContexts, destinations: Iterable[Destination]) ->
         loaded = load_credentials(destination)
         if loaded is not None:
             credentials[destination.domain] = loaded
-        settings += [client_tls(destination), verifying_tls(destination)]
+        tls = client_tls(destination)
+        settings += [
+            tls,
+            verifying_tls(destination),
+            under_mta_sts(tls, mta_sts_authorities, testing=False),
+            under_mta_sts(tls, mta_sts_authorities, testing=True),
+        ]
     # The authorities of the system alone are read when a connection needs them.
     settings = [each for each in settings if each.files or each.verify is False]
     loaded_contexts = yield from contexts.load(settings)

@@ -59,6 +59,11 @@ class TLSPolicy:
         patterns: the patterns of an MTA-STS policy, one of which the name of the host fits.
         unproven_host: whether the host was found by MX records that DNSSEC does not prove, so that
             its certificate proves little (RFC 7672 §2.2.1).
+        authorities: the path of the PEM file with the authorities that certificates under such a
+            policy verify against; None: those of the system.
+        testing: whether that policy is tested: its faults are noted, and mail goes there as if
+            there were none.
+        fault: the fault of the host under that policy that shows without a connection; empty: none.
         remembered: whether the TLS memory has raised the level.
         problem: why no connection may be made now; None: one may.
         kind: of the policy that the next hop publishes, for reports (RFC 8460 §4.4).
@@ -78,6 +83,9 @@ class TLSPolicy:
     names: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     unproven_host: bool = False
+    authorities: str | None = None
+    testing: bool = False
+    fault: str = field(default="", eq=False)
     remembered: bool = False
     problem: str | None = None
     kind: PolicyType = field(default="no-policy-found", eq=False)

@@ -57,6 +57,7 @@ class ClientTLS:
 
     Attributes:
         verify: whether the server's certificate must be valid for its name.
+        noted: whether a certificate that is not is only noted.
         authorities: the path of the PEM file with the trusted authorities; None: those of the
             system.
         certificate: the path of the PEM file with our client certificate and its chain, for
@@ -65,6 +66,7 @@ class ClientTLS:
     """
 
     verify: bool = False
+    noted: bool = False
     authorities: str | None = None
     certificate: str | None = None
     key: str | None = None
@@ -74,6 +76,18 @@ class ClientTLS:
         """The paths of all files, each once."""
         named = (self.authorities, self.certificate, self.key)
         return tuple(dict.fromkeys(file for file in named if file is not None))
+
+
+def under_mta_sts(tls: ClientTLS, authorities: str | None, *, testing: bool) -> ClientTLS:
+    """Return the settings of a connection under an MTA-STS policy (RFC 8461 §4.2).
+
+    Args:
+        tls: those without it.
+        authorities: the path of the PEM file with the trusted authorities; None: those of the
+            system.
+        testing: whether the policy is tested.
+    """
+    return evolve(tls, verify=True, noted=testing, authorities=authorities)
 
 
 @frozen(eq=False)
@@ -120,6 +134,7 @@ class ClientContexts:
 
     def __init__(self) -> None:
         self._loaded: dict[ClientTLS, LoadedContext] = {}
+        self._made: dict[ClientTLS, None] = {}  # without a file; made again by each `load`
         self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
 
     def load(self, settings: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, LoadedContext]]:
@@ -129,7 +144,7 @@ class ClientContexts:
             CertificateError: a file cannot be used.
         """
         loaded = {}
-        for tls in dict.fromkeys(settings):
+        for tls in dict.fromkeys((*settings, *self._made)):
             yield
             loaded[tls] = self._load(tls)
         return loaded
@@ -153,6 +168,23 @@ class ClientContexts:
             return None
         return loaded.authorities, None if loaded.key is None else loaded.key.chain
 
+    def has(self, tls: ClientTLS) -> bool:
+        """Whether there is a context for ``tls``."""
+        return tls in self._loaded
+
+    def make(self, tls: ClientTLS) -> None:
+        """Make the context for ``tls``, if there is none; may be called in a thread.
+
+        Blocks: it takes 30 ms to read the system's authorities.
+
+        Raises:
+            CertificateError: a file cannot be used.
+        """
+        if tls not in self._loaded:
+            self._loaded[tls] = self._load(tls)
+            if not tls.files:
+                self._made[tls] = None
+
     def creator(
         self, target: Target, tls: ClientTLS, policy: TLSPolicy | None = None
     ) -> ClientCreator:
@@ -166,11 +198,12 @@ class ClientContexts:
         Raises:
             RuntimeError: its files were not loaded.
         """
-        loaded = self._loaded.get(tls)
-        if loaded is None:
+        tls = _in_force(tls, policy)
+        if tls not in self._loaded:
             if tls.files:
                 raise RuntimeError(f"not loaded: {tls}")
-            loaded = self._loaded[tls] = self._load(tls)
+            self.make(tls)
+        loaded = self._loaded[tls]
         chains = self._chains if tls.verify else None
         return ClientCreator(loaded.context, server_name(target, policy), chains)
 
@@ -186,8 +219,11 @@ class ClientContexts:
         The second is None where it is verified, and where the settings do not require it.
         """
         facts = client_facts(connection, server_name(target, policy))
+        tls = _in_force(tls, policy)
         if policy is not None and policy.level == "dane":
-            return self._verified_by_dane(connection, facts, policy)
+            facts, problem = self._verified_by_dane(connection, facts, policy)
+            if problem is not None or not policy.patterns:
+                return facts, problem
         if not tls.verify:
             return facts, None
         # Any error during verification means that the server is not verified.
@@ -198,7 +234,8 @@ class ClientContexts:
         if not problems:
             return evolve(facts, peer_verified=True), None
         problem = "; ".join(problems)
-        return evolve(facts, peer_problem=problem), problem
+        facts = evolve(facts, peer_verified=False, verified_by=None, peer_problem=problem)
+        return facts, None if tls.noted else problem
 
     def _verified_by_dane(
         self, connection: SSL.Connection, facts: TLSFacts, policy: TLSPolicy
@@ -241,6 +278,7 @@ class ClientContexts:
                 _trust(context, authorities)
         else:
             context.set_verify(SSL.VERIFY_NONE)
+        if tls.noted or not tls.verify:
             context.set_cipher_list(_OPPORTUNISTIC_CIPHERS)
         key = None
         if tls.certificate is not None:
@@ -254,6 +292,15 @@ class ClientContexts:
         """Record the verification of one certificate of a chain; the handshake always goes on."""
         self._chains[connection].note(chain_error(error), ok=ok)
         return True
+
+
+def _in_force(tls: ClientTLS, policy: TLSPolicy | None) -> ClientTLS:
+    """Return the settings of a connection under a policy."""
+    if policy is None or not policy.patterns:
+        return tls
+    if policy.testing and policy.level == "verify":
+        return tls  # another demand than that of the domain
+    return under_mta_sts(tls, policy.authorities, testing=policy.testing)
 
 
 def server_name(target: Target, policy: TLSPolicy | None = None) -> str | None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,8 +20,9 @@ from ...interfaces import Clock, Executor, Random, Resolver, WallTime
 from ...mail.printable import printable
 from ...system.repetition import Repetition
 from .fetcher import Fetch, FetchError
+from .found import Found
 from .kept import Kept
-from .policy import Policy, PolicyError, record_id
+from .policy import PolicyError, record_id
 from .store import PolicyFile
 
 _T = TypeVar("_T")
@@ -31,27 +32,6 @@ _FRESH = 60.0  # seconds until the file is read again: another process may have 
 _ROUND = 60.0  # seconds between two looks for policies to fetch again
 _AT_ONCE = 16  # policies that are fetched again in one round: 23,000 a day
 _MOST_WEIGHT = 20_000  # domains and patterns in memory
-
-
-@frozen(kw_only=True)
-class Found:
-    """The policy that holds for mail to a domain now.
-
-    Attributes:
-        domain: the domain.
-        policy: the policy in force; None: there is none.
-        id: of its record.
-        since: seconds since the epoch, when it was fetched first.
-        problem: why there is none, or no newer one; printable. Empty: nothing is wrong.
-        trouble: the kind of that (`fetcher.Trouble`); empty: the domain says nothing of MTA-STS.
-    """
-
-    domain: str
-    policy: Policy | None = None
-    id: str = ""
-    since: float | None = None
-    problem: str = ""
-    trouble: str = ""
 
 
 class PolicyCache:
