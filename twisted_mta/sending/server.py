@@ -83,6 +83,7 @@ class Server:
         return Terms(
             level=level,
             tls=tls,
+            verifying=attrs.evolve(tls, verify=True),
             implicit_tls=self.begins_with_tls,
             credentials=self.credentials(),
             dialect="lmtp" if self.lmtp else "smtp",

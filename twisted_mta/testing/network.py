@@ -32,6 +32,8 @@ class MemoryTransport:
 
     other: MemoryTransport
     protocol: Any
+    closed: Callable[[Failure], None] | None = None
+    """Called when the connection is over, after the protocol."""
 
     def __init__(self, clock: Clock, *, client: bool, host: Any, peer: Any) -> None:
         self.peak = 0
@@ -46,6 +48,7 @@ class MemoryTransport:
         self._held = False
         self._producer: Any = None
         self._producer_paused = False
+        self._poll: _Poll | None = None
         self._tls: Any = None
 
     # Called by a protocol.
@@ -109,13 +112,22 @@ class MemoryTransport:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let ``producer`` write as fast as the other end reads."""
+        poll = None
+        if not streaming:
+            producer = poll = _Poll(producer, self._clock)
         if self._tls is not None:
-            self._tls.registerProducer(producer, streaming)
+            self._tls.registerProducer(producer, True)
         else:
-            self.register_raw(producer, streaming)
+            self.register_raw(producer, True)
+        self._poll = poll
+        if poll is not None and self.connected:
+            poll.resumeProducing()
 
     def unregisterProducer(self) -> None:
         """Forget the producer."""
+        if self._poll is not None:
+            self._poll.pauseProducing()
+            self._poll = None
         if self._tls is not None:
             self._tls.unregisterProducer()
         else:
@@ -190,7 +202,44 @@ class MemoryTransport:
                 end.connected = False
                 if end._producer is not None:
                     end._producer.stopProducing()
-                end.protocol.connectionLost(Failure(reason))
+                failure = Failure(reason)
+                end.protocol.connectionLost(failure)
+                if end.closed is not None:
+                    end.closed(failure)
+
+
+class _Poll:
+    """A streaming producer that asks a pull producer for more, once in each turn of the clock.
+
+    Args:
+        producer: `IPullProducer`.
+        clock: of the turns.
+    """
+
+    def __init__(self, producer: Any, clock: Clock) -> None:
+        self._producer = producer
+        self._clock = clock
+        self._call: Any = None
+
+    def resumeProducing(self) -> None:
+        """Ask until it is paused."""
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._ask)
+
+    def pauseProducing(self) -> None:
+        """Ask no more for now."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def stopProducing(self) -> None:
+        """Tell the producer that the connection is lost."""
+        self.pauseProducing()
+        self._producer.stopProducing()
+
+    def _ask(self) -> None:
+        self._call = self._clock.callLater(0, self._ask)
+        self._producer.resumeProducing()
 
 
 class _Raw:
@@ -208,11 +257,28 @@ class _Raw:
 
 
 class _Connector:
-    def __init__(self, stop: Callable[[], None], destination: Any) -> None:
-        self.stopConnecting = stop
+    """An attempt to connect, and the connection (`twisted.internet.interfaces.IConnector`)."""
+
+    stopConnecting: Callable[[], None]
+
+    def __init__(self, destination: Any, connect: Callable[[_Connector], None]) -> None:
+        self.transport: MemoryTransport | None = None
         self._destination = destination
+        self._connect = connect
+
+    def connect(self) -> None:
+        """Connect, also once more after a failure."""
+        self._connect(self)
+
+    def disconnect(self) -> None:
+        """End the connection, or the attempt."""
+        if self.transport is None:
+            self.stopConnecting()
+        else:
+            self.transport.loseConnection()
 
     def getDestination(self) -> Any:
+        """Return the address of the server."""
         return self._destination
 
 
@@ -270,9 +336,25 @@ class MemoryNetwork(Clock):
         bindAddress: tuple[str, int] | None = None,
     ) -> _Connector:
         """Connect as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
+        connector = _Connector(
+            _place(host, port),
+            lambda connector: self._connect(connector, host, port, factory, timeout, bindAddress),
+        )
+        connector.connect()
+        return connector
+
+    def _connect(
+        self,
+        connector: _Connector,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float,
+        bindAddress: tuple[str, int] | None,
+    ) -> None:
         self.sources.append(bindAddress)
         source = bindAddress[0] if bindAddress else ""
-        servers = self._listening.get((host, port), [])
+        servers = self._servers(host, port, source)
         factory.doStart()
 
         def fail(reason: Exception) -> None:
@@ -281,7 +363,13 @@ class MemoryNetwork(Clock):
 
         def connect(server: Protocol) -> None:
             client = factory.buildProtocol(_place(host, port))
-            self.join(client, server, host, port, source=source)
+            connector.transport = self.join(client, server, host, port, source=source)
+            connector.transport.closed = closed
+
+        def closed(reason: Failure) -> None:
+            connector.transport = None
+            factory.clientConnectionLost(connector, reason)
+            factory.doStop()
 
         if servers is None:
             call = self.callLater(timeout, fail, TimeoutError())
@@ -289,9 +377,12 @@ class MemoryNetwork(Clock):
             call = self.callLater(0, connect, servers.pop(0))
         else:
             call = self.callLater(0, fail, self.refusal)
-        connector = _Connector(call.cancel, _place(host, port))
+        connector.stopConnecting = call.cancel
         factory.startedConnecting(connector)
-        return connector
+
+    def _servers(self, host: str, port: int, source: str) -> list[Protocol] | None:
+        """Return the servers that wait for a client; None: attempts to connect are not answered."""
+        return self._listening.get((host, port), [])
 
     def listen_unix(self, path: str, *servers: Protocol) -> None:
         """Connect the next clients of a UNIX socket to ``servers``, one each."""
@@ -308,8 +399,10 @@ class MemoryNetwork(Clock):
         loopback = "::1" if ":" in host else "127.0.0.1"
         return address(source or loopback, 50_000 + len(self.connections))
 
-    def join(self, client: Any, server: Any, host: str, port: int, *, source: str = "") -> None:
-        """Connect two protocols.
+    def join(
+        self, client: Any, server: Any, host: str, port: int, *, source: str = ""
+    ) -> MemoryTransport:
+        """Connect two protocols; return the client's end.
 
         Args:
             client: the end that connects.
@@ -330,6 +423,7 @@ class MemoryNetwork(Clock):
             end.protocol = protocol
         server.makeConnection(ends[1])
         client.makeConnection(ends[0])
+        return ends[0]
 
 
 def address(host: str, port: int) -> IPv4Address | IPv6Address:

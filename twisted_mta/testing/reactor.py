@@ -49,22 +49,14 @@ class MemoryReactor(MemoryNetwork):
         factory.doStart()
         return bound
 
-    def connectTCP(
-        self,
-        host: str,
-        port: int,
-        factory: Any,
-        timeout: float = 30,
-        bindAddress: tuple[str, int] | None = None,
-    ) -> Any:
-        """Connect as a reactor does, to a bound port or to a server of `MemoryNetwork.listen`."""
+    def _servers(self, host: str, port: int, source: str) -> list[Protocol] | None:
+        """Return the servers that wait for a client, or a new one of a bound port that reads."""
         bound = self.ports.get((host, port)) or self.ports.get(("0.0.0.0", port))
         if bound is not None and bound.reading:
-            source = bindAddress[0] if bindAddress else ""
             server = bound.factory.buildProtocol(self.client_address(host, source))
             assert isinstance(server, Protocol)
             self.listen(host, port, server)
-        return super().connectTCP(host, port, factory, timeout, bindAddress)
+        return super()._servers(host, port, source)
 
     def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> None:
         """Call ``function`` at once: this reactor always runs."""
