@@ -101,8 +101,8 @@ class CommandLine(TidyTestCase):
     def test_a_route_to_a_delivery_of_an_application_is_refused(self) -> None:
         self.assertRegex(
             self.refusal("--route", "shop.example=deliver:db"),
-            r"--route shop.example=deliver:db: found deliver:db, and no delivery of an application:"
-            r" expected a URL of another kind; only a program that holds the agent has deliveries",
+            r"--route shop.example=deliver:db: found deliver:db, expected a URL of another kind:"
+            r" only a program that holds the agent has deliveries",
         )
 
     def test_a_route_in_the_file_is_refused_with_the_name_of_the_file(self) -> None:

@@ -400,7 +400,7 @@ class Operation(WithDelivery):
 class Routes(TidyTestCase):
     def test_a_name_without_a_delivery_is_an_error_at_the_start(self) -> None:
         for deliveries, expected in (
-            ({}, "found deliver:db, and no delivery of an application: expected a URL of another"),
+            ({}, "found deliver:db, expected a URL of another kind"),
             ({"log": Recorded(), "web": Recorded()}, "expected deliver:log or deliver:web"),
         ):
             with self.assertRaisesRegex(ValueError, expected):

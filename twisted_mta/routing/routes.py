@@ -239,9 +239,8 @@ def _delivery(name: str, deliveries: Collection[str]) -> str:
         return name
     if not deliveries:
         raise ValueError(
-            f"found deliver:{printable(name)}, and no delivery of an application: expected a URL of"
-            " another kind; only a program that holds the agent has deliveries, by"
-            " MailTransferAgent(deliveries={...})"
+            f"found deliver:{printable(name)}, expected a URL of another kind: only a program that"
+            " holds the agent has deliveries, by MailTransferAgent(deliveries={...})"
         )
     expected = " or ".join(f"deliver:{each}" for each in deliveries)
     raise ValueError(f"found deliver:{printable(name)}, expected {expected}")
