@@ -14,9 +14,11 @@ from .test_examples import DOCS, examples
 
 ROOT = DOCS.parent
 # What an application has, and a block of a page only names.
+PAGES = ("embedding.rst", "from-twisted-mail.rst")
 GIVEN = """\
 from collections.abc import Callable
-from twisted.internet.ssl import PrivateCertificate
+from twisted.cred.portal import Portal
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.mail.interfaces import IMessageDelivery
 from twisted_mta import Config, ESMTPFactory, MailTransferAgent
 
@@ -25,6 +27,8 @@ config: Config
 factory: ESMTPFactory
 certificate: PrivateCertificate
 delivery: IMessageDelivery
+portal: Portal
+options: CertificateOptions
 my_delivery: IMessageDelivery
 ConsoleMessageDelivery: Callable[[], IMessageDelivery]
 """
@@ -43,11 +47,12 @@ class Types(SynchronousTestCase):
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return found.stdout + found.stderr
 
-    def test_the_blocks_of_the_page_on_embedding_are_typed(self) -> None:
+    def test_the_blocks_of_the_pages_are_typed(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         files = []
-        for number, block in enumerate(examples("embedding.rst")):
+        blocks = [block for page in PAGES for block in examples(page)]
+        for number, block in enumerate(blocks):
             # A block may define what others are given.
             given = [line for line in GIVEN.splitlines() if not _defines(block, line)]
             file = directory / f"block_{number}.py"
