@@ -243,7 +243,11 @@ class Attempt:
         """Look up the TLS that ``target`` must have, then call ``found``, unless it is over."""
         self._enter(Event.FIND_POLICY)
         terms = terms_for(target, self.next_hop, self.host_terms)
-        policy = self.connections.policies.policy(self.next_hop, target, terms)
+        try:
+            policy = self.connections.policies.policy(self.next_hop, target, terms)
+        except Exception:
+            self._lookup_failed(Failure())  # an internal error
+            return
         if isinstance(policy, TLSPolicy):
             found(terms, fitted(policy, terms))
             return
@@ -263,6 +267,7 @@ class Attempt:
     def _refuse(self, host: Sequence[Target], reply: Reply) -> None:
         """Pass over a host: there is no way to it that is safe enough."""
         self.dialogue.append(Line("note", reply.text))
+        self._note_unsafe(host[0], reply)
         self.failures.update((each, Unusable(reply, stage="tls")) for each in host)
         self._try_next()
 
@@ -411,8 +416,19 @@ class Attempt:
                 reply = result.reply
                 lines = (*reply.lines, reason)
                 result = evolve(result, reply=Reply.of(reply.code, reply.status, *lines))
+        if result.stage == "tls":
+            self._note_unsafe(target, result.reply)
         self.failures[target] = judged(result, connection.terms)
         self._try_next()
+
+    def _note_unsafe(self, target: Target, reply: Reply) -> None:
+        """Log that a host is passed over for its TLS: another one may take the message."""
+        self.log.warn(
+            "{target} is not safe enough for {id}: {reply}",
+            target=str(target),
+            id=str(self.message.id),
+            reply=str(reply),
+        )
 
     # The outcomes.
 
