@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.cli.check.checking import CheckTestCase
 from tests.server.authority import Authority, Issued, self_signed
 from twisted_mta.cli.check.certificates import covers
-from twisted_mta.config import Listener
+from twisted_mta.config import Listener, MTASTSSettings
 from twisted_mta.config.destination import Destination
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.tls.certificates import CertificateError
@@ -138,6 +138,7 @@ class Certificates(CheckTestCase):
                     client_key="/client.key",
                 ),
             ],
+            mta_sts=MTASTSSettings(authorities="/others.pem"),
         )
         self.assertEqual(
             [text[:79] for text in self.found(config, wall_time=wall_time)],
@@ -152,6 +153,7 @@ class Certificates(CheckTestCase):
                     'error: [[destination]] f.example, password_file = "/password": cannot be'
                     " read: No such file",
                     "error: /trusted.pem: cannot be read: No such file or directory",
+                    "error: /others.pem: cannot be read: No such file or directory",
                     "error: /client.pem: cannot be read: No such file or directory",
                     "error: /client.key: cannot be read: No such file or directory",
                 )

@@ -6,7 +6,7 @@ import unittest
 
 from tests.cli.check.checking import CheckTestCase, Stranger
 from tests.server.authority import self_signed
-from twisted_mta.config import DeliverySettings
+from twisted_mta.config import DeliverySettings, MTASTSSettings
 from twisted_mta.queue.store.lock import StateLock
 
 LINUX = os.path.exists("/proc/net/unix")
@@ -75,6 +75,12 @@ class TCP(CheckTestCase):
         stranger = Stranger(self)
         (text,) = self.found(self.config(web=f"tcp:{stranger.port}:interface=127.0.0.1"))
         self.assertTrue(text.startswith("error: [mta] web: port "), text)
+
+    def test_the_port_of_our_policy_is_checked(self) -> None:
+        stranger = Stranger(self)
+        settings = MTASTSSettings(publish=f"tcp:{stranger.port}:interface=127.0.0.1")
+        (text,) = self.found(self.config(mta_sts=settings))
+        self.assertTrue(text.startswith("error: [mta_sts] publish: port "), text)
 
     def test_an_address_of_another_machine_is_an_error(self) -> None:
         for endpoint in ("tcp:0:interface=192.0.2.1", r"tcp6:0:interface=2001\:db8\:\:1"):

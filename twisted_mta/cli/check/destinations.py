@@ -11,7 +11,7 @@ from ...config import Config, ConfigError
 from ...delivery.terms import load_terms
 from ...mail.printable import printable
 from ...system.slices import finished
-from ...tls.certificates import CertificateError
+from ...tls.certificates import CertificateError, read_certificates
 from ...tls.client import ClientContexts
 from .certificates import certified_key, secret
 from .finding import Finding
@@ -35,6 +35,11 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
             else:
                 for warning in prepared.warnings:
                     yield Finding.from_error("warning", warning)
+    if config.mta_sts.authorities is not None:
+        try:
+            read_certificates(config.mta_sts.authorities)
+        except CertificateError as error:
+            yield Finding.from_error("error", str(error))
     pairs = ((each.client_certificate, each.client_key) for each in config.destinations)
     for certificate, key in dict.fromkeys(pairs):
         if certificate is None or key is None:

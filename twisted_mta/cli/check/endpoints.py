@@ -33,6 +33,8 @@ def endpoints(config: Config, running: Running | None, processes: Processes) -> 
     places = [(f"listener {each.endpoint}", each.endpoint) for each in config.listeners]
     if config.web is not None:
         places.append(("[mta] web", config.web))
+    if config.mta_sts.publish is not None:
+        places.append(("[mta_sts] publish", config.mta_sts.publish))
     with ExitStack() as held:
         binding = _Binding(running, processes, held)
         for where, description in places:
