@@ -30,6 +30,9 @@ SCRIPTS: dict[str, tuple[list[str], str, int]] = {
     "sink": (["0"], "bob@box.example", 250),
     "web_application": (["0"], "", 0),
 }
+CLIENTS = ["send_mail"]
+"""Scripts that serve nothing: `test_sending` runs them."""
+
 _READY = re.compile(r"^.*(?:ready:? |starting on )([^\n]*)\n", re.MULTILINE)
 _PORT = re.compile(r"(?:127\.0\.0\.1:|^)([1-9][0-9]*)\b")
 
@@ -39,7 +42,15 @@ class Scripts(SynchronousTestCase):
 
     def test_every_script_is_tried(self) -> None:
         scripts = sorted(each.stem for each in EXAMPLES.glob("*.py"))
-        self.assertEqual(scripts, sorted(SCRIPTS))
+        self.assertEqual(scripts, sorted([*SCRIPTS, *CLIENTS]))
+
+    def test_the_page_shows_each_of_them(self) -> None:
+        page = (ROOT / "docs" / "examples.rst").read_text(encoding="utf-8")
+        shown = re.findall(r"literalinclude:: examples/(.+)", page)
+        files = sorted(each.name for each in EXAMPLES.iterdir() if each.is_file())
+        self.assertEqual(sorted(shown), files)
+        for name in shown:
+            self.assertIn(f"     - `{name}`_\n", page)
 
     def test_it_takes_mail_and_ends_with_a_signal(self) -> None:
         for name in SCRIPTS:
