@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from tests.logs import logged_lines
 from tests.server.authority import Authority, Issued, self_signed
 from tests.tidy import TidyTestCase
+from tests.tls.mta_sts.policy_host import PolicyHosts, response
 from twisted_mta.admin.http import Request
 from twisted_mta.cli.explanation import lines
 from twisted_mta.config import (
@@ -384,11 +385,92 @@ class BesideDANE(MTASTSTestCase):
         self.send(ours)
         self.assert_waits(there, "found mx.there.example as a mail exchanger")
 
+    def test_where_a_policy_is_demanded_both_have_to_be_fulfilled(self) -> None:
+        ours = self.ours(Destination(domain="there.example", tls="mta-sts"))
+        self.fits(self_signed("x"))
+        there = self.there()
+        self.send(ours)
+        self.assert_waits(there, "TLSA")
+        there.stop()
+        ours.stop()
+        ours = self.ours(Destination(domain="there.example", tls="mta-sts"))
+        there = self.there(self.fits(self.issued(MX)))
+        self.send(ours)
+        self.assertEqual(self.arrived(there), 1)
+
     def test_records_that_are_of_no_use_leave_the_host_to_the_policy(self) -> None:
         self.resolver.tlsa_records[f"_25._tcp.{MX}"] = [TLSA(0, 0, 1, bytes(32))]
         ours, there = self.ours(), self.there(self.issued("mx.other.example"))
         self.send(ours)
         self.assert_waits(there, "is not for mx.there.example")
+
+
+class Wished(MTASTSTestCase):
+    """What the sender demands (RFC 8689)."""
+
+    def test_the_sender_may_set_the_policy_aside(self) -> None:
+        ours, there = self.ours(), self.there(self_signed(MX, names=[MX]))
+        ours.submit(
+            b"TLS-Required: No\r\nSubject: x\r\n\r\nx\r\n",
+            sender="ann@ours.example",
+            recipients=["bob@there.example"],
+        )
+        ours.advance(1)
+        self.assertEqual(self.arrived(there), 1)
+
+    def protected(self, mta: MemoryMTA) -> None:
+        client = mta.connect()
+        client.start_tls()
+        client.say("EHLO client.example")
+        client.say("MAIL FROM:<ann@ours.example> REQUIRETLS")
+        client.say("RCPT TO:<bob@there.example>")
+        client.say("DATA")
+        self.assertTrue(client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")[0].startswith("250 "))
+        mta.advance(1)
+
+    def test_an_enforced_policy_proves_the_name_of_an_exchanger(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.protected(ours)
+        self.assertEqual(self.arrived(there), 1)
+
+    def test_a_policy_that_is_tested_proves_nothing(self) -> None:
+        ours, there = self.ours(), self.there(mode="testing")
+        self.protected(ours)
+        self.assertEqual(self.arrived(there), 0)
+        self.assertIn("neither DNSSEC nor MTA-STS proves", self.last(" to=<bob@there.example>"))
+
+
+class SmartHosts(MTASTSTestCase):
+    """A host that a route names is a domain of its own (RFC 8461 §3.4)."""
+
+    def routed(self) -> MemoryMTA:
+        return self.started(
+            "ours",
+            local_domains=("ours.example",),
+            routes=(("*", f"smtp://{MX}"),),
+            mta_sts=MTASTSSettings(authorities=self.save("authorities", self.authority.issued)),
+        )
+
+    def test_the_policy_of_the_domain_of_the_mail_is_none_of_its(self) -> None:
+        ours, there = self.routed(), self.there(self_signed(MX, names=[MX]))
+        self.send(ours)
+        self.assertEqual(self.arrived(there), 1)
+        self.assertIn(("TXT", f"_mta-sts.{MX}"), self.resolver.lookups)
+        self.assertNotIn(("TXT", RECORD), self.resolver.lookups)
+
+    def test_its_own_policy_is(self) -> None:
+        self.resolver.texts[f"_mta-sts.{MX}"] = ["v=STSv1; id=1;"]
+        self.resolver._addresses[f"mta-sts.{MX}"] = ["192.0.2.9"]
+        host = PolicyHosts(
+            self.reactor,
+            self.issued(f"mta-sts.{MX}"),
+            response(f"version: STSv1\nmode: enforce\nmx: {MX}\nmax_age: 86400\n".encode()),
+        )
+        self.reactor.listenTCP(443, host, interface="192.0.2.9")
+        ours, there = self.routed(), self.there(self_signed(MX, names=[MX]))
+        self.send(ours)
+        self.assert_waits(there, "self-signed")
+        self.reactor.ports["192.0.2.9", 443].stopListening()
 
 
 class Explained(MTASTSTestCase):

@@ -59,11 +59,12 @@ class HostPolicies:
     async def _published(self, next_hop: NextHop, target: Target, terms: TLSTerms) -> TLSPolicy:
         """Return the policy that a host publishes, or its domain."""
         by_dane: TLSPolicy | str = "it is not looked up"
-        if self._dane is not None and terms.level in ("auto", "dane"):
+        if self._dane is not None:
             by_dane = await self._dane.find(next_hop, target)
         if terms.level == "dane":
             return self._demanded(next_hop, target, by_dane)
-        if isinstance(by_dane, TLSPolicy) and (by_dane.problem is not None or _is_whole(by_dane)):
+        is_enough = terms.level == "auto" and _is_whole(by_dane)
+        if isinstance(by_dane, TLSPolicy) and (by_dane.problem is not None or is_enough):
             return by_dane  # RFC 8461 §2: never does MTA-STS override DANE
         found = await self._domain_policy(next_hop, target)
         if terms.level == "mta-sts" and not (found is not None and found.is_enforced):
@@ -97,10 +98,10 @@ class HostPolicies:
         return evolve(policy, level=without.level, testing=True, fault=fault or "")
 
     def _besides(self, by_dane: TLSPolicy, found: Found, target: Target) -> TLSPolicy:
-        """Return the policy for a host whose DANE proves too little, in a domain with MTA-STS.
+        """Return the policy for a host with DANE that is not enough, in a domain with MTA-STS.
 
         Its TLSA records are not usable; or it was found by MX records that DNSSEC does not prove,
-        and both have to be fulfilled.
+        or MTA-STS is demanded: then both have to be fulfilled.
         """
         if not found.is_enforced:
             return by_dane
@@ -155,8 +156,10 @@ class HostPolicies:
         return TLSPolicy(level=least)
 
 
-def _is_whole(by_dane: TLSPolicy) -> bool:
+def _is_whole(by_dane: TLSPolicy | str) -> bool:
     """Whether DANE proves that a server is the one that the mail is for."""
+    if isinstance(by_dane, str):
+        return False
     return by_dane.level == "dane" and not by_dane.unproven_host
 
 
