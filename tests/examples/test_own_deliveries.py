@@ -91,6 +91,22 @@ class Webhook(ExampleTestCase):
             kinds.append(kind)
             await self.steps(*kinds)
 
+    async def test_a_service_that_does_not_answer_in_time_is_asked_again_later(self) -> None:
+        service = Recorder()
+        service.never = True
+        url = await self.serve(service)
+        delivery = example("deliver_to_webhook").WebhookDelivery(self.reactor, url)
+        agent = MailTransferAgent(
+            self.config(routes={"box.example": "deliver:web"}),
+            reactor=self.reactor,
+            deliveries={"web": delivery},
+            delivery_timeout=0.3,
+        )
+        await self.start(agent)
+        await self.send(agent.ports["smtp"], "bob@box.example")
+        (event,) = await self.steps("Deferred")
+        self.assertIn("took too long", str(event.reply))
+
     async def test_mail_is_deferred_while_there_is_no_service(self) -> None:
         agent = await self.agent("http://127.0.0.1:1/")
         await self.send(agent.ports["smtp"], "bob@box.example")

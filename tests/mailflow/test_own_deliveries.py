@@ -155,13 +155,17 @@ class Answers(WithDelivery):
         async def later(message: QueuedMessage) -> None:
             await waiting
 
-        mta = self.mta(Recorded(None, lambda message: waiting, later))
-        for _ in range(3):
+        class Later:
+            def __await__(self) -> Any:
+                return waiting.__await__()
+
+        mta = self.mta(Recorded(None, lambda message: waiting, later, lambda message: Later()))
+        for _ in range(4):
             mta.submit_by_smtp(MESSAGE, "bob@shop.example")
         self.assertEqual(self.kinds(), [("Delivered", ("bob@shop.example",))])
         waiting.callback(None)
         mta.advance(0)
-        self.assertEqual(self.kinds(), [("Delivered", ("bob@shop.example",))] * 3)
+        self.assertEqual(self.kinds(), [("Delivered", ("bob@shop.example",))] * 4)
         self.assertTrue(mta.mta.agent.shards[0].runner.is_idle)
 
     def test_each_recipient_has_an_outcome_of_its_own(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
@@ -60,7 +59,7 @@ class CheckerSpec:
         return f"{printable(self.kind)}:{HIDDEN}"
 
 
-def checker_spec(value: Any) -> CheckerSpec:
+def checker_spec(value: CheckerSpec | str) -> CheckerSpec:
     """Read the description of a checker whose kind is installed."""
     if isinstance(value, CheckerSpec):
         return value

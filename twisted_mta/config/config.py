@@ -228,14 +228,16 @@ class Config:
             metavar="FILE",
         ),
     )
-    auth: CheckerSpec | None = setting(  # noqa: RUF009
-        read.optional(checker_spec),
-        "checker of twisted.cred for AUTH beside the file of accounts, such as"
-        " file:/etc/mta/passwords",
+    auth: CheckerSpec | None = attrs.field(
         default=None,
-        option="auth",
-        metavar="SPEC",
-        secret=True,
+        converter=attrs.converters.optional(checker_spec),
+        metadata=about(
+            "checker of twisted.cred for AUTH beside the file of accounts, such as"
+            " file:/etc/mta/passwords",
+            option="auth",
+            metavar="SPEC",
+            secret=True,
+        ),
     )
     auth_failures_per_account: int = setting(
         read.number(0, 10**6),

@@ -1,1 +1,1 @@
-"""Deliver messages: to other hosts by SMTP or LMTP, and into Maildirs here."""
+"""Deliver messages: to other hosts by SMTP or LMTP, into Maildirs, and to the application."""

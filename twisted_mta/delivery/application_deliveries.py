@@ -8,7 +8,7 @@ database that is down must not be asked for each message: so the next hop is sus
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, cast
 
@@ -149,6 +149,8 @@ class ApplicationDeliveries:
             )
             if isinstance(answer, CoroutineType):
                 answer = run(answer)
+            elif isinstance(answer, Awaitable) and not isinstance(answer, Deferred):
+                answer = Deferred.fromCoroutine(_awaited(answer))
         except Exception:
             self._failed(Failure(), attempt)
             return
@@ -270,6 +272,10 @@ class ApplicationDeliveries:
         if attempt.file is not None:
             attempt.file.close()
         attempt.result.callback(outcomes)
+
+
+async def _awaited(answer: Awaitable[object]) -> object:
+    return await answer
 
 
 def _for_all(attempt: _Attempt, reply: Reply) -> list[Outcome]:
