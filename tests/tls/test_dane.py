@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -230,6 +231,15 @@ class Usable(SynchronousTestCase):
         self.assertEqual(usable([weak, anchor]), (weak, anchor))
         self.assertEqual(usable([weak, record(3, 0, 2, server)]), (weak, record(3, 0, 2, server)))
         self.assertNotEqual(verify([server.der], usable([weak, strong]), [MX]).problem, "")
+
+    def test_of_keys_in_records_a_few_short_ones_are_usable(self) -> None:
+        """Each costs a check of a signature for each certificate of a chain."""
+        several = [record(2, 1, 0, self_signed(MX)) for _ in range(20)]
+        self.assertEqual(usable(several), tuple(several[:3]))
+        for bits, count in ((4096, 1), (4104, 0)):
+            key = rsa.generate_private_key(65537, bits)
+            octets = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            self.assertEqual(len(usable([TLSA(2, 1, 0, octets)])), count)
 
     def test_a_malformed_record_hides_no_other(self) -> None:
         good = record(3, 1, 1, self_signed(MX))

@@ -27,6 +27,11 @@ FULL, SHA256, SHA512 = 0, 1, 2  # matching types
 
 _LENGTHS = {SHA256: 32, SHA512: 64}
 _MOST_CERTIFICATES = 10  # of a chain; Postfix looks at nine below an authority
+# Checks of signatures take most time: 0.3 ms for each with such a key.
+_MOST_KEYS = 3  # records with a key alone
+_MOST_WHOLE = 10  # records with an authority's whole certificate
+_LONGEST_KEY = 8192  # bits of an RSA key
+_LONGEST_ALONE = 4096  # the same of a record with a key alone
 _MOST_NAMES = 3  # in a reason
 _LONGEST_NAME = 100
 
@@ -44,6 +49,11 @@ def usable(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     malformed (RFC 6698 §4.1).
     """
     known = dict.fromkeys(each for each in records if _is_usable(each))
+    for selector, most in ((PUBLIC_KEY, _MOST_KEYS), (CERTIFICATE, _MOST_WHOLE)):
+        full = (TRUST_ANCHOR, selector, FULL)
+        alike = [each for each in known if (each.usage, each.selector, each.matching) == full]
+        for each in alike[most:]:
+            del known[each]
     strongest: dict[tuple[int, int], int] = {}
     for each in known:
         kind = each.usage, each.selector
@@ -66,10 +76,15 @@ def _is_usable(record: TLSA) -> bool:
         if record.selector == CERTIFICATE:
             x509.load_der_x509_certificate(record.data)
         else:
-            load_der_public_key(record.data)
+            return _bits(load_der_public_key(record.data)) <= _LONGEST_ALONE
     except Exception:  # whatever `cryptography` raises: it cannot be used
         return False
     return True
+
+
+def _bits(key: object) -> int:
+    """Return the length of an RSA key; 0 for other kinds, which have few lengths."""
+    return key.key_size if isinstance(key, rsa.RSAPublicKey) else 0
 
 
 @frozen
@@ -197,6 +212,9 @@ def _chain_problem(chain: Sequence[bytes], anchors: Sequence[bytes]) -> str:
         # A trust anchor need not be the top of its own chain.
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         own, *above = map(_loaded, chain)
+        longest = max(_bits(each.get_pubkey().to_cryptography_key()) for each in (own, *above))
+        if longest > _LONGEST_KEY:
+            return f"its chain has a key of {longest} bits; expected {_LONGEST_KEY} at most"
         crypto.X509StoreContext(store, own, above).verify_certificate()
     except crypto.X509StoreContextError as error:
         number = error.errors[0]
