@@ -75,10 +75,13 @@ class Policies(SynchronousTestCase):
     def test_the_source_is_the_message_where_it_decides(self) -> None:
         required, optional = Terms(wish="required"), Terms(wish="optional")
         dane = TLSPolicy(level="dane", source="DANE: _25._tcp.mx.example")
+        tested = TLSPolicy(level="verify", source="MTA-STS", testing=True, patterns=("a.example",))
+        self.assertEqual(fitted(tested, required), TLSPolicy(level="verify"))
         for policy, terms, level, source in (
             (TLSPolicy(level="may"), required, "verify", "REQUIRETLS of the message"),
             (TLSPolicy(level="verify"), required, "verify", "REQUIRETLS of the message"),
             (dane, required, "dane", dane.source),
+            (tested, required, "verify", "REQUIRETLS of the message"),
             (TLSPolicy(level="may"), optional, "may", "TLS-Required: No of the message"),
             (dane, Terms(), "dane", dane.source),
         ):

@@ -1,6 +1,7 @@
 """Debian's Postfix as client of our MTA, and as its next hop."""
 
 import re
+import urllib.request
 
 from .machine import LOOPBACK, eventually, need, run
 from .mail import MIB, ProgramTestCase, as_stored, message, message_with_attachment, submit
@@ -124,6 +125,21 @@ class PostfixAsNextHop(ProgramTestCase):
         content = message_with_attachment(3 * MIB)
         submit(self.mta.smtp, content, "bob@elsewhere.example")
         self.assertArrives(content)
+
+    def test_one_of_six_handshakes_is_a_whole_one(self) -> None:
+        """Postfix gives tickets, and our next connection has one."""
+        self.mta.stop()
+        toml = '[[destination]]\ndomain = "*"\nmessages_per_connection = 1\n'
+        route = f"*=smtp://{LOOPBACK}:{self.postfix.port}"
+        mta = self.enterContext(MTA(self.home, "--route", route, toml=toml))
+        for number in range(1, 7):
+            submit(mta.smtp, message(), "bob@elsewhere.example")
+            self.sink.wait_for_messages(number)
+        connections = self.postfix.output().count("disconnect from")
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/metrics", timeout=30) as answer:
+            metrics = answer.read().decode()
+        self.assertEqual(re.findall(r"(?m)^.*tls_sessions_resumed_total (.*)$", metrics), ["5.0"])
+        self.assertGreaterEqual(connections, 6)
 
     def test_a_burst_of_messages_arrives_whole(self) -> None:
         need("smtp-source")

@@ -10,6 +10,7 @@ from twisted_mta.mail.next_hop import Target
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.tls import PeerTLS, certificate
 from twisted_mta.tls.client import server_name
+from twisted_mta.tls.small_hello import POSSIBLE
 
 from ..delivery.test_relay import (
     FIRST,
@@ -134,7 +135,10 @@ class StartTLSTests(RelayTestCase):
             [("send", b"220 Go\r\n"), HELLO, ("send", b"250 not TLS at all\r\n")],
         ]
         for failure in failures:
+            self.relay.connections.small_hellos.clear()
             broken = self.server(*TLS_OPENING, *failure)
+            if failure in failures[:2] and POSSIBLE:
+                self.server(*TLS_OPENING, *failure)  # at a small ClientHello
             clear = self.server(
                 *OPENING[:2],
                 ("send", b"250-mx.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n"),
@@ -158,13 +162,14 @@ class StartTLSTests(RelayTestCase):
 
     def test_c8_a_failure_in_clear_is_not_retried(self) -> None:
         """There is one retry only."""
-        self.server(*TLS_OPENING, ("send", b"220 Go\r\n"), ("close",))
+        self.server(*TLS_OPENING, ("send", b"220 Go\r\n250 early\r\n"))
         self.server(("abort",))
         self.assertEqual(self.outcome(self.deliver()).reply.code // 100, 4)
         self.assertEqual(len(self.network.connections), 2)
 
     def test_a_stalled_handshake_times_out(self) -> None:
         """After 30 seconds the connection is dropped, and the mail goes in clear."""
+        self.relay.connections.small_hellos.note("mx1.example", 25, helped=False)
         stalled = self.server(*TLS_OPENING, ("send", b"220 Go\r\n"), HELLO)
         self.server(*OPENING, *TAKEN)
         delivering = self.deliver()

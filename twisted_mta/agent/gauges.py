@@ -30,6 +30,8 @@ def read_agent(agent: Agent) -> None:
     metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.reused, "reused")
     metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.unconnected, "failed")
     metrics.read(table.HANDSHAKES_FAILED, lambda: traffic.handshake_failures, "client")
+    metrics.read(table.TLS_RESUMED, lambda: traffic.resumed)
+    metrics.read(table.TLS_HANDSHAKE_RETRIES, lambda: traffic.handshake_retries)
     metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)

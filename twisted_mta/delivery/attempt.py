@@ -303,23 +303,47 @@ class Attempt:
         self._transact(winner.connection)
 
     def _connect_again(
-        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool
+        self,
+        target: Target,
+        terms: Terms,
+        policy: TLSPolicy,
+        *,
+        in_clear: bool = False,
+        small_hello: bool = False,
+        done: Callable[[Connection, Result], None] | None = None,
+        refused: Callable[[], None] | None = None,
     ) -> None:
+        """Open another connection to a target.
+
+        Args:
+            target: the address and port.
+            terms: the terms of the connection.
+            policy: the TLS that it must have.
+            in_clear: see `Connections.open`.
+            small_hello: likewise.
+            done: takes the result of the transaction; None: `_fresh`.
+            refused: called where it cannot be opened; None: that is why the target is of no use,
+                unless there is a reason already.
+        """
         self._enter(Event.CONNECT)
-        connecting = self.connections.open(target, terms, policy, in_clear=in_clear)
+        connecting = self.connections.open(
+            target, terms, policy, in_clear=in_clear, small_hello=small_hello
+        )
         self.waiting = connecting  # type: ignore[assignment]
 
         def connected(connection: Connection) -> None:
             self.waiting = None
-            self._transact(connection)
+            self._transact(connection, done=done)
 
         def failed(failure: Failure) -> None:
             self.waiting = None
             if self.state is not State.ENDED:
-                if in_clear and target in self.failures:
+                if refused is not None or (in_clear and target in self.failures):
                     self.dialogue.append(Line("note", f"{target}: {_text(failure)}"))
                 else:
                     self._connecting_failed(target, failure)
+                if refused is not None:
+                    refused()
                 self._try_next()
 
         connecting.addCallbacks(connected, failed).addErrback(self._lookup_failed)
@@ -344,14 +368,20 @@ class Attempt:
 
     # The transaction.
 
-    def _transact(self, connection: Connection, *, reused: bool = False) -> None:
+    def _transact(
+        self,
+        connection: Connection,
+        *,
+        reused: bool = False,
+        done: Callable[[Connection, Result], None] | None = None,
+    ) -> None:
         self._enter(Event.TRANSACT)
         self.connection = connection
         if reused:
             self.connections.traffic.reused += 1
         connection.transact(
             self.message,
-            self._reused if reused else self._fresh,
+            done or (self._reused if reused else self._fresh),
             proved=is_proved(self.next_hop, connection.target, connection.policy),
         )
 
@@ -385,6 +415,8 @@ class Attempt:
 
     def _fresh(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was opened for this attempt."""
+        if isinstance(result, Unusable) and self._shakes_hands_again(connection, result):
+            return
         for each in session_results(self.next_hop, connection, result):
             self.connections.note_tls_result(each)
         if isinstance(result, TransactionDone):
@@ -410,16 +442,48 @@ class Attempt:
             self.failures[target] = result
             self._connect_again(target, connection.terms, connection.policy, in_clear=True)
             return
+        self._note_failure(connection, result)
+        self._try_next()
+
+    def _note_failure(self, connection: Connection, result: Unusable) -> None:
         if result.tls_missing:
-            reason = connections.note_missing_tls(connection)
+            reason = self.connections.note_missing_tls(connection)
             if reason is not None and result.remote is None:
                 reply = result.reply
                 lines = (*reply.lines, reason)
                 result = evolve(result, reply=Reply.of(reply.code, reply.status, *lines))
         if result.stage == "tls":
-            self._note_unsafe(target, result.reply)
-        self.failures[target] = judged(result, connection.terms)
-        self._try_next()
+            self._note_unsafe(connection.target, result.reply)
+        self.failures[connection.target] = judged(result, connection.terms)
+
+    def _shakes_hands_again(self, before: Connection, result: Unusable) -> bool:
+        """Try a handshake that broke off once more, if there is a better way to begin it."""
+        connections = self.connections
+        small_hello = connections.may_try_small_hello(before)
+        if connections.stopped is not None or not (small_hello or before.broken_off == "resuming"):
+            return False
+        if small_hello:
+            self.log.info("{reply}; trying a small ClientHello", reply=str(result.reply))
+        else:
+            self.log.info("{reply}; trying a new session", reply=str(result.reply))
+        self.connection = None
+        self._keep_dialogue(before)
+        connections.traffic.handshake_retries += 1
+
+        def tried(connection: Connection, result: Result) -> None:
+            if small_hello:
+                connections.note_small_hello(connection)
+            self._fresh(connection, result)
+
+        self._connect_again(
+            before.target,
+            before.terms,
+            before.policy,
+            small_hello=small_hello,
+            done=tried,
+            refused=lambda: self._note_failure(before, result),
+        )
+        return True
 
     def _note_unsafe(self, target: Target, reply: Reply) -> None:
         """Log that a host is passed over for its TLS: another one may take the message."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -39,6 +40,8 @@ from ..smtp.extension.requiretls import not_announced
 from ..system.outbox import Outbox, start_tls
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
+from ..tls.sessions import ClientSessions, KeptSession
+from ..tls.small_hello import POSSIBLE, is_unanswered
 from .adaptation import adapted
 from .body_producer import AnyExecutor, BodyProducer
 from .peer_timeout import PeerTimeout
@@ -66,6 +69,8 @@ class Connection(Protocol):
         terms: the terms of the connection.
         policy: the TLS that it must have.
         contexts: makes the TLS side.
+        sessions: TLS sessions to resume.
+        small_hello: whether the handshake begins with a small ClientHello.
         clock: for timeouts.
         outbox: collects commands until the end of the reactor's turn.
         wall_time: seconds since the epoch.
@@ -80,6 +85,8 @@ class Connection(Protocol):
         messages: the number of transactions so far.
         began: when the last of them began, by the clock.
         ready: whether the session was ever ready for a transaction.
+        broken_off: how the handshake broke off where another one may not: it was to resume a
+            session, or its large ClientHello has had no answer; empty: it did not.
         conversation: the dialogue of the opening and of the last transaction.
         source: our address; None before the connection is made, and on a UNIX socket.
     """
@@ -95,6 +102,8 @@ class Connection(Protocol):
         terms: Terms,
         policy: TLSPolicy,
         contexts: ClientContexts,
+        sessions: ClientSessions,
+        small_hello: bool = False,
         clock: IReactorTime,
         outbox: Outbox,
         wall_time: WallTime,
@@ -115,7 +124,13 @@ class Connection(Protocol):
         self.source: str | None = None
         self.conversation = Conversation()
         self._traced: TracedSession | None = None
+        self._small_hello = small_hello
+        self.broken_off: Literal["", "resuming", "unanswered"] = ""
         self._contexts = contexts
+        self._tls = terms.tls_under(policy)
+        self._sessions = sessions
+        self._session_key = (target, self._tls, policy, policy.source)
+        self._resume: KeptSession | None = None
         self._clock = clock
         self._outbox = outbox
         self._wall_time = wall_time
@@ -205,20 +220,19 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """Verify the server before the next command (RFC 3207 §4.1)."""
-        facts, problem = self._contexts.verify(
-            self.transport.getHandle(),
-            self.target,
-            self.terms.tls_under(self.policy),
-            self.policy,
-        )
-        if self.policy.level in ("may", "encrypt"):
-            problem = None  # whether it is verified matters to REQUIRETLS of a notice alone
+        handle = self.transport.getHandle()
+        problem = None
+        facts = None if self._resume is None else self._resume.resumed(handle)
+        if facts is None:
+            self._resume = None
+            facts, problem = self._contexts.verify(handle, self.target, self._tls, self.policy)
         self.conversation.note(tls_words(facts))
         self._perform(self.session.handshake_completed(facts, problem))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End an open transaction."""
         self._timeout.stop()
+        self._note_broken_handshake(alert=reason.check(SSL.Error) is not None)
         if self._traced is not None:
             self._traced(Line("note", printable(f"the connection is over: {_why(reason)}")))
         self._perform(self.session.connection_lost(_why(reason)))
@@ -241,6 +255,14 @@ class Connection(Protocol):
                 self._derive(step)
             elif isinstance(step, Ready):
                 self.ready = True
+                if self.session.tls is not None:
+                    # Tickets of TLS 1.3 come before the first reply.
+                    self._sessions.keep(
+                        self._session_key,
+                        self.transport.getHandle(),
+                        self.session.tls,
+                        self._resume,
+                    )
                 if self._opened is not None:
                     self._opened(self)
             elif isinstance(step, Close):
@@ -260,8 +282,26 @@ class Connection(Protocol):
 
     def _start_tls(self) -> None:
         self._outbox.release(self.transport)
-        tls = self.terms.tls_under(self.policy)
-        start_tls(self.transport, self._contexts.creator(self.target, tls, self.policy))
+        creator = self._contexts.creator(self.target, self._tls, self.policy)
+        self._resume = self._sessions.find(self._session_key, creator.context)
+        creator.resume, creator.small = self._resume, self._small_hello
+        start_tls(self.transport, creator)
+
+    def _note_broken_handshake(self, *, alert: bool) -> None:
+        """Take note of a handshake that ends without a result.
+
+        Args:
+            alert: whether it ends with a TLS alert, which says that the server has read our hello.
+        """
+        if not self.session.handshaking:
+            return
+        if self._resume is not None:
+            self._sessions.forget(self._session_key)
+            self.broken_off = "resuming"
+        elif POSSIBLE and not self._small_hello and not alert:
+            handle = self.transport.getHandle()
+            if handle is not None and is_unanswered(handle):
+                self.broken_off = "unanswered"
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
@@ -363,6 +403,7 @@ class Connection(Protocol):
             self._outbox.write(self.transport, octets)
 
     def _expired(self) -> None:
+        self._note_broken_handshake(alert=False)
         if self._computing:
             self._timeout.start(self.session.deadline)
         elif self.session.idle and self._done is None:

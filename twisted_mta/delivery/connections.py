@@ -36,6 +36,8 @@ from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
 from ..tls.memory import TLSHost, TLSMemory
+from ..tls.sessions import ClientSessions
+from ..tls.small_hello import SmallHellos
 from .adaptation import seven_bit
 from .address_order import SourceOf, in_order_of_hosts
 from .connection import Connection, Convert
@@ -73,6 +75,7 @@ class Connections:
         note_tls_result: see the argument.
         pool: the idle connections.
         unreachable: the targets that connecting to failed lately.
+        small_hellos: the hosts that were sent a small ClientHello lately.
         tracing: the open traces; None: there can be none.
         stopped: the reply that ends attempts without a transaction; None: attempts may begin.
     """
@@ -108,6 +111,8 @@ class Connections:
         self.stopped: Reply | None = None
         self._helo = helo
         self._memory = memory
+        self._sessions = ClientSessions(reactor.seconds)
+        self.small_hellos = SmallHellos(reactor.seconds)
         self.policies: TLSPolicies = policies or HostPolicies(memory=memory)
         self.note_tls_result = note_tls_result
         self._nonce = nonce
@@ -126,7 +131,13 @@ class Connections:
     # Opening.
 
     def open(
-        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool = False
+        self,
+        target: Target,
+        terms: Terms,
+        policy: TLSPolicy,
+        *,
+        in_clear: bool = False,
+        small_hello: bool = False,
     ) -> Deferred[Connection]:
         """Open a connection; fails as endpoints do.
 
@@ -135,10 +146,14 @@ class Connections:
             terms: the terms of the connection.
             policy: the TLS that it must have.
             in_clear: whether to do without TLS, since STARTTLS was optional and of no use.
+            small_hello: whether to begin TLS with a small ClientHello, since a large one has had no
+                answer.
         """
         if in_clear:
             policy = evolve(policy, level="none")
-        connection = self._connection(target, terms, policy, in_clear=in_clear)
+        connection = self._connection(
+            target, terms, policy, in_clear=in_clear, small_hello=small_hello
+        )
         if self.tracing is not None and self.tracing.traces:
             connection.attach_traces(self.tracing)
         endpoint_connecting: Deferred[IProtocol] = self._endpoint(target, terms).connect(
@@ -164,7 +179,7 @@ class Connections:
         return connecting
 
     def _connection(
-        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool
+        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool, small_hello: bool
     ) -> Connection:
         session = ClientSession(
             helo=self._helo,
@@ -184,6 +199,8 @@ class Connections:
             terms=terms,
             policy=policy,
             contexts=self.contexts,
+            sessions=self._sessions,
+            small_hello=small_hello or self.small_hellos.helps(target.name, target.port) is True,
             clock=self.reactor,
             outbox=self._outbox,
             wall_time=self._wall_time,
@@ -309,9 +326,27 @@ class Connections:
         self._raise_alarm(connection.target, "deferred")
         return "TLS was used with it before, and tls_memory requires it"
 
+    def may_try_small_hello(self, connection: Connection) -> bool:
+        """Whether a handshake that broke off is worth one with a small ClientHello."""
+        target = connection.target
+        helps = self.small_hellos.helps(target.name, target.port)
+        return connection.broken_off == "unanswered" and helps is not False
+
+    def note_small_hello(self, connection: Connection) -> None:
+        """Take note of what has come of a small ClientHello after a large one had no answer."""
+        target, helped = connection.target, connection.session.tls is not None
+        self.small_hellos.note(target.name, target.port, helped=helped)
+        if helped:
+            self.log.info(
+                "{target} completes a TLS handshake with a small ClientHello, and none with a"
+                " large one: it gets small ones for a while",
+                target=str(target),
+            )
+
     def _opened(self, connection: Connection) -> None:
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
+            self.traffic.resumed += connection.session.tls.resumed
             self._note_fault(connection)
             if self._memory is not None and not connection.terms.implicit_tls:
                 self._memory.remember(connection.target.name, connection.target.port)

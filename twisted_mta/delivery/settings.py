@@ -40,6 +40,9 @@ class Traffic:
         unconnected: failures to connect.
         handshakes: TLS handshakes that completed.
         handshake_failures: that did not complete, or whose server was not verified.
+        resumed: TLS handshakes that resumed a session.
+        handshake_retries: connections after a handshake that broke off, with a new session or with
+            a small ClientHello.
         clear_retries: connections in clear after STARTTLS had failed.
         credentials_refused: refusals of our account and password.
     """
@@ -49,5 +52,7 @@ class Traffic:
     unconnected: int = 0
     handshakes: int = 0
     handshake_failures: int = 0
+    resumed: int = 0
+    handshake_retries: int = 0
     clear_retries: int = 0
     credentials_refused: int = 0

@@ -68,8 +68,11 @@ class Terms:
 
     def tls_under(self, policy: TLSPolicy) -> ClientTLS:
         """Return the files and checks of a connection that must have the TLS of ``policy``."""
-        verified = policy.level == "verify" or (self.wish == "preferred" and policy.level != "dane")
-        return self.verifying if verified else self.tls
+        if policy.level == "verify":
+            return self.verifying
+        # Whether the server is verified matters to REQUIRETLS alone.
+        noted = self.wish == "preferred" and policy.level != "dane"
+        return evolve(self.verifying, noted=True) if noted else self.tls
 
 
 HostTerms = tuple[Terms, ...]
@@ -130,6 +133,7 @@ def load_terms(
         settings += [
             tls,
             verifying_tls(destination),
+            evolve(verifying_tls(destination), noted=True),
             under_mta_sts(tls, mta_sts_authorities, testing=False),
             under_mta_sts(tls, mta_sts_authorities, testing=True),
         ]

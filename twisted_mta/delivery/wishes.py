@@ -78,6 +78,9 @@ def fitted(policy: TLSPolicy, terms: Terms) -> TLSPolicy:
     if terms.wish not in _SOURCES or policy.problem is not None:
         return policy
     source = _SOURCES[terms.wish]
+    if terms.wish == "required" and policy.testing:
+        # Under that policy faults of the certificate would only be noted.
+        return evolve(policy, level="verify", source=source, testing=False, patterns=(), fault="")
     if terms.wish == "required" and policy.level not in _PROVED:
         return evolve(policy, level="verify", source=source)
     return evolve(policy, source=source) if policy.source == SETTINGS else policy

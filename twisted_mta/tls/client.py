@@ -41,6 +41,8 @@ from .certificates import (
     too_large,
 )
 from .handshake import client_facts
+from .sessions import KeptSession
+from .small_hello import make_small
 
 # An unverified certificate may have a short key: otherwise the message would be sent in clear
 # (RFC 7435 §3). So OpenSSL's minimum for keys and digests, which depends on its build, is lifted;
@@ -107,6 +109,11 @@ class ClientCreator:
         context: for the connections.
         server_name: for SNI; None: no SNI.
         chains: where to record the verification of chains; None: certificates are not verified.
+
+    Attributes:
+        context: for the connections.
+        resume: the session to resume; None: a new one.
+        small: whether the ClientHello is to be small (`small_hello`).
     """
 
     def __init__(
@@ -115,15 +122,21 @@ class ClientCreator:
         server_name: str | None,
         chains: WeakKeyDictionary[SSL.Connection, ChainCheck] | None = None,
     ) -> None:
-        self._context = context
+        self.context = context
+        self.resume: KeptSession | None = None
+        self.small = False
         self._chains = chains
         self.server_name = server_name
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return a connection with the target's name in SNI (called by Twisted)."""
-        connection = SSL.Connection(self._context, None)
+        connection = SSL.Connection(self.context, None)
         if self._chains is not None:
             self._chains[connection] = ChainCheck()
+        if self.resume is not None:
+            connection.set_session(self.resume.session)
+        if self.small:
+            make_small(connection)
         if self.server_name is not None:
             connection.set_tlsext_host_name(self.server_name.encode("ascii"))
         return connection

@@ -62,7 +62,7 @@ def server_facts(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
-        key_exchange=_group(connection),
+        key_exchange=group(connection),
         resumed=resumed(connection),
         server_name=None if server_name is None else printable(server_name.decode("latin-1")),
     )
@@ -114,7 +114,8 @@ def _end_point(certificate: x509.Certificate) -> bytes | None:
     return certificate.fingerprint(hashes.SHA256() if weak else algorithm)
 
 
-def _group(connection: SSL.Connection) -> str | None:
+def group(connection: SSL.Connection) -> str | None:
+    """Return OpenSSL's name of the key exchange group; None: unknown."""
     name = getattr(connection, "get_group_name", None)  # pyOpenSSL 25.2, OpenSSL 3.0
     return None if name is None else name()
 
@@ -143,7 +144,7 @@ def client_facts(connection: SSL.Connection, server_name: str | None) -> TLSFact
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
-        key_exchange=_group(connection),
+        key_exchange=group(connection),
         resumed=resumed(connection),
         server_name=server_name,
     )

@@ -187,6 +187,11 @@ class ClientSession:
         return self._transaction is not None and self._transaction.dot_sent
 
     @property
+    def handshaking(self) -> bool:
+        """Whether a TLS handshake is under way."""
+        return self._awaits(Awaited.HANDSHAKE)
+
+    @property
     def binary(self) -> bool:
         """Whether the content of this transaction goes by BDAT."""
         return self._transaction is not None and self._transaction.binary

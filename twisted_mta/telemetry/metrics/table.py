@@ -217,6 +217,17 @@ TLS_ALARMS = Metric(
     "Connections without TLS to next hops that had TLS before (RFC 3207 §6), whether mail was sent"
     " or not.",
 )
+TLS_RESUMED = Metric(
+    f"{PREFIX}tls_sessions_resumed_total",
+    "counter",
+    "TLS handshakes with next hops that resumed a session.",
+)
+TLS_HANDSHAKE_RETRIES = Metric(
+    f"{PREFIX}tls_handshake_retries_total",
+    "counter",
+    "Connections after a TLS handshake with a next hop that broke off: with a new session, or with"
+    " a small ClientHello.",
+)
 TLS_CLEAR_RETRIES = Metric(
     f"{PREFIX}tls_clear_retries_total",
     "counter",
@@ -382,6 +393,8 @@ TABLE: tuple[Metric, ...] = (
     TRACES_OPEN,
     NEXT_HOPS_SUSPENDED,
     TLS_ALARMS,
+    TLS_RESUMED,
+    TLS_HANDSHAKE_RETRIES,
     TLS_CLEAR_RETRIES,
     CREDENTIALS_REFUSED,
     TLS_RESULTS,
