@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 
 from attrs import frozen
 
@@ -27,6 +28,7 @@ _LATEST = 2048  # octets of a field before the authserv-id
 # RFC 5321 §4.1.2: Keyword = Ldh-str = *( ALPHA / DIGIT / "-" ) Let-dig
 _LDH = r"[A-Za-z0-9-]*[A-Za-z0-9]"
 _KEYWORD = re.compile(_LDH)
+_NAME_OF = itemgetter(0)
 # RFC 8601 §2.2: ptype "." property
 _PROPERTY = re.compile(rf"{_LDH}\.{_LDH}")
 # RFC 2045 §5.1: token = 1*<any ASCII character but SPACE, CTLs, tspecials>
@@ -84,7 +86,7 @@ class MethodResult:
     comment: str = ""
 
     def __attrs_post_init__(self) -> None:
-        _check_names(self.method, self.result, *[name for name, _ in self.properties])
+        _check_names(self.method, self.result, *map(_NAME_OF, self.properties))
 
 
 @lru_cache(maxsize=1024)  # there are few

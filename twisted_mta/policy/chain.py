@@ -246,7 +246,7 @@ class PolicyChain:
         # All are asked before the first answer is waited for.
         answering = [self._answer(stage, each, session, about) for each in asked]
         for (member, _), answer in zip(asked, answering, strict=True):
-            answers = await answer if isinstance(answer, Deferred) else answer
+            answers = answer if isinstance(answer, tuple) else await answer
             refusal = self._take(member, answers, opinion)
             if refusal is not None:
                 self._log.info(
@@ -260,7 +260,7 @@ class PolicyChain:
 
     def _answer(
         self, stage: Stage, call: _Call, session: PolicySession, about: tuple[object, ...]
-    ) -> Sequence[Answer] | Deferred[Sequence[Answer]]:
+    ) -> tuple[Answer, ...] | Deferred[tuple[Answer, ...]]:
         """Return the answers of one policy; never fails."""
         member, method = call
         try:
@@ -281,7 +281,7 @@ class PolicyChain:
 
     def _failure(
         self, failure: Failure, stage: Stage, member: Member, session: PolicySession
-    ) -> Sequence[Answer]:
+    ) -> tuple[Answer, ...]:
         if failure.check(CancelledError):
             self._log.info(
                 "the policy {policy} was canceled: {stage}", policy=member.name, stage=stage
@@ -349,14 +349,14 @@ def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
     ]
 
 
-def _sequence(answers: Answers) -> Sequence[Answer]:
+def _sequence(answers: Answers) -> tuple[Answer, ...]:
     each = tuple(answers) if isinstance(answers, list | tuple) else (answers,)
     for answer in each:
         if not isinstance(answer, Reply | Rewrite | Mark | Quarantine | None):
             raise TypeError(
                 f"found {answer!r}, expected None, Reply, Rewrite, Mark or Quarantine, or a list"
             )
-    return cast("Sequence[Answer]", each)
+    return cast("tuple[Answer, ...]", each)
 
 
 def _too_late(result: _T | Failure, seconds: float) -> _T:

@@ -9,7 +9,7 @@ session, carries out the session's steps, awaits decisions, and ends connections
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
 
 from attrs import define, evolve
@@ -758,7 +758,7 @@ class ESMTPProtocol(LineReceiver):
     def _count_refusal(self, stage: str, decision: object) -> None:
         if decision is None:
             return
-        if isinstance(decision, Sequence):
+        if isinstance(decision, list | tuple):
             each = self.session.settings.dialect.per_recipient
             for one in decision if each else (one_for_all(decision),):
                 self._count_refusal(stage, one)

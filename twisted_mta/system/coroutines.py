@@ -31,7 +31,9 @@ def outcome(coroutine: Coroutine[Deferred[Any], Any, _T]) -> _T | Deferred[_T]:
 def started(coroutine: Coroutine[Deferred[Any], Any, _T]) -> Deferred[_T]:
     """Do the same as `Deferred.fromCoroutine`, for less where the coroutine need not wait."""
     try:
-        result = outcome(coroutine)
+        coroutine.send(None)
+    except StopIteration as end:
+        return succeed(end.value)
     except Exception:
         return fail()
-    return result if isinstance(result, Deferred) else succeed(result)
+    return Deferred.fromCoroutine(coroutine)

@@ -73,9 +73,9 @@ class OwnField(SynchronousTestCase):
             (b"D:b=x;bb=2;b2=3\r\n", b"D:b=;bb=2;b2=3"),
             (b"D: bh=x; h=from:b=y; b=z\r\n", b"D: bh=x; h=from:b=y; b="),
         ):
-            self.assertEqual(unsigned_field(field, "simple"), expected)
+            self.assertEqual(unsigned_field(field), expected)
 
     def test_it_is_relaxed_like_other_fields(self) -> None:
         self.assertEqual(
-            unsigned_field(b"D:  a=1;\r\n\tb=x\r\n y\r\n ; c\r\n", "relaxed"), b"d:a=1; b=; c"
+            unsigned_field(relaxed_field(b"D:  a=1;\r\n\tb=x\r\n y\r\n ; c\r\n")), b"d:a=1; b=; c"
         )

@@ -111,13 +111,13 @@ def _by_instance(header: SignedHeader, name: bytes) -> Mapping[int, int]:
 
 def _tags(header: SignedHeader, number: int) -> Mapping[str, str]:
     try:
-        return parse_tags(header.fields[number].partition(b":")[2])
+        return parse_tags(header.value(number))
     except TagError as error:
         raise ChainError(f"an ARC field: {error}") from None
 
 
 def _instance_of_results(header: SignedHeader, number: int) -> int | None:
-    value = header.fields[number].partition(b":")[2][:_LONGEST_INSTANCE]
+    value = header.value(number)[:_LONGEST_INSTANCE]
     instance = _INSTANCE.match(value.decode("latin-1"))
     return _position(instance[1]) if instance else None
 

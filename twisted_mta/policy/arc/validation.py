@@ -9,7 +9,6 @@ from typing import Literal
 from attrs import frozen
 
 from ..dkim.body_hashes import BodyHashes
-from ..dkim.canonicalization import relaxed_field
 from ..dkim.key_lookup import KeyLookups, Keys, NoKey, TextResolver, key_id
 from ..dkim.signature import DomainSignature
 from ..dkim.signed_header import SignedHeader, unsigned_field
@@ -111,14 +110,14 @@ class ChainValidation:
         # is computed once. RFC 8617 §5.1.1: in the order of instances, and in relaxed form.
         sealed = sha256()
         for instance, each in enumerate(self._sets, 1):
-            fields = self._header.fields
             for number in (each.results, each.message):
-                sealed.update(relaxed_field(fields[number]))
+                sealed.update(self._header.field(number, "relaxed"))
             own = sealed.copy()
-            own.update(unsigned_field(fields[each.seal], "relaxed"))
+            seal = self._header.field(each.seal, "relaxed")
+            own.update(unsigned_field(seal))
             outcome, reason = _seal(each.sealer, own.digest(), keys)
             yield outcome, f"seal of instance {instance}: {reason}"
-            sealed.update(relaxed_field(fields[each.seal]))
+            sealed.update(seal)
 
     def _oldest_pass(self, keys: Keys) -> int:
         """Return how far back the signatures of the message are valid (step 5)."""

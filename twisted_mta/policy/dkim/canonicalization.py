@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 Canonicalization = Literal["simple", "relaxed"]
@@ -36,9 +37,22 @@ def relaxed_field(field: bytes) -> bytes:
     return b"%b:%b\r\n" % (name.rstrip(_WHITE_SPACE).lower(), value)
 
 
-def canonical_field(field: bytes, canonicalization: Canonicalization) -> bytes:
-    """Return a raw field in canonical form, with its CR LF (RFC 6376 §3.4.1, §3.4.2)."""
-    return relaxed_field(field) if canonicalization == "relaxed" else field
+def relaxed_fields(section: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name of each field, in lower case, and its relaxed form; as `split_fields` does.
+
+    It is the form of `relaxed_field`, for less. A field without a colon has no name.
+
+    Args:
+        section: without the empty line behind the header.
+    """
+    unfolded = section.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
+    lines = _one_space(unfolded).split(b"\r\n")
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(_WHITE_SPACE).lower()
+        yield name if colon else b"", b"%b:%b\r\n" % (name, value.strip(b" "))
 
 
 def _one_space(text: bytes) -> bytes:

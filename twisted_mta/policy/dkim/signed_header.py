@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-from .canonicalization import (
-    Canonicalization,
-    canonical_field,
-    field_name,
-    relaxed_field,
-    split_fields,
-)
+from .canonicalization import Canonicalization, relaxed_fields, split_fields
 
 _WHITE_SPACE = b" \t\r\n"
 
 
 class SignedHeader:
-    """The fields of a header section by name, each canonicalized at most once.
+    """The fields of a header section by name, in canonical forms.
 
     Args:
         section: the header section, without the empty line behind it.
     """
 
     def __init__(self, section: bytes) -> None:
-        self.fields: Sequence[bytes] = split_fields(section)
+        self._section = section
+        self._relaxed: list[bytes] = []
         self._numbers: dict[bytes, list[int]] = {}
-        for number, field in enumerate(self.fields):
-            self._numbers.setdefault(field_name(field), []).append(number)
-        self._relaxed: dict[int, bytes] = {}
+        for number, (name, field) in enumerate(relaxed_fields(section)):
+            self._relaxed.append(field)
+            if name in self._numbers:
+                self._numbers[name].append(number)
+            else:
+                self._numbers[name] = [number]
+
+    @cached_property
+    def _fields(self) -> Sequence[bytes]:
+        """The fields as they came, each with its CR LF."""
+        return split_fields(self._section)
 
     @property
     def names(self) -> Iterable[bytes]:
@@ -35,7 +39,7 @@ class SignedHeader:
         return self._numbers.keys()
 
     def numbers(self, name: bytes) -> Sequence[int]:
-        """Return the places in `fields` of those with a name (lower case), from the top."""
+        """Return the places of the fields with a name (lower case), from the top."""
         return self._numbers.get(name, ())
 
     def select(
@@ -54,29 +58,29 @@ class SignedHeader:
             canonicalization: of the header.
             without: the place of the field that holds the signature, which ``h=`` never means.
         """
+        fields = self._relaxed if canonicalization == "relaxed" else self._fields
         left: dict[bytes, list[int]] = {}
         selected = []
         for name in names:
-            numbers = left.get(name)
-            if numbers is None:
-                if name not in self._numbers:
-                    continue
-                numbers = left[name] = [n for n in self._numbers[name] if n != without]
-            if numbers:
-                selected.append(self._canonical(numbers.pop(), canonicalization))
+            if name not in self._numbers:
+                continue
+            if name not in left:
+                left[name] = [n for n in self._numbers[name] if n != without]
+            if left[name]:
+                selected.append(fields[left[name].pop()])
         return selected
 
-    def _canonical(self, number: int, canonicalization: Canonicalization) -> bytes:
-        field = self.fields[number]
-        if canonicalization == "simple":
-            return field
-        if number not in self._relaxed:
-            self._relaxed[number] = relaxed_field(field)
-        return self._relaxed[number]
+    def field(self, number: int, canonicalization: Canonicalization) -> bytes:
+        """Return a field in canonical form, with its CR LF (RFC 6376 §3.4.1, §3.4.2)."""
+        return self._relaxed[number] if canonicalization == "relaxed" else self._fields[number]
+
+    def value(self, number: int) -> bytes:
+        """Return the value of a field, unfolded, with single spaces."""
+        return self._relaxed[number].partition(b":")[2]
 
 
-def unsigned_field(field: bytes, canonicalization: Canonicalization) -> bytes:
-    """Return a field that holds a signature in the form in which it is signed.
+def unsigned_field(field: bytes) -> bytes:
+    """Return a field that holds a signature, in canonical form, in the form in which it is signed.
 
     The value of ``b=`` is removed with all white space around it, and so is the CR LF at the end
     (RFC 6376 §3.7).
@@ -88,5 +92,4 @@ def unsigned_field(field: bytes, canonicalization: Canonicalization) -> bytes:
         if equals and name.strip(_WHITE_SPACE) == b"b":
             tags[place] = name + equals
             break
-    unsigned = start + colon + b";".join(tags)
-    return canonical_field(unsigned, canonicalization).removesuffix(b"\r\n")
+    return start + colon + b";".join(tags)

@@ -90,7 +90,7 @@ def _selected(header: SignedHeader) -> tuple[tuple[bytes, ...], bytes]:
             names += [lowered.title()] * (len(found) + oversigned)
             numbers += reversed(found)
     if len(names) <= _MOST_FIELDS:
-        return tuple(names), b"".join([relaxed_field(header.fields[number]) for number in numbers])
+        return tuple(names), b"".join([header.field(number, "relaxed") for number in numbers])
     names = names[:_MOST_FIELDS]
     return tuple(names), b"".join(header.select(map(bytes.lower, names), "relaxed"))
 

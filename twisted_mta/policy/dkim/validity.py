@@ -32,7 +32,7 @@ def verify(
         return "fail", "the body was changed"
     canonicalization = signature.header_canonicalization
     fields = header.select(signature.fields, canonicalization, without=number)
-    fields.append(unsigned_field(header.fields[number], canonicalization))
+    fields.append(unsigned_field(header.field(number, canonicalization)))
     if not key.verifies(signature.signer.signature, sha256(b"".join(fields)).digest()):
         return "fail", "a signed field was changed, or the key is another one"
     if body.uncovered:

@@ -93,7 +93,7 @@ class Verification:
         self._bodies = bodies
         self._now = now
         self._checks: Sequence[_Check] = [
-            _Check(number, *parse_signature(self._header.fields[number].partition(b":")[2]))
+            _Check(number, *parse_signature(header.value(number)))
             for number in self._header.numbers(_NAME)[:MOST_SIGNATURES]
         ]
         self._signatures = [

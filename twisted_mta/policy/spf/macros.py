@@ -89,7 +89,10 @@ def expanded_name(text: str, values: Values) -> str | None:
     A name that is too long loses labels on the left (RFC 7208 §7.3). A label may have any printable
     character. Values need not be domain names. What has thousands of macros is no name.
     """
-    if text.count("%") > _MOST_MACROS:
+    macros = text.count("%")
+    if not macros:
+        return domain(text)
+    if macros > _MOST_MACROS:
         return None
     known: dict[_Token, str] = {}
     pieces: list[str] = []
