@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Mark, Quarantine, Reply, Rewrite
@@ -290,6 +290,22 @@ class Failures(WithPolicy):
             self.assertEqual(reply, "451 4.7.1 No verdict on this mail for now, try again later")
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_a_policy_that_ignores_its_cancellation_holds_no_session(self) -> None:
+        class Stubborn:
+            async def rcpt(self, session: Any, recipient: Any) -> None:
+                while True:
+                    try:
+                        await Deferred[None]()
+                    except CancelledError:
+                        await Deferred[None]()
+
+        mta = self.mta(Stubborn())
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>")
+        self.assertEqual(client.say("RCPT TO:<bob@localhost>"), [])
+        mta.advance(5.1)
+        self.assertEqual(client.heard()[0][:9], "451 4.7.1")
 
     def test_no_answer_within_the_deadline_defers_and_delays_no_other_client(self) -> None:
         class Slow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import CoroutineType
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -19,6 +19,7 @@ from ..mail.reply import Reply
 from ..message.authentication_results import MethodResult
 from ..message.header import Header
 from ..system.coroutines import outcome
+from ..system.deadline import within
 from .answers import Answer, Answers, EnvelopeView, Mark, Quarantine, Rewrite
 from .examination import Examination, Opinion, PolicySession
 
@@ -35,8 +36,6 @@ BodyReader = Callable[[bytes], object]
 NO_VERDICT = Reply.fixed(451, "7.1", "No verdict on this mail for now, try again later")
 
 _ANSWERS = (Reply, Rewrite, Mark, Quarantine, type(None))
-
-_T = TypeVar("_T")
 
 Count = Callable[[str, str], object]
 """Counts a verdict, by the name of the policy and the result."""
@@ -275,7 +274,7 @@ class PolicyChain:
         except Exception:
             return self._failure(Failure(), stage, member, session)
         if not answer.called:
-            answer.addTimeout(member.timeout, self._clock, onTimeoutCancel=_too_late)
+            answer = within(answer, member.timeout, self._clock)
         answer.addCallback(_sequence)
         return answer.addErrback(self._failure, stage, member, session)
 
@@ -357,16 +356,6 @@ def _sequence(answers: Answers) -> tuple[Answer, ...]:
                 f"found {answer!r}, expected None, Reply, Rewrite, Mark or Quarantine, or a list"
             )
     return cast("tuple[Answer, ...]", each)
-
-
-def _too_late(result: _T | Failure, seconds: float) -> _T:
-    """Return an answer that came with the deadline; let any failure be a `TimeoutError`.
-
-    A client of HTTP, among others, has its own exception for a request that is canceled.
-    """
-    if isinstance(result, Failure):
-        raise TimeoutError(seconds, "Deferred")
-    return result
 
 
 def _ignore(octets: bytes) -> None:
