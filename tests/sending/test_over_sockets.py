@@ -11,39 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
-from zope.interface import implementer
 
 from tests.sending.test_sendmail import PARTING, opening, secured, transaction
 from tests.server.authority import Authority
 from tests.waiting import until
 from twisted_mta import ConnectionFailed, SendResult, TLSFailed, sendmail
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.reactor import MemoryNames
 from twisted_mta.testing.tls import PeerTLS
 
 PLAIN = b"Subject: Hi\r\n\r\nHello.\r\n"
-
-
-@implementer(IHostnameResolver)
-class Names:
-    """A resolver that knows some names."""
-
-    def __init__(self, names: dict[str, Sequence[str]]) -> None:
-        self._names = names
-
-    def resolveHostName(
-        self, receiver: Any, name: str, port: int = 0, types: Any = None, semantics: str = "TCP"
-    ) -> Any:
-        receiver.resolutionBegan(self)
-        for address in self._names.get(name, ()):
-            kind = IPv6Address if ":" in address else IPv4Address
-            receiver.addressResolved(kind("TCP", address, port))
-        receiver.resolutionComplete()
-        return self
 
 
 class OverSockets(TestCase):
@@ -73,7 +53,7 @@ class OverSockets(TestCase):
 
     def use_names(self, **names: Sequence[str]) -> None:
         before = self.reactor.installNameResolver(
-            Names({name.replace("_", "."): addresses for name, addresses in names.items()})
+            MemoryNames({name.replace("_", "."): addresses for name, addresses in names.items()})
         )
         self.addCleanup(self.reactor.installNameResolver, before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from tests.docs.test_examples import examples
 from tests.logs import logged_lines
 from tests.server.authority import Authority
 from tests.tidy import TidyTestCase
@@ -557,3 +559,64 @@ class Arguments(Sending):
         result: list[Failure] = []
         failing.addErrback(result.append)
         self.assertIsInstance(result[0].value, PermissionError)
+
+
+class Pages(Sending):
+    """The functions on the pages run, with a server in memory in place of theirs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        authority = Authority()
+        self.authorities = authority.issued.save(self.directory, "ca.pem")
+        names = ["smtp.example.net"]
+        issued = authority.issue("smtp.example.net", names=names, for_clients=False)
+        self.tls = PeerTLS(shown=(issued.certificate, issued.key))
+
+    def serve_refusing(self) -> ScriptedPeer:
+        return self.serve(
+            *secured(b"PIPELINING", b"AUTH PLAIN"),
+            ("expect", b"AUTH PLAIN AHNob3AAc2VjcmV0\r\n"),
+            ("send", b"235 2.7.0 Hello\r\n"),
+            ("expect", re.compile(rb"MAIL FROM:<shop@example.net>\r\nRCPT.*DATA\r\n", re.DOTALL)),
+            ("send", b"250 Ok\r\n550 5.1.1 No Bob\r\n503 5.5.1 No recipients\r\n"),
+            *PARTING,
+            port=587,
+            tls=self.tls,
+        )
+
+    def function(self, page: str, name: str) -> Any:
+        """Return a function of a page, which sends through the network of the test."""
+
+        def send(host: str, *values: Any, **arguments: Any) -> Deferred[SendResult]:
+            self.assertEqual(host, "smtp.example.net")
+            self.reactor.names = {host: ["192.0.2.1"]}
+            arguments.update(authorities=self.authorities, helo="app.example", reactor=self.reactor)
+            return sendmail(host, *values, **arguments)
+
+        (text,) = (text for text in examples(page) if f"async def {name}(" in text)
+        names: dict[str, Any] = {}
+        exec(text, names)
+        names["sendmail"] = send
+        return names[name]
+
+    def run_to_its_end(self, coroutine: Any) -> Any:
+        done = Deferred.fromCoroutine(coroutine)
+        self.reactor.settle()
+        return self.successResultOf(done)
+
+    def test_the_function_of_embedding_prints_refusals_and_errors(self) -> None:
+        hand_in = self.function("embedding.rst", "hand_in")
+        peer = self.serve_refusing()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            self.run_to_its_end(hand_in(PLAIN, ["bob@x.example"], "secret"))
+            self.run_to_its_end(hand_in(PLAIN, ["bob@x.example"], "secret"))
+        refused, failed = out.getvalue().splitlines()
+        self.assertEqual(refused, "bob@x.example 550 5.1.1 No Bob")
+        self.assertTrue(failed.startswith("ConnectionFailed smtp.example.net["), failed)
+        self.assertFinished(peer)
+
+    def test_the_function_for_those_who_come_from_twisted_mail_returns_refusals(self) -> None:
+        send = self.function("from-twisted-mail.rst", "send")
+        self.serve_refusing()
+        refused = self.run_to_its_end(send("shop@example.net", ["bob@x.example"], PLAIN))
+        self.assertEqual(refused, {"bob@x.example": Reply(550, "5.1.1", "No Bob")})

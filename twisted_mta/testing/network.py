@@ -25,6 +25,7 @@ class MemoryTransport:
     Attributes:
         other: the other end.
         protocol: the protocol of this end.
+        closed: called when the connection is over, after the protocol; None: nothing is.
         peak: the most octets that ever waited to be read by the other end.
     """
 
@@ -33,7 +34,6 @@ class MemoryTransport:
     other: MemoryTransport
     protocol: Any
     closed: Callable[[Failure], None] | None = None
-    """Called when the connection is over, after the protocol."""
 
     def __init__(self, clock: Clock, *, client: bool, host: Any, peer: Any) -> None:
         self.peak = 0

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IListeningPort,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
@@ -25,11 +32,13 @@ class MemoryReactor(MemoryNetwork):
 
     Attributes:
         ports: the bound ports, by host and port number.
+        names: the addresses of hosts that ``nameResolver`` knows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ports: dict[tuple[str, int], MemoryPort] = {}
+        self.names: Mapping[str, Sequence[str]] = {}
         inventory.add(self)
 
     def left_open(self) -> list[str]:
@@ -58,9 +67,46 @@ class MemoryReactor(MemoryNetwork):
             self.listen(host, port, server)
         return super()._servers(host, port, source)
 
+    @property
+    def nameResolver(self) -> MemoryNames:
+        """The resolver of `names` (`IReactorPluggableNameResolver`)."""
+        return MemoryNames(self.names)
+
     def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> None:
         """Call ``function`` at once: this reactor always runs."""
         function(*args, **kwargs)
+
+
+@implementer(IHostnameResolver, IHostResolution)
+class MemoryNames:
+    """A resolver that answers at once.
+
+    Args:
+        addresses: by host name.
+    """
+
+    def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        self._addresses = addresses
+        self.name = ""
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> MemoryNames:
+        """Report the addresses of a host (called by Twisted)."""
+        self.name = hostName
+        resolutionReceiver.resolutionBegan(self)
+        for each in self._addresses.get(hostName, ()):
+            resolutionReceiver.addressResolved(address(each, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return self
+
+    def cancel(self) -> None:
+        """Do nothing: it has ended."""
 
 
 @implementer(IListeningPort)
