@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -40,9 +39,7 @@ class Types(SynchronousTestCase):
     def checked(self, *files: str) -> str:
         """Return what mypy finds in files."""
         if find_spec("mypy") is None:
-            if os.environ.get("CI"):
-                self.fail("mypy is missing")
-            self.skipTest("mypy is missing")
+            self.skipTest("mypy is missing: it comes with the extra lint")
         command = [sys.executable, "-m", "mypy", "--strict", "--no-pretty", *files]
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return found.stdout + found.stderr
