@@ -172,6 +172,37 @@ class Results(Sending):
         self.assertEqual(result.recipients["bob@x.example"].code, 451)
         self.assertIsNone(result.server)
 
+    def test_more_than_a_thousand_recipients_are_several_transactions(self) -> None:
+        recipients = [f"u{number}@x.example" for number in range(1500)]
+        script: list[ScriptStep] = opening(b"PIPELINING")
+        for part in (recipients[:1000], recipients[1000:]):
+            lines = b"".join(b"RCPT TO:<%b>\r\n" % each.encode() for each in part)
+            script += [
+                ("expect", b"MAIL FROM:<ann@app.example>\r\n" + lines + b"DATA\r\n"),
+                ("send", b"250 Ok\r\n" * (len(part) + 1) + b"354 Go on\r\n"),
+                ("content",),
+                ("send", b"250 2.0.0 Taken\r\n"),
+            ]
+        peer = self.serve(*script, *PARTING)
+        self.assertEqual(self.send(recipients=recipients).accepted, recipients)
+        self.assertFinished(peer)
+
+    def test_recipients_beyond_a_lost_connection_are_refused_in_the_result(self) -> None:
+        recipients = [f"u{number}@x.example" for number in range(2500)]
+        taken = b"250 Ok\r\n" * 1001 + b"354 Go on\r\n"
+        self.serve(
+            *opening(b"PIPELINING"),
+            ("expect", re.compile(rb"MAIL.*DATA\r\n", re.DOTALL)),
+            ("send", taken),
+            ("content",),
+            ("send", b"250 2.0.0 Taken\r\n"),
+            ("close",),
+        )
+        result = self.send(recipients=recipients)
+        self.assertEqual(result.accepted, recipients[:1000])
+        self.assertEqual(list(result.refused), recipients[1000:])
+        self.assertIn("Connection was refused", str(result.recipients[recipients[-1]]))
+
     def test_lmtp_has_a_reply_for_each_recipient_after_the_content(self) -> None:
         self.serve(
             ("send", b"220 mx.example\r\n"),
@@ -300,8 +331,9 @@ class TransportSecurity(Sending):
 
     def test_mail_goes_in_clear_where_tls_is_optional_and_fails(self) -> None:
         logged_lines(self)
-        failing = [*secured()[:5], ("close",)]
+        failing: list[ScriptStep] = [*secured()[:5], ("close",)]
         broken = self.serve(*failing)
+        self.serve(*failing)  # the second try is with a smaller ClientHello
         peer = self.serve(*opening(b"PIPELINING", b"STARTTLS"), *transaction())
         self.assertIsNone(self.send().tls)
         self.assertFinished(peer)
@@ -485,6 +517,28 @@ class Cancelling(Sending):
         sending.cancel()
         self.failureResultOf(sending, CancelledError)
         self.assertEqual(self.reactor.left_open(), [])
+
+    def test_to_cancel_ends_a_look_up(self) -> None:
+        class Silent:
+            cancelled = False
+
+            def resolveHostName(self, receiver: Any, name: str, *_: object) -> None:
+                receiver.resolutionBegan(self)
+
+            def cancel(self) -> None:
+                Silent.cancelled = True
+
+        self.patch(MemoryReactor, "nameResolver", Silent())
+        sending = self.sending("mail.example")
+        sending.cancel()
+        self.failureResultOf(sending, CancelledError)
+        self.assertTrue(Silent.cancelled)
+        timing_out = self.sending("mail.example", timeout=5)
+        self.reactor.advance(5)
+        error = self.failureResultOf(timing_out, ConnectionFailed).value
+        self.assertEqual(
+            str(error), "mail.example: the look-up of its addresses timed out after 5 s"
+        )
 
     def test_to_cancel_after_the_last_reply_gives_the_result_at_once(self) -> None:
         taken = self.cancel_after(*opening(b"PIPELINING"), *transaction()[:4])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 
 from ..delivery.address_order import kernel_source
+from ..delivery.attempt import Attempt
 from ..delivery.attempts import Attempts
 from ..delivery.connections import Connections
 from ..delivery.settings import RelaySettings
@@ -23,7 +24,7 @@ from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..mail.tls_facts import TLSFacts
 from ..message.application_content import Content
-from ..smtp.application_envelope import ApplicationEnvelope, Notify, read_envelope
+from ..smtp.application_envelope import ApplicationEnvelope, Notify, envelope_reading
 from ..system.executors import pool_executor
 from ..system.outbox import Outbox
 from ..system.real_world import nonce, system_random, wall_time
@@ -35,6 +36,7 @@ from .errors import ConnectionFailed, SendError, error_of
 from .lookup import machine_name, targets_of
 from .server import Server, TLSLevel
 
+_MOST_RECIPIENTS = 1000  # of a transaction: few servers take more, and all its commands go at once
 _HEAD_START = 0.25  # RFC 8305 §5: a person may wait for the result
 
 
@@ -88,7 +90,7 @@ def sendmail(
     timeout: float | None = None,
     reactor: Any = None,
 ) -> Deferred[SendResult]:
-    """Send a message to a server by SMTP, in one transaction.
+    """Send a message to a server by SMTP, in one transaction for 1,000 recipients.
 
     The extensions that the server announces are used: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, DSN. A
     content of 8 bits is converted for a server without 8BITMIME. Blocking work is done in the
@@ -167,10 +169,13 @@ async def _sendmail(
     reactor: Any,
 ) -> SendResult:
     source = source_of(content, new_boundary=lambda: f"=_{nonce()}")
-    given = read_envelope(sender, recipients, notify=notify, hold_until=None, now=0.0, longest=0.0)
+    reading = envelope_reading(
+        sender, recipients, notify=notify, hold_until=None, now=0.0, longest=0.0
+    )
     next_hop, terms, deadlines = server.next_hop(), server.terms(), server.deadlines()
     name = _helo(helo)
     executor = pool_executor(reactor)
+    given = await executor(finished, reading)
     contexts = ClientContexts()
     contexts.use(await executor(finished, contexts.load([terms.tls])))
     body = await executor(measured, source)
@@ -248,9 +253,20 @@ async def _transact(
         SendError: no transaction began.
     """
     attempts = Attempts(connections)
-    attempt = attempts.begin(lambda _: succeed(targets), next_hop, message, (terms,))
+    recipients = message.envelope.recipients
+    outcomes: list[Outcome] = []
+    unanswered: Attempt | None = None
     try:
-        outcomes = await attempt.result
+        while len(outcomes) < len(recipients):
+            rest = recipients[len(outcomes) :]
+            part = message.for_recipients(rest[:_MOST_RECIPIENTS])
+            attempt = attempts.begin(lambda _: succeed(targets), next_hop, part, (terms,))
+            begun = bool(outcomes)
+            outcomes += await attempt.result
+            if not attempt.answered:
+                unanswered = None if begun else attempt
+                beyond = rest[_MOST_RECIPIENTS:]
+                outcomes += [attrs.evolve(outcomes[-1], number=each.number) for each in beyond]
     except CancelledError:
         attempts.abort()
         await connections.close()
@@ -259,10 +275,10 @@ async def _transact(
         await connections.close()
     except CancelledError:
         connections.abort()
-    if attempt.answered:
+    if unanswered is None:
         return outcomes
-    if attempt.failures:
-        raise error_of(attempt.failures)
+    if unanswered.failures:
+        raise error_of(unanswered.failures)
     raise SendError(str(outcomes[0].reply), outcomes[0].reply)
 
 
