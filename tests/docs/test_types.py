@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta import Config
 
 from .test_examples import DOCS, examples
 
@@ -74,6 +77,12 @@ class Types(SynchronousTestCase):
         )
         lines = self.checked(str(file)).splitlines()
         self.assertEqual([line.split(":")[1] for line in lines[:-1]], ["7", "8"])
+
+    def test_help_shows_what_settings_take(self) -> None:
+        parameters = signature(Config).parameters
+        self.assertEqual(parameters["drain_timeout"].annotation, "float | str")
+        self.assertEqual(parameters["local_domains"].annotation, "Iterable[str]")
+        self.assertEqual(parameters["hostname"].annotation, "str")
 
 
 def _defines(block: str, line: str) -> bool:

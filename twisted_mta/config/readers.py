@@ -110,19 +110,19 @@ def path(kind: str) -> Read:
     return read
 
 
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 """A path, as Python may give it."""
 
 _read_file, _read_directory = path("file"), path("directory")
 
 
-def file(value: Path) -> str:
+def file(value: StrPath) -> str:
     """Read the path of a file (`path`)."""
     read: str = _read_file(value)
     return read
 
 
-def directory(value: Path) -> str:
+def directory(value: StrPath) -> str:
     """Read the path of a directory (`path`)."""
     read: str = _read_directory(value)
     return read

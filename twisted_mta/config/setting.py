@@ -149,10 +149,18 @@ def settings(
 def _completed(attribute: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
     described: Setting = attribute.metadata[Setting](attribute)
     converted = _naming_errors(attribute.converter, described.secret)  # type: ignore[arg-type]
+    converted.__annotations__["value"] = _taken(attribute)  # for help()
     return attribute.evolve(
         metadata={Setting: described},
         converter=attrs.Converter(converted, takes_field=True),
     )
+
+
+def _taken(attribute: attrs.Attribute[Any]) -> object:
+    """Return what Python may give a field: what its converter says that it takes."""
+    annotations = getattr(attribute.converter, "__annotations__", {})
+    taken = next((each for name, each in annotations.items() if name != "return"), "Any")
+    return attribute.type if taken in ("Any", Any) else taken
 
 
 HIDDEN = "..."
