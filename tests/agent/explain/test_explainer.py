@@ -13,6 +13,8 @@ from twisted_mta.admin.queue_answers import list_messages
 from twisted_mta.cli.explanation import following, lines
 from twisted_mta.config import Destination
 from twisted_mta.config.amounts import Rate
+from twisted_mta.mail.tlsa import TLSA
+from twisted_mta.testing.memory_mta import EPOCH
 
 from .world import World
 
@@ -210,6 +212,28 @@ class TLSLevels(ExplainerTestCase):
                 "tls_memory = require ([[destination]] a.example): TLS was used with it before",
             ),
         )
+
+    def test_dane_is_named_with_the_name_of_its_records_and_since_when(self) -> None:
+        world = self.world()
+        dns = world.mta.resolver
+        dns.signed = ("example", "host")
+        dns.tlsa_records["_25._tcp.mx1.host"] = [TLSA(3, 1, 1, bytes(32))]
+        for _ in range(2):
+            facts = world.explain("b@a.example")
+            tls = facts["recipients"][0]["way"]["targets"][0]["tls"]
+            self.assertEqual(
+                (tls["level"], tls["from"], tls["since"], tls["problem"]),
+                ("dane", "DANE: _25._tcp.mx1.host", EPOCH, None),
+            )
+            world.mta.advance(100)  # since when this process has seen the records
+        self.assertIn("TLS dane (DANE: _25._tcp.mx1.host, since 2027-01-15", self.text(facts))
+
+    def test_a_host_that_is_not_used_now_is_named_with_the_reason(self) -> None:
+        world = self.world()
+        world.mta.resolver.signed = ("example", "host")
+        world.mta.resolver.fail("_25._tcp.mx1.host")
+        text = self.text(world.explain("b@a.example"))
+        self.assertIn("; not now: its TLSA records cannot be looked up", text)
 
 
 class Messages(ExplainerTestCase):
