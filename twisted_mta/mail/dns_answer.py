@@ -6,11 +6,11 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-T_co = TypeVar("T_co", covariant=True)
+_T_co = TypeVar("_T_co", covariant=True)
 
 
 @frozen
-class Answered(Generic[T_co]):
+class Answered(Generic[_T_co]):
     """The answer to one look-up; empty where the name exists without a record of the type.
 
     Attributes:
@@ -23,7 +23,7 @@ class Answered(Generic[T_co]):
             a zone that is not signed (RFC 7672 §2.2.2).
     """
 
-    records: tuple[T_co, ...] = ()
+    records: tuple[_T_co, ...] = ()
     secure: bool = False
     asked: str = ""
     name: str = ""
