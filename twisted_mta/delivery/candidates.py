@@ -12,7 +12,6 @@ from ..mail.tls_policy import TLSPolicy
 from ..tls.memory import TLSHost
 from .connections import Connections
 from .terms import HostTerms, Terms, terms_for
-from .wishes import fitted
 
 
 @frozen(kw_only=True)
@@ -58,10 +57,15 @@ async def _candidates(
     # The connection that served the next hop last is used without any lookup.
     serving = connections.pool.serving(next_hop, host_terms)
     result = []
-    for target in (*tried, *passed_over):
-        terms = terms_for(target, next_hop, host_terms)
-        found = connections.policies.policy(next_hop, target, terms)
-        policy = fitted(found if isinstance(found, TLSPolicy) else await found, terms)
+    host_by_host = [
+        (target, terms_for(target, next_hop, host_terms)) for target in (*tried, *passed_over)
+    ]
+    # All at once: the records of each host may take as long as a lookup may.
+    looked_up = [
+        connections.policies.policy(next_hop, target, terms) for target, terms in host_by_host
+    ]
+    for (target, terms), found in zip(host_by_host, looked_up, strict=True):
+        policy = found if isinstance(found, TLSPolicy) else await found
         reason = ""
         if target in passed_over:
             seconds = connections.unreachable.seconds_left(target)

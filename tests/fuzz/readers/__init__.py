@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dialogue, dmarc, mta_sts, operator, signatures, spf
+from . import addresses, content, dane, dialogue, dmarc, mta_sts, operator, signatures, spf
 
 _ALL = (
     *content.READERS,
@@ -16,6 +16,7 @@ _ALL = (
     *dialogue.READERS,
     *dmarc.READERS,
     *mta_sts.READERS,
+    *dane.READERS,
     *operator.READERS,
     *signatures.READERS,
     *spf.READERS,
