@@ -2,7 +2,7 @@
 
 from tests.cli.check.checking import CheckTestCase
 from tests.policy.dkim.key_files import write_key
-from twisted_mta.config import DKIMKey, PolicySettings
+from twisted_mta.config import DKIMKey, PolicySettings, TLSReportSettings
 
 PUBLIC = "tcp:0"
 
@@ -62,10 +62,12 @@ class Signing(CheckTestCase):
 
     def test_reports_that_no_key_signs_are_a_warning(self) -> None:
         policy = PolicySettings(dmarc_reports=True, report_from="noc@mx.example.net")
+        tls = TLSReportSettings()
         for key, warned in (("other.example", True), ("example.net", False)):
-            texts = self.found(self.config(policy=policy, dkim_keys=[self.key("rsa-2048", key)]))
-            found = [text for text in texts if "dmarc_reports" in text]
-            self.assertEqual(len(found), warned, texts)
+            keys = [self.key("rsa-2048", key)]
+            texts = self.found(self.config(policy=policy, tls_report=tls, dkim_keys=keys))
+            found = [text for text in texts if "dmarc_reports" in text or "tls_report" in text]
+            self.assertEqual(len(found), 2 * warned, texts)
             for text in found:
                 self.assertIn("no key signs for mx.example.net, the domain of report_from", text)
 

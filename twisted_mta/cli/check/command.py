@@ -19,7 +19,9 @@ from .report import report
 @click.option("--config", "file", metavar="FILE", help="TOML file to check")
 @click.option("--state-dir", metavar="DIR", help="state directory, instead of that of the file")
 @click.option(
-    "--dns", is_flag=True, help="check MX, PTR, SPF, DKIM and DMARC records of the local domains"
+    "--dns",
+    is_flag=True,
+    help="check MX, PTR, SPF, DKIM, DMARC, TLSA, MTA-STS and TLS-RPT records of the local domains",
 )
 @click.option("--no-dns", is_flag=True, help="do not ask name servers")
 @click.option(

@@ -58,6 +58,29 @@ class Finding:
 
 
 @frozen
+class Topic:
+    """A kind of record of a domain, about which there is a finding.
+
+    Attributes:
+        domain: the domain.
+        kind: the kind, in one word.
+    """
+
+    domain: str
+    kind: str
+
+    def finding(
+        self, severity: Severity, what: str, do: str = "", records: Sequence[str] = ()
+    ) -> Finding:
+        """Return a finding about it."""
+        return Finding(severity, f"{self.domain} {self.kind}", what, do, tuple(records))
+
+    def failed(self, failure: object) -> Finding:
+        """Return the finding of a look-up that has failed."""
+        return self.finding("warning", f"cannot be looked up now: {failure}", "check again later")
+
+
+@frozen
 class Report:
     """All findings of one check.
 

@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from itertools import islice
 
 import dns.reversename
-from attrs import frozen
 from twisted.internet.task import Clock
 
 from ...config import Config
@@ -25,9 +24,10 @@ from ...policy.spf.result import Result
 from ...reports.dmarc.destinations import destinations
 from ...tls.certificates import CertificateError
 from ..dkim.records import published, record_of, zone_lines
-from ..questions import Declined, NoAnswer, Questions, TooLate
+from ..questions import NoAnswer, Questions
+from .asking import asked
 from .blocking_resolver import BlockingResolver, finished
-from .finding import Finding, Severity
+from .finding import Finding, Topic
 from .machine import Machine
 from .names import is_here
 
@@ -48,43 +48,11 @@ def mail_records(config: Config, machine: Machine, *, seconds: float) -> Iterato
         machine: gives the system's name servers.
         seconds: for all questions together.
     """
-    questions = Questions([], machine.wall_time() + seconds, machine.wall_time)
-    try:
-        for nameserver in config.dns.nameservers or machine.resolution().nameservers:
-            try:
-                questions.ask(nameserver, ".", "SOA")
-            except Declined:
-                pass  # it may know our domains alone
-            except NoAnswer:
-                continue  # a finding of the check of names
-            questions.nameservers.append(nameserver)
-        if not questions.nameservers:
-            yield Finding("fail", "DNS", "no name server answers", "check again later")
-            return
-        yield from _MailRecords(config, questions, machine.wall_time).findings()
-    except TooLate:
-        yield Finding(
-            "fail",
-            "DNS",
-            f"not all questions were answered within {seconds:.0f} s, and the others were left out",
-            "check again, or name faster servers",
-        )
+    yield from asked(config, machine, _checked, seconds=seconds)
 
 
-@frozen
-class _Topic:
-    """A kind of record of a domain, about which there is a finding."""
-
-    domain: str
-    kind: str
-
-    def finding(
-        self, severity: Severity, what: str, do: str = "", records: Sequence[str] = ()
-    ) -> Finding:
-        return Finding(severity, f"{self.domain} {self.kind}", what, do, tuple(records))
-
-    def failed(self, failure: DNSFailure) -> Finding:
-        return self.finding("warning", f"cannot be looked up now: {failure}", "check again later")
+def _checked(config: Config, questions: Questions, machine: Machine) -> Iterator[Finding]:
+    return _MailRecords(config, questions, machine.wall_time).findings()
 
 
 class _MailRecords:
@@ -115,7 +83,7 @@ class _MailRecords:
             try:
                 keys.append(SigningKey.read(table))
             except CertificateError as error:
-                yield _Topic(table.domain, "DKIM").finding("fail", str(error))
+                yield Topic(table.domain, "DKIM").finding("fail", str(error))
         self._keys.use(keys)
         for domain in self._domains():
             yield from self._exchangers(domain)
@@ -143,7 +111,7 @@ class _MailRecords:
                 "set [mta] hostname to one such as mail.example.net",
             )
             return
-        topic = _Topic(name, "address")
+        topic = Topic(name, "address")
         try:
             addresses = self._questions.addresses(f"{name}.")
         except NoAnswer as error:
@@ -166,7 +134,7 @@ class _MailRecords:
 
     def _pointer(self, name: str, address: str, *, named: bool) -> Finding:
         """Return whether an address of ours has the name in EHLO (RFC 5321 §4.1.4)."""
-        topic = _Topic(name, "PTR")
+        topic = Topic(name, "PTR")
         reverse = dns.reversename.from_address(address).to_text()
         record = f"{reverse} IN PTR {name}."
         ask = "have the provider of the address publish"
@@ -200,7 +168,7 @@ class _MailRecords:
     # Exchangers.
 
     def _exchangers(self, domain: str) -> Iterator[Finding]:
-        topic = _Topic(domain, "MX")
+        topic = Topic(domain, "MX")
         record = f"{domain}. IN MX 10 {self._hostname or 'HOST'}."
         try:
             found = finished(self._resolver.mail_exchangers(domain), self._clock)
@@ -243,7 +211,7 @@ class _MailRecords:
                 [record],
             )
 
-    def _implicit_exchanger(self, topic: _Topic, record: str) -> Finding:
+    def _implicit_exchanger(self, topic: Topic, record: str) -> Finding:
         """Return what a domain without MX records leads to (RFC 5321 §5.1)."""
         try:
             addresses = self._addresses(topic.domain)
@@ -267,7 +235,7 @@ class _MailRecords:
     # SPF.
 
     def _spf(self, domain: str) -> Iterator[Finding]:
-        topic = _Topic(domain, "SPF")
+        topic = Topic(domain, "SPF")
         try:
             texts = finished(self._resolver.text(domain), self._clock)
         except NoSuchDomain:
@@ -337,7 +305,7 @@ class _MailRecords:
     # DKIM.
 
     def _dkim(self, domain: str) -> Iterator[Finding]:
-        topic = _Topic(domain, "DKIM")
+        topic = Topic(domain, "DKIM")
         keys = self._keys.of(domain)
         if not keys:
             yield topic.finding(
@@ -370,7 +338,7 @@ class _MailRecords:
     # DMARC.
 
     def _dmarc(self, domain: str) -> Iterator[Finding]:
-        topic = _Topic(domain, "DMARC")
+        topic = Topic(domain, "DMARC")
         found = finished(walk(domain, self._resolver), self._clock)
         policy = found.policy
         if policy == "unknown":
@@ -415,7 +383,7 @@ class _MailRecords:
             return False
         return sum(Record.parse(text) is not None for text in texts) > 1
 
-    def _report_destinations(self, topic: _Topic, at: Published) -> Iterator[Finding]:
+    def _report_destinations(self, topic: Topic, at: Published) -> Iterator[Finding]:
         """Yield the mailboxes in ``rua`` whose domains do not agree (RFC 9990 §4)."""
         for mailbox in at.record.rua:
             asked = Published(at.domain, Record(rua=(mailbox,)))

@@ -21,6 +21,7 @@ from .names import names
 from .processes import Processes, Running
 from .signing import signing
 from .storage import occupation, storage
+from .tls_records import tls_records
 
 _SECONDS = 10.0  # for all name lookups together
 _RECORD_SECONDS = 30.0  # for all lookups of records of our domains
@@ -127,3 +128,4 @@ def findings(
     yield from names(config, table, machine, ask=ask_dns, ours=not ask_records, seconds=_SECONDS)
     if ask_records:
         yield from mail_records(config, machine, seconds=_RECORD_SECONDS)
+        yield from tls_records(config, machine, seconds=_RECORD_SECONDS)

@@ -35,14 +35,20 @@ def signing(config: Config) -> Iterator[Finding]:
                 "add one made by twisted-mta dkim new",
             )
     author = config.report_from.domain
-    if config.policy.dmarc_reports and not SigningKeys(chain(*loaded.values())).of(author):
-        yield Finding(
-            "warning",
-            "[policy] dmarc_reports",
-            f"no key signs for {printable(author)}, the domain of report_from: receivers may refuse"
-            " reports that are not signed",
-            f"make one by twisted-mta dkim new --domain {printable(author)}",
-        )
+    signs = bool(SigningKeys(chain(*loaded.values())).of(author))
+    for where, wanted, receivers in (
+        ("[policy] dmarc_reports", config.policy.dmarc_reports, "receivers may refuse"),
+        # RFC 8460 §3
+        ("[tls_report]", config.tls_report is not None, "receivers ignore"),
+    ):
+        if wanted and not signs:
+            yield Finding(
+                "warning",
+                where,
+                f"no key signs for {printable(author)}, the domain of report_from: {receivers}"
+                " reports that are not signed",
+                f"make one by twisted-mta dkim new --domain {printable(author)}",
+            )
     if not config.dkim_keys and not _is_local(config):
         yield Finding(
             "note",
