@@ -15,13 +15,22 @@ from twisted.internet.defer import maybeDeferred
 
 from tests.logs import logged_lines
 from tests.policy.dkim.key_files import write_key
+from tests.reports.tls.collector_host import CollectorHost
+from tests.server.authority import Authority
 from tests.tidy import TidyTestCase
+from tests.tls.mta_sts.policy_host import response
 from twisted_mta.admin.http import Request
 from twisted_mta.admin.local import LocalAgent
 from twisted_mta.admin.tls_reports import TLSReportsAPI
 from twisted_mta.agent.tls_reports import FILE
 from twisted_mta.cli.dkim.records import record_of
-from twisted_mta.config import DKIMKey, Listener, PolicySettings, TLSReportSettings
+from twisted_mta.config import (
+    DKIMKey,
+    Listener,
+    MTASTSSettings,
+    PolicySettings,
+    TLSReportSettings,
+)
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.policy.dkim.signing_keys import SigningKey
 from twisted_mta.system.ports import Ports
@@ -333,6 +342,26 @@ class Destinations(TLSReportsTestCase):
         self.pass_hours(30)
         self.assertIn("inside.example has the address 127.0.0.1, of no public host", lines[0])
         self.assertIn("has to wait", lines[0])
+
+    def test_a_collector_gets_a_report(self) -> None:
+        authority = Authority()
+        file = authority.issued.save(self.directory, "ca.pem")
+        self.resolver.texts["_smtp._tls.there.example"] = [
+            "v=TLSRPTv1; rua=https://reports.there.example/v1"
+        ]
+        self.resolver._addresses["reports.there.example"] = ["192.0.2.9"]
+        issued = authority.issue("x", names=["reports.there.example"], for_clients=False)
+        host = CollectorHost(self.reactor, issued, response(b"", status="201 Created"))
+        self.reactor.listen("192.0.2.9", 443, host)
+        ours, _ = self.ours(mta_sts=MTASTSSettings(authorities=file)), self.there()
+        lines = logged_lines(self, "TLS report ")
+        self.send(ours)
+        self.pass_hours(30)
+        self.assertTrue(host.request.startswith(b"POST /v1 HTTP/1.1\r\n"))
+        report = json.loads(gzip.decompress(host.body))
+        self.assertEqual(report["contact-info"], "noc@ours.example")
+        (line,) = lines
+        self.assertIn("on there.example to https://reports.there.example/v1: 1 sessions", line)
 
     def test_a_report_is_tried_for_a_day(self) -> None:
         lines = logged_lines(self, "the TLS report on ")

@@ -656,7 +656,8 @@ class Agent:
             self.config,
             resources=self._resources,
             send=own_mail.send,
-            contexts=self._relay.connections.contexts,
+            contexts=self._contexts,
+            mta_sts=self._mta_sts,
             metrics=self.metrics,
         )
 

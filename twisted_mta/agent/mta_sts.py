@@ -37,7 +37,7 @@ class MTASTS:
             reactor=resources.reactor,
             resolver=resources.resolver,
             contexts=contexts,
-            tls=self._tls,
+            tls=self.tls,
             largest=LARGEST,
         )
         self._fetcher = Fetcher(client)
@@ -74,20 +74,21 @@ class MTASTS:
     async def _find(self, domain: str) -> Found:
         found = await self._cache.find(domain)
         if found.is_enforced or found.is_tested:
-            await self._ready(self._tls(testing=found.is_tested))
+            await self.ready(self.tls(testing=found.is_tested))
         return found
 
     def _fetch(self, domain: str) -> Deferred[Policy]:
         return Deferred.fromCoroutine(self._fetch_ready(domain))
 
     async def _fetch_ready(self, domain: str) -> Policy:
-        await self._ready(self._tls())
+        await self.ready(self.tls())
         return await self._fetcher.fetch(domain)
 
-    def _tls(self, *, testing: bool = False) -> ClientTLS:
+    def tls(self, *, testing: bool = False) -> ClientTLS:
+        """Return the settings of connections to hosts that have to prove their names."""
         return under_mta_sts(ClientTLS(), self.authorities(), testing=testing)
 
-    async def _ready(self, tls: ClientTLS) -> None:
+    async def ready(self, tls: ClientTLS) -> None:
         """Make the context for connections, unless it is there: not in the reactor's thread."""
         if not self._contexts.has(tls):
             await self._executor(self._contexts.make, tls)

@@ -18,13 +18,14 @@ from ..reports.counters import CountersFile
 from ..reports.daily import DailyReports, Reporter, Send
 from ..reports.observations import Observations
 from ..reports.tls.posting import LARGEST_ANSWER, Poster
-from ..reports.tls.record import name_of
+from ..reports.tls.record import Collector, name_of
 from ..reports.tls.report import TLSReport
 from ..reports.tls.reports import TLSReports
 from ..reports.tls.rows import ROWS, row_of
 from ..telemetry.metrics import Metrics, table
-from ..tls.client import ClientContexts, ClientTLS
+from ..tls.client import ClientContexts
 from ..tls.https import HTTPSClient
+from .mta_sts import MTASTS
 from .resources import Resources
 
 FILE = os.path.join("reports", "tls.sqlite")
@@ -50,6 +51,7 @@ class SessionReports:
         resources: clock, threads, DNS.
         send: sends a report by mail.
         contexts: makes TLS connections to collectors.
+        mta_sts: has the settings of such connections.
         metrics: where reports are counted.
     """
 
@@ -60,6 +62,7 @@ class SessionReports:
         resources: Resources,
         send: Send,
         contexts: ClientContexts,
+        mta_sts: MTASTS,
         metrics: Metrics,
     ) -> None:
         self._config = config
@@ -77,13 +80,16 @@ class SessionReports:
             reactor=resources.reactor,
             resolver=resources.resolver,
             contexts=contexts,
-            tls=lambda: ClientTLS(verify=True),
+            tls=mta_sts.tls,
             largest=LARGEST_ANSWER,
         )
+        self._mta_sts = mta_sts
+        # Where the operator names authorities, they may be those of a private network.
+        self._poster = Poster(client, private=lambda: mta_sts.authorities() is not None)
         self._reports = TLSReports(
             file,
             send=send,
-            post=Poster(client, private=lambda: False).post,
+            post=self._post,
             resolver=resources.resolver,
             executor=resources.file_executor,
             wall_time=resources.wall_time,
@@ -178,6 +184,13 @@ class SessionReports:
             return await self._daily.send_now(domain)
         except (OSError, SQLiteError) as error:
             raise ValueError(f"the counters cannot be read: {error}") from None
+
+    def _post(self, collector: Collector, content: bytes, media_type: str) -> Deferred[None]:
+        async def post() -> None:
+            await self._mta_sts.ready(self._mta_sts.tls())
+            await self._poster.post(collector, content, media_type)
+
+        return Deferred.fromCoroutine(post())
 
     @property
     def are_wanted(self) -> bool:

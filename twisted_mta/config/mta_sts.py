@@ -42,8 +42,9 @@ class MTASTSSettings:
         default=None,
         converter=attrs.converters.optional(read.file),
         metadata=about(
-            "PEM file with the authorities that certificates verify against, of hosts that policies"
-            " are fetched from, and of mail exchangers under such a policy",
+            "PEM file with the authorities that certificates verify against: of hosts that policies"
+            " are fetched from, of mail exchangers under a policy, and of hosts that get reports on"
+            " TLS",
             default_text="those that the system trusts",
         ),
     )

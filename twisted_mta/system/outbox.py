@@ -82,6 +82,11 @@ def start_tls(transport: Any, creator: Any) -> None:
     if isinstance(transport, Connection):
         tls: Any = transport.protocol
         tls.transport = _ImmediateTransport(tls.transport, transport)
+        # Twisted gathers small writes by the clock of the installed reactor: that of the connection
+        # may be another.
+        aggregator = getattr(tls, "_aggregator", None)
+        if aggregator is not None:
+            aggregator._clock = transport.reactor
 
 
 class _ImmediateTransport:

@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
 
 from attrs import evolve
+from twisted.internet.error import ConnectionDone
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
 
 from tests.cli.check.checking import CheckTestCase, machine
 from tests.cli.check.nameserver import NameServer
@@ -58,9 +61,7 @@ class TLSRecordsTestCase(CheckTestCase):
         return self.policies
 
     def of(self, kind: str, **values: Any) -> list[str]:
-        found = tls_records(
-            self.settings(**values), machine(), seconds=30.0, fetch=self.fetch
-        )
+        found = tls_records(self.settings(**values), machine(), seconds=30.0, fetch=self.fetch)
         return [
             "\n".join((f"{each.severity}: {each}".replace(self.directory, "DIR"), *each.records))
             for each in found
@@ -110,7 +111,7 @@ class DANE(TLSRecordsTestCase):
         self.issue("mail.example.net")
         found = self.only(TLSA)
         self.assertTrue(found.startswith("fail: "), found)
-        self.assertIn("hosts that use DANE send no mail: its certificates fit none of its", found)
+        self.assertIn("hosts that use DANE send no mail: our certificates fit none of our", found)
         self.assertIn(f"{PLACE}. IN TLSA {self.record()}", found)
         # During a rollover both are there.
         self.publish(self.dns.records[f"{PLACE}. TLSA"][0], self.record())
@@ -223,13 +224,21 @@ class Fetching(CheckTestCase):
         self.addCleanup(server.server_close)
         self.addCleanup(thread.join)
         self.addCleanup(server.shutdown)
+        self.reactor = SelectReactor()
+        for reader in tuple(self.reactor._internalReaders):
+            self.addCleanup(reader.connectionLost, Failure(ConnectionDone()))
+
+    def fetch(
+        self, config: Config, domains: Sequence[str], resolver: Resolver
+    ) -> Mapping[str, Policy | str]:
+        return fetched_policies(config, domains, resolver, port=self.port, reactor=self.reactor)
 
     def test_each_policy_or_the_reason_is_returned(self) -> None:
         config = self.config(mta_sts=MTASTSSettings(authorities=self.path("ca.pem")))
         names = ("mta-sts.a.example", "mta-sts.b.example")
         resolver = FakeResolver(addresses={name: ["127.0.0.1"] for name in names})
         domains = ("a.example", "b.example", "c.example")
-        found = fetched_policies(config, domains, resolver, port=self.port)
+        found = self.fetch(config, domains, resolver)
         self.assertEqual(found["a.example"], Policy("none", 1))
         self.assertIn("its certificate is not for mta-sts.b.example", str(found["b.example"]))
         self.assertIn("mta-sts.c.example", str(found["c.example"]))
@@ -237,7 +246,7 @@ class Fetching(CheckTestCase):
     def test_authorities_that_cannot_be_read_are_the_reason(self) -> None:
         os.unlink(self.path("ca.pem"))
         config = self.config(mta_sts=MTASTSSettings(authorities=self.path("ca.pem")))
-        found = fetched_policies(config, ["a.example"], FakeResolver())
+        found = self.fetch(config, ["a.example"], FakeResolver())
         self.assertIn("ca.pem", str(found["a.example"]))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from tests.reports.tls.collector_host import CollectorHost
 from tests.server.authority import Authority, Issued
 from tests.tidy import TidyTestCase
-from tests.tls.mta_sts.policy_host import PolicyHost, Step, response
+from tests.tls.mta_sts.policy_host import Step, response
 from twisted_mta.reports.tls.posting import LARGEST_ANSWER, Poster
 from twisted_mta.reports.tls.record import Collector, report_record
 from twisted_mta.system.slices import finished
@@ -27,15 +28,6 @@ def collector(uri: str) -> Collector:
     assert record is not None
     (found,) = record.collectors
     return found
-
-
-class CollectorHost(PolicyHost):
-    """Takes its steps once it has the whole report."""
-
-    def dataReceived(self, data: bytes) -> None:
-        self.request += data
-        if self.request.endswith(CONTENT):
-            self._go_on()
 
 
 class Posting(TidyTestCase):
@@ -58,7 +50,7 @@ class Posting(TidyTestCase):
         )
         self.poster = Poster(client, private=lambda: self.private)
 
-    def host(self, *steps: Step, issued: Issued | None = None, port: int = 443) -> PolicyHost:
+    def host(self, *steps: Step, issued: Issued | None = None, port: int = 443) -> CollectorHost:
         issued = issued or self.authority.issue(HOST, names=[HOST], for_clients=False)
         host = CollectorHost(self.network, issued, *steps)
         self.network.listen("192.0.2.1", port, host)

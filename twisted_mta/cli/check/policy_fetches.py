@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -16,7 +17,12 @@ from ...tls.mta_sts.policy import LARGEST, Policy
 
 
 def fetched_policies(
-    config: Config, domains: Iterable[str], resolver: Resolver, *, port: int = PORT
+    config: Config,
+    domains: Iterable[str],
+    resolver: Resolver,
+    *,
+    port: int = PORT,
+    reactor: Any = None,
 ) -> Mapping[str, Policy | str]:
     """Return the policy of each domain, or why there is none, for people. Blocks for a minute.
 
@@ -25,11 +31,12 @@ def fetched_policies(
         domains: in A-labels.
         resolver: looks policy hosts up.
         port: of policy hosts.
+        reactor: runs once; None: a new one, whose descriptors are those of the tool.
     """
-    # A reactor of its own, which ends with the last fetch: the tool has none.
-    from twisted.internet.selectreactor import SelectReactor
+    if reactor is None:
+        from twisted.internet.selectreactor import SelectReactor
 
-    reactor = SelectReactor()
+        reactor = SelectReactor()  # it ends with the last fetch: the tool has none
     contexts = ClientContexts()
     tls = ClientTLS(verify=True, authorities=config.mta_sts.authorities)
     try:
@@ -48,9 +55,12 @@ def fetched_policies(
         except FetchError as error:
             found[domain] = error.reason
 
+    def end(_: object) -> None:
+        reactor.callLater(0, reactor.stop)  # after the last connection is closed
+
     def begin() -> None:
         fetching = [Deferred.fromCoroutine(fetch(domain)) for domain in domains]
-        DeferredList(fetching, consumeErrors=True).addBoth(lambda _: reactor.stop())
+        DeferredList(fetching, consumeErrors=True).addBoth(end)
 
     reactor.callWhenRunning(begin)
     reactor.run(installSignalHandlers=False)

@@ -173,7 +173,9 @@ class _TLSRecords:
         faults = list(self._faults(domain, policy, shown))
         if faults:
             is_enforced = policy.mode == "enforce"
-            consequence = "send no mail" if is_enforced else "would send no mail if it were enforced"
+            consequence = (
+                "send no mail" if is_enforced else "would send no mail if it were enforced"
+            )
             return topic.finding(
                 "fail" if is_enforced else "warning",
                 f"hosts that obey the policy (mode {policy.mode}) {consequence}:"
@@ -249,4 +251,4 @@ class _TLSRecords:
 
 def _ours(problem: str) -> str:
     """Return a problem of a server as one of ours."""
-    return problem.replace("its certificate", "our certificate", 1)
+    return problem.replace("its ", "our ")
