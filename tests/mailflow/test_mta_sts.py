@@ -216,10 +216,12 @@ class Enforced(MTASTSTestCase):
             "middle",
             hostname=MX,
             local_domains=("there.example",),
+            recipients="any",
             listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", tls="none"),),
         )
         self.send(ours)
         self.assertEqual(self.arrived(middle), 0)
+        self.assertIn("STARTTLS is not offered", self.last(" deferred: "))
 
 
 class NotEnforced(MTASTSTestCase):
@@ -365,6 +367,7 @@ class BesideDANE(MTASTSTestCase):
         ours, there = self.ours(), self.there(self.fits(self.issued(MX)))
         self.send(ours)
         self.assertEqual(self.arrived(there), 1)
+        self.assertIn(", verified by DANE, ", self.last(" delivered: "))
 
     def test_without_signed_mx_records_a_certificate_that_fits_its_record_alone(self) -> None:
         self.resolver.signed = (MX,)
@@ -397,6 +400,12 @@ class BesideDANE(MTASTSTestCase):
         there = self.there(self.fits(self.issued(MX)))
         self.send(ours)
         self.assertEqual(self.arrived(there), 1)
+
+    def test_where_a_policy_is_demanded_dane_alone_is_not_enough(self) -> None:
+        ours = self.ours(Destination(domain="there.example", tls="mta-sts"))
+        there = self.there(self.fits(self_signed("x")))
+        self.send(ours)
+        self.assert_waits(there, "self-signed")
 
     def test_records_that_are_of_no_use_leave_the_host_to_the_policy(self) -> None:
         self.resolver.tlsa_records[f"_25._tcp.{MX}"] = [TLSA(0, 0, 1, bytes(32))]
@@ -432,6 +441,14 @@ class Wished(MTASTSTestCase):
         ours, there = self.ours(), self.there()
         self.protected(ours)
         self.assertEqual(self.arrived(there), 1)
+
+    def test_a_policy_that_is_tested_changes_no_authorities(self) -> None:
+        self.resolver.signed = ("there.example",)
+        ours = self.ours(authorities=self.save("others", Authority("Other CA").issued))
+        there = self.there(mode="testing")
+        self.protected(ours)
+        self.assertEqual(self.arrived(there), 0)
+        self.assertIn("leads to no trusted authority", self.last(" to=<bob@there.example>"))
 
     def test_a_policy_that_is_tested_proves_nothing(self) -> None:
         ours, there = self.ours(), self.there(mode="testing")

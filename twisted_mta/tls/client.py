@@ -59,7 +59,7 @@ class ClientTLS:
 
     Attributes:
         verify: whether the server's certificate must be valid for its name.
-        noted: whether a certificate that is not is only noted.
+        noted: whether a certificate that is not valid is only noted, and may have a short key.
         authorities: the path of the PEM file with the trusted authorities; None: those of the
             system.
         certificate: the path of the PEM file with our client certificate and its chain, for

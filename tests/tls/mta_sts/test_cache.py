@@ -17,6 +17,7 @@ from tests.reports.execution import Executor
 from tests.tidy import TidyTestCase
 from twisted_mta.system.real_world import system_random
 from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.tls.mta_sts import store
 from twisted_mta.tls.mta_sts.cache import Found, PolicyCache
 from twisted_mta.tls.mta_sts.fetcher import FetchError
 from twisted_mta.tls.mta_sts.kept import Kept
@@ -229,6 +230,13 @@ class Keeping(CacheTestCase):
         self.assertEqual((found.policy, found.id, found.since), (ENFORCE, "1", 1e9))
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
 
+    def test_a_file_that_is_lost_is_no_end_of_a_policy(self) -> None:
+        self.find()
+        os.unlink(self.path)
+        self.record()
+        self.clock.advance(120)
+        self.assertEqual(self.find().policy, ENFORCE)
+
     def test_two_processes_share_what_they_find(self) -> None:
         other = self.process()
         self.assertEqual(self.find().policy, ENFORCE)
@@ -310,7 +318,7 @@ class Refreshing(CacheTestCase):
     def test_a_policy_is_fetched_again_every_day_without_mail(self) -> None:
         self.start()
         self.find()
-        self.advance(10 * DAY)
+        self.advance(10 * DAY, step=3_600)
         self.assertIn(len(self.fetched), range(10, 15))
         self.record()  # hidden from now on, and the policy holds a week more
         self.assertEqual(self.find().policy, ENFORCE)
@@ -321,7 +329,7 @@ class Refreshing(CacheTestCase):
         self.answer = lambda: Policy("enforce", 3_600, ("mx.a.example",))
         self.start()
         self.find()
-        self.advance(DAY / 4, step=60)
+        self.advance(DAY / 4, step=300)
         self.break_fetches()
         self.assertIsNotNone(self.find().policy)
 
@@ -331,8 +339,8 @@ class Refreshing(CacheTestCase):
             each.start()
             self.addCleanup(each.stop)
         self.find()
-        self.advance(10 * DAY)
-        self.assertIn(len(self.fetched), range(10, 15))
+        self.advance(5 * DAY, step=3_600)
+        self.assertIn(len(self.fetched), range(5, 9))
 
     def test_the_operator_is_told_that_a_policy_is_not_had(self) -> None:
         self.start()
@@ -357,12 +365,22 @@ class Refreshing(CacheTestCase):
         self.advance(2 * DAY)
         self.assertEqual(lines, [])
 
+    def test_a_domain_that_gets_mail_now_and_then_is_not_forgotten(self) -> None:
+        self.patch(store, "_FORGOTTEN", 5 * DAY)
+        self.start()
+        for _ in range(5):
+            self.assertEqual(self.find().policy, ENFORCE)
+            self.advance(4 * DAY, step=7_200)
+        self.record()
+        self.assertEqual(self.find().policy, ENFORCE)
+
     def test_a_domain_that_gets_no_mail_any_more_is_forgotten(self) -> None:
+        self.patch(store, "_FORGOTTEN", 5 * DAY)
         self.start()
         self.find()
-        self.advance(120 * DAY, step=7_200)
+        self.advance(20 * DAY, step=7_200)
         self.assertEqual(PolicyFile(self.path).all(), [])
         count = len(self.fetched)
-        self.assertLess(count, 130)
+        self.assertLess(count, 10)
         self.advance(DAY)
         self.assertEqual(len(self.fetched), count)

@@ -82,7 +82,7 @@ def policy_domain(next_hop: NextHop, target: Target) -> str | None:
     """
     if next_hop.transport != "smtp":
         return None
-    name = next_hop.domain if not next_hop.hosts else target.name
+    name = next_hop.domain or target.name
     if "." not in name or name.startswith(("[", "/")) or ":" in name:
         return None
     if name.rpartition(".")[2].isdigit():  # an IPv4 address
