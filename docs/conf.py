@@ -75,6 +75,7 @@ nitpick_ignore_regex = [
     ("py:class", r"twisted_mta\..*\._\w+"),
     # Aliases of types, and types that a module imports for the type checker alone.
     ("py:class", r"[A-Z]\w+"),
+    ("py:class", r"twisted_mta\..*\.T_co"),
 ]
 
 html_theme = "alabaster"
