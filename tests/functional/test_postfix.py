@@ -138,7 +138,7 @@ class PostfixAsNextHop(ProgramTestCase):
         connections = self.postfix.output().count("disconnect from")
         with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/metrics", timeout=30) as answer:
             metrics = answer.read().decode()
-        self.assertEqual(re.findall(r"(?m)^.*tls_sessions_resumed_total (.*)$", metrics), ["5.0"])
+        self.assertEqual(re.findall(r"(?m)^twisted_mta_tls_sessions_resumed_total (.*)$", metrics), ["5.0"])
         self.assertGreaterEqual(connections, 6)
 
     def test_a_burst_of_messages_arrives_whole(self) -> None:
