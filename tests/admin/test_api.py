@@ -1,6 +1,7 @@
 """The API over HTTP: status, metrics, explanations, TLS hosts and actions."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
@@ -139,13 +140,49 @@ class Reading(AdminTestCase):
 
     def test_the_hosts_that_tls_was_used_with_are_listed(self) -> None:
         entry = {"host": "mx.example", "port": 25, "first": 1.0, "last": 2.0, "missing": None}
+        last = {"host": "mx.example", "port": 25, "at": 2.0}
         self.agents.answers["tls"] = lambda domain: [entry]
+        self.agents.answers["tls_handshakes"] = lambda: [last, {**last, "port": 26}]
         admin = self.admin()
-        self.assertEqual(self.json_of(admin, "/v1/tls"), (200, {"version": 1, "hosts": [entry]}))
-        self.assertEqual(self.json_of(admin, "/v1/tls/example")[0], 200)
-        domains = [arguments["domain"] for _, arguments in self.agents.asked]
-        self.assertEqual(domains, [None, "example"])
+        shown = {**entry, "handshake": last}
+        self.assertEqual(self.json_of(admin, "/v1/tls"), (200, {"version": 1, "hosts": [shown]}))
         self.assertEqual(self.json_of(admin, "/v1/tls/example", "POST")[0], 405)
+        self.assertEqual(self.json_of(admin, "/v1/tls/example/report", "POST")[0], 404)
+
+    def test_the_tls_of_a_domain_is_that_of_its_targets(self) -> None:
+        self.agents.numbers = (3, 1)
+        self.agents.answers.update(tls=lambda domain: [], tls_handshakes=lambda: [{**last}])
+        last = {"host": "mx.example", "port": 25, "at": 2.0}
+
+        def answer(shard: int, name: str, arguments: Mapping[str, Any]) -> Any:
+            asked.append((shard, name, arguments))
+            return {"domain": "example", "targets": [{"host": "mx.example", "port": 25}]}
+
+        asked: list[Any] = []
+        self.agents.answer_shard = answer
+        admin = self.admin()
+        for path, method, probe in (
+            ("/v1/tls/example", "GET", False),
+            ("/v1/tls/example/probe", "POST", True),
+        ):
+            code, facts = self.json_of(admin, path, method)
+            self.assertEqual(code, 200)
+            self.assertEqual(facts["domain"]["targets"][0]["handshake"], last)
+            self.assertEqual(asked.pop(), (1, "tls_domain", {"domain": "example", "probe": probe}))
+
+    def test_a_host_is_forgotten_by_all_processes(self) -> None:
+        ports = [25]
+        self.agents.answers["tls_forget"] = lambda host: ports
+        admin = self.admin()
+        path = "/v1/tls/mx.example/forget"
+        self.assertEqual(
+            self.json_of(admin, path, "POST"),
+            (200, {"version": 1, "host": "mx.example", "ports": [25]}),
+        )
+        self.assertEqual(self.agents.asked[-1], ("tls_forget", {"host": "mx.example"}))
+        ports = []
+        self.assertEqual(self.json_of(admin, path, "POST")[0], 404)
+        self.assertEqual(self.json_of(admin, path)[0], 405)
 
     def test_other_methods_are_not_allowed(self) -> None:
         admin = self.admin({"reload": lambda: self.fail("it was done")})

@@ -193,12 +193,91 @@ class Status(RunningTestCase):
         self.assertIn("has another version", result.output)
 
 
+HANDSHAKE: Mapping[str, Any] = {
+    "host": "mx1.example",
+    "port": 25,
+    "address": "192.0.2.1",
+    "at": NOW,
+    "level": "may",
+    "source": "the settings",
+    "problem": None,
+    "tls": {
+        "version": "TLSv1.3",
+        "cipher": "TLS_AES_256_GCM_SHA384",
+        "key_exchange": "X25519MLKEM768",
+        "resumed": True,
+        "peer_verified": False,
+        "peer_problem": None,
+        "verified_by": None,
+    },
+}
 HOSTS: Mapping[str, Any] = {
     "version": 1,
     "hosts": [
-        {"host": "mx1.example", "port": 25, "first": NOW, "last": NOW, "missing": None},
-        {"host": "mx2.example", "port": 26, "first": NOW, "last": NOW, "missing": NOW + 60},
+        {
+            "host": "mx1.example",
+            "port": 25,
+            "first": NOW,
+            "last": NOW,
+            "missing": None,
+            "handshake": HANDSHAKE,
+        },
+        {
+            "host": "mx2.example",
+            "port": 26,
+            "first": NOW,
+            "last": NOW,
+            "missing": NOW + 60,
+            "handshake": None,
+        },
     ],
+}
+DOMAIN: Mapping[str, Any] = {
+    **HOSTS,
+    "domain": {
+        "domain": "away.example",
+        "next_hop": "smtp:away.example",
+        "rule": "",
+        "failure": None,
+        "targets": [
+            {
+                "host": "mx1.example",
+                "address": "192.0.2.1",
+                "port": 25,
+                "passed_over": "",
+                "tls": {
+                    "level": "dane",
+                    "from": "DANE: _25._tcp.mx1.example",
+                    "since": NOW,
+                    "problem": None,
+                    "memory": HOSTS["hosts"][1],
+                },
+                "handshake": {
+                    **HANDSHAKE,
+                    "tls": {
+                        **HANDSHAKE["tls"],
+                        "resumed": False,
+                        "peer_verified": True,
+                        "verified_by": "DANE, TLSA 3 1 1 ab12",
+                    },
+                },
+            },
+            {
+                "host": "mx2.example",
+                "address": "192.0.2.2",
+                "port": 25,
+                "passed_over": "",
+                "tls": {
+                    "level": "encrypt",
+                    "from": "[delivery]",
+                    "since": None,
+                    "problem": "it is \x1b[2Jdown",
+                    "memory": None,
+                },
+                "handshake": {**HANDSHAKE, "tls": None, "problem": "STARTTLS is not offered"},
+            },
+        ],
+    },
 }
 
 
@@ -208,9 +287,63 @@ class TLS(RunningTestCase):
         self.assertEqual(request, "GET /v1/tls HTTP/1.1")
         self.assertEqual(
             result.output,
-            "Host\tPort\tFirst TLS\tLast TLS\tMissing since\n"
-            "mx1.example\t25\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t\n"
-            "mx2.example\t26\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t2026-09-21 14:14:20\n",
+            "Host\tPort\tFirst TLS\tLast TLS\tMissing since\tLast handshake\n"
+            "mx1.example\t25\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t\t2026-09-21 14:13:20,"
+            " TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768, resumed,"
+            " not verified: level may does not demand it\n"
+            "mx2.example\t26\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t2026-09-21 14:14:20\t\n",
+        )
+
+    def test_a_domain_has_its_hosts_with_level_source_and_last_handshake(self) -> None:
+        result, request = self.asked(DOMAIN, "tls", "away.example")
+        self.assertEqual(request, "GET /v1/tls/away.example HTTP/1.1")
+        self.assertEqual(
+            result.output.split("\n\n   ")[0].split("\n\n Host")[0].splitlines()[:12],
+            [
+                "away.example: next hop smtp:away.example",
+                "",
+                "mx1.example[192.0.2.1]:25",
+                "  Level:     dane, by DANE: _25._tcp.mx1.example, since 2026-09-21 14:13:20",
+                "  Had TLS:   since 2026-09-21 14:13:20, MISSING since 2026-09-21 14:14:20",
+                "  Last:      2026-09-21 14:13:20, TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768,"
+                " verified by DANE, TLSA 3 1 1 ab12",
+                "",
+                "mx2.example[192.0.2.2]:25",
+                "  Level:     encrypt, by [delivery]",
+                "  Not now:   it is \\x1b[2Jdown",
+                "  Last:      2026-09-21 14:13:20, failed: STARTTLS is not offered",
+                "",
+            ],
+        )
+
+    def test_a_probe_shows_the_conversation_and_fails_where_mail_would_not_go(self) -> None:
+        for usable, status in ((True, 0), (False, 1)):
+            answer = json.loads(json.dumps(DOMAIN))
+            answer["domain"]["targets"][0]["probe"] = {
+                "usable": usable,
+                "verdict": "mail would \x1b[2J",
+                "tls": None,
+                "conversation": ["S: 220 mx1.example", "C: QUIT"],
+            }
+            result, request = self.asked(answer, "tls", "away.example", "--probe")
+            os.unlink(os.path.join(self.state, "control.sock"))
+            self.assertEqual(request, "POST /v1/tls/away.example/probe HTTP/1.1")
+            self.assertEqual(result.exit_code, status)
+            self.assertIn(
+                "  Probe:     mail would \\x1b[2J\n    S: 220 mx1.example\n    C: QUIT\n",
+                result.output,
+            )
+        result = self.run_tool("tls", "--probe", "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("--probe needs DOMAIN", result.output)
+
+    def test_a_host_is_forgotten(self) -> None:
+        answer = {"version": 1, "host": "mx1.example", "ports": [25, 26]}
+        result, request = self.asked(answer, "tls", "forget", "MX1.example")
+        self.assertEqual(request, "POST /v1/tls/mx1.example/forget HTTP/1.1")
+        self.assertEqual(
+            result.output,
+            "Forgotten: mx1.example, port 25.\nForgotten: mx1.example, port 26.\n",
         )
 
     def test_a_domain_is_asked_for_in_canonical_form(self) -> None:
@@ -305,11 +438,6 @@ class TLS(RunningTestCase):
         result = self.run_tool("tls", "records", "--config", file)
         self.assertEqual(result.exit_code, 1)
         self.assertIn("c.pem", result.output)
-
-    def test_the_option_probe_is_refused_as_not_built(self) -> None:
-        result = self.run_tool("tls", "--probe", "example", "--state-dir", self.state)
-        self.assertEqual(result.exit_code, 2)
-        self.assertIn("--probe is not built yet", result.output)
 
 
 class Exits(RunningTestCase):

@@ -126,6 +126,26 @@ class PostfixAsNextHop(ProgramTestCase):
         submit(self.mta.smtp, content, "bob@elsewhere.example")
         self.assertArrives(content)
 
+    def test_the_tool_probes_it_and_forgets_it(self) -> None:
+        probed = self.mta.tool("tls", "elsewhere.example", "--probe")
+        self.assertEqual(probed.returncode, 0, probed.stdout)
+        for words in (
+            f"{LOOPBACK}[{LOOPBACK}]:{self.postfix.port}\n",
+            "  Level:     may, by default\n",
+            "  Probe:     mail would go under TLS, not verified: level may does not demand it\n",
+            "    S: 220 postfix.example ESMTP Postfix\n",
+            "    C: STARTTLS\n    S: 220 2.0.0 Ready to start TLS\n    * TLSv1.3 ",
+            "    C: QUIT\n    S: 221 2.0.0 Bye\n",
+        ):
+            self.assertIn(words, probed.stdout)
+        hosts = self.mta.tool("tls").stdout.splitlines()
+        self.assertEqual(len(hosts), 2)
+        self.assertRegex(hosts[1], rf"^{LOOPBACK}\t{self.postfix.port}\t.*TLSv1.3 .*, not verified")
+        forgotten = self.mta.tool("tls", "forget", LOOPBACK)
+        self.assertEqual(forgotten.stdout, f"Forgotten: {LOOPBACK}, port {self.postfix.port}.\n")
+        self.assertEqual(len(self.mta.tool("tls").stdout.splitlines()), 1)
+        self.assertEqual(self.mta.tool("tls", "forget", LOOPBACK).returncode, 1)
+
     def test_one_of_six_handshakes_is_a_whole_one(self) -> None:
         """Postfix gives tickets, and our next connection has one."""
         self.mta.stop()
@@ -138,7 +158,8 @@ class PostfixAsNextHop(ProgramTestCase):
         connections = self.postfix.output().count("disconnect from")
         with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/metrics", timeout=30) as answer:
             metrics = answer.read().decode()
-        self.assertEqual(re.findall(r"(?m)^twisted_mta_tls_sessions_resumed_total (.*)$", metrics), ["5.0"])
+        resumed = re.findall(r"(?m)^twisted_mta_tls_sessions_resumed_total (.*)$", metrics)
+        self.assertEqual(resumed, ["5.0"])
         self.assertGreaterEqual(connections, 6)
 
     def test_a_burst_of_messages_arrives_whole(self) -> None:

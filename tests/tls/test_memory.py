@@ -64,6 +64,45 @@ class Memory(MemoryTestCase):
             memory.alarm("mx.example", 25)
             self.assertEqual(memory.alarms, count)
 
+    def test_a_host_that_an_operator_has_forgotten_is_met_anew(self) -> None:
+        memory = self.memory()
+        for port in (25, 26):
+            memory.remember("mx.example", port)
+        memory.remember("other.example", 25)
+        memory.take_changes()
+        self.now += 10
+        self.assertEqual(memory.forget("mx.example"), [25, 26])
+        self.assertEqual(memory.forget("mx.example"), [])
+        self.assertIsNone(memory.known("mx.example", 25))
+        self.assertEqual([entry["host"] for entry in memory.entries()], ["other.example"])
+        self.assertEqual(len(memory.take_changes()), 2)
+        self.now += 10
+        memory.remember("mx.example", 25)
+        known = memory.known("mx.example", 25)
+        assert known is not None
+        self.assertEqual((known.first, known.last), (self.now, self.now))
+
+    def test_what_other_processes_knew_before_is_forgotten_too(self) -> None:
+        before = TLSHost("mx.example", 25, self.now, self.now)
+        memory = self.memory()
+        memory.merge([before])
+        self.now += 10
+        memory.forget("mx.example")
+        [forgotten] = memory.take_changes()
+        after = TLSHost("mx.example", 25, self.now + 5, self.now + 5)
+        self.now += 10
+        for hosts in ([before, forgotten], [forgotten, before], [forgotten]):
+            other = self.memory()
+            other.merge(hosts)
+            self.assertIsNone(other.known("mx.example", 25), hosts)
+        for hosts in ([before, forgotten, after], [after, forgotten, before], [forgotten, after]):
+            other = self.memory()
+            other.merge(hosts)
+            known = other.known("mx.example", 25)
+            assert known is not None
+            self.assertEqual((known.first, known.last), (after.first, after.last), hosts)
+        self.assertEqual(TLSHost.parse(forgotten.line().rstrip()), forgotten)
+
     def test_the_number_of_hosts_is_bounded(self) -> None:
         """The host that changed longest ago is forgotten."""
         memory = self.memory(most=2)

@@ -3,7 +3,7 @@
     GET  /v1/status      the state of all processes
     GET  /v1/metrics     the metrics, raw
     GET  /metrics        the metrics, as Prometheus reads them
-    GET  /v1/tls         the hosts that TLS was used with; /v1/tls/<domain>: those of a domain
+    /v1/tls              see `tls_api`
     GET  /v1/explain/<id or address>    why a message is still in the queue, or where mail for an
                          address would go; ``?client=`` and ``sender=`` name the client and the
                          reverse-path of that mail
@@ -32,24 +32,23 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from ..telemetry.metrics.exposition import exposition
-from . import queue_api, tls_reports
+from . import queue_api, tls_api, tls_reports
 from .explanation import explain_query
 from .http import READING, Request, Response, Stream, error_response, json_response, only
 from .overview import Overview
-from .questions import EXPLAIN, TLS_HOSTS, Agents
+from .questions import EXPLAIN, Agents
 from .queue_api import QueueAPI
 from .status import VERSION
+from .tls_api import TLSAPI
 from .tls_reports import TLSReportsAPI
 from .traces import Traces
 
 STATUS = "/v1/status"
 METRICS = "/v1/metrics"
 EXPOSITION = "/metrics"
-TLS = "/v1/tls"
 EXPLAIN_PATH = "/v1/explain"
 TRACE = "/v1/trace"
 
-_TLS_TIMEOUT = 1.5  # seconds
 _EXPLAIN_TIMEOUT = 28.0  # seconds; the DNS is asked, and the tool waits for 30
 
 Action = Callable[[], Any]
@@ -99,12 +98,12 @@ class Admin:
         self._clock = clock
         self._queue = QueueAPI(agents, clock=clock)
         self._traces = Traces(agents.trace, clock=clock)
+        self._tls = TLSAPI(agents, clock=clock)
         self._tls_reports = TLSReportsAPI(agents, clock=clock)
         self._readers: Mapping[str, Callable[[Request], Response | Stream | Deferred[Response]]] = {
             STATUS: self._status,
             METRICS: self._metrics,
             EXPOSITION: self._exposition,
-            TLS: self._tls,
             TRACE: self._traces.answer,
             tls_reports.RECORDS: self._tls_reports.records,
         }
@@ -114,15 +113,15 @@ class Admin:
         path = request.path
         if path == queue_api.PATH or path.startswith(f"{queue_api.PATH}/"):
             return self._queue.answer(request)
+        if path == tls_api.PATH or path.startswith(f"{tls_api.PATH}/"):
+            return self._tls.answer(request)
         if path == tls_reports.PATH:
             return self._tls_reports.answer(request)
         action = path.removeprefix("/v1/")
         if path.startswith("/v1/") and action in self._actions.by_name:
             return self._act(action) if request.method == "POST" else only(("POST",))
         reader = self._readers.get(path)
-        if path.startswith(f"{TLS}/"):
-            reader = self._tls
-        elif path.startswith(f"{EXPLAIN_PATH}/"):
+        if path.startswith(f"{EXPLAIN_PATH}/"):
             reader = self._explain
         if reader is None:
             return self._not_found()
@@ -132,6 +131,7 @@ class Admin:
         paths = (
             *self._readers,
             queue_api.PATH,
+            tls_api.PATH,
             tls_reports.PATH,
             f"{EXPLAIN_PATH}/<id or address>",
         )
@@ -153,13 +153,6 @@ class Admin:
             return Response(body=text.content, content_type=text.content_type)
 
         return self._overview.snapshot().addCallback(written)
-
-    def _tls(self, request: Request) -> Deferred[Response]:
-        domain = request.path.removeprefix(TLS).removeprefix("/") or None
-        hosts = self._agents.ask(TLS_HOSTS, domain=domain).addTimeout(_TLS_TIMEOUT, self._clock)
-        return hosts.addCallback(
-            lambda hosts: json_response({"version": VERSION, "hosts": list(hosts)})
-        )
 
     def _explain(self, request: Request) -> Deferred[Response]:
         text = unquote(request.path.removeprefix(f"{EXPLAIN_PATH}/"))

@@ -21,6 +21,7 @@ from ..agent.agent import Agent
 from ..agent.shard import Shard
 from ..telemetry.tracing import Event, Filter
 from ..tls.certificates import CertificateError
+from ..tls.handshakes import merged_handshakes
 from ..tls.memory import merged_entries
 from ..tls.own_records import own_records
 from . import queue_answers
@@ -88,6 +89,22 @@ TLS_HOSTS = Question(
 )
 """The hosts that TLS was used with."""
 
+TLS_HANDSHAKES = Question(
+    name="tls_handshakes",
+    answer=lambda agent: agent.tls_handshakes(),
+    merge=lambda answers: merged_handshakes(entries for _, entries in answers),
+    timeout=1.0,
+)
+"""The last handshake with each host."""
+
+TLS_FORGET = Question(
+    name="tls_forget",  # host
+    answer=lambda agent, host: agent.forget_tls(host),
+    merge=lambda answers: sorted({port: None for _, ports in answers for port in ports}),
+    timeout=10.0,
+)
+"""That a host is forgotten, by its name; the answer has its ports."""
+
 EXPLAIN = Question(
     name="explain",  # wanted: `explanation.ExplainQuery`
     answer=lambda agent, wanted: explanation(agent.explainer, wanted),
@@ -104,7 +121,7 @@ TLS_COUNTS = Question(
 )
 """That results of TLS sessions are written, for one process to read all of them."""
 
-QUESTIONS = (TLS_HOSTS, EXPLAIN, TLS_COUNTS)
+QUESTIONS = (TLS_HOSTS, TLS_HANDSHAKES, TLS_FORGET, EXPLAIN, TLS_COUNTS)
 
 LIST = ShardQuestion(
     name="list",
@@ -162,6 +179,20 @@ TLS_REPORTS = ShardQuestion(
 """Reports on TLS to other domains."""
 
 
+async def _tls_domain(agent: Agent, shard: Shard, domain: str, probe: bool) -> dict[str, Any]:
+    asked = agent.domain_tls.probe if probe else agent.domain_tls.facts
+    return await asked(domain)
+
+
+TLS_DOMAIN = ShardQuestion(
+    name="tls_domain",  # domain, and whether to probe; of any process
+    answer=_tls_domain,
+    merge=list,
+    timeout=110.0,  # of a probe of five targets that are silent
+)
+"""The TLS that mail for a domain would have."""
+
+
 async def _tls_records(agent: Agent, shard: Shard) -> dict[str, Any]:
     try:
         return await agent.file_executor(own_records, agent.config)
@@ -178,7 +209,8 @@ TLS_RECORDS = ShardQuestion(
 """What to publish about the TLS of our domains."""
 
 SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
-    question.name: question for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_RECORDS)
+    question.name: question
+    for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_DOMAIN, TLS_RECORDS)
 }
 
 

@@ -57,6 +57,7 @@ from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
+from ..tls.handshakes import HandshakeEntry
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .activity import Activity
@@ -66,6 +67,7 @@ from .authentication import Authentication
 from .dmarc_reports import DMARCReports
 from .environment import Environment
 from .events import Events
+from .explain.domain_tls import DomainTLS
 from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
 from .listeners import Listeners
@@ -146,6 +148,7 @@ class Agent:
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
         explainer: explains where mail is, or would go.
+        domain_tls: knows the TLS that mail for a domain would have.
         resolver: the DNS, and whether it answers.
         traffic: numbers of connections to other hosts.
         wall_time: the time of day.
@@ -225,7 +228,16 @@ class Agent:
         self.submissions = self._make_submission_reader()
         self._behind_servers: Intake | None = None
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
+        self._reporter = LookupReporter(
+            self._locator.locate, self.resolver, is_local=self.mailboxes.is_our_host
+        )
         self.explainer = self._make_explainer()
+        self.domain_tls = DomainTLS(
+            config=lambda: self.config,
+            mailboxes=self.mailboxes,
+            relay=self._relay,
+            reporter=self._reporter,
+        )
 
     # Its life.
 
@@ -373,6 +385,14 @@ class Agent:
             domain: a host, or the domain of hosts; None: all.
         """
         return entries_below(self.memory.entries(), domain)
+
+    def forget_tls(self, host: str) -> list[int]:
+        """Forget that a host did TLS; return its ports that were known."""
+        return self.memory.forget(host)
+
+    def tls_handshakes(self) -> list[HandshakeEntry]:
+        """Return the last handshake with each host since the start."""
+        return self._relay.connections.handshakes.entries()
 
     def shard(self, number: int) -> Shard:
         """Return one of its shards.
@@ -799,9 +819,7 @@ class Agent:
             mailboxes=self.mailboxes,
             intakes=lambda: self.listeners.intakes,
             relay=self._relay,
-            reporter=LookupReporter(
-                self._locator.locate, self.resolver, is_local=self.mailboxes.is_our_host
-            ),
+            reporter=self._reporter,
             forecaster=Forecaster(self.resolver, self._resources.reactor),
             shards=lambda: self.shards,
             home=self._home.runner,

@@ -415,8 +415,10 @@ class Attempt:
 
     def _fresh(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was opened for this attempt."""
-        if isinstance(result, Unusable) and self._shakes_hands_again(connection, result):
-            return
+        if isinstance(result, Unusable):
+            self.connections.note_failed_session(connection, result)
+            if self._shakes_hands_again(connection, result):
+                return
         for each in session_results(self.next_hop, connection, result):
             self.connections.note_tls_result(each)
         if isinstance(result, TransactionDone):

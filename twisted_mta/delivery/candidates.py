@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from ..mail.next_hop import NextHop, Target
@@ -12,6 +12,7 @@ from ..mail.tls_policy import TLSPolicy
 from ..tls.memory import TLSHost
 from .connections import Connections
 from .terms import HostTerms, Terms, terms_for
+from .wishes import fitted, refusal
 
 
 @frozen(kw_only=True)
@@ -65,7 +66,10 @@ async def _candidates(
         connections.policies.policy(next_hop, target, terms) for target, terms in host_by_host
     ]
     for (target, terms), found in zip(host_by_host, looked_up, strict=True):
-        policy = found if isinstance(found, TLSPolicy) else await found
+        policy = fitted(found if isinstance(found, TLSPolicy) else await found, terms)
+        reply = refusal(next_hop, target, terms, policy)
+        if reply is not None and policy.problem is None:
+            policy = evolve(policy, problem=reply.text)
         reason = ""
         if target in passed_over:
             seconds = connections.unreachable.seconds_left(target)

@@ -71,6 +71,7 @@ class Connection(Protocol):
         contexts: makes the TLS side.
         sessions: TLS sessions to resume.
         small_hello: whether the handshake begins with a small ClientHello.
+        resumes: whether it may resume a session.
         clock: for timeouts.
         outbox: collects commands until the end of the reactor's turn.
         wall_time: seconds since the epoch.
@@ -104,6 +105,7 @@ class Connection(Protocol):
         contexts: ClientContexts,
         sessions: ClientSessions,
         small_hello: bool = False,
+        resumes: bool = True,
         clock: IReactorTime,
         outbox: Outbox,
         wall_time: WallTime,
@@ -125,6 +127,7 @@ class Connection(Protocol):
         self.conversation = Conversation()
         self._traced: TracedSession | None = None
         self._small_hello = small_hello
+        self._resumes = resumes
         self.broken_off: Literal["", "resuming", "unanswered"] = ""
         self._contexts = contexts
         self._tls = terms.tls_under(policy)
@@ -144,6 +147,8 @@ class Connection(Protocol):
         self._closed = closed
         self._message: Message | None = None
         self._proved = False
+        self._probed: Callable[[Unusable | None], None] | None = None
+        self._unusable: Unusable | None = None
         self._done: Callable[[Connection, Result], None] | None = None
         self._timeout = PeerTimeout(clock, self._expired)
         self._turn = session.turn
@@ -172,6 +177,17 @@ class Connection(Protocol):
             self._perform(self._begin(message))
         else:
             self._message = message
+
+    def probe(self, done: Callable[[Unusable | None], None]) -> None:
+        """Send QUIT once the session is open.
+
+        Args:
+            done: called once, when the connection is lost, with the reason why the session was of
+                no use; None: it was ready for a transaction.
+        """
+        self._probed = done
+        if self.session.idle:
+            self.quit()
 
     def attach_traces(self, tracing: Tracing) -> None:
         """Write the dialogue to the open traces from now on."""
@@ -238,6 +254,9 @@ class Connection(Protocol):
         self._perform(self.session.connection_lost(_why(reason)))
         self._be_spent()
         self._closed(self)
+        if self._probed is not None:
+            probed, self._probed = self._probed, None
+            probed(None if self.ready else self._unusable)
 
     # Steps of the session.
 
@@ -268,6 +287,10 @@ class Connection(Protocol):
             elif isinstance(step, Close):
                 self._close(step)
         session = self.session
+        if isinstance(result, Unusable):
+            self._unusable = result
+        if self._probed is not None and session.idle:
+            self.quit()
         if self._message is not None and session.idle:
             message, self._message = self._message, None
             self._perform(self._begin(message))
@@ -283,7 +306,8 @@ class Connection(Protocol):
     def _start_tls(self) -> None:
         self._outbox.release(self.transport)
         creator = self._contexts.creator(self.target, self._tls, self.policy)
-        self._resume = self._sessions.find(self._session_key, creator.context)
+        if self._resumes:
+            self._resume = self._sessions.find(self._session_key, creator.context)
         creator.resume, creator.small = self._resume, self._small_hello
         start_tls(self.transport, creator)
 

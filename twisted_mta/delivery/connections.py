@@ -29,12 +29,14 @@ from ..mail.next_hop import NextHop, Target
 from ..mail.reply import Reply
 from ..mail.tls_policy import TLSPolicy
 from ..smtp.client.session import ClientSession
+from ..smtp.client.step import Unusable
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
+from ..tls.handshakes import Handshakes
 from ..tls.memory import TLSHost, TLSMemory
 from ..tls.sessions import ClientSessions
 from ..tls.small_hello import SmallHellos
@@ -76,6 +78,7 @@ class Connections:
         pool: the idle connections.
         unreachable: the targets that connecting to failed lately.
         small_hellos: the hosts that were sent a small ClientHello lately.
+        handshakes: the last handshake with each host.
         tracing: the open traces; None: there can be none.
         stopped: the reply that ends attempts without a transaction; None: attempts may begin.
     """
@@ -113,6 +116,7 @@ class Connections:
         self._memory = memory
         self._sessions = ClientSessions(reactor.seconds)
         self.small_hellos = SmallHellos(reactor.seconds)
+        self.handshakes = Handshakes(wall_time or reactor.seconds)
         self.policies: TLSPolicies = policies or HostPolicies(memory=memory)
         self.note_tls_result = note_tls_result
         self._nonce = nonce
@@ -138,6 +142,7 @@ class Connections:
         *,
         in_clear: bool = False,
         small_hello: bool = False,
+        resumes: bool = True,
     ) -> Deferred[Connection]:
         """Open a connection; fails as endpoints do.
 
@@ -148,11 +153,12 @@ class Connections:
             in_clear: whether to do without TLS, since STARTTLS was optional and of no use.
             small_hello: whether to begin TLS with a small ClientHello, since a large one has had no
                 answer.
+            resumes: whether a TLS session may be resumed.
         """
         if in_clear:
             policy = evolve(policy, level="none")
         connection = self._connection(
-            target, terms, policy, in_clear=in_clear, small_hello=small_hello
+            target, terms, policy, in_clear=in_clear, small_hello=small_hello, resumes=resumes
         )
         if self.tracing is not None and self.tracing.traces:
             connection.attach_traces(self.tracing)
@@ -179,7 +185,14 @@ class Connections:
         return connecting
 
     def _connection(
-        self, target: Target, terms: Terms, policy: TLSPolicy, *, in_clear: bool, small_hello: bool
+        self,
+        target: Target,
+        terms: Terms,
+        policy: TLSPolicy,
+        *,
+        in_clear: bool,
+        small_hello: bool,
+        resumes: bool,
     ) -> Connection:
         session = ClientSession(
             helo=self._helo,
@@ -200,6 +213,7 @@ class Connections:
             policy=policy,
             contexts=self.contexts,
             sessions=self._sessions,
+            resumes=resumes,
             small_hello=small_hello or self.small_hellos.helps(target.name, target.port) is True,
             clock=self.reactor,
             outbox=self._outbox,
@@ -343,7 +357,23 @@ class Connections:
                 target=str(target),
             )
 
+    def note_failed_session(self, connection: Connection, unusable: Unusable) -> None:
+        """Take note of a session that was of no use, if it was so because of its TLS."""
+        if unusable.stage == "tls" or unusable.tls_missing or unusable.clear_retry:
+            self._note_handshake(connection, unusable.reply.text)
+
+    def _note_handshake(self, connection: Connection, problem: str | None = None) -> None:
+        policy = connection.policy
+        self.handshakes.note(
+            connection.target,
+            level=policy.level,
+            source=policy.source,
+            tls=connection.session.tls,
+            problem=problem,
+        )
+
     def _opened(self, connection: Connection) -> None:
+        self._note_handshake(connection)
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
             self.traffic.resumed += connection.session.tls.resumed

@@ -31,6 +31,7 @@ class TLSHost:
         last: when it last did, to the day.
         missing: when it last had no TLS although it had it before; None where it has done TLS
             since, or always did.
+        forgotten: when the operator had it forgotten; None: never. What was before does not count.
     """
 
     host: str
@@ -38,17 +39,29 @@ class TLSHost:
     first: float
     last: float
     missing: float | None = None
+    forgotten: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has done TLS since it was forgotten."""
+        return self.forgotten is None or self.last > self.forgotten
 
     def merged(self, other: TLSHost) -> TLSHost:
         """Return what this entry and another of the same host record together."""
-        later = max(self, other, key=lambda each: max(each.last, each.missing or 0.0))
-        return evolve(later, first=min(self.first, other.first), last=max(self.last, other.last))
+        forgotten = max((self.forgotten, other.forgotten), key=lambda time: time or 0.0)
+        entries = [evolve(each, forgotten=forgotten) for each in (self, other)]
+        entries = [each for each in entries if each.counts] or entries
+        later = max(entries, key=lambda each: max(each.last, each.missing or 0.0))
+        first = min(each.first for each in entries)
+        return evolve(later, first=first, last=max(each.last for each in entries))
 
     def line(self) -> bytes:
         """Return the entry as a line of a journal, with its line end."""
         fields = [self.host, self.port, int(self.first), int(self.last)]
-        if self.missing is not None:
-            fields.append(int(self.missing))
+        if self.missing is not None or self.forgotten is not None:
+            fields.append(None if self.missing is None else int(self.missing))
+        if self.forgotten is not None:
+            fields.append(int(self.forgotten))
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
@@ -58,15 +71,26 @@ class TLSHost:
             fields = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(fields, list) or len(fields) not in (4, 5):
+        if not isinstance(fields, list) or len(fields) not in (4, 5, 6):
             return None
+        forgotten = fields.pop() if len(fields) == 6 else None
+        if fields[4:] == [None]:
+            fields.pop()
         host, *numbers = fields
         if not isinstance(host, str) or not 0 < len(host) <= _LONGEST_NAME:
             return None
-        if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers):
+        times = numbers if forgotten is None else [*numbers, forgotten]
+        if not all(type(number) is int and 0 <= number < 1 << 40 for number in times):
             return None
         port, first, last, *missing = numbers
-        return cls(host, port, float(first), float(last), float(missing[0]) if missing else None)
+        return cls(
+            host,
+            port,
+            float(first),
+            float(last),
+            float(missing[0]) if missing else None,
+            None if forgotten is None else float(forgotten),
+        )
 
 
 TLSEntry: TypeAlias = Mapping[str, Any]
@@ -104,8 +128,8 @@ class TLSMemory:
         """Return the entry of a host, None where it is not known to do TLS."""
         entry = self._hosts.get((host, port))
         if entry is None or not self._is_old(entry):
-            return entry
-        self._forget((host, port))
+            return entry if entry is not None and entry.counts else None
+        self._drop((host, port))
         return None
 
     def remember(self, host: str, port: int) -> None:
@@ -113,7 +137,9 @@ class TLSMemory:
         now = self._wall_time()
         entry = self.known(host, port)
         if entry is None:
-            self._put(TLSHost(host, port, now, now))
+            before = self._hosts.get((host, port))
+            forgotten = None if before is None else before.forgotten
+            self._put(TLSHost(host, port, now, now, forgotten=forgotten))
         elif entry.missing is not None or now - entry.last >= _DAY:
             self._put(evolve(entry, last=now, missing=None))
 
@@ -124,6 +150,14 @@ class TLSMemory:
         entry = self.known(host, port)
         if entry is not None and (entry.missing is None or now - entry.missing >= _HOUR):
             self._put(evolve(entry, missing=now))
+
+    def forget(self, host: str) -> list[int]:
+        """Forget that a host did TLS; return its ports that were known."""
+        now = self._wall_time()
+        found = [each for each in self._hosts.values() if each.host == host and each.counts]
+        for each in found:
+            self._put(evolve(each, forgotten=max(now, each.last)))
+        return [each.port for each in found if not self._is_old(each)]
 
     def merge(self, hosts: Iterable[TLSHost]) -> None:
         """Add the entries of other processes; they are no changes for `take_changes`."""
@@ -138,8 +172,8 @@ class TLSMemory:
 
     def entries(self) -> list[TLSEntry]:
         """Return all hosts in JSON, by host and port."""
-        hosts = (host for host in self._hosts.values() if not self._is_old(host))
-        return [asdict(host) for host in sorted(hosts, key=lambda each: (each.host, each.port))]
+        hosts = (each for each in self._hosts.values() if each.counts and not self._is_old(each))
+        return [_entry(host) for host in sorted(hosts, key=lambda each: (each.host, each.port))]
 
     def hosts(self) -> list[TLSHost]:
         """Return all hosts, the latest change last."""
@@ -165,11 +199,11 @@ class TLSMemory:
         if changed:
             self._changed[key] = None
         if len(self._hosts) > self._most:
-            self._forget(next(iter(self._hosts)))
+            self._drop(next(iter(self._hosts)))
         if changed:
             self.on_change()
 
-    def _forget(self, key: tuple[str, int]) -> None:
+    def _drop(self, key: tuple[str, int]) -> None:
         del self._hosts[key]
         self._changed.pop(key, None)
 
@@ -191,4 +225,8 @@ def merged_entries(entries_by_process: Iterable[Iterable[TLSEntry]]) -> list[TLS
         host = TLSHost(**entry)
         known = hosts.get((host.host, host.port))
         hosts[host.host, host.port] = host if known is None else known.merged(host)
-    return [asdict(hosts[key]) for key in sorted(hosts)]
+    return [_entry(hosts[key]) for key in sorted(hosts)]
+
+
+def _entry(host: TLSHost) -> TLSEntry:
+    return asdict(host, filter=lambda attribute, _: attribute.name != "forgotten")

@@ -16,9 +16,11 @@ from ...config import Config
 from ...delivery.candidates import candidates
 from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...delivery.relay import Relay
+from ...delivery.wishes import wished
 from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path
 from ...mail.final_recipient import FinalRecipient
+from ...mail.message import Message
 from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
@@ -122,7 +124,7 @@ class Explainer:
             next_hop = self._mailboxes.route(mailbox)
             key = next_hop, mailbox.domain
             if key not in ways and len(ways) < _MOST_WAYS:
-                ways[key] = await self._way(mailbox, next_hop, runner)
+                ways[key] = await self._way(mailbox, next_hop, runner, message)
             attempts = inspected.attempts.get(entry.recipient.number, ())
             recipients.append(
                 {
@@ -271,7 +273,9 @@ class Explainer:
 
     # A way.
 
-    async def _way(self, mailbox: Mailbox, next_hop: NextHop, runner: Runner) -> dict[str, Any]:
+    async def _way(
+        self, mailbox: Mailbox, next_hop: NextHop, runner: Runner, message: Message | None = None
+    ) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "next_hop": str(next_hop),
             "transport": next_hop.transport,
@@ -296,6 +300,8 @@ class Explainer:
             return facts
         lookup = await self._reporter.report(next_hop)
         host_terms = self._relay.terms.host_terms(next_hop, domain)
+        if message is not None:
+            host_terms = wished(next_hop, message, host_terms)
         targets = await candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         return {
             **facts,

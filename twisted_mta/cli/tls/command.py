@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .hosts import show_hosts
+from .hosts import forget, show_hosts
 from .records import records
 from .report import report
 
@@ -27,5 +27,5 @@ def tls() -> None:
     """
 
 
-for _command in (show_hosts, report, records):
+for _command in (show_hosts, forget, report, records):
     tls.add_command(_command)
