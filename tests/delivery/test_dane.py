@@ -217,6 +217,16 @@ class NeverWeaker(DANETestCase):
         self.assert_deferred(outcome, "4.7.5", "fit none of its TLSA record")
         self.assertTrue(weak.finished, weak.problems)
 
+    def test_a_connection_that_died_is_not_replaced_where_the_look_up_fails(self) -> None:
+        peer = self.server(*IN_CLEAR, *TAKEN)
+        self.assertTrue(self.send_one().delivered)
+        peer.script = [("close",)]
+        peer.problems.clear()
+        self.dns.fail(NAME)
+        outcome = self.send_one()
+        self.assert_deferred(outcome, "4.7.5", "its TLSA records cannot be looked up")
+        self.assertEqual(len(self.network.sources), 1)
+
     def test_a_stop_ends_a_look_up(self) -> None:
         self.dns.hold(NAME)
         delivering: Deferred[Sequence[Outcome]] = self.relay.deliver(HOP, to("b@example.net"))

@@ -388,6 +388,10 @@ class DANE(ProgramTestCase):
             self.assertIn(case.says, line)
             if case.fate == "deferred":
                 self.assertRegex(line, r'reply="4\d\d 4\.[47]\.')
+        told = mta.tool("explain", f"bob@ee.{SIGNED}").stdout
+        self.assertIn(f"TLS dane (DANE: _{self.port}._tcp.mx.ee.{SIGNED}, since ", told)
+        told = mta.tool("explain", f"bob@forged.{SIGNED}").stdout
+        self.assertIn("; not now: its TLSA records cannot be looked up", told)
 
     def test_the_check_proves_that_the_resolver_validates(self) -> None:
         for names, says in (
