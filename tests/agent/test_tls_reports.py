@@ -18,7 +18,7 @@ from tests.policy.dkim.key_files import write_key
 from tests.reports.tls.collector_host import CollectorHost
 from tests.server.authority import Authority
 from tests.tidy import TidyTestCase
-from tests.tls.mta_sts.policy_host import response
+from tests.tls.mta_sts.policy_host import PolicyHost, response
 from twisted_mta.admin.http import Request
 from twisted_mta.admin.local import LocalAgent
 from twisted_mta.admin.tls_reports import TLSReportsAPI
@@ -152,6 +152,87 @@ class Sessions(TLSReportsTestCase):
         ours = self.ours()
         self.send(ours)
         self.assertEqual(self.mails(ours), [])
+
+
+class UnderMTASTS(TLSReportsTestCase):
+    def publish(self, mode: str, *steps: bytes, mx: str = "mx.there.example") -> MTASTSSettings:
+        """Publish a policy; return settings with the authority of its host."""
+        authority = Authority()
+        host = "mta-sts.there.example"
+        issued = authority.issue("x", names=[host], for_clients=False)
+        policy = f"version: STSv1\r\nmode: {mode}\r\nmx: {mx}\r\nmax_age: 86400\r\n"
+        steps = steps or (response(policy.encode()),)
+        self.resolver.texts["_mta-sts.there.example"] = ["v=STSv1; id=1;"]
+        self.resolver._addresses[host] = ["192.0.2.8"]
+        hosts = [PolicyHost(self.reactor, issued, *steps) for _ in range(9)]
+        self.reactor.listen("192.0.2.8", 443, *hosts)
+        return MTASTSSettings(authorities=authority.issued.save(self.directory, "ca.pem"))
+
+    def entries(self, mta: MemoryMTA) -> Any:
+        (content,) = self.mails(mta)
+        return self.report(content)["policies"]
+
+    def test_a_policy_that_is_tested_tells_of_a_certificate_that_is_not_trusted(self) -> None:
+        ours, there = self.ours(mta_sts=self.publish("testing")), self.there()
+        self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        (entry,) = self.entries(ours)
+        self.assertEqual(
+            entry["policy"],
+            {
+                "policy-type": "sts",
+                "policy-domain": "there.example",
+                "policy-string": [
+                    "version: STSv1",
+                    "mode: testing",
+                    "mx: mx.there.example",
+                    "max_age: 86400",
+                ],
+                "mx-host": ["mx.there.example"],
+            },
+        )
+        (details,) = entry["failure-details"]
+        self.assertEqual(
+            (details["result-type"], details["failed-session-count"]),
+            ("certificate-not-trusted", 1),
+        )
+
+    def test_a_policy_that_is_enforced_keeps_the_mail_and_tells(self) -> None:
+        ours, there = self.ours(mta_sts=self.publish("enforce")), self.there()
+        self.send(ours)
+        self.assertEqual(there.mail("bob", "there.example"), [])
+        (entry,) = self.entries(ours)
+        self.assertEqual(entry["policy"]["policy-type"], "sts")
+        self.assertEqual(entry["summary"]["total-successful-session-count"], 0)
+        self.assertEqual(
+            {each["result-type"] for each in entry["failure-details"]}, {"certificate-not-trusted"}
+        )
+
+    def test_an_exchanger_that_is_not_allowed_is_a_failure(self) -> None:
+        settings = self.publish("testing", mx="other.example")
+        ours, there = self.ours(mta_sts=settings), self.there()
+        self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        (entry,) = self.entries(ours)
+        self.assertEqual(entry["summary"]["total-failure-session-count"], 1)
+        (details,) = entry["failure-details"]
+        self.assertEqual(details["result-type"], "validation-failure")
+        self.assertIn("found mx.there.example as a mail exchanger", details["failure-reason-code"])
+
+    def test_a_policy_that_cannot_be_fetched_is_a_failure_beside_the_session(self) -> None:
+        settings = self.publish("enforce", response(b"", status="404 Not Found"))
+        ours, there = self.ours(mta_sts=settings), self.there()
+        self.send(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        policy, session = sorted(
+            self.entries(ours), key=lambda entry: str(entry["policy"]["policy-type"]), reverse=True
+        )
+        self.assertEqual(policy["policy"]["policy-type"], "sts")
+        (details,) = policy["failure-details"]
+        self.assertEqual(details["result-type"], "sts-policy-fetch-error")
+        self.assertIn("answers 404", details["failure-reason-code"])
+        self.assertEqual(session["policy"]["policy-type"], "no-policy-found")
+        self.assertEqual(session["summary"]["total-successful-session-count"], 1)
 
 
 class Reporting(TLSReportsTestCase):

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..scaling import Reader
-from . import addresses, content, dane, dialogue, dmarc, mta_sts, operator, signatures, spf
+from . import (
+    addresses,
+    content,
+    dane,
+    dialogue,
+    dmarc,
+    mta_sts,
+    operator,
+    signatures,
+    spf,
+    tls_report,
+)
 
 _ALL = (
     *content.READERS,
@@ -20,6 +31,7 @@ _ALL = (
     *operator.READERS,
     *signatures.READERS,
     *spf.READERS,
+    *tls_report.READERS,
 )
 
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}

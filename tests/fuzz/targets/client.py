@@ -23,6 +23,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.tls_facts import TLSFacts
+from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.smtp.client import auth, outgoing, reply_reader, session
 from twisted_mta.smtp.client.reply_reader import (
     CHALLENGE_LIMIT,
@@ -39,7 +40,6 @@ from twisted_mta.smtp.client.step import (
     SendBody,
     StartTLS,
     Step,
-    TLSLevel,
     TransactionDone,
     Unusable,
 )
