@@ -247,6 +247,7 @@ class MailTransferAgent(Service):
             lines=lines,
             metrics=self.metrics,
             wall_time=environment.wall_time,
+            nonce=environment.nonce,
         )
 
     def _make_overview(self, troubles: Callable[[], Sequence[Trouble]]) -> Overview:
@@ -557,25 +558,21 @@ class MailTransferAgent(Service):
             the agent is not started or has stopped; with the file's own exception where it cannot
             be read. If it is cancelled during the commit, the message may be in the queue all the
             same.
-
-        Raises:
-            NotImplementedError: there are workers, which have the queue.
         """
-        agent = self._own_agent("submit")
         try:
-            submission = agent.submissions.read(
+            submission = self._processes.submissions.read(
                 message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
             )
         except Exception:
             return fail()
-        return Deferred.fromCoroutine(self._once_ready(agent, submission))
+        return Deferred.fromCoroutine(self._once_ready(submission))
 
-    async def _once_ready(self, agent: Agent, submission: Submission) -> Receipt:
+    async def _once_ready(self, submission: Submission) -> Receipt:
         if self._state is ServiceState.STARTING:
             await self.when_ready()
         if self._state is not ServiceState.READY:
             raise RuntimeError(f"submit: found an agent of which {self._state.value}")
-        return await agent.application_mail.submit(submission)
+        return await self._processes.submit(submission)
 
     def outcome(self, id: str) -> Deferred[Outcomes]:
         """Return what has become of a message that was submitted (`submit`).
@@ -589,12 +586,7 @@ class MailTransferAgent(Service):
             `Removed`. Of several members of an alias, one that was not delivered decides. Fails
             with `LookupError` for messages from before the start, of other clients, and those that
             ended before the last 1,000; with `RuntimeError` at a stop.
-
-        Raises:
-            NotImplementedError: there are workers, which have the queue.
         """
-        self._own_agent("outcome")
-        assert isinstance(self._processes, SingleProcess)
         return self._processes.outcome(id)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -619,19 +611,8 @@ class MailTransferAgent(Service):
 
         Mail that waits for its next attempt, for a suspended next hop or for its release does not
         count. It fires at a stop too.
-
-        Raises:
-            NotImplementedError: there are workers, which have the queue.
         """
-        return Deferred.fromCoroutine(self._own_agent("when_idle").when_idle())
-
-    def _own_agent(self, name: str) -> Agent:
-        if self._agent is None:
-            raise NotImplementedError(
-                f"{name}: found workers, which have the queue in processes of their own; expected"
-                " workers=1"
-            )
-        return self._agent
+        return Deferred.fromCoroutine(self._processes.when_idle())
 
     def message_delivery(self) -> IMessageDelivery:
         """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``.

@@ -12,20 +12,17 @@ from tests.tidy import TidyTestCase
 from twisted_mta import (
     Accepted,
     Bounced,
-    Config,
     Deferred,
     Delivered,
     Expired,
     Held,
     MailEvent,
-    MailTransferAgent,
     QueueUnavailable,
     Removed,
 )
 from twisted_mta.config import QueueSettings
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
 from twisted_mta.testing.peer import ScriptStep
-from twisted_mta.testing.reactor import MemoryReactor
 
 from .next_hop import NEXT, QUIT, announcing, listen
 
@@ -411,11 +408,3 @@ class Ports(Listening):
     def test_the_first_port_of_each_kind_has_its_number(self) -> None:
         mta = self.mta()
         self.assertEqual(dict(mta.mta.ports), {"smtp": 25})
-
-
-class WithWorkers(TidyTestCase):
-    def test_what_workers_do_not_tell_is_an_error_that_says_so(self) -> None:
-        mta = MailTransferAgent(Config(state_dir=self.mktemp(), workers=2), reactor=MemoryReactor())
-        for call in (lambda: mta.outcome("x"), mta.when_idle):
-            with self.assertRaisesRegex(NotImplementedError, "workers=1"):
-                call()

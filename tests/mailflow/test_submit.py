@@ -17,9 +17,7 @@ from tests.policy.dkim.key_files import write_key
 from tests.tidy import TidyTestCase
 from twisted_mta import (
     Accepted,
-    Config,
     Delivered,
-    MailTransferAgent,
     Receipt,
     SubmissionRefused,
 )
@@ -28,7 +26,6 @@ from twisted_mta.config import DKIMKey, Listener
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.server.application_submission import SubmissionReader
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
-from twisted_mta.testing.reactor import MemoryReactor
 
 PLAIN = b"From: app@localhost\r\nSubject: Hi\r\n\r\nHello.\r\n"
 DAY = 86_400.0
@@ -382,11 +379,6 @@ class Life(Submitting):
         results = self.submitting(mta)
         assert isinstance(results[0], Failure)
         results[0].trap(RuntimeError)
-
-    def test_workers_take_nothing_from_the_application(self) -> None:
-        mta = MailTransferAgent(Config(state_dir=self.mktemp(), workers=2), reactor=MemoryReactor())
-        with self.assertRaisesRegex(NotImplementedError, "workers=1"):
-            mta.submit(PLAIN, sender="", recipients=["bob@localhost"])
 
     def test_a_cancelled_submission_stores_nothing(self) -> None:
         held: Deferred[bytes] = Deferred()

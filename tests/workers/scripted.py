@@ -45,7 +45,8 @@ class ScriptedProcess:
         self.descriptors: Mapping[int, Any] = {}
         names = (
             *("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits"),
-            *("tls_news", "ping", "watch", "unwatch"),
+            *("tls_news", "ping", "watch", "unwatch", "queued_recipients", "when_idle", "is_idle"),
+            *("submission_begin", "submission_write", "submission_finish", "submission_abort"),
         )
         self.pipe = Pipe({name: self._answer(name) for name in names}, lambda: None)
         here = address("127.0.0.1", 1)

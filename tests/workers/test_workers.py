@@ -47,6 +47,7 @@ class WorkersTestCase(TidyTestCase):
             lines=self.lines.append,
             metrics=self.metrics,
             wall_time=lambda: 1e9 + self.reactor.seconds(),
+            nonce=lambda: "nonce",
         )
         self.addCleanup(self.close_counts, self.parent)
         self.said = logged_lines(self)

@@ -371,8 +371,13 @@ class Agent:
         """Return once no delivery is under way and none is due (`queue.runner.Runner.is_idle`)."""
         while True:
             await DeferredList([shard.runner.when_idle() for shard in self.shards])
-            if all(shard.runner.is_idle or not shard.runner.is_running for shard in self.shards):
+            if self.is_idle:
                 return
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no delivery is under way and none is due, or it does not run."""
+        return all(shard.runner.is_idle or not shard.runner.is_running for shard in self.shards)
 
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the suspended next hops of each shard; one may be suspended in several."""

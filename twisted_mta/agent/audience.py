@@ -64,26 +64,36 @@ class _Message:
     """A message of the application.
 
     Attributes:
-        left: for each recipient as it was submitted, the numbers that are not ended yet.
-        ended: the event that ended each.
+        left: for each number that is not ended yet, the recipients, as they were submitted, that
+            lead to it.
+        ended: for each recipient as it was submitted, the event that ended it.
         waiting: fire with all of them.
+        told: whether any step of it was told.
     """
 
-    left: dict[str, dict[RecipientNumber, None]]
+    left: dict[RecipientNumber, list[str]]
     ended: dict[str, MailEvent] = field(factory=dict)
     waiting: list[Deferred[Outcomes]] = field(factory=list)
+    told: bool = False
+
+    @classmethod
+    def of(cls, recipients: Tracked) -> _Message:
+        """Return a message with these recipients."""
+        left: dict[RecipientNumber, list[str]] = {}
+        for written, numbers in recipients.items():
+            for number in numbers:
+                left.setdefault(number, []).append(written)
+        return cls(left)
 
     def end(self, number: RecipientNumber, event: MailEvent) -> None:
-        for written, numbers in self.left.items():
-            if number in numbers:
-                del numbers[number]
-                # Of several members of an alias, one that failed is what has to be known.
-                if isinstance(self.ended.get(written), Delivered | None):
-                    self.ended[written] = event
+        for written in self.left.pop(number, ()):
+            # Of several members of an alias, one that failed is what has to be known.
+            if isinstance(self.ended.get(written), Delivered | None):
+                self.ended[written] = event
 
     @property
     def is_complete(self) -> bool:
-        return not any(self.left.values())
+        return not self.left
 
 
 class LocalAudience:
@@ -129,7 +139,10 @@ class LocalAudience:
             if key in self._subscribers:  # and was not ended by one before
                 self._call(subscriber, event)
         message = self._messages.get(event.id)
-        if message is not None and isinstance(event, FINAL):
+        if message is None:
+            return
+        message.told = True
+        if isinstance(event, FINAL):
             for number in numbers:
                 message.end(number, event)
             self._look(event.id, message)
@@ -151,12 +164,39 @@ class LocalAudience:
 
     def track(self, id: QueueId, recipients: Tracked) -> None:
         """Begin to keep the outcome of a message that is about to be queued (`Audience`)."""
-        left = {written: dict.fromkeys(numbers) for written, numbers in recipients.items()}
-        self._messages[str(id)] = _Message(left)
+        self._messages[str(id)] = _Message.of(recipients)
 
     def untrack(self, id: QueueId) -> None:
         """Forget a message that was not queued (`Audience`)."""
         self._messages.pop(str(id), None)
+
+    def tracks(self, id: str) -> bool:
+        """Whether it keeps the outcome of a message."""
+        return id in self._messages
+
+    def was_told(self, id: str) -> bool:
+        """Whether it was told of any step of a message whose outcome it keeps."""
+        return id in self._messages and self._messages[id].told
+
+    def incomplete(self) -> Mapping[str, Sequence[RecipientNumber]]:
+        """Return the numbers of recipients that are not ended, by message."""
+        return {id: self.left(id) for id in self._messages if id not in self._complete}
+
+    def left(self, id: str) -> Sequence[RecipientNumber]:
+        """Return the numbers of recipients of a message that are not ended."""
+        message = self._messages.get(id)
+        return () if message is None else tuple(message.left)
+
+    def lose(self, id: str, why: str) -> None:
+        """Forget a message whose outcome will not be known; what waits for it fails.
+
+        Args:
+            id: its queue id.
+            why: the text of the `LookupError`.
+        """
+        message = self._messages.pop(id, None)
+        if message is not None:
+            _fail(message.waiting, LookupError(why))
 
     def outcome(self, id: str) -> Deferred[Outcomes]:
         """Return the outcome of a message; fires when the last recipient has one.

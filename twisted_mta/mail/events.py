@@ -84,6 +84,6 @@ def event_from_json(value: Mapping[str, Any]) -> MailEvent:
         sender=value["sender"],
         recipients=tuple(value["recipients"]),
         next_hop=value["next_hop"],
-        reply=None if reply is None else Reply.of(reply["code"], reply["status"], *reply["lines"]),
+        reply=None if reply is None else Reply.from_json(reply),
         at=value["at"],
     )

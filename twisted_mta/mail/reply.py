@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
+from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from .printable import printable
 
@@ -136,6 +138,17 @@ class Reply:
                 for line, each in zip(lines, statuses, strict=True)
             ),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in plain types, for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Reply:
+        """Return the reply that `to_json` gave."""
+        reply = cls.__new__(cls)
+        reply.__attrs_init__(value["code"], value["status"], tuple(value["lines"]), value["utf8"])
+        return reply
 
     @property
     def detail(self) -> str | None:

@@ -46,6 +46,11 @@ def first_id(time: float) -> QueueId:
     return QueueId(max(0, int(time * 1000)) << _LOW_BITS)
 
 
+def worker_of(id: QueueId) -> int:
+    """Return the number of the process that drew an id."""
+    return id & WORKERS - 1
+
+
 def time_of(id: QueueId) -> float:
     """Return the wall time at which a message arrived, to the millisecond."""
     return (id >> _LOW_BITS) / 1000

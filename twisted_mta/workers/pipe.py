@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
@@ -58,6 +58,7 @@ class Pipe(Int32StringReceiver):
         self._waiting: dict[int, Deferred[Any]] = {}
         self._last = 0
         self._closed = False
+        self._received = 0  # octets
 
     def call(self, name: str, **arguments: Any) -> Deferred[Any]:
         """Call ``name`` at the other end.
@@ -87,6 +88,20 @@ class Pipe(Int32StringReceiver):
         self.send(name, **arguments)
         if not self._closed and IWriteDescriptor.providedBy(self.transport):
             self.transport.doWrite()  # of an error the reactor learns at its next try
+
+    def read_rest(self) -> None:
+        """Take all messages that the process at the other end, which is dead, has sent."""
+        if not IReadDescriptor.providedBy(self.transport):
+            return
+        before = -1
+        while before != self._received and not self._closed:
+            before = self._received
+            self.transport.doRead()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Count octets, and take the messages in them (called by Twisted)."""
+        self._received += len(data)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def stringReceived(self, string: bytes) -> None:
         """Take a call, or the answer to one (called by Twisted)."""

@@ -104,6 +104,18 @@ class Parent(Protocol):
         """
         ...
 
+    def audience_of(self, number: int) -> Mapping[str, Any]:
+        """Return of which mail a worker is to tell: arguments of its start."""
+        ...
+
+    def track_mail(self, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
+        """Keep the outcome of a message of the application that a worker is about to queue."""
+        ...
+
+    def forget_mail(self, id: str) -> None:
+        """Forget a message of the application that was not queued."""
+        ...
+
     def log_lines(self, lines: bytes) -> None:
         """Write lines that a worker has logged."""
         ...
@@ -126,7 +138,9 @@ class ProcessPipe(Pipe):
                 "limits": lambda message: worker.count(self, message),
                 "tls_news": worker.pass_on_tls_news,
                 "traced": worker.traced,
-                "mail_event": worker.mail_event,
+                "mail_event": worker.parent.mail_event,
+                "track_mail": worker.parent.track_mail,
+                "forget_mail": worker.parent.forget_mail,
             },
             lambda: worker.pipe_lost(self),
         )
@@ -151,6 +165,7 @@ class WorkerProcess(ProcessProtocol):
         metrics: where restarts are counted.
 
     Attributes:
+        parent: see the argument.
         number: see the argument.
         shards: see the argument.
         state: of its present process.
@@ -173,7 +188,7 @@ class WorkerProcess(ProcessProtocol):
         self.shards = tuple(shards)
         self.state = ProcessState.ABSENT
         self.restarts = 0
-        self._parent = parent
+        self.parent = parent
         self._reactor = reactor
         self._wall_time = wall_time
         self._metrics = metrics
@@ -229,7 +244,7 @@ class WorkerProcess(ProcessProtocol):
         return started
 
     def _spawn(self) -> None:
-        parent = self._parent
+        parent = self.parent
         self._spawned_at = self._reactor.seconds()
         self._started_at = self._wall_time()
         self._pipe = pipe = ProcessPipe(self, parent.config)
@@ -257,6 +272,7 @@ class WorkerProcess(ProcessProtocol):
             shards=self.shards,
             endpoints=[bound.kind for bound in parent.bound],
             create=not self._has_opened,
+            **parent.audience_of(self.number),
         ).addCallbacks(self._started, self._not_started, (pipe,))
 
     def send(self, name: str, **arguments: Any) -> None:
@@ -326,7 +342,7 @@ class WorkerProcess(ProcessProtocol):
         Seconds in which the parent did not run do not count: all processes, or the whole machine,
         were stopped.
         """
-        if not self.ready or self._parent.stopping:
+        if not self.ready or self.parent.stopping:
             return
         if not self._pinged:
             self._pinged = True
@@ -371,7 +387,7 @@ class WorkerProcess(ProcessProtocol):
 
     def catch_up(self) -> None:
         """Start it anew where it has settings that are no longer in force."""
-        parent = self._parent
+        parent = self.parent
         if self.ready and self.pipe.config is not parent.config and not parent.stopping:
             self._log.info(
                 "worker {number} began with the settings of before, and is started anew",
@@ -385,8 +401,8 @@ class WorkerProcess(ProcessProtocol):
         self._happened(ProcessEvent.OPENED)
         self._has_opened = True
         self._silent, self._pinged = 0, False
-        self._parent.opened(self)
-        if self._parent.serving:
+        self.parent.opened(self)
+        if self.parent.serving:
             self.send("serve")
         if self.restarts:
             self._log.info("worker {number} works again", number=self.number)
@@ -414,19 +430,15 @@ class WorkerProcess(ProcessProtocol):
     def count(self, pipe: ProcessPipe, message: CreditMessage) -> None:
         """Take a message for the ledger."""
         if pipe is self._pipe:
-            self._parent.ledger.receive(self, message)
+            self.parent.ledger.receive(self, message)
 
     def pass_on_tls_news(self) -> None:
         """Tell the other workers that this one has learned something of TLS."""
-        self._parent.pass_on_tls_news(self)
+        self.parent.pass_on_tls_news(self)
 
     def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
         """Take lines of a trace."""
-        self._parent.traced(trace, events, lost)
-
-    def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
-        """Take a step of mail."""
-        self._parent.mail_event(event, numbers)
+        self.parent.traced(trace, events, lost)
 
     def pipe_lost(self, pipe: ProcessPipe) -> None:
         """Note that the process is about to end, or has ended."""
@@ -434,7 +446,7 @@ class WorkerProcess(ProcessProtocol):
             return
         self._pipe = None
         self._happened(ProcessEvent.PIPE_CLOSED)
-        self._parent.ledger.worker_gone(self)
+        self.parent.ledger.worker_gone(self)
         if self.alive:
             self._killing = self._reactor.callLater(
                 _PATIENCE, self.kill, "has closed its pipe and does not end"
@@ -455,15 +467,16 @@ class WorkerProcess(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         """Leave no more connections to it, although the last of its log may not be read yet."""
-        self._parent.counts.gone(self.number)
+        self.parent.counts.gone(self.number)
 
     def processEnded(self, reason: Failure) -> None:
         """See to a successor: the process and all its descriptors are gone."""
-        parent = self._parent
+        parent = self.parent
         self._happened(ProcessEvent.EXITED)
         pipe = self._pipe
         if pipe is not None:
-            # Its messages that were not read yet do not count for its successor.
+            pipe.read_rest()
+            # What comes later does not count for its successor.
             self.pipe_lost(pipe)
             pipe.transport.abortConnection()
         if self._killing is not None and self._killing.active():

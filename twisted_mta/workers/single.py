@@ -12,6 +12,8 @@ from ..admin.report import ReportedState
 from ..agent.agent import Agent
 from ..agent.audience import LocalAudience, Outcomes, Subscriber
 from ..config import Config
+from ..server.application_mail import Receipt
+from ..server.application_submission import Submission, SubmissionReader
 from ..system.ports import Ports
 
 
@@ -61,6 +63,19 @@ class SingleProcess(LocalAgent):
     def outcome(self, id: str) -> Deferred[Outcomes]:
         """Return the outcome of a message of the application."""
         return self._audience.outcome(id)
+
+    @property
+    def submissions(self) -> SubmissionReader:
+        """Reads mail of the application."""
+        return self._agent.submissions
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Put a message of the application into the queue."""
+        return await self._agent.application_mail.submit(submission)
+
+    async def when_idle(self) -> None:
+        """Return once no delivery is under way and none is due."""
+        await self._agent.when_idle()
 
     def hurry(self) -> None:
         """Let a stop wait for nothing."""

@@ -22,6 +22,9 @@ from ..admin.report import ReportedState
 from ..agent.agent import Agent, Change
 from ..agent.gauges import read_agent
 from ..config import Config
+from ..mail.envelope import RecipientNumber
+from ..mail.queue_id import QueueId
+from ..queue.operator.operations import Inspect
 from ..system.file_table import Digests
 from ..system.ports import Ports
 from ..system.shared_counts import SharedCounts
@@ -33,6 +36,7 @@ from .ledger import CreditMessage
 from .limits import WorkerLimits
 from .pipe import Pipe
 from .spawning import PORTS, unpacked
+from .submissions import ReceivedSubmissions
 
 _ORPHANED = 0.5  # seconds that are left once the parent has died
 _LAST_ANSWERS = 0.4  # of these, for last answers of next hops
@@ -119,6 +123,10 @@ class Worker:
                 "untrace": self.untrace,
                 "watch": self._audience.watch,
                 "unwatch": self._audience.unwatch,
+                "queued_recipients": self.queued_recipients,
+                "when_idle": self.when_idle,
+                "is_idle": lambda: self._started_agent.is_idle,
+                **ReceivedSubmissions(lambda: self._started_agent).calls,
             },
             self.parent_lost,
         )
@@ -147,6 +155,8 @@ class Worker:
         shards: Sequence[int],
         endpoints: Sequence[str],
         create: bool = True,
+        watched: bool = False,
+        followed: Mapping[str, Sequence[RecipientNumber]] | None = None,
     ) -> Deferred[None] | None:
         """Open the queue.
 
@@ -155,6 +165,8 @@ class Worker:
             shards: the numbers of its shards.
             endpoints: the kinds of the ports that were inherited.
             create: whether a queue that does not exist is made: not where a process before had it.
+            watched: whether the parent is told of all mail (`RemoteAudience.watch`).
+            followed: the application's own messages (`RemoteAudience.follow`).
 
         Raises:
             RuntimeError: it is to end.
@@ -163,6 +175,9 @@ class Worker:
             raise RuntimeError("drained before it was started")
         config = self._share(settings)
         self._limits.workers = config.workers
+        if watched:
+            self._audience.watch()
+        self._audience.follow(followed or {})
         self._agent = agent = Agent(
             config,
             reactor=self._reactor,
@@ -291,6 +306,38 @@ class Worker:
         """Close a trace."""
         if self._agent is not None:
             self._agent.tracing.close(trace)
+
+    # Mail of an application in the parent.
+
+    def queued_recipients(
+        self, ids: Sequence[str], untold: Sequence[str]
+    ) -> Deferred[Mapping[str, Sequence[RecipientNumber]]]:
+        """Look for messages in the queue; fires with the numbers of their recipients, by id.
+
+        Args:
+            ids: of the messages; those that are not in the queue are left out of the answer.
+            untold: ids among these that the parent was told nothing of: if they are in the queue,
+                they were accepted.
+        """
+
+        async def look() -> Mapping[str, Sequence[RecipientNumber]]:
+            found: dict[str, Sequence[RecipientNumber]] = {}
+            agent = self._started_agent
+            for id in ids:
+                for shard in agent.shards:
+                    inspected = await shard.commit.perform(Inspect(QueueId.parse(id)))
+                    if inspected is not None:
+                        if id in untold:
+                            agent.events.accepted(inspected.message)
+                        recipients = inspected.message.envelope.recipients
+                        found[id] = [each.number for each in recipients]
+            return found
+
+        return Deferred.fromCoroutine(look())
+
+    def when_idle(self) -> Deferred[None]:
+        """Fire once no delivery is under way and none is due."""
+        return Deferred.fromCoroutine(self._started_agent.when_idle())
 
     # Shared with the other workers.
 

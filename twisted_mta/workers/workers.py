@@ -11,7 +11,14 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, gatherResults
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    FirstError,
+    TimeoutError,
+    fail,
+    gatherResults,
+)
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
@@ -19,19 +26,26 @@ from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
 from ..admin.report import ProcessReport, Trouble
-from ..agent.audience import LocalAudience, Subscriber
+from ..agent.audience import LocalAudience, Outcomes, Subscriber
+from ..agent.settings import LONGEST_HOLD, largest_submission
 from ..config import Config
 from ..interfaces import WallTime
 from ..mail.envelope import RecipientNumber
 from ..mail.events import event_from_json
+from ..mail.queue_id import QueueId
+from ..server.application_mail import Receipt
+from ..server.application_submission import Submission, SubmissionReader
+from ..system.executors import ThreadExecutor
 from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
+from ..system.slices import Sliced
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
 from .ledger import CreditMessage, Ledger
 from .pipe import CallFailed, PipeClosed
 from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, reason_of
 from .spawning import packed
+from .submissions import Submissions
 
 _LAST_ANSWERS = 60.0  # seconds that a worker's agent waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
@@ -73,6 +87,10 @@ class Workers:
         lines: takes the log of workers, in whole lines.
         metrics: where restarts are counted.
         wall_time: for reports.
+        nonce: returns a text that is used once.
+
+    Attributes:
+        submissions: reads mail of the application.
     """
 
     def __init__(
@@ -84,6 +102,7 @@ class Workers:
         lines: Callable[[bytes], None],
         metrics: Metrics,
         wall_time: WallTime,
+        nonce: Callable[[], str],
     ) -> None:
         self.config = config
         self.state = WorkersState.STARTING
@@ -96,6 +115,19 @@ class Workers:
         self._traces: dict[int, tuple[Filter, Deliver]] = {}
         self._last_trace = 0
         self._audience = LocalAudience()
+        # Files of the application are read in the parent, where they are open.
+        self._threads = ThreadExecutor(reactor, 2, "twisted-mta files")
+        self._sliced = Sliced(reactor, self._threads)
+        self.submissions = SubmissionReader(
+            wall_time=wall_time,
+            longest_hold=LONGEST_HOLD,
+            limit=lambda: largest_submission(self.config),
+            new_boundary=lambda: f"=_{nonce()}",
+            executor=self._threads,
+            run=self._sliced.work,
+        )
+        self._submissions = Submissions(self._audience, workers=lambda: self._workers)
+        self._openings: list[Deferred[None]] = []  # fire when a worker has opened its queue
         self._hurried = False
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
@@ -141,6 +173,7 @@ class Workers:
             self._counts.close()
         self._counts = SharedCounts.of(len(shares))
         self._ticking.start(_TICK, now=False)
+        self._threads.start()
         self._workers = [
             WorkerProcess(
                 self,
@@ -303,10 +336,7 @@ class Workers:
         return close
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call a function with each step of mail in all, also in those that start later.
-
-        The last steps of a process that dies are not told.
-        """
+        """Call a function with each step of mail in all, also in those that start later."""
         stop_here = self._audience.subscribe(subscriber)
 
         def stop() -> None:
@@ -319,6 +349,41 @@ class Workers:
             if worker.ready:
                 worker.send("watch")
         return stop
+
+    # Mail of the application.
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Put a message of the application into the queue of a worker (`Submissions`)."""
+        return await self._submissions.submit(submission)
+
+    def outcome(self, id: str) -> Deferred[Outcomes]:
+        """Return the outcome of a message of the application."""
+        return self._audience.outcome(id)
+
+    async def when_idle(self) -> None:
+        """Return once all workers are idle at the same time, or end."""
+        while self._workers and not self.stopping:
+            if not all(worker.ready for worker in self._workers):
+                opening = Deferred[None](self._openings.remove)
+                self._openings.append(opening)
+                await opening
+                continue
+            try:
+                await self._of_all("when_idle")
+                # Mail may have come to one while another one was waited for.
+                if all(await self._of_all("is_idle")):
+                    return
+            except FirstError as error:
+                if not error.subFailure.check(PipeClosed):
+                    error.subFailure.raiseException()
+
+    def _of_all(self, name: str) -> Deferred[list[Any]]:
+        return gatherResults([each.call(name) for each in self._workers], consumeErrors=True)
+
+    def _fire_openings(self) -> None:
+        openings, self._openings = self._openings, []
+        for each in openings:
+            each.callback(None)
 
     # For each worker's process (`process.Parent`).
 
@@ -339,6 +404,8 @@ class Workers:
             worker.send("trace", trace=name, wanted=wanted.to_json())
         if self._audience.has_subscribers:
             worker.send("watch")
+        self._submissions.opened(worker)
+        self._fire_openings()
 
     def exited(self) -> None:
         """Complete a stop if no process is left."""
@@ -348,6 +415,11 @@ class Workers:
         if self._ticking.running:
             self._ticking.stop()
         self.ledger.close()
+        self._sliced.stop()
+        self._threads.stop()
+        self._submissions.stop()
+        self._audience.stop()
+        self._fire_openings()
         if self._counts is not None:
             self._counts.close()
         if self._killing is not None and self._killing.active():
@@ -364,6 +436,27 @@ class Workers:
     def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
         """Tell the subscribers of a step of mail."""
         self._audience.tell(event_from_json(event), [RecipientNumber(each) for each in numbers])
+
+    def audience_of(self, number: int) -> Mapping[str, Any]:
+        """Return of which mail a worker is to tell: arguments of its start."""
+        return {
+            "watched": self._audience.has_subscribers,
+            "followed": self._submissions.followed(number),
+        }
+
+    def track_mail(self, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
+        """Keep the outcome of a message of the application that a worker is about to queue."""
+        self._audience.track(
+            QueueId.parse(id),
+            {
+                written: [RecipientNumber(each) for each in numbers]
+                for written, numbers in recipients.items()
+            },
+        )
+
+    def forget_mail(self, id: str) -> None:
+        """Forget a message of the application that was not queued."""
+        self._audience.untrack(QueueId.parse(id))
 
     def pass_on_tls_news(self, source: WorkerProcess) -> None:
         """Let all others read what one worker has learned of TLS."""
