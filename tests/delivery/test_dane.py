@@ -113,7 +113,7 @@ class Verified(DANETestCase):
         self.publish(record(3, 1, 1, self_signed("another")))
         peer = self.server_with(shown(self.certificate), *TOO_WEAK)
         outcome = self.send_one()
-        self.assert_deferred(outcome, "4.7.5", "its certificates fit none of its TLSA record")
+        self.assert_deferred(outcome, "4.7.5", "its certificates fit none of its TLSA records")
         self.assertTrue(peer.finished, peer.problems)
 
     def test_names_count_with_usage_2(self) -> None:
@@ -214,7 +214,7 @@ class NeverWeaker(DANETestCase):
         weak = self.server_with(shown(self.certificate), *TOO_WEAK)
         self.network.settle()
         [outcome] = self.successResultOf(delivering)
-        self.assert_deferred(outcome, "4.7.5", "fit none of its TLSA record")
+        self.assert_deferred(outcome, "4.7.5", "fit none of its TLSA records")
         self.assertTrue(weak.finished, weak.problems)
 
     def test_a_connection_that_died_is_not_replaced_where_the_look_up_fails(self) -> None:

@@ -120,7 +120,7 @@ def cases(port: int) -> list[Case]:
             "ee-other",
             "deferred",
             "deferred",
-            "fit none of its TLSA record",
+            "fit none of its TLSA records",
             chain=[next_server],
             tlsa=right,
         ),
@@ -128,7 +128,7 @@ def cases(port: int) -> list[Case]:
             "agility",
             "deferred",
             "deferred",
-            "fit none of its TLSA record",
+            "fit none of its TLSA records",
             chain=[server],
             tlsa=[*right, tlsa(3, 1, 2, next_server)],
         ),
@@ -162,7 +162,7 @@ def cases(port: int) -> list[Case]:
             "ta-unsent",
             "deferred",
             "deferred",
-            "fit none of its TLSA record",
+            "fit none of its TLSA records",
             chain=[issue("ta-unsent")],
             tlsa=[tlsa(2, 0, 1, authority.issued)],
         ),
@@ -233,7 +233,7 @@ def cases(port: int) -> list[Case]:
             "half-wrong",
             "deferred",
             "deferred",
-            "fit none of its TLSA record",
+            "fit none of its TLSA records",
             unsigned=True,
             mx=False,
             records=f"half-wrong MX 10 mx.ee-other.{SIGNED}.\n",
@@ -392,6 +392,17 @@ class DANE(ProgramTestCase):
         self.assertIn(f"TLS dane (DANE: _{self.port}._tcp.mx.ee.{SIGNED}, since ", told)
         told = mta.tool("explain", f"bob@forged.{SIGNED}").stdout
         self.assertIn("; not now: its TLSA records cannot be looked up", told)
+
+    def test_an_operator_sets_wrong_records_aside(self) -> None:
+        mta = self.start_mta("auto")
+        submit(mta.smtp, message(), f"bob@ee-other.{SIGNED}", starttls=False)
+        mta.wait_for(lambda: "deferred: " in mta.output(), "the mail is deferred")
+        toml = mta.home / "mta.toml"
+        text = f'[[destination]]\ndomain = "ee-other.{SIGNED}"\ntls = "encrypt"\n'
+        toml.write_text(toml.read_text("utf-8") + text, "utf-8")
+        told = mta.tool("reload")
+        self.assertIn(f"smtp:ee-other.{SIGNED} is tried again", told.stdout)
+        mta.wait_for(lambda: "delivered: " in mta.output(), "the mail is delivered")
 
     def test_the_check_proves_that_the_resolver_validates(self) -> None:
         for names, says in (

@@ -63,7 +63,7 @@ class EndEntity(DANETestCase):
             for matching in (0, 1, 2):
                 right = record(3, selector, matching, server)
                 self.assertEqual(self.verdict([server], right).record, right)
-                self.assert_problem("fit none of its TLSA record", [other], right)
+                self.assert_problem("fit none of its TLSA records", [other], right)
 
     def test_neither_name_nor_dates_count(self) -> None:
         server = issue(Authority(), "other.example", days=(-30, -1))

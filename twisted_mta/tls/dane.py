@@ -137,7 +137,7 @@ def verify(chain: Sequence[bytes], records: Sequence[TLSA], names: Sequence[str]
 def _counted(records: Sequence[TLSA]) -> str:
     shown = ", ".join(map(str, records[:2]))
     more = f" and {len(records) - 2} more" if len(records) > 2 else ""
-    return f"TLSA record{'s' if len(records) > 1 else ''} ({shown}{more})"
+    return f"TLSA records ({shown}{more})"
 
 
 class _Forms:
