@@ -311,8 +311,6 @@ def _in_force(tls: ClientTLS, policy: TLSPolicy | None) -> ClientTLS:
     """Return the settings of a connection under a policy."""
     if policy is None or not policy.patterns:
         return tls
-    if policy.testing and policy.level == "verify":
-        return tls  # another demand than that of the domain
     return under_mta_sts(tls, policy.authorities, testing=policy.testing)
 
 

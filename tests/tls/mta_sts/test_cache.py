@@ -371,8 +371,7 @@ class Refreshing(CacheTestCase):
         for _ in range(5):
             self.assertEqual(self.find().policy, ENFORCE)
             self.advance(4 * DAY, step=7_200)
-        self.record()
-        self.assertEqual(self.find().policy, ENFORCE)
+        self.assertGreaterEqual(len(self.fetched), 18)
 
     def test_a_domain_that_gets_no_mail_any_more_is_forgotten(self) -> None:
         self.patch(store, "_FORGOTTEN", 5 * DAY)
