@@ -144,7 +144,7 @@ class Application:
                 kept.append(name)
                 fates.update(await self.outcome(id))
 
-        for turn in range(4):
+        for turn in range(3):
             pids = await self.pids()
             names = [f"u{turn}-{number}@localhost" for number in range(12)]
             running = [Deferred.fromCoroutine(one(name)) for name in names]

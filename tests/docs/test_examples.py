@@ -76,6 +76,38 @@ class Examples(SynchronousTestCase):
                 self.assertEqual(self.failureResultOf(result, SMTPServerError).value.code, 550)
             self.assertEqual(queued.calls, [line, "queued" if wanted else "lost"])
 
+    def test_an_application_submits_observes_and_steers(self) -> None:
+        mta = MemoryMTA(
+            self.mktemp(),
+            local_domains=("example.net",),
+            recipients="any",
+            routes=(("far.example", "smtp://192.0.2.1"),),
+        )
+        self.addCleanup(mta.stop)
+        mta.start()
+        names: dict[str, Any] = {"agent": mta.mta, "print": lambda *words: said.append(words)}
+        said: list[tuple[Any, ...]] = []
+        for example in examples("embedding.rst"):
+            if any(each in example for each in ("def welcome", "def report", "def log", "tidy_up")):
+                exec(example, names)
+
+        def run(coroutine: Any) -> Any:
+            running = Deferred.fromCoroutine(coroutine)
+            mta.reactor.settle()
+            return self.successResultOf(running)
+
+        id = run(names["welcome"](mta.mta, "bob@example.net"))
+        self.assertEqual(len(mta.mail("bob", "example.net")), 1)
+        self.assertEqual([each[1:3] for each in said], [(id, "Accepted"), (id, "Delivered")])
+        names["stop"]()
+        said.clear()
+        receipt = mta.submit(b"Subject: x\n\n", sender="", recipients=["ann@far.example"])
+        reporting = Deferred.fromCoroutine(names["report"](mta.mta, receipt))
+        mta.advance(3 * 86400 + 1)
+        run(names["tidy_up"](mta.mta))
+        self.successResultOf(reporting)
+        self.assertEqual(said, [("ann@far.example", "Removed", None)])
+
     def test_an_extension_is_given_to_an_agent(self) -> None:
         (example,) = (text for text in examples("embedding.rst") if "XTICKET" in text)
         names: dict[str, Any] = {

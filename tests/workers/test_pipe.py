@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 
 from tests.tidy import TidyTestCase
 from twisted_mta.testing.network import MemoryTransport, address
@@ -168,3 +170,44 @@ class Calls(TidyTestCase):
         self.parent.transport.write((Pipe.MAX_LENGTH + 1).to_bytes(4, "big"))
         self.settle()
         self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))
+
+
+class QuietReactor:
+    """A reactor that reads and writes nothing by itself."""
+
+    def addReader(self, reader: object) -> None:
+        """Do nothing."""
+
+    removeReader = addWriter = removeWriter = addReader
+
+
+class OverSockets(TidyTestCase):
+    def setUp(self) -> None:
+        self.heard: list[str] = []
+        ours, self.theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(self.theirs.close)
+        for each in (ours, self.theirs):
+            each.setblocking(False)
+        self.pipe = Pipe({"say": lambda word: self.heard.append(word[0])}, lambda: None)
+        transport = Connection(ours, self.pipe, QuietReactor())  # type: ignore[no-untyped-call]
+        transport.connected = 1
+        self.pipe.makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def test_what_is_sent_now_can_be_read_at_once(self) -> None:
+        self.pipe.send("say", word="later")
+        with self.assertRaises(BlockingIOError):
+            self.theirs.recv(100)
+        self.pipe.send_now("say", word="now")
+        octets = self.theirs.recv(1000)
+        self.assertIn(b"later", octets)
+        self.assertIn(b"now", octets)
+
+    def test_all_that_a_dead_process_has_sent_is_read(self) -> None:
+        message = b'{"call":"say","arguments":{"word":"%s"}}'
+        for letter in b"abc":
+            said = message % (bytes([letter]) * 30_000)
+            self.theirs.send(len(said).to_bytes(4, "big") + said)
+        self.theirs.close()
+        self.pipe.read_rest()
+        self.assertEqual(self.heard, ["a", "b", "c"])
