@@ -8,9 +8,12 @@ import re
 import sqlite3
 from typing import Any
 
-from tests.server.authority import Authority
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from tests.server.authority import Authority, Issued, self_signed
 from tests.tidy import TidyTestCase
 from twisted_mta.config import DeliverySettings, Destination
+from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
@@ -117,11 +120,16 @@ class ToTheNextHop(ProtectedMail):
         return self.started(**{"resolver": self.resolver, "delivery": delivery, **settings})
 
     def exchanger(
-        self, *then: ScriptStep, number: int = 1, announces: str = "REQUIRETLS", name: str = ""
+        self,
+        *then: ScriptStep,
+        number: int = 1,
+        announces: str = "REQUIRETLS",
+        name: str = "",
+        issued: Issued | None = None,
     ) -> ScriptedPeer:
         """Return an exchanger; ``announces`` is what it adds to EHLO under TLS."""
         host = f"mx{number}.away.example"
-        issued = self.authority.issue("mx", names=[name or host], for_clients=False)
+        issued = issued or self.authority.issue("mx", names=[name or host], for_clients=False)
         peer = ScriptedPeer(
             [
                 *announcing("STARTTLS"),
@@ -274,6 +282,36 @@ class ToTheNextHop(ProtectedMail):
         self.require(to="team@localhost")
         self.assertPlayed(peer)
         self.assertEqual(len(self.mta.mail("bob")), 1)
+
+    def test_dane_proves_a_server_that_no_authority_knows(self) -> None:
+        fake = self_signed("mx")
+        digest = fake.certificate.fingerprint(SHA256())
+        self.resolver.tlsa_records["_25._tcp.mx1.away.example"] = [TLSA(3, 0, 1, digest)]
+        peer = self.exchanger(
+            *self.taking("MAIL FROM:<ann@sender.example> REQUIRETLS"), issued=fake
+        )
+        self.require()
+        self.assertPlayed(peer)
+
+    def test_tls_required_no_sets_aside_dane_that_is_at_fault(self) -> None:
+        """RFC 8689 §3; other mail waits, and the next hop is suspended for it."""
+        for number in (1, 2):
+            name = f"_25._tcp.mx{number}.away.example"
+            self.resolver.tlsa_records[name] = [TLSA(3, 1, 1, bytes(32))]
+        refused = [self.exchanger(number=number) for number in (1, 2)]
+        for peer in refused:
+            del peer.script[6:]  # QUIT follows the handshake
+            peer.script += QUIT
+        client = self.secured(self.mta)
+        self.send(client, "ann@sender.example", to="b@away.example")
+        self.mta.advance(10)
+        self.assertPlayed(*refused)
+        mail = self.taking("MAIL FROM:<ann@sender.example>")
+        peer = self.exchanger(*mail, announces="HELP")
+        optional = b"TLS-Required: No\r\n" + PLAIN
+        self.send(client, "ann@sender.example", content=optional, to="b@away.example")
+        self.mta.advance(10)
+        self.assertPlayed(peer)
 
     def test_lmtp_on_this_machine_gets_it_in_clear(self) -> None:
         """RFC 8689 §4.4: it is delivered, not relayed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .reply import Reply
 
@@ -90,6 +90,8 @@ class NextHop:
         destination: the pattern of the ``[[destination]]`` in force, where a route names hosts and
             the domains sent there have different settings: a limit of one domain then does not
             delay the others. Empty: the settings for all domains.
+        tls_optional: whether it is for mail with ``TLS-Required: No`` (RFC 8689 §3), which has its
+            own limits and suspension: such mail goes where the TLS is at fault for other mail.
         rule: the routing rule that chose this next hop, for people; no part of its identity.
     """
 
@@ -100,6 +102,7 @@ class NextHop:
     implicit_tls: bool = False
     delivery: str = ""
     destination: str = ""
+    tls_optional: bool = False
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:
@@ -109,6 +112,12 @@ class NextHop:
         if self.transport == "deliver":
             return f"deliver:{self.delivery}"
         return self.transport
+
+    def for_mail(self, *, tls_optional: bool) -> NextHop:
+        """Return this next hop for mail with ``TLS-Required: No``, or for other mail."""
+        if self.tls_optional is tls_optional or not self.remote:
+            return self
+        return evolve(self, tls_optional=tls_optional)
 
     @property
     def remote(self) -> bool:

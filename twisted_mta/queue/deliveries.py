@@ -176,9 +176,10 @@ class Deliveries:
             return NextHop("error", reply=BROKEN)
 
     def _split(self, message: Message) -> list[Delivery]:
+        optional = message.envelope.tls_optional
         return split(
             message,
-            self._next_hop_of,
+            lambda mailbox: self._next_hop_of(mailbox).for_mail(tls_optional=optional),
             lambda next_hop: self._fair_share.limits(next_hop).recipients_per_message,
         )
 

@@ -121,7 +121,9 @@ class Explainer:
         recipients = []
         for entry in inspected.recipients:
             mailbox = entry.recipient.mailbox
-            next_hop = self._mailboxes.route(mailbox)
+            next_hop = self._mailboxes.route(mailbox).for_mail(
+                tls_optional=message.envelope.tls_optional
+            )
             key = next_hop, mailbox.domain
             if key not in ways and len(ways) < _MOST_WAYS:
                 ways[key] = await self._way(mailbox, next_hop, runner, message)
