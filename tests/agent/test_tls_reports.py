@@ -363,7 +363,10 @@ class AtOnce(TLSReportsTestCase):
         ours, there = self.ours(), self.there()
         self.send(ours)
         answer = self.ask(ours, "POST", "domain=there.example")
-        self.assertEqual(answer["lines"], ["the TLS report on there.example is done"])
+        (attempt,) = answer["attempts"]
+        self.assertEqual(
+            attempt, {"domain": "there.example", "done": True, "what": "sent to tls@ours.example"}
+        )
         self.reactor.advance(1)
         (first,) = map(self.report, ours.mail("tls", "ours.example"))
         there.stop()  # ends the session
@@ -377,7 +380,7 @@ class AtOnce(TLSReportsTestCase):
 
     def test_there_may_be_nothing_to_send(self) -> None:
         ours = self.ours()
-        self.assertEqual(self.ask(ours, "POST")["lines"], [])
+        self.assertEqual(self.ask(ours, "POST")["attempts"], [])
 
     def test_a_report_that_has_to_wait_does_not_keep_the_others(self) -> None:
         self.resolver = FakeResolver(
@@ -396,13 +399,18 @@ class AtOnce(TLSReportsTestCase):
         )
         self.send(ours)
         self.send(ours, "bob@also.example")
-        lines = self.ask(ours, "POST")["lines"]
+        first, second = self.ask(ours, "POST")["attempts"]
+        self.assertEqual((first["domain"], first["done"]), ("also.example", False))
+        self.assertIn("not sent to https://nowhere.example/: ", first["what"])
+        self.assertEqual((second["domain"], second["done"]), ("there.example", True))
+
+    def test_a_domain_that_asks_for_none_is_told_of(self) -> None:
+        del self.resolver.texts["_smtp._tls.there.example"]
+        ours, _ = self.ours(), self.there()
+        self.send(ours)
+        (attempt,) = self.ask(ours, "POST")["attempts"]
         self.assertEqual(
-            lines,
-            [
-                "the TLS report on also.example has to wait; the log has the reason",
-                "the TLS report on there.example is done",
-            ],
+            attempt["what"], "not sent: _smtp._tls.there.example does not ask for reports"
         )
 
     def test_without_the_table_there_are_no_reports(self) -> None:

@@ -368,11 +368,14 @@ class TLS(RunningTestCase):
         self.assertEqual(json.loads(result.output), HOSTS)
 
     def test_reports_are_sent_or_printed(self) -> None:
-        lines = {"version": 1, "lines": ["the TLS report on there.example is done\x1b"]}
-        result, request = self.asked(lines, "tls", "report", "There.example")
-        self.assertEqual(request, "POST /v1/tls-reports?domain=there.example HTTP/1.1")
-        self.assertEqual(result.output, "the TLS report on there.example is done\\x1b\n")
-        os.unlink(os.path.join(self.state, "control.sock"))
+        for done, status in ((True, 0), (False, 1)):
+            attempt = {"domain": "there.example", "done": done, "what": "sent to a@b.example\x1b"}
+            answers = {"version": 1, "attempts": [attempt]}
+            result, request = self.asked(answers, "tls", "report", "There.example")
+            self.assertEqual(request, "POST /v1/tls-reports?domain=there.example HTTP/1.1")
+            self.assertEqual(result.output, "there.example: sent to a@b.example\\x1b\n")
+            self.assertEqual(result.exit_code, status)
+            os.unlink(os.path.join(self.state, "control.sock"))
         report = {"organization-name": "\x1b", "policies": []}
         answer = {
             "version": 1,
@@ -396,7 +399,7 @@ class TLS(RunningTestCase):
 
     def test_without_anything_to_report_the_status_is_1(self) -> None:
         for answer, words in (
-            ({"version": 1, "lines": []}, ("report", "there.example")),
+            ({"version": 1, "attempts": []}, ("report", "there.example")),
             ({"version": 1, "reports": []}, ("report", "there.example", "--dry-run")),
         ):
             result, _ = self.asked(answer, "tls", *words)

@@ -138,7 +138,8 @@ class TLSReports(ProgramTestCase):
         self.assertEqual(self.collector.posts, [])
         self.assertEqual(
             self.tool("tls", "report", "there.example"),
-            "the TLS report on there.example is done\n",
+            f"there.example: sent to https://reports.there.example:{self.collector.port}/v1;"
+            " sent to tls@there.example\n",
         )
         ((path, kind, content),) = self.collector.posts
         self.assertEqual((path, kind), ("/v1", "application/tlsrpt+gzip"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
 from ..agent.agent import Agent
@@ -159,14 +159,15 @@ STEER = ShardQuestion(
 async def _tls_reports(
     agent: Agent, shard: Shard, *, domain: str | None, send: bool
 ) -> dict[str, Any]:
-    """Return the ``reports`` on TLS, or send them and return ``lines`` about that."""
+    """Return the ``reports`` on TLS, or send them and return the ``attempts``."""
     reports = agent.tls_reports
     if not reports.are_wanted:
         raise ValueError(
             "there are no reports on TLS; expected a table [tls_report] in the settings"
         )
     if send:
-        return {"lines": list(await reports.send_now(domain))}
+        attempts = await reports.send_now(domain)
+        return {"attempts": [{"domain": name, **asdict(each)} for name, each in attempts]}
     return {"reports": list(await reports.shown(domain))}
 
 

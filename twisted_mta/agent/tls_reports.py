@@ -15,7 +15,7 @@ from ..mail.envelope import TLS_OPTIONAL, Parameters
 from ..mail.printable import printable
 from ..mail.tls_result import TLSResult
 from ..reports.counters import CountersFile
-from ..reports.daily import DailyReports, Reporter, Send
+from ..reports.daily import Attempt, DailyReports, Reporter, Send
 from ..reports.observations import Observations
 from ..reports.tls.posting import LARGEST_ANSWER, Poster
 from ..reports.tls.record import Collector, name_of
@@ -174,8 +174,8 @@ class SessionReports:
             answers.append(answer)
         return answers
 
-    async def send_now(self, domain: str | None) -> Sequence[str]:
-        """Send what was counted and not sent yet; return a line for each report.
+    async def send_now(self, domain: str | None) -> Sequence[tuple[str, Attempt]]:
+        """Send what was counted and not sent yet; return the domain and the attempt of each report.
 
         Raises:
             ValueError: the counters cannot be read.

@@ -38,6 +38,19 @@ class Reporter:
     contact: Mailbox
 
 
+@frozen
+class Attempt:
+    """What came of an attempt to send a report.
+
+    Attributes:
+        done: whether nothing is left to be done about it.
+        what: for people, printable: ``sent to a@b.example``.
+    """
+
+    done: bool
+    what: str
+
+
 class Reports(Protocol[R]):
     """One kind of reports: what they say, and where they go."""
 
@@ -46,8 +59,8 @@ class Reports(Protocol[R]):
         """The kind, for the log: ``DMARC``."""
         ...
 
-    async def send(self, claimed: Claimed[R], reporter: Reporter, *, last: bool) -> bool:
-        """Send a report; return whether nothing is left to be done about it.
+    async def send(self, claimed: Claimed[R], reporter: Reporter, *, last: bool) -> Attempt:
+        """Send a report.
 
         Args:
             claimed: what was counted.
@@ -98,7 +111,7 @@ class DailyReports(Generic[R]):
         self._spread = spread
         self._timer: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
-        self._asked: list[Deferred[Sequence[str]]] = []  # by an operator
+        self._asked: list[Deferred[Sequence[tuple[str, Attempt]]]] = []  # by an operator
 
     def start(self) -> None:
         """Send reports from now on."""
@@ -125,15 +138,15 @@ class DailyReports(Generic[R]):
             running.cancel()
             await ended
 
-    def send_now(self, domain: str | None) -> Deferred[Sequence[str]]:
+    def send_now(self, domain: str | None) -> Deferred[Sequence[tuple[str, Attempt]]]:
         """Send what was counted and not sent yet, also of the day that goes on.
 
         Args:
             domain: that gets a report; None: all.
 
         Returns:
-            Fires with a line for each report; fails with OSError or sqlite3.Error where the disk
-            refuses.
+            Fires with the domain and the attempt of each report; fails with OSError or
+            sqlite3.Error where the disk refuses.
         """
         asked = Deferred.fromCoroutine(self._send_now(domain))
         self._asked.append(asked)
@@ -144,8 +157,8 @@ class DailyReports(Generic[R]):
 
         return asked.addBoth(ended)
 
-    async def _send_now(self, domain: str | None) -> Sequence[str]:
-        lines = []
+    async def _send_now(self, domain: str | None) -> Sequence[tuple[str, Attempt]]:
+        attempts = []
         last = (-1, "")
         while (reporter := self._reporter()) is not None:
             claim = partial(self._file.claim, domain=domain, at_once=True, after=last)
@@ -153,10 +166,8 @@ class DailyReports(Generic[R]):
             if claimed is None:
                 break
             last = (claimed.day, claimed.domain)
-            sent = await self._send(claimed, reporter)
-            what = "is done" if sent else "has to wait; the log has the reason"
-            lines.append(f"the {self._reports.name} report on {claimed.domain} {what}")
-        return lines
+            attempts.append((claimed.domain, await self._send(claimed, reporter)))
+        return attempts
 
     def _look(self) -> None:
         if self._running is not None:  # it was paused and started meanwhile
@@ -212,12 +223,12 @@ class DailyReports(Generic[R]):
         await self._executor(self._file.make)
         return await self._executor(claim, int((now - late) // DAY), now, id)
 
-    async def _send(self, claimed: Claimed[R], reporter: Reporter) -> bool:
-        """Send one report, or let it wait; return whether it was sent."""
+    async def _send(self, claimed: Claimed[R], reporter: Reporter) -> Attempt:
+        """Send one report, or let it wait."""
         last = claimed.day < int(self._wall_time() // DAY) - 1
-        sent = await self._reports.send(claimed, reporter, last=last)
-        if sent:
+        attempt = await self._reports.send(claimed, reporter, last=last)
+        if attempt.done:
             await self._executor(self._file.sent, claimed)
         else:
             await self._executor(self._file.postpone, claimed, self._wall_time())
-        return sent
+        return attempt

@@ -27,19 +27,22 @@ def report(domain: str | None, state_dir: str | None, dry_run: bool) -> None:
     With --dry-run the last report of each domain is printed as JSON, also one that was sent; the
     error output has where it goes.
 
-    Exit status: 0 done, 1 refused, or there is nothing to report, 3 no MTA is running.
+    Exit status: 0 done, 1 refused, or there is nothing to report, or a destination did not take its
+    report, which is sent there again later; 3 no MTA is running.
     """
     query = "" if domain is None else "?" + urlencode({"domain": _domain(domain)})
     asked = client(state_dir, timeout=_PATIENCE)
     path = f"/v1/tls-reports{query}"
     answer = answer_or_exit(lambda: asked.get(path) if dry_run else asked.post(path))
     require_version(answer)
-    if not answer["reports" if dry_run else "lines"]:
+    if not answer["reports" if dry_run else "attempts"]:
         where = "" if domain is None else f" to {printable(domain)}"
         raise failure(f"there is nothing to report{where}", REFUSED)
     if not dry_run:
-        for line in answer["lines"]:
-            click.echo(printable(line))
+        for each in answer["attempts"]:
+            click.echo(f"{printable(each['domain'])}: {printable(each['what'])}")
+        if not all(each["done"] for each in answer["attempts"]):
+            raise click.exceptions.Exit(REFUSED)
         return
     for each in answer["reports"]:
         to = ", ".join(map(printable, each["to"])) or "nowhere"

@@ -12,7 +12,7 @@ from ...policy.dmarc.discovery import Published
 from ...policy.dmarc.observation import Row
 from ...policy.dmarc.record import Record
 from ..counters import Claimed
-from ..daily import Reporter, Send
+from ..daily import Attempt, Reporter, Send
 from .aggregate import AggregateReport, report_mail
 from .destinations import destinations
 
@@ -39,20 +39,21 @@ class AggregateReports:
         self._executor = executor
         self._wall_time = wall_time
 
-    async def send(self, claimed: Claimed[Row], reporter: Reporter, *, last: bool) -> bool:
-        """Send a report; return whether nothing is left to be done about it."""
+    async def send(self, claimed: Claimed[Row], reporter: Reporter, *, last: bool) -> Attempt:
+        """Send a report."""
         record = Record.parse(claimed.record)
         assert record is not None  # only records were counted
         published = Published(claimed.domain, record, claimed.record)
         found = await destinations(published, self._resolver)
         if found.unknown and not last:
-            return False  # RFC 9990 §4, step 5: it may wait until the DNS answers
+            # RFC 9990 §4, step 5: it may wait until the DNS answers
+            return Attempt(False, "not sent: a destination cannot be looked up")
         if not found.agreed:
             self._log.info(
                 "no DMARC report on {domain}: no destination has agreed to get it",
                 domain=claimed.domain,
             )
-            return True
+            return Attempt(True, "not sent: no destination has agreed to get it")
         report = AggregateReport(
             id=claimed.id,
             organization=reporter.organization,
@@ -71,15 +72,16 @@ class AggregateReports:
                 domain=claimed.domain,
                 reply=error.reply,
             )
-            return False
+            return Attempt(False, f"not sent: {error.reply}")
+        where = ", ".join(map(str, found.agreed))
         self._log.info(
             "DMARC report {report} on {domain} to {destinations}: {messages} messages",
             report=claimed.id,
             domain=claimed.domain,
-            destinations=", ".join(map(str, found.agreed)),
+            destinations=where,
             messages=sum(messages for _, messages in claimed.rows),
         )
-        return True
+        return Attempt(True, f"sent to {where}")
 
     def _content(self, report: AggregateReport, to: Sequence[Mailbox]) -> bytes:
         return report_mail(report, to, time=self._wall_time()).content()

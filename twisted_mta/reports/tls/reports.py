@@ -10,10 +10,11 @@ from twisted.logger import Logger
 from ...dns import LookupFailed, NoSuchDomain
 from ...interfaces import Executor, Refused, Resolver, WallTime
 from ...mail.address import Mailbox
+from ...mail.printable import printable
 from ...mail.tls_result import TLSResult
 from ...tls.https import HTTPSError
 from ..counters import Claimed, CountersFile
-from ..daily import Reporter, Send
+from ..daily import Attempt, Reporter, Send
 from .record import Collector, ReportRecord, name_of, report_record
 from .report import MEDIA_TYPE, TLSReport, report_mail
 
@@ -22,6 +23,8 @@ Post = Callable[[Collector, bytes, str], "Deferred[None]"]
 
 Fires when the collector has taken them, within a minute; fails with `HTTPSError`. May be canceled.
 """
+
+_MAIL = "mail"  # the destination of all mailboxes, for one message goes to all of them
 
 Count = Callable[[str, str], object]
 """Count a report: ``mail`` or ``https``; ``sent`` or ``failed``."""
@@ -74,33 +77,39 @@ class TLSReports:
         except NoSuchDomain:
             return None
 
-    async def send(self, claimed: Claimed[TLSResult], reporter: Reporter, *, last: bool) -> bool:
-        """Send a report; return whether nothing is left to be done about it."""
+    async def send(self, claimed: Claimed[TLSResult], reporter: Reporter, *, last: bool) -> Attempt:
+        """Send a report."""
+        name = name_of(claimed.domain)
         try:
             record = await self.record(claimed.domain)
         except LookupFailed as failure:
-            return self._failed(claimed, name_of(claimed.domain), str(failure), last=last)
+            reason = printable(str(failure))
+            self._failed(claimed, name, reason, last=last)
+            return Attempt(last, f"not sent: {name} cannot be looked up: {reason}")
         if record is None:
-            return True  # most domains
+            return Attempt(True, f"not sent: {name} does not ask for reports")  # as most domains
         if not record.mailboxes and not record.collectors:
+            why = "; ".join(record.faults)
             self._log.info(
                 "no TLS report on {domain}: its record has no destination: {why}",
                 domain=claimed.domain,
-                why="; ".join(record.faults),
+                why=why,
             )
-            return True
+            return Attempt(True, f"not sent: {name} has no destination: {why}")
         report = TLSReport.of(claimed, reporter)
         posting = [
             Deferred.fromCoroutine(self._by_https(claimed, report, each, last=last))
             for each in record.collectors
             if str(each) not in claimed.reached
         ]
-        results = await gatherResults(posting)
-        if record.mailboxes and "mail" not in claimed.reached:
+        results = list(await gatherResults(posting))
+        if record.mailboxes and _MAIL not in claimed.reached:
             results.append(await self._by_mail(claimed, report, record.mailboxes, last=last))
+        sent = [each.done for each in results]
         # RFC 8460 §3: it is delivered when one destination has it. The report on a part of a day is
         # not repeated: what is counted meanwhile belongs to the next one.
-        return all(results) or (claimed.is_partial and any(results)) or last
+        done = all(sent) or (claimed.is_partial and any(sent)) or last
+        return Attempt(done, "; ".join(each.what for each in results))
 
     async def _by_mail(
         self,
@@ -109,17 +118,17 @@ class TLSReports:
         to: Sequence[Mailbox],
         *,
         last: bool,
-    ) -> bool:
+    ) -> Attempt:
         content = await self._executor(
             lambda: report_mail(report, to, time=self._wall_time()).content()
         )
         where = ", ".join(map(str, to))
         sending = self._send(report.contact, content, to)
-        return await self._to(claimed, report, "mail", where, sending, last=last)
+        return await self._to(claimed, report, _MAIL, where, sending, last=last)
 
     async def _by_https(
         self, claimed: Claimed[TLSResult], report: TLSReport, to: Collector, *, last: bool
-    ) -> bool:
+    ) -> Attempt:
         content = await self._executor(report.compressed)
         posting = self._post(to, content, MEDIA_TYPE)
         return await self._to(claimed, report, str(to), str(to), posting, last=last)
@@ -133,14 +142,15 @@ class TLSReports:
         sending: Awaitable[None],
         *,
         last: bool,
-    ) -> bool:
-        """Return whether a destination has the report."""
-        way = "mail" if key == "mail" else "https"
+    ) -> Attempt:
+        """Wait until a destination has the report, or does not take it."""
+        way = "mail" if key == _MAIL else "https"
         try:
             await sending
         except (Refused, HTTPSError) as error:
             self._count(way, "failed")
-            return self._failed(claimed, where, str(error), last=last)
+            self._failed(claimed, where, str(error), last=last)
+            return Attempt(False, f"not sent to {where}: {error}")
         self._count(way, "sent")
         await self._executor(self._file.reached, claimed, key)
         successes, failures = report.sessions
@@ -153,9 +163,9 @@ class TLSReports:
             successes=successes,
             failures=failures,
         )
-        return True
+        return Attempt(True, f"sent to {where}")
 
-    def _failed(self, claimed: Claimed[TLSResult], where: str, reason: str, *, last: bool) -> bool:
+    def _failed(self, claimed: Claimed[TLSResult], where: str, reason: str, *, last: bool) -> None:
         self._log.warn(
             "the TLS report on {domain} {what}: {destinations}: {reason}",
             domain=claimed.domain,
@@ -163,4 +173,3 @@ class TLSReports:
             destinations=where,
             reason=reason,
         )
-        return last
