@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import succeed
 from twisted.mail import smtp
@@ -10,6 +11,7 @@ from zope.interface import implementer
 from tests.server.dialogue import DialogueTestCase
 from tests.server.test_esmtp_factory import LOGIN, portal_of
 from twisted_mta import ESMTPFactory, Reply
+from twisted_mta.auth.withheld import Withheld
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.testing.client import SMTPClientEnd
@@ -191,6 +193,36 @@ class LogoutFails:
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         return smtp.IMessageDelivery, self.avatar, broken
+
+
+@implementer(IRealm)
+class RealmFails:
+    requestAvatar = staticmethod(broken)
+
+
+@implementer(smtp.IMessageDeliveryFactory)
+class MakesNoDelivery:
+    def getMessageDelivery(self) -> Any:
+        return None
+
+
+class Realms(FaultsTestCase):
+    def test_a_realm_that_fails_is_454_to_a_login_and_451_to_a_sender_without_one(self) -> None:
+        checkers = [*portal_of(None).checkers.values()][:1]
+        portal = Portal(RealmFails(), [*checkers, AllowAnonymousAccess()])
+        client = self.make(portal, auth="any")
+        self.assertEqual(
+            self.replies(client, LOGIN.strip(), b"MAIL FROM:<a@b.example>", b"NOOP"),
+            ["454 4.7.0", "451 4.3.0", "250 2.0.0"],
+        )
+        self.assert_logged(Withheld, Broken)
+
+    def test_a_factory_of_deliveries_that_makes_none_is_451(self) -> None:
+        client = self.make(MakesNoDelivery())
+        self.assertEqual(
+            self.replies(client, b"MAIL FROM:<a@b.example>", b"NOOP"), ["451 4.3.0", "250 2.0.0"]
+        )
+        self.assert_logged(AttributeError)
 
 
 class Logouts(FaultsTestCase):
