@@ -61,7 +61,7 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _READ_TOKEN = re.compile(rb'[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]++')
 
 
-@frozen(cache_hash=True)
+@frozen
 class MethodResult:
     """The result of one authentication method (RFC 8601 §2.2, ``resinfo``).
 
@@ -110,15 +110,27 @@ def authentication_results(
         smtputf8: Whether the message may have UTF-8 in its header section. Otherwise a mailbox
             beyond ASCII is shown by its domain alone. Other text is escaped in any case.
     """
-    groups = [_group(each, smtputf8) for each in results] or ["none"]
+    groups = [
+        _group(each.method, each.result, each.reason, each.properties, each.comment, smtputf8)
+        for each in results
+    ] or ["none"]
     name = f"Authentication-Results: {_value(authserv_id, smtputf8=False)}"
     return (";\r\n ".join((name, *groups)) + "\r\n").encode()
 
 
-@lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures
-def _group(result: MethodResult, smtputf8: bool) -> str:
+# Mail of one sender has the same results but for its signatures. To compare strings takes less than
+# to compare results.
+@lru_cache(maxsize=1024)
+def _group(
+    method: str,
+    result: str,
+    reason: str,
+    properties: tuple[tuple[str, str], ...],
+    comment: str,
+    smtputf8: bool,
+) -> str:
     """Return a result as the field has it, folded; it begins a line."""
-    first, *others = _words(result, smtputf8)
+    first, *others = _words(MethodResult(method, result, reason, properties, comment), smtputf8)
     lines = [first]
     for word in others:
         # The space that begins a continuation line is the one between the words, which may stand in

@@ -178,7 +178,11 @@ class Examination:
 
     def verdicts_with(self, results: Iterable[MethodResult]) -> tuple[Verdict, ...]:
         """Return `verdicts`, where `results` are at hand."""
-        return (*map(_verdict, results), *self.opinion.verdicts)
+        found = [
+            _verdict(each.method, each.result, each.properties, each.reason or each.comment)
+            for each in results
+        ]
+        return (*found, *self.opinion.verdicts)
 
 
 def _place(result: MethodResult) -> int:
@@ -188,7 +192,8 @@ def _place(result: MethodResult) -> int:
 
 
 @lru_cache(maxsize=1024)  # mail of one sender has the same results but for its signatures
-def _verdict(result: MethodResult) -> Verdict:
-    about = " ".join(f"{name}={value}" for name, value in result.properties)
-    text = ": ".join(filter(None, (about, result.reason or result.comment)))
-    return Verdict(result.method, result.result, printable(text))
+def _verdict(
+    method: str, result: str, properties: tuple[tuple[str, str], ...], remark: str
+) -> Verdict:
+    about = " ".join(f"{name}={value}" for name, value in properties)
+    return Verdict(method, result, printable(": ".join(filter(None, (about, remark)))))

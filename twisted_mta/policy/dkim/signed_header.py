@@ -61,9 +61,7 @@ class SignedHeader:
         fields = self._relaxed if canonicalization == "relaxed" else self._fields
         left: dict[bytes, list[int]] = {}
         selected = []
-        for name in names:
-            if name not in self._numbers:
-                continue
+        for name in [name for name in names if name in self._numbers]:
             if name not in left:
                 left[name] = [n for n in self._numbers[name] if n != without]
             if left[name]:
