@@ -390,7 +390,7 @@ class Connections:
             return
         fault = policy.fault or ("it has no TLS" if tls is None else tls.peer_problem)
         if fault:
-            self.log.warn(
+            self.log.info(
                 "{target} gets mail all the same: the policy is {source}, and not fulfilled:"
                 " {error}",
                 target=str(connection.target),
