@@ -554,7 +554,8 @@ class MailTransferAgent(Service):
         Returns:
             Fires after the commit. It fails, and nothing is stored, with `TypeError` or
             `ValueError` where an argument cannot be used; with `SubmissionRefused` where a
-            recipient of ours does not exist, or the queue takes no mail; with `RuntimeError` where
+            recipient of ours does not exist, the queue takes no mail, or the worker that took the
+            message has died before the commit; with `RuntimeError` where
             the agent is not started or has stopped; with the file's own exception where it cannot
             be read. If it is cancelled during the commit, the message may be in the queue all the
             same.
@@ -585,7 +586,8 @@ class MailTransferAgent(Service):
             was submitted, to the event that ended it: `Delivered`, `Bounced`, `Expired` or
             `Removed`. Of several members of an alias, one that was not delivered decides. Fails
             with `LookupError` for messages from before the start, of other clients, and those that
-            ended before the last 1,000; with `RuntimeError` at a stop.
+            ended before the last 1,000 or whose worker has died unheard; with `RuntimeError` at a
+            stop.
         """
         return self._processes.outcome(id)
 

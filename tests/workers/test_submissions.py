@@ -91,17 +91,25 @@ class Taking(Submitting):
         written = b"".join(b64decode(a["octets"]) for _, a in calls if "octets" in a)
         self.assertEqual(written, content)
 
-    def test_a_piece_waits_for_the_one_before(self) -> None:
-        answers: list[Deferred[None]] = [Deferred(), Deferred()]
+    def test_a_few_pieces_are_on_the_way_at_a_time(self) -> None:
+        answers: list[Deferred[None]] = []
+
+        def write(**arguments: Any) -> Deferred[None]:
+            answers.append(Deferred())
+            return answers[-1]
+
         for process in self.processes:
-            process.replies["submission_write"] = answers[0]
-        submitted = self.submit(PLAIN + b"x" * 70_000)
-        process = self.taking()
-        self.assertEqual(process.names.count("submission_write"), 1)
-        process.replies["submission_write"] = None
+            process.pipe._calls = {**process.pipe._calls, "submission_write": write}
+        submitted = self.submit(PLAIN + b"x" * 600_000)  # 19 pieces
+        self.assertEqual(len(answers), 9)
         answers[0].callback(None)
         self.reactor.settle()
-        self.assertEqual(process.names.count("submission_write"), 3)
+        self.assertEqual(len(answers), 10)
+        for each in answers:  # there come more
+            if not each.called:
+                each.callback(None)
+                self.reactor.settle()
+        self.assertEqual(len(answers), 19)
         self.successResultOf(submitted)
 
     def test_workers_take_turns(self) -> None:

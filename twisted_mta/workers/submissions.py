@@ -2,9 +2,9 @@
 
 The parent reads the submission, as one process does (`server.application_submission`), and chooses
 a worker, which begins a message (``submission_begin``), takes its content in pieces
-(``submission_write``), and commits it (``submission_finish``). The next piece waits for the answer
-to the one before, so that no more than one is on the way. Nothing is stored before the commit: what
-a worker that dies has received is swept by its successor, as it is of a client.
+(``submission_write``), and commits it (``submission_finish``). Only a few pieces are on the way at
+a time; the next one waits for the answer to the oldest. Nothing is stored before the commit: what a
+worker that dies has received is swept by its successor, as it is of a client.
 
 The parent knows the id before the commit, and hears of the message (`audience`) in the order in
 which it happens. So it can tell, when the successor of a worker that has died between commit and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import pickle
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -36,6 +37,7 @@ from ..smtp.application_envelope import ApplicationEnvelope
 from .pipe import PipeClosed
 from .process import ProcessPipe, WorkerProcess
 
+_ON_THE_WAY = 8  # pieces of a message, each of 32 KiB
 _AT_ONCE = 100  # messages that a successor is asked for in one call
 
 NO_WORKER = Reply.of(451, "3.2", "No process of the queue is ready, try again later")
@@ -133,17 +135,25 @@ class Submissions:
         """
         envelope = await submission.envelope()
         pipe, number, id = await self._begin(envelope)
+        on_the_way: deque[Deferred[None]] = deque()
+
+        def write(piece: bytes) -> Deferred[None] | None:
+            octets = b64encode(piece).decode("ascii")
+            on_the_way.append(pipe.call("submission_write", number=number, octets=octets))
+            return on_the_way.popleft() if len(on_the_way) > _ON_THE_WAY else None
+
         try:
-            await submission.pass_on(
-                lambda piece: pipe.call(
-                    "submission_write", number=number, octets=b64encode(piece).decode("ascii")
-                )
-            )
+            await submission.pass_on(write)
+            while on_the_way:
+                await on_the_way.popleft()
         except PipeClosed:
             raise SubmissionRefused(DIED) from None
         except BaseException:  # a cancellation too
             pipe.send("submission_abort", number=number)
             raise
+        finally:
+            for each in on_the_way:
+                each.addErrback(lambda _: None)  # the first failure was raised
         try:
             return Receipt(_taken(await pipe.call("submission_finish", number=number)))
         except PipeClosed:
