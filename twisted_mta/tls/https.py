@@ -70,6 +70,7 @@ class Request:
         path: with the query; begins with a slash.
         content: the octets to post; None: there are none.
         content_type: their media type.
+        reads_answer: whether the body of the answer is wanted; without it, the head is enough.
     """
 
     method: str = "GET"
@@ -78,6 +79,7 @@ class Request:
     path: str
     content: bytes | None = None
     content_type: str = ""
+    reads_answer: bool = True
 
     @property
     def url(self) -> str:
@@ -142,7 +144,7 @@ class HTTPSClient:
             may_connect: whether an address of the host may be connected to.
 
         Returns:
-            Fires with the body of the answer; fails with `HTTPSError`; may be canceled.
+            Fires with the body of the answer, or b""; fails with `HTTPSError`; may be canceled.
         """
         sending = Deferred.fromCoroutine(self._send(request, accept, may_connect))
         answered: Deferred[bytes] = Deferred(lambda _: stop())
@@ -218,6 +220,8 @@ class HTTPSClient:
             )
             types = response.headers.getRawHeaders("content-type", [])
             accept(Head(gate.target, response.code, types))
+            if not request.reads_answer:
+                return b""
             body = _Body(gate, self._largest)
             response.deliverBody(body)
             return await body.whole

@@ -123,13 +123,20 @@ class Posting(TidyTestCase):
             self.poster._client._resolver = self.resolver
             self.assertEqual(self.post(), f"{HOST} has the address {address}, of no public host")
 
-    def test_a_collector_has_a_minute_and_64_kib(self) -> None:
+    def test_what_follows_the_head_of_the_answer_does_not_count(self) -> None:
+        """Collectors close the connection, with or without close_notify, or send pages."""
+        head = b"HTTP/1.0 201 Created\r\n\r\n"
+        for steps in ((head, "close"), (head,), (head, b"x" * 70_000)):
+            self.host(*steps)
+            self.assertEqual(self.post(), "", steps[1:])
+
+    def test_a_collector_has_a_minute_and_32_kib_for_the_head(self) -> None:
         self.host()
         self.assertEqual(self.post(seconds=[60.0]), "no answer within 60 s")
         self.host(*([b"x"] + [1.0, b"x"] * 70))
         self.assertEqual(self.post(seconds=[1.0] * 61), "no answer within 60 s")
-        self.host(response(b"x" * 70_000, status="201 Created"))
-        self.assertIn("its answer has more than 65536 octets", self.post())
+        self.host(b"HTTP/1.1 201 Created\r\n" + b"x: y\r\n" * 10_000)
+        self.assertIn("it sends more than 16384 octets", self.post())
 
     def test_a_host_that_is_not_there(self) -> None:
         self.assertIn("192.0.2.1", self.post())

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from ...tls.https import Head, HTTPSClient, HTTPSError, Request
 from .record import Collector
 
-LARGEST_ANSWER = 65_536
-"""Octets that a collector may answer; nothing in them is read."""
+LARGEST_ANSWER = 16_384
+"""Octets that a collector may answer; only the head of the answer counts."""
 
 
 class Poster:
@@ -39,6 +39,7 @@ class Poster:
             path=collector.path,
             content=content,
             content_type=media_type,
+            reads_answer=False,
         )
         posted = self._client.send(request, accept=_accept, may_connect=self._may_connect)
         return posted.addCallback(lambda answer: None)
