@@ -272,6 +272,39 @@ class NotEnforced(MTASTSTestCase):
         self.assertIn("no policy can be had", self.last("has a record of MTA-STS"))
 
 
+class Hanging(MTASTSTestCase):
+    """A policy host that takes connections and never answers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver._addresses[HOST] = ["192.0.2.9"]
+        host = PolicyHosts(self.reactor, self.issued(HOST))
+        port = self.reactor.listenTCP(443, host, interface="192.0.2.9")
+        self.addCleanup(port.stopListening)
+
+    def test_mail_waits_for_a_minute_and_other_mail_does_not(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.send(ours)
+        self.send(ours, "ann@ours.example")
+        self.assertEqual(len(ours.mail("ann", "ours.example")), 1)
+        self.reactor.advance(57)
+        self.assertEqual(self.arrived(there), 0)
+        self.reactor.pump([1.0] * 3)
+        self.assertEqual(self.arrived(there), 1)
+        self.assertIn("no answer within 60 s", self.last("has a record of MTA-STS"))
+        self.send(ours)  # which does not wait again
+        self.assertEqual(self.arrived(there), 2)
+
+    def test_a_stop_does_not_wait(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.send(ours)
+        began = self.reactor.seconds()
+        ours.stop()
+        self.assertLess(self.reactor.seconds() - began, 15)
+        there.stop()
+        self.assertEqual(self.arrived(there), 0)
+
+
 class Demanded(MTASTSTestCase):
     def demanding(self) -> MemoryMTA:
         return self.ours(Destination(domain="there.example", tls="mta-sts"))
