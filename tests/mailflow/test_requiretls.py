@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from tests.server.authority import Authority, Issued, self_signed
 from tests.tidy import TidyTestCase
 from twisted_mta.config import DeliverySettings, Destination
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -189,6 +190,26 @@ class ToTheNextHop(ProtectedMail):
         self.mta.advance(3600)
         self.mta.advance(10)
         self.assertPlayed(peer)
+
+    def test_explain_names_the_message_as_the_source_of_the_level(self) -> None:
+        for words, optional, level in (
+            (("ann@sender.example", "REQUIRETLS"), b"", ("verify", "REQUIRETLS of the message")),
+            (
+                ("ann@sender.example",),
+                b"TLS-Required: No\r\n",
+                ("may", "TLS-Required: No of the message"),
+            ),
+            (("ann@sender.example",), b"", ("may", "default")),
+        ):
+            client = self.secured(self.mta)
+            self.send(client, *words, content=optional + PLAIN, to="b@away.example")
+            id = QueueId.parse(client.received.decode().split("Queued as ")[-1].split()[0])
+            asked = self.mta.mta.agent.explainer.message(id)
+            self.mta.advance(1)
+            explained = self.successResultOf(asked)
+            assert explained is not None
+            tls = explained["recipients"][0]["way"]["targets"][0]["tls"]
+            self.assertEqual((tls["level"], tls["from"]), level)
 
     def test_a_server_without_requiretls_is_passed_over(self) -> None:
         """RFC 8689 §4.2.1."""

@@ -248,8 +248,13 @@ class Attempt:
         except Exception:
             self._lookup_failed(Failure())  # an internal error
             return
+        policy = (
+            self._prepared(policy, terms)
+            if isinstance(policy, TLSPolicy)
+            else policy.addCallback(self._prepared, terms)
+        )
         if isinstance(policy, TLSPolicy):
-            found(terms, fitted(policy, terms))
+            found(terms, policy)
             return
 
         def looked_up(policy: TLSPolicy) -> None:
@@ -259,10 +264,16 @@ class Attempt:
             if self.connections.stopped is not None:
                 self._try_next()
             else:
-                found(terms, fitted(policy, terms))
+                found(terms, policy)
 
         self.waiting = policy  # type: ignore[assignment]
         policy.addCallback(looked_up).addErrback(self._lookup_failed)
+
+    def _prepared(self, policy: TLSPolicy, terms: Terms) -> TLSPolicy | Deferred[TLSPolicy]:
+        """Return the policy as the sender demands it, when a connection can be made under it."""
+        policy = fitted(policy, terms)
+        preparing = self.connections.prepare(terms, policy)
+        return policy if preparing is None else preparing.addCallback(lambda _: policy)
 
     def _refuse(self, host: Sequence[Target], reply: Reply) -> None:
         """Pass over a host: there is no way to it that is safe enough."""

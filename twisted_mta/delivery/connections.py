@@ -134,6 +134,16 @@ class Connections:
 
     # Opening.
 
+    def prepare(self, terms: Terms, policy: TLSPolicy) -> Deferred[None] | None:
+        """Make the TLS context of a connection in a thread; None: there is one, or none is needed.
+
+        Reading the authorities of the system takes longer than a turn of the reactor may.
+        """
+        tls = terms.tls_under(policy)
+        if self._executor is None or policy.level == "none" or policy.patterns or not tls.verify:
+            return None  # of hosts under MTA-STS, it was made with the policy
+        return None if self.contexts.has(tls) else self._executor(self.contexts.make, tls)
+
     def open(
         self,
         target: Target,
