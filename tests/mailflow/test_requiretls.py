@@ -290,6 +290,15 @@ class ToTheNextHop(ProtectedMail):
         self.require()
         self.assertPlayed(notice)
 
+    def test_a_notice_has_no_requiretls_for_a_server_that_proves_nothing(self) -> None:
+        """RFC 8689 §2: the parameter is for verified servers alone."""
+        for number in (1, 2):
+            self.exchanger(*QUIT, announces="HELP", number=number)
+        mail = self.taking("MAIL FROM:<>", "ann@sender.example")
+        notice = self.exchanger(*mail, number=3, name="other.example")
+        self.require()
+        self.assertPlayed(notice)
+
     def test_members_of_an_alias_get_it_with_requiretls(self) -> None:
         self.mta.stop()
         file = os.path.join(os.path.dirname(self.authorities), "aliases")
