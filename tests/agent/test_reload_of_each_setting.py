@@ -52,6 +52,7 @@ OTHERS: Mapping[str, Any] = {
     "routes": (("*", "discard:"),),
     "local_domains": ("other.example",),
     "virtual_domains": ("other.example",),
+    "relay_domains": ("relayed.example", "other.test"),
     "srs_domain": "other.example",
     "helo": "helo.example",
     "source_address": ("192.0.2.1",),
@@ -185,6 +186,8 @@ class EachSetting(SynchronousTestCase):
             minimum_free_disk=1 << 30,
             local_domains=("localhost",),
             aliases=self.write("aliases", "team: bob\n"),
+            relay_domains=("relayed.example",),
+            relay_recipients=self.write("recipients", "bob@relayed.example\n"),
             users=self.write("users", ""),
             auth=checker_spec("memory:ann:secret"),
             tls_certificate=self.first,
@@ -215,6 +218,7 @@ class EachSetting(SynchronousTestCase):
         """Return another value of a setting, whose type is ``hint``."""
         files = {
             "aliases": lambda: self.write("other aliases", "crew: bob\ncrowd: bob\n"),
+            "relay_recipients": lambda: self.write("other recipients", "@relayed.example\n"),
             "users": lambda: self.write("other users", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
             "key": lambda: self.key(2),

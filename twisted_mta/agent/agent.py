@@ -474,7 +474,7 @@ class Agent:
             return lines
 
         return Change(
-            digests(authentication.accounts, mailboxes.aliases),
+            digests(authentication.accounts, mailboxes.aliases, mailboxes.relay_recipients),
             lambda: Deferred.fromCoroutine(use()),
         )
 

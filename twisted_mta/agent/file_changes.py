@@ -1,4 +1,4 @@
-"""The line of a reload that names the changed entries of a file: of accounts, or of aliases."""
+"""The line of a reload about a file that has changed: its changed entries, or their number."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ class Entries(Protocol):
 
 
 _E = TypeVar("_E", bound=Entries)
+
+
+def counted(path: str, kind: str, before: int, after: int) -> str:
+    """Return one printable line about a file that has changed, by the number of its entries.
+
+    Args:
+        path: of the file.
+        kind: the plural noun for entries.
+        before: how many there were.
+        after: how many there are.
+    """
+    return f"{printable(path)}: {after} {kind}; before: {before}"
 
 
 def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:

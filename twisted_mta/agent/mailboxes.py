@@ -22,13 +22,16 @@ from ..routing.alias_walk import ExpansionStep
 from ..routing.aliases import Alias, Aliases
 from ..routing.expansion import Expander
 from ..routing.mailbox_lookup import MailboxLookup
-from ..routing.routes import Routes, parse_route
+from ..routing.relay_recipients import RelayRecipients
+from ..routing.relay_recipients import parse_in_slices as parse_relay_recipients
+from ..routing.routes import NO_SUCH_MAILBOX, Routes, parse_route
 from ..routing.sender_tags import SenderTags
 from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
+from ..system.line_file import read_content as read_lines
 from ..system.slices import Pace, Work, finished
-from .file_changes import compared
+from .file_changes import compared, counted
 
 _FEW = 16  # routes that are read in one slice
 
@@ -41,13 +44,15 @@ class PreparedMailboxes:
         config: the settings.
         routes: of the settings.
         aliases: the file of aliases.
+        relay_recipients: the file of addresses in relay domains.
         srs: rewrites senders; None: they are not rewritten.
-        changes: lines about changed aliases; empty until `Mailboxes.complete`.
+        changes: lines about changed files; empty until `Mailboxes.complete`.
     """
 
     config: Config
     routes: Routes
     aliases: FileReading[Aliases]
+    relay_recipients: FileReading[RelayRecipients]
     srs: SenderRewriting | None
     changes: list[str] = field(factory=list)
 
@@ -97,6 +102,8 @@ class Mailboxes:
         )
         self.routes = finished(_making_routes(config, deliveries))
         self._aliases = FileTable(Aliases, read_content, _parsing)
+        self._relayed = dict.fromkeys(config.relay_domains)
+        self._relay_recipients = FileTable(RelayRecipients, read_lines, parse_relay_recipients)
         self._expander = self._make_expander(config, Aliases(), None)
 
     async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedMailboxes:
@@ -108,12 +115,15 @@ class Mailboxes:
             checked: digests of files that another process has found good (`Table.read`).
 
         Raises:
-            ValueError: a route or an alias cannot be read.
+            ValueError: a route, an alias or an address in a relay domain cannot be read.
             OSError: the key of SRS, or the directory of its senders, can be neither read nor made.
         """
         routes = await pace.work(_making_routes(config, self._deliveries))
         ours = (*config.local_domains, *config.virtual_domains)
         aliases = await self._aliases.read(config.aliases, ours, pace, checked)
+        relay_recipients = await self._relay_recipients.read(
+            config.relay_recipients, config.relay_domains, pace, checked
+        )
         srs = None
         if config.aliases is not None and config.srs_domain is not None:
             if self._srs_key is None:
@@ -126,7 +136,7 @@ class Mailboxes:
                 known=self._srs_key,
             )
             srs = SenderRewriting(config.srs_domain, self._srs_key, self._tags)
-        return PreparedMailboxes(config, routes, aliases, srs)
+        return PreparedMailboxes(config, routes, aliases, relay_recipients, srs)
 
     async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
         """Parse files that `prepare` has only read, and compare them with those in force."""
@@ -137,22 +147,32 @@ class Mailboxes:
             prepared.changes = await pace.work(
                 compared(before.entries, aliases.entries, path, "aliases")
             )
+        known = self._relay_recipients.value
+        others = await self._relay_recipients.complete(prepared.relay_recipients, pace)
+        path = prepared.config.relay_recipients
+        if self._began and path is not None and others is not known:
+            prepared.changes.append(counted(path, "recipients", len(known), len(others)))
 
     def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
         """Put complete settings in force. It cannot fail.
 
         Returns:
-            Lines about changed aliases, printable; and work that frees
-            the aliases of before.
+            Lines about changed files, printable; and work that frees what they held before.
         """
         before = self._aliases.use(prepared.aliases)
+        known = self._relay_recipients.use(prepared.relay_recipients)
+        self._relayed = dict.fromkeys(prepared.config.relay_domains)
         aliases = self._aliases.value
         self._config = prepared.config
         self.routes = prepared.routes
         self._srs = prepared.srs
         self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
         self._began = True
-        return prepared.changes, _nothing() if before is aliases else before.empty()
+        old = [
+            *(() if before is aliases else (before.empty(),)),
+            *(() if known is self._relay_recipients.value else (known.empty(),)),
+        ]
+        return prepared.changes, _each(old)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -232,6 +252,8 @@ class Mailboxes:
 
         Given to the client at once, it spares the sender, which may be forged, a bounce.
         """
+        if mailbox.domain in self._relayed and not self._relay_recipients.value.include(mailbox):
+            return NO_SUCH_MAILBOX
         next_hop = self.routes.route(mailbox)
         if next_hop.transport == "error":
             return next_hop.reply
@@ -283,5 +305,6 @@ def _making_routes(config: Config, deliveries: Collection[str]) -> Work[Routes]:
     return Routes(rules, config.local_domains, config.virtual_domains)
 
 
-def _nothing() -> Work[None]:
-    yield from ()
+def _each(several: Sequence[Work[None]]) -> Work[None]:
+    for work in several:
+        yield from work

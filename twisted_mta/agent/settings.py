@@ -44,6 +44,7 @@ def intake_policy(
     return IntakePolicy(
         hostname=config.hostname,
         local_domains=local_domains,
+        relay_domains=config.relay_domains if listener.kind == "smtp" else (),
         relay_from=() if listener.is_submission else config.relay_from,
         submission=submission_policy(listener),
         relay_certificates=listener.relay_certificates,

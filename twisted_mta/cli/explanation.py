@@ -36,6 +36,7 @@ _ROUTED = {
 _WHERE = {
     "local": "a name in a local domain",
     "virtual": "a name in a virtual domain, which has only aliases",
+    "relay": "a name in a relay domain, which is not ours and which all hosts may send to",
     "srs": "a name in the domain of rewritten reverse-paths",
     "elsewhere": "not ours",
 }

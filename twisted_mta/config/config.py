@@ -205,6 +205,23 @@ class Config:
         converter=read.domains,
         metadata=about("domains that have aliases and no mailboxes"),
     )
+    relay_domains: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=read.dns_names,
+        metadata=about(
+            "domains of others that all hosts may send to through us, as a backup mail exchanger"
+            " does; aliases, accounts and mailboxes here are not for them"
+        ),
+    )
+    relay_recipients: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of the addresses that exist in relay_domains, one a line, @DOMAIN for all of a"
+            " domain; others are refused",
+            default_text="all exist",
+        ),
+    )
     missing_members: Literal["notice", "refuse"] = setting(
         read.choice("notice", "refuse"),
         "mail for an alias with members that do not exist: the others get it, and the sender (or"
@@ -342,6 +359,7 @@ class Config:
                 f"virtual_domains = {shown(self.virtual_domains)}: no aliases exist;"
                 " expected aliases, the path of a file"
             )
+        yield from self._relay_contradictions()
         owners: dict[str, str] = {}
         for name, endpoint in self._endpoints():
             if Endpoint.parse(endpoint).port != "0" and endpoint in owners:
@@ -350,6 +368,25 @@ class Config:
                     " expected another endpoint"
                 )
             owners[endpoint] = name
+
+    def _relay_contradictions(self) -> Iterator[str]:
+        for name in self.relay_domains:
+            for ours, names in (
+                ("local_domains", self.local_domains),
+                ("virtual_domains", self.virtual_domains),
+                ("srs_domain", (self.srs_domain,)),
+            ):
+                if name in names:
+                    yield (
+                        f"relay_domains = {shown(self.relay_domains)}: {name} is ours by {ours};"
+                        " expected it in one of the two"
+                    )
+                    break
+        if self.relay_recipients is not None and not self.relay_domains:
+            yield (
+                f"relay_recipients = {shown(self.relay_recipients)}: there are no relay_domains;"
+                " expected at least one"
+            )
 
     def _endpoints(self) -> Sequence[tuple[str, str]]:
         """Return (name, endpoint string) of all listeners and the status page."""

@@ -127,6 +127,7 @@ class Intake:
             everyone=policy.relays_all,
         )
         self._local = dict.fromkeys(policy.local_domains)
+        self._relayed = dict.fromkeys(policy.relay_domains)
         written = (each for name in policy.local_domains for each in (name, u_labels(name)))
         self._local_as_written = dict.fromkeys(each.encode() for each in written)
 
@@ -291,7 +292,7 @@ class Intake:
     # Recipients.
 
     def may_send_to(self, session: Session, forward_path: Mailbox) -> Decision:
-        """Accept existing mailboxes of ours; and any mailbox, if the client may relay."""
+        """Accept existing mailboxes of ours and of relay domains; any, if the client may relay."""
         mailbox = self.canonical(session, forward_path)
         final = self.decide(session, mailbox)
         refusal = final if isinstance(final, Reply) else self._keep(session, mailbox, final)
@@ -313,7 +314,7 @@ class Intake:
                 return self._final_recipients(session, mailbox)
             except Refused as deferred:
                 return deferred.reply
-        if self._relaying.allows(session):
+        if mailbox.domain in self._relayed or self._relaying.allows(session):
             return self._refusal(mailbox) or (FinalRecipient(mailbox),)
         return RELAYING_DENIED
 

@@ -19,6 +19,7 @@ class IntakePolicy:
         hostname: our name in the trace field.
         local_domains: canonical; all domains that mail is taken for, including those that have
             aliases alone. ``<postmaster>`` without a domain belongs to the first.
+        relay_domains: canonical; domains of others that every client may send to.
         relay_from: networks whose clients may relay.
         relay_certificates: client certificates whose owners may relay (RFC 3207 §4).
         local_only: whether no client may relay, authenticated or not.
@@ -37,6 +38,7 @@ class IntakePolicy:
 
     hostname: str
     local_domains: tuple[str, ...]
+    relay_domains: tuple[str, ...] = ()
     relay_from: tuple[Network, ...] = ()
     relay_certificates: tuple[RelayCertificate, ...] = ()
     local_only: bool = False

@@ -39,6 +39,13 @@ class Relaying(CheckTestCase):
 
 
 class Recipients(CheckTestCase):
+    def test_relay_domains_without_a_list_of_recipients_make_backscatter(self) -> None:
+        (text,) = self.found(self.config(relay_domains=("backup.example",)))
+        self.assertIn(
+            "warning: [mta] relay_domains: any invented address in backup.example is accepted", text
+        )
+        self.assertIn("(backscatter); name the addresses", text)
+
     def test_any_recipient_on_a_public_listener_is_a_warning(self) -> None:
         (text,) = self.found(self.config(PUBLIC, recipients="any"))
         self.assertIn(

@@ -54,6 +54,19 @@ class Directories(CheckTestCase):
 
 
 class Files(CheckTestCase):
+    def test_errors_and_gaps_of_the_list_of_relay_recipients_are_reported(self) -> None:
+        config = self.config(
+            relay_domains=("a.example", "b.example"),
+            relay_recipients=self.write("recipients", "ann@a.example\nann@b.example\n"),
+        )
+        self.assertEqual(self.found(config), [])
+        self.write("recipients", "ann@a.example\n")
+        (gap,) = self.found(config)
+        self.assertIn("warning: [mta] relay_recipients: DIR/recipients has no address of b.", gap)
+        self.write("recipients", "ann@a.example\nann@c.example\n")
+        (error,) = self.found(config)
+        self.assertIn('error: DIR/recipients:2: "ann@c.example": c.example is none of', error)
+
     def test_errors_of_the_file_of_aliases_are_reported(self) -> None:
         config = self.config(aliases=self.write("aliases", "root: you\n"))
         self.assertEqual(self.found(config), [])

@@ -271,6 +271,8 @@ class Explainer:
             return "virtual"
         if mailbox.domain in config.local_domains:
             return "local"
+        if mailbox.domain in config.relay_domains:
+            return "relay"
         return "srs" if mailbox.domain in self._mailboxes.domains else "elsewhere"
 
     # A way.

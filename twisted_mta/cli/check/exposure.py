@@ -33,6 +33,7 @@ def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Fi
     """Yield effects that an operator may not have intended."""
     yield from _relaying(config)
     yield from _recipients(config)
+    yield from _relay_domains(config)
     yield from _useless(config, table)
     yield from _descriptors(config, machine)
 
@@ -112,6 +113,17 @@ def _recipients(config: Config) -> Iterator[Finding]:
             " for each"
             if config.local_domains
             else "",
+        )
+
+
+def _relay_domains(config: Config) -> Iterator[Finding]:
+    if config.relay_domains and config.relay_recipients is None:
+        yield Finding(
+            "warning",
+            "[mta] relay_domains",
+            f"any invented address in {config.relay_domains[0]} is accepted; the next hop refuses"
+            " it later, and a notice goes to the sender, which is often forged (backscatter)",
+            "name the addresses that exist in a file, by relay_recipients",
         )
 
 

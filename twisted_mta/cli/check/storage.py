@@ -1,4 +1,4 @@
-"""Directories and files: owners, modes, free disk space and aliases."""
+"""Directories and files: owners, modes, free disk space, aliases and relay recipients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ...config import Config
 from ...config.amounts import size_text
 from ...mail.printable import printable
 from ...routing.alias_file import AliasError, read_aliases
+from ...routing.relay_recipients import parse_in_slices
+from ...system.line_file import LineFileError, read_content
 from ...system.ownership import mailbox_fault, state_faults
+from ...system.slices import finished
 from .accounts import accounts
 from .finding import Finding
 from .folders import unused_folders
@@ -50,6 +53,27 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield Finding.from_error("error", str(error))
         else:
             yield from missing_members(config, aliases)
+    yield from _relay_recipients(config)
+
+
+def _relay_recipients(config: Config) -> Iterator[Finding]:
+    if config.relay_recipients is None:
+        return
+    path = config.relay_recipients
+    try:
+        known = finished(parse_in_slices(read_content(path), path, config.relay_domains))
+    except LineFileError as error:
+        yield Finding.from_error("error", str(error))
+        return
+    for domain in config.relay_domains:
+        if not known.has_any(domain):
+            yield Finding(
+                "warning",
+                "[mta] relay_recipients",
+                f"{printable(path)} has no address of {domain}: all mail for it but that of"
+                " postmaster is refused (550)",
+                f"add its addresses, or @{domain} for all",
+            )
 
 
 def occupation(config: Config) -> Iterator[Finding | Running]:
