@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import ClientFactory, Protocol
 
 from tests.server.authority import Authority
 from tests.tidy import TidyTestCase
@@ -170,14 +170,11 @@ class _Client(Protocol):
         self.over = True
 
 
-class _One(Factory):
+class _One(ClientFactory):
     noisy = False
 
     def __init__(self, client: Protocol) -> None:
         self._client = client
-
-    def startedConnecting(self, connector: object) -> None:
-        pass
 
     def buildProtocol(self, addr: object) -> Protocol:
         return self._client

@@ -92,7 +92,8 @@ class Levels(Securing):
             for level in ("none", "may", "encrypt", "verify"):
                 line = self.outcome(mta, f"{level}.{kind}.example")
                 under_tls = level != "none" and kind != "clear"
-                default = r"delivered.* tls=TLSv1\.3 " if under_tls else r"delivered(?!.* tls=)"
+                tls = r'"TLSv1\.3, verified"' if level == "verify" else r"TLSv1\.3"
+                default = rf"delivered.* tls={tls} " if under_tls else r"delivered(?!.* tls=)"
                 self.assertRegex(line, expected.get((kind, level), default))
 
 

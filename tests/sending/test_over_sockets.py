@@ -114,6 +114,7 @@ class OverSockets(TestCase):
             "import sys\n"
             "from twisted_mta import sendmail\n"
             "assert 'twisted.internet.reactor' not in sys.modules\n"
+            "assert 'dns' not in sys.modules\n"
             "from twisted.internet import task\n"
             "def main(reactor):\n"
             f"    return sendmail('127.0.0.1', 'ann@app.example', ['bob@x.example'], {PLAIN!r},\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -16,7 +16,9 @@ from ..mail.tls_result import ResultType
 from ..system.coroutines import outcome
 from ..tls.memory import TLSMemory
 from ..tls.mta_sts.found import Find, Found, policy_domain
-from .dane_policies import DANEPolicies
+
+if TYPE_CHECKING:
+    from .dane_policies import DANEPolicies
 
 
 class HostPolicies:
@@ -41,7 +43,12 @@ class HostPolicies:
         mta_sts_authorities: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._memory = memory
-        self._dane = None if resolver is None else DANEPolicies(resolver, wall_time)
+        self._dane: DANEPolicies | None = None
+        if resolver is not None:
+            # Here: a program that only sends to a server that it names needs no library for DNS.
+            from .dane_policies import DANEPolicies
+
+            self._dane = DANEPolicies(resolver, wall_time)
         self._mta_sts = mta_sts
         self._mta_sts_authorities = mta_sts_authorities
 
