@@ -101,6 +101,11 @@ class Memory(MemoryTestCase):
             known = other.known("mx.example", 25)
             assert known is not None
             self.assertEqual((known.first, known.last), (after.first, after.last), hosts)
+        other = self.memory()
+        other.merge([before, after, forgotten])
+        known = other.known("mx.example", 25)
+        assert known is not None and forgotten.forgotten is not None
+        self.assertEqual((known.first, known.last), (forgotten.forgotten, after.last))
         self.assertEqual(TLSHost.parse(forgotten.line().rstrip()), forgotten)
 
     def test_the_number_of_hosts_is_bounded(self) -> None:

@@ -52,7 +52,8 @@ class TLSHost:
         entries = [evolve(each, forgotten=forgotten) for each in (self, other)]
         entries = [each for each in entries if each.counts] or entries
         later = max(entries, key=lambda each: max(each.last, each.missing or 0.0))
-        first = min(each.first for each in entries)
+        # An entry from before the forgetting may have been merged into a later one already.
+        first = max(min(each.first for each in entries), forgotten or 0.0 if later.counts else 0.0)
         return evolve(later, first=first, last=max(each.last for each in entries))
 
     def line(self) -> bytes:
