@@ -33,6 +33,8 @@ FLOORS = (
     ("telemetry",),
     # The operating system: time, randomness, threads, files, ports.
     ("system",),
+    # A received message as a test or a page shows it.
+    ("inbox_message",),
     # Settings, what rooms ask of each other and of the world, and the files of attachments.
     ("config", "interfaces", "attachment"),
     # Pure: header fields, MIME, delivery status notifications.

@@ -27,6 +27,7 @@ pure_wire
     `PureWire`: a session without a protocol.
 """
 
+from ..inbox_message import InboxMessage
 from .memory_mta import MemoryMTA
 
-__all__ = ["MemoryMTA"]
+__all__ = ["InboxMessage", "MemoryMTA"]

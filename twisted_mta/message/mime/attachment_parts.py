@@ -20,7 +20,9 @@ _BOUNDARY = re.compile(rb"[\t -~]+")
 _LONGEST_FILENAME = 1024  # characters
 _LONGEST_CONTENT_ID = 255
 
-_TEXTS = ("text/plain", "text/html")
+TEXTS = ("text/plain", "text/html")
+"""The content types of the texts that mail clients show."""
+
 MESSAGES = ("message/rfc822", "message/global", "message/news")
 """The content types of whole messages (RFC 2046 §5.2.1, RFC 6532 §3.7)."""
 
@@ -94,7 +96,7 @@ def attachment_parts(
     lines = _Lines(chunks)
     number = start = end = offset = 0
     header: Header | None = None
-    for section in sections(lines.chunks(), most, _read_entity):
+    for section in sections(lines.chunks(), most, read_as_client):
         length = lines.length(section.octets)
         if isinstance(section, Piece) and not section.ignored:
             end = offset + length
@@ -160,9 +162,9 @@ def _original_length(given: bytearray, octets: bytes) -> int:
     return length
 
 
-def _read_entity(header: bytes, *, default: str, top_level: bool) -> Entity:
+def read_as_client(header: bytes, *, default: str, top_level: bool) -> Entity:
     """Return the entity of a header section, as a mail client reads it, which shows what it can."""
-    field = _field(header, "content-type")
+    field = parameters_field(header, "content-type")
     type = default if field is None else field.value.partition("(")[0].rstrip()
     if not _TYPE.fullmatch(type):
         type = "text/plain"  # RFC 2045 §5.2
@@ -177,7 +179,7 @@ def _read_entity(header: bytes, *, default: str, top_level: bool) -> Entity:
     return Entity("leaf", top_level, type, encoding, typed=field is not None)
 
 
-def _field(header: bytes, name: str) -> ParametersField | None:
+def parameters_field(header: bytes, name: str) -> ParametersField | None:
     """Return the first field with that name; None: there is none."""
     value = next(value_octets(header, name), None)
     return None if value is None else read_parameters(value)
@@ -188,13 +190,13 @@ def _described(header: Header, number: int, start: int, end: int) -> AttachmentP
     section, entity = header.octets, header.entity
     if entity.kind == "multipart":
         return None
-    disposition = _field(section, "content-disposition") or ParametersField("", {})
-    content_type = _field(section, "content-type") or ParametersField("", {})
+    disposition = parameters_field(section, "content-disposition") or ParametersField("", {})
+    content_type = parameters_field(section, "content-type") or ParametersField("", {})
     # RFC 2183 §2.3; RFC 2046 §4.5.1 for the parameter that older clients write.
     filename = disposition.parameters.get("filename") or content_type.parameters.get("name")
     if not filename:
         filename = None
-        if entity.type in _TEXTS and disposition.value != "attachment":
+        if entity.type in TEXTS and disposition.value != "attachment":
             return None
     else:
         filename = filename[-_LONGEST_FILENAME:]
