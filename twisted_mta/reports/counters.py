@@ -50,6 +50,7 @@ _SCHEMA = (
         day INTEGER NOT NULL, domain TEXT NOT NULL, row TEXT NOT NULL, number INTEGER NOT NULL,
         PRIMARY KEY (day, domain, row)
     ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS pending ON report (day, domain) WHERE sent = 0",
 )
 
 
@@ -164,20 +165,33 @@ class CountersFile(Generic[R]):
     def add(self, batch: Batch[R]) -> None:
         """Add counts; those of a report that was sent are dropped."""
         with self._transaction() as database:
+            totals = {
+                day: database.execute(
+                    "SELECT count(*) FROM report WHERE day = ?", (day,)
+                ).fetchone()[0]
+                for day in dict.fromkeys(day for day, _ in batch)
+            }
             for (day, domain), counts in batch.items():
-                self._add(database, day, domain, counts)
+                if self._add(database, day, domain, counts, totals[day]):
+                    totals[day] += 1
 
-    def _add(self, database: sqlite3.Connection, day: int, domain: str, counts: Counts[R]) -> None:
+    def _add(
+        self,
+        database: sqlite3.Connection,
+        day: int,
+        domain: str,
+        counts: Counts[R],
+        reports: int,
+    ) -> bool:
+        """Add the counts of one domain; return whether the report is a new one of ``reports``."""
         key = (day, domain)
         found = database.execute(
             "SELECT rows, sent FROM report WHERE day = ? AND domain = ?", key
         ).fetchone()
+        is_new = found is None
         if found is None:
-            (reports,) = database.execute(
-                "SELECT count(*) FROM report WHERE day = ?", (day,)
-            ).fetchone()
             if reports >= self._most_reports:
-                return
+                return False
             database.execute(
                 "INSERT INTO report (day, domain, record, begin) VALUES (?, ?, ?, ?)",
                 (*key, counts.record, day * DAY),
@@ -185,7 +199,7 @@ class CountersFile(Generic[R]):
             found = (0, 0)
         rows, sent = found
         if sent:
-            return
+            return False
         omitted = 0
         for row, number in counts.rows.items():
             text = self._form.text(row)
@@ -205,6 +219,7 @@ class CountersFile(Generic[R]):
             " WHERE day = ? AND domain = ?",
             (counts.record, rows, omitted, *key),
         )
+        return is_new
 
     def claim(
         self,
