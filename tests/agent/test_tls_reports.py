@@ -25,6 +25,7 @@ from twisted_mta.admin.tls_reports import TLSReportsAPI
 from twisted_mta.agent.tls_reports import FILE
 from twisted_mta.cli.dkim.records import record_of
 from twisted_mta.config import (
+    Destination,
     DKIMKey,
     Listener,
     MTASTSSettings,
@@ -32,11 +33,13 @@ from twisted_mta.config import (
     TLSReportSettings,
 )
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.policy.dkim.signing_keys import SigningKey
 from twisted_mta.system.ports import Ports
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.reactor import MemoryReactor
 from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.tls.own_records import shown_certificates
 
 HOUR = 3_600.0
 RECORD = "v=TLSRPTv1; rua=mailto:tls@ours.example"
@@ -233,6 +236,74 @@ class UnderMTASTS(TLSReportsTestCase):
         self.assertIn("answers 404", details["failure-reason-code"])
         self.assertEqual(session["policy"]["policy-type"], "no-policy-found")
         self.assertEqual(session["summary"]["total-successful-session-count"], 1)
+
+
+class UnderDANE(TLSReportsTestCase):
+    PLACE = "_25._tcp.mx.there.example"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver.signed = ("there.example",)
+
+    def entries(self, mta: MemoryMTA) -> Any:
+        self.send(mta)
+        (content,) = self.mails(mta)
+        return self.report(content)["policies"]
+
+    def test_a_server_that_fits_its_records_is_a_success(self) -> None:
+        ours, there = self.ours(), self.there()
+        (shown,) = shown_certificates(there.mta.config)
+        self.resolver.tlsa_records[self.PLACE] = [shown.tlsa]
+        (entry,) = self.entries(ours)
+        self.assertEqual(
+            entry,
+            {
+                "policy": {
+                    "policy-type": "tlsa",
+                    "policy-domain": "mx.there.example",
+                    "policy-string": [shown.tlsa.text],
+                },
+                "summary": {
+                    "total-successful-session-count": 1,
+                    "total-failure-session-count": 0,
+                },
+            },
+        )
+
+    def test_a_server_that_fits_none_is_a_failure(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.resolver.tlsa_records[self.PLACE] = [TLSA(3, 1, 1, bytes(32))]
+        (entry,) = self.entries(ours)
+        self.assertEqual(there.mail("bob", "there.example"), [])
+        (details,) = entry["failure-details"]
+        self.assertEqual(details["result-type"], "validation-failure")
+        self.assertIn("fit none of its TLSA record", details["failure-reason-code"])
+
+    def test_records_that_are_not_usable_are_a_failure_beside_the_session(self) -> None:
+        ours, there = self.ours(), self.there()
+        self.resolver.tlsa_records[self.PLACE] = [TLSA(1, 1, 1, bytes(32))]
+        entries = self.entries(ours)
+        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        (failed,) = [each for each in entries if "failure-details" in each]
+        self.assertEqual(failed["policy"]["policy-type"], "tlsa")
+        self.assertEqual(failed["failure-details"][0]["result-type"], "tlsa-invalid")
+
+    def test_a_look_up_that_fails_is_a_failure(self) -> None:
+        ours, _ = self.ours(), self.there()
+        self.resolver.fail(self.PLACE)
+        (entry,) = self.entries(ours)
+        self.assertEqual(entry["policy"]["policy-type"], "tlsa")
+        self.assertEqual(
+            {each["result-type"] for each in entry["failure-details"]}, {"dnssec-invalid"}
+        )
+
+    def test_dane_that_is_demanded_and_not_there_is_a_failure(self) -> None:
+        destination = Destination(domain="there.example", tls="dane")
+        ours, _ = self.ours(destinations=(destination,)), self.there()
+        (entry,) = self.entries(ours)
+        self.assertEqual(
+            {each["result-type"] for each in entry["failure-details"]}, {"dane-required"}
+        )
 
 
 class Reporting(TLSReportsTestCase):
