@@ -219,6 +219,8 @@ class EachSetting(SynchronousTestCase):
         files = {
             "aliases": lambda: self.write("other aliases", "crew: bob\ncrowd: bob\n"),
             "relay_recipients": lambda: self.write("other recipients", "@relayed.example\n"),
+            "allow": lambda: self.write("allowed", "192.0.2.1\n"),
+            "deny": lambda: self.write("denied", "192.0.2.1\n"),
             "users": lambda: self.write("other users", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
             "key": lambda: self.key(2),

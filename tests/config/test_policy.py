@@ -122,14 +122,6 @@ class TLSReports(ConfigTestCase):
 
 
 class NotBuilt(ConfigTestCase):
-    def test_keys_of_later_are_refused_by_name(self) -> None:
-        for key in ("allow", "deny"):
-            self.assertEqual(
-                self.refusal({}, f'[policy]\n{key} = "/etc/mta/list"'),
-                f'FILE: [policy] {key} = "/etc/mta/list": {key} is not built yet;'
-                " expected no value",
-            )
-
     def test_tables_of_later_are_refused_by_name(self) -> None:
         for header in ("[greylist]", "[[dnsbl]]", "[[milter]]", "[[policy_service]]"):
             table = header.strip("[]")

@@ -434,6 +434,7 @@ class Agent:
         pace = pace or self._resources.sliced
         authentication = await self.authentication.prepare(config, pace, checked)
         mailboxes = await self.mailboxes.prepare(config, pace, checked)
+        lists = await self._policies.prepare(config, pace, checked)
         terms = await pace.work(
             self._relay.load_terms(
                 config.all_destinations, mta_sts_authorities=config.mta_sts.authorities
@@ -445,11 +446,14 @@ class Agent:
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)
             await self.mailboxes.complete(mailboxes, pace)
+            await self._policies.complete(lists, pace)
             # From here on nothing waits, so that the settings change at once.
             self.config = config
             lines = self.authentication.use(authentication)
             alias_lines, disposal = self.mailboxes.use(mailboxes)
             lines += alias_lines
+            list_lines, list_disposal = self._policies.use(lists)
+            lines += list_lines
             self.capacity.minimum_free = minimum_free(config)
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
@@ -471,10 +475,16 @@ class Agent:
             lines += self._retry_suspended(suspended)
             with suppress(CancelledError):  # at a stop the process frees the memory
                 await pace.work(disposal)
+                await pace.work(list_disposal)
             return lines
 
         return Change(
-            digests(authentication.accounts, mailboxes.aliases, mailboxes.relay_recipients),
+            digests(
+                authentication.accounts,
+                mailboxes.aliases,
+                mailboxes.relay_recipients,
+                *lists.readings,
+            ),
             lambda: Deferred.fromCoroutine(use()),
         )
 

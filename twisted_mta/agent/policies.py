@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from attrs import frozen
+
 from ..config import Config, Listener
 from ..interfaces import Clock, Resolver, WallTime
 from ..policy import iprev
@@ -13,11 +15,18 @@ from ..policy.chain import Member, PolicyChain
 from ..policy.dkim import policy as dkim
 from ..policy.dmarc import policy as dmarc
 from ..policy.dmarc.observation import Observation
+from ..policy.lists import deny_policy
+from ..policy.lists.access_list import AccessList, parse_in_slices
+from ..policy.lists.exemptions import Exemptions
 from ..policy.spf import policy as spf
 from ..policy.spf.evaluation import Checker
 from ..server.policy_stages import PolicyStages
+from ..system.file_table import Digests, FileReading, FileTable
+from ..system.line_file import read_content
+from ..system.slices import Pace, Work
 from ..telemetry.metrics import Metrics, table
 from .application import Application
+from .file_changes import counted
 
 # Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
 _LONGEST_CHECK = 30.0
@@ -26,8 +35,15 @@ APPLICATION = "application"
 """The name of an application's own policy, in the log and the counters."""
 
 
+@frozen
+class PreparedLists:
+    """The allow and the deny list of other settings, as far as they are read, in this order."""
+
+    readings: tuple[FileReading[AccessList], FileReading[AccessList]]
+
+
 class Policies:
-    """Makes the chains of policies of listeners.
+    """Reads the lists of policies, and makes the chains of policies of listeners.
 
     Args:
         application: has its own policy, or none, which is asked on each listener about all clients.
@@ -54,6 +70,49 @@ class Policies:
         self._clock = clock
         self._metrics = metrics
         self._observe = observe
+        self._allowed = FileTable(AccessList, read_content, parse_in_slices)
+        self._denied = FileTable(AccessList, read_content, parse_in_slices)
+        self._exemptions = Exemptions(
+            allowed=lambda: self._allowed.value, resolver=resolver, clock=clock, count=self._count
+        )
+
+    # Files.
+
+    async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedLists:
+        """Read the lists that other settings name, without any effect yet.
+
+        Raises:
+            LineFileError: one cannot be read.
+        """
+        settings = config.policy
+        return PreparedLists(
+            (
+                await self._allowed.read(settings.allow, None, pace, checked),
+                await self._denied.read(settings.deny, None, pace, checked),
+            )
+        )
+
+    async def complete(self, prepared: PreparedLists, pace: Pace) -> None:
+        """Parse lists that `prepare` has only read."""
+        for each, reading in zip((self._allowed, self._denied), prepared.readings, strict=True):
+            await each.complete(reading, pace)
+
+    def use(self, prepared: PreparedLists) -> tuple[list[str], Work[None]]:
+        """Put complete lists in force. It cannot fail.
+
+        Returns:
+            Lines about changed files, printable; and work that frees the lists of before.
+        """
+        lines, old = [], []
+        for each, reading in zip((self._allowed, self._denied), prepared.readings, strict=True):
+            before = each.use(reading)
+            if before is not each.value:
+                old.append(before)
+                if before.name and each.value.name:
+                    lines.append(counted(each.value.name, "entries", len(before), len(each.value)))
+        return lines, _emptying(old)
+
+    # Chains.
 
     def stages(self, config: Config, listener: Listener) -> PolicyStages | None:
         """Return the policies of a listener; None where it has none.
@@ -69,19 +128,20 @@ class Policies:
 
     def _groups(self, config: Config, listener: Listener) -> Iterator[Sequence[Member]]:
         if listener.kind == "smtp":
-            yield self._standards(config)
+            yield self._about_strangers(config)
         own = self._application
         if own.policy is not None:
             # It sees what the others have found.
             yield [Member(name=APPLICATION, policy=own.policy, timeout=own.policy_timeout)]
 
-    def _standards(self, config: Config) -> list[Member]:
-        """Return the standards of authentication, which are asked about strangers alone.
+    def _about_strangers(self, config: Config) -> list[Member]:
+        """Return the standards of authentication, and lists; asked about strangers alone.
 
         Where one of them fails, the mail goes on: a fault of the DNS is no reason to refuse.
         """
         settings = config.policy
-        if not settings.is_used:
+        lists = self._lists(config)
+        if not settings.is_used and not lists:
             return []
         standard = partial(
             Member,
@@ -140,7 +200,29 @@ class Policies:
                     concludes=dmarc.NO_ANSWER,
                 )
             )
+        return [*members, *lists]
+
+    def _lists(self, config: Config) -> list[Member]:
+        """Return the policies of lists."""
+        listed = partial(
+            Member,
+            timeout=_LONGEST_CHECK,
+            on_failure=None,
+            strangers_only=True,
+            reads_content=False,
+        )
+        members = []
+        if config.policy.deny is not None:
+            policy = deny_policy.DenyPolicy(
+                lambda: self._denied.value, self._exemptions, self._clock
+            )
+            members.append(listed(name=deny_policy.NAME, policy=policy))
         return members
 
     def _count(self, policy: str, result: str) -> None:
         self._metrics.count(table.POLICY_VERDICTS, policy, result)
+
+
+def _emptying(lists: Sequence[AccessList]) -> Work[None]:
+    for each in lists:
+        yield from each.empty()

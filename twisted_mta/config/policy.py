@@ -86,6 +86,22 @@ class PolicySettings:
     arc: Literal["off", "check"] = setting(
         read.choice("off", "check"), "whether ARC chains (RFC 8617) are verified", default="check"
     )
+    allow: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of clients, senders and recipients that deny and [[dnsbl]] do not concern, one a"
+            " line; a sender counts with SPF or DKIM"
+        ),
+    )
+    deny: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of clients, senders and recipients whose mail is refused with 550 5.7.1, one a"
+            " line"
+        ),
+    )
     authserv_id: str | None = setting(
         read.optional(_authserv_id),
         "our name in Authentication-Results (RFC 8601); such fields of that name in mail that"

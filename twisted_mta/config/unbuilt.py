@@ -20,12 +20,7 @@ class NotBuilt:
     already: tuple[object, ...] = ()
 
 
-NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
-    "policy": {
-        "allow": NotBuilt("file of clients and senders that nothing is found out about"),
-        "deny": NotBuilt("file of clients and senders whose mail is refused"),
-    },
-}
+NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {}
 """By table and key of the file."""
 
 NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {

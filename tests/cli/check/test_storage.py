@@ -6,6 +6,7 @@ import unittest
 from tests.cli.check.checking import CheckTestCase
 from twisted_mta.config.destination import Destination
 from twisted_mta.config.listener import Listener
+from twisted_mta.config.policy import PolicySettings
 from twisted_mta.queue.store.lock import StateLock
 
 
@@ -54,6 +55,14 @@ class Directories(CheckTestCase):
 
 
 class Files(CheckTestCase):
+    def test_errors_of_lists_and_senders_that_cannot_count_are_reported(self) -> None:
+        allow, deny = self.write("allow", "ann@a.example\n"), self.write("deny", "192.0.2.300\n")
+        (error,) = self.found(self.config(policy=PolicySettings(allow=allow, deny=deny)))
+        self.assertIn('error: DIR/deny:1: "192.0.2.300": not a network; expected', error)
+        off = PolicySettings(allow=allow, spf="off", dkim="off", dmarc="off")
+        (warning,) = self.found(self.config(policy=off))
+        self.assertIn("warning: [policy] allow: DIR/allow has senders, which count only", warning)
+
     def test_errors_and_gaps_of_the_list_of_relay_recipients_are_reported(self) -> None:
         config = self.config(
             relay_domains=("a.example", "b.example"),

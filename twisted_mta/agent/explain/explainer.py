@@ -213,7 +213,7 @@ class Explainer:
             "where": self._where(mailbox),
             "client": query.client,
             "sender": query.sender,
-            "forecast": await self._forecast(query, reverse_path),
+            "forecast": await self._forecast(query, reverse_path, mailbox),
             "steps": [
                 step_facts(step, self._mailboxes.route(step.mailbox))
                 for step in steps[:_MOST_STEPS]
@@ -227,7 +227,7 @@ class Explainer:
         }
 
     async def _forecast(
-        self, query: AddressQuery, reverse_path: Mailbox | None
+        self, query: AddressQuery, reverse_path: Mailbox | None, recipient: Mailbox
     ) -> dict[str, Any] | None:
         """Return what policies would say; None: no client is named, or none could connect."""
         config = self._config()
@@ -244,6 +244,7 @@ class Explainer:
             client=query.client,
             helo=query.helo,
             sender=reverse_path,
+            recipient=recipient,
         )
 
     def _decided(

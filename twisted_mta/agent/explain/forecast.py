@@ -26,6 +26,8 @@ from ...policy.dmarc.handling import Evidence, handling
 from ...policy.dmarc.identifiers import Identified
 from ...policy.dmarc.policy import TrustedForwarders
 from ...policy.examination import Examination, PolicySession
+from ...policy.lists import deny_policy
+from ...policy.lists.exemptions import pending
 from ...policy.spf import policy as spf
 from ...server.intake import Intake
 from ...smtp.peer import Peer
@@ -37,8 +39,8 @@ _PATIENCE = 7.0  # seconds for each of three steps; an operator waits for 25 s a
 # Several look-ups at the same time end with FirstError when they are canceled.
 _TOO_LATE = (TimeoutError, CancelledError, FirstError)
 
-_FORETOLD = (iprev.NAME, spf.NAME)
-"""Policies that look at client, greeting and reverse-path, and change nothing."""
+_FORETOLD = (iprev.NAME, spf.NAME, deny_policy.NAME)
+"""Policies that look at client, greeting and envelope, and change nothing."""
 
 
 class Forecaster:
@@ -61,6 +63,7 @@ class Forecaster:
         client: str,
         helo: str | None,
         sender: Mailbox | None,
+        recipient: Mailbox,
     ) -> dict[str, Any]:
         """Return what policies would say, in plain types for JSON.
 
@@ -70,6 +73,7 @@ class Forecaster:
             client: its address.
             helo: the name in its greeting; None: its confirmed reverse name, or its address.
             sender: the reverse-path; None: the null one.
+            recipient: the mailbox in RCPT.
         """
         view = Session(SessionSettings(hostname="explain"), peer=Peer(client))
         view.greeting, view.helo = "EHLO", helo or ""
@@ -77,16 +81,22 @@ class Forecaster:
             return {"stranger": False, "helo": helo, "verdicts": [], "refusals": [], "dmarc": None}
         members = self._members(intake)
         session = PolicySession(view, is_stranger=True)
-        found = Examination(session, sender, awaited=[each.name for each in members])
+        # Lists may wait for signatures, which nothing is known of here.
+        awaited = [each.name for each in self._all(intake) if each.concludes is not None]
+        found = Examination(session, sender, awaited=awaited)
         session.examination = found
         refusals: list[dict[str, str]] = []
         for member in members:
-            asking = Deferred.fromCoroutine(self._asked(member, session, found))
+            asking = Deferred.fromCoroutine(self._asked(member, session, found, recipient))
             try:
                 reply = await asking.addTimeout(_PATIENCE, self._clock)
             except _TOO_LATE:
                 found.conclude(member.name, member.concludes or ())
                 reply = None
+            if (waiting := pending(found, member.name)) is not None:
+                assert sender is not None
+                text = f"{waiting}, unless a DKIM signature of {sender.domain} passes"
+                refusals.append({"policy": member.name, "reply": text})
             if reply is not None:
                 refusals.append({"policy": member.name, "reply": str(reply)})
             if member.name == iprev.NAME and helo is None:
@@ -112,22 +122,32 @@ class Forecaster:
 
     def _members(self, intake: Intake) -> list[Member]:
         """Return the policies of a listener that can be foretold, iprev first."""
-        groups = () if intake.policies is None else intake.policies.chain.groups
-        members = [each for group in groups for each in group if each.name in _FORETOLD]
+        members = [each for each in self._all(intake) if each.name in _FORETOLD]
         return sorted(members, key=lambda each: _FORETOLD.index(each.name))
 
+    def _all(self, intake: Intake) -> list[Member]:
+        groups = () if intake.policies is None else intake.policies.chain.groups
+        return [each for group in groups for each in group]
+
     async def _asked(
-        self, member: Member, session: PolicySession, found: Examination
+        self, member: Member, session: PolicySession, found: Examination, recipient: Mailbox
     ) -> Reply | None:
-        """Ask a policy about client and reverse-path; return its refusal, once it has a result."""
-        for stage, about in (("client", ()), ("mail", (found.sender,))):
+        """Ask a policy about the envelope; return its refusal, once it has a result."""
+        stages: tuple[tuple[str, tuple[object, ...]], ...] = (
+            ("client", ()),
+            ("helo", ()),
+            ("mail", (found.sender,)),
+            ("rcpt", (recipient,)),
+        )
+        for stage, about in stages:
             method = getattr(member.policy, stage, None)
             answer = None if method is None else method(session, *about)
             if isinstance(answer, Awaitable):
                 answer = await answer
             if isinstance(answer, Reply) and answer.code >= 400:
                 return answer
-        await found.concluded(member.name)
+        if member.concludes is not None:
+            await found.concluded(member.name)
         return None
 
     async def _dmarc(

@@ -1,4 +1,4 @@
-"""Directories and files: owners, modes, free disk space, aliases and relay recipients."""
+"""Directories and files: owners, modes, free disk space, aliases and lists."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ...config import Config
 from ...config.amounts import size_text
 from ...mail.printable import printable
+from ...policy.lists import access_list
 from ...routing.alias_file import AliasError, read_aliases
 from ...routing.relay_recipients import parse_in_slices
 from ...system.line_file import LineFileError, read_content
@@ -54,6 +55,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
         else:
             yield from missing_members(config, aliases)
     yield from _relay_recipients(config)
+    yield from _access_lists(config)
 
 
 def _relay_recipients(config: Config) -> Iterator[Finding]:
@@ -73,6 +75,24 @@ def _relay_recipients(config: Config) -> Iterator[Finding]:
                 f"{printable(path)} has no address of {domain}: all mail for it but that of"
                 " postmaster is refused (550)",
                 f"add its addresses, or @{domain} for all",
+            )
+
+
+def _access_lists(config: Config) -> Iterator[Finding]:
+    settings = config.policy
+    for path in filter(None, (settings.allow, settings.deny)):
+        try:
+            entries = finished(access_list.parse_in_slices(read_content(path), path))
+        except LineFileError as error:
+            yield Finding.from_error("error", str(error))
+            continue
+        unproven = settings.spf == settings.dkim == "off"
+        if path == settings.allow and unproven and entries.has("sender"):
+            yield Finding(
+                "warning",
+                "[policy] allow",
+                f"{printable(path)} has senders, which count only with SPF or DKIM: both are off",
+                'expected spf = "check" or dkim = "check"',
             )
 
 

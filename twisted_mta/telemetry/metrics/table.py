@@ -119,7 +119,10 @@ POLICY_VERDICTS = Metric(
     "counter",
     "Verdicts of policies on clients and their mail.",
     {
-        "policy": ("spf", "dkim", "dmarc", "arc", "iprev", "application"),
+        "policy": (
+            *("spf", "dkim", "dmarc", "arc", "iprev"),
+            *("allow", "deny", "dnsbl", "application"),
+        ),
         "result": (
             *("pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror"),
             *("refuse", "defer", "mark", "rewrite", "quarantine"),
