@@ -58,6 +58,10 @@ class Examples(SynchronousTestCase):
         names["Returned"]("test_mail_is_returned_after_five_days").run(result)
         self.assertEqual((result.testsRun, result.errors, result.failures), (1, [], []))
 
+    def test_mail_comes_to_a_server_that_is_running(self) -> None:
+        (example,) = (each for each in examples("testing.rst") if "with running() as" in each)
+        exec(example, {"__name__": "example"})
+
     def test_a_filter_refuses_what_it_looks_for_and_queues_the_rest(self) -> None:
         (example,) = examples("filters.rst")
         names: dict[str, Any] = {}

@@ -85,6 +85,7 @@ class ListenerFactory(ServerFactory):
         portal: a portal, where ``delivery`` is None.
         challengers: AUTH mechanisms by name, as ``twisted.mail.smtp.ESMTP`` takes them, that
             replace those of the portal's checkers.
+        fails_on_cue: whether recipients can ask for failures (`failures_on_cue`).
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
         downgrades: how often MAIL in clear came from a client known to use TLS (RFC 3207 §6).
         draining: whether there are no new sessions, and existing ones end after their transaction.
@@ -92,6 +93,7 @@ class ListenerFactory(ServerFactory):
 
     noisy = False
     implicit_tls = False
+    fails_on_cue = False
     portal: Portal | None = None
     challengers: Mapping[Any, Callable[[], Any]] = MappingProxyType({})
     _log = Logger()
@@ -167,7 +169,16 @@ class ListenerFactory(ServerFactory):
             self.portal,
         ):
             if provider is not None:
-                return delivery_of(provider, protocol)
+                delivery = delivery_of(provider, protocol)
+                if not self.fails_on_cue:
+                    return delivery
+                # Only here: other servers need not load it.
+                from .failures_on_cue import FailuresOnCue
+
+                transport = protocol.transport
+                return FailuresOnCue(
+                    delivery, drop=transport.abortConnection, clock=self.clock_for(transport)
+                )
         return NoDelivery()
 
     def clock_for(self, transport: Any) -> Clock:

@@ -2,6 +2,8 @@
 
 memory_mta
     `MemoryMTA`: a whole mail transfer agent on a clock that the test moves, with real STARTTLS.
+running_mta
+    `running`: a real listener in a thread, for blocking programs.
 transcript, server_options
     Dialogues in C:/S: notation, played against the pure session at every cut of the octets, against
     the protocol in memory, or over TCP; and the options of the server.
@@ -29,5 +31,6 @@ pure_wire
 
 from ..inbox_message import InboxMessage
 from .memory_mta import MemoryMTA
+from .running_mta import RunningMTA, running
 
-__all__ = ["InboxMessage", "MemoryMTA"]
+__all__ = ["InboxMessage", "MemoryMTA", "RunningMTA", "running"]
