@@ -79,14 +79,11 @@ def _lines() -> Iterator[str]:
             for name, setting in settings_of(SNICertificate).items():
                 yield from _row(name, setting)
     yield from _title("Not built yet")
-    yield "These keys are refused by name:"
+    yield "These are refused by name:"
     yield ""
     for table, keys in NOT_BUILT.items():
         for key, unbuilt in keys.items():
             yield f"* ``{key}`` in ``[{table}]``: {_plain(unbuilt.doc)}"
-    yield ""
-    yield "These tables too:"
-    yield ""
     for table, unbuilt in NOT_BUILT_TABLES.items():
         yield f"* ``[{table}]``: {_plain(unbuilt.doc)}"
 

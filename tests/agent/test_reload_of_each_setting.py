@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.config import DKIMKey, Listener
+from twisted_mta.config import DNSBL, DKIMKey, Listener
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -69,6 +69,9 @@ OTHERS: Mapping[str, Any] = {
     "trusted_sealers": ("other.example",),
     "trusted_forwarders": ("other.example",),
     "organization": "Other",
+    "zone": "other.example",
+    "name": "other.example",
+    "answers": ("127.0.0.2/31",),
 }
 """Another value of each setting that is no choice, number, flag, file or list of networks."""
 
@@ -202,6 +205,7 @@ class EachSetting(SynchronousTestCase):
                 Destination(domain="near.example", tls="verify", authorities=self.first),
             ),
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
+            dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
         )
 
     def write(self, name: str, content: str) -> str:

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Config
-from twisted_mta.config import DKIMKey, Listener
+from twisted_mta.config import DNSBL, DKIMKey, Listener
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
@@ -61,6 +61,7 @@ def another(name: str, value: Any) -> Any:
         "routes": (("*", "discard:"),),
         "destinations": (Destination(domain="far.example", connections=1),),
         "dkim_keys": (DKIMKey(domain="far.example", selector="s", key="/s.pem"),),
+        "dnsbl": (DNSBL(zone="list.example"),),
         "spf": "enforce",
         "dkim": "off",
         "dmarc": "enforce",
@@ -158,6 +159,17 @@ class Change(TidyTestCase):
         )
         (line,) = changes(before, after)
         self.assertEqual(line, 'auth = "memory:..."; before: "memory:..."')
+
+    def test_a_difference_of_a_list_in_the_dns_shows_no_key(self) -> None:
+        before, after = (
+            evolve(settings(), dnsbl=[DNSBL(zone=f"{key}.zen.example", name="zen.example")])
+            for key in ("sesame", "tuesday")
+        )
+        (line,) = changes(before, after)
+        self.assertEqual(line, 'dnsbl "zen.example of client": zone = ...; before: ...')
+        self.assertEqual(
+            changes(settings(), after), ['dnsbl = ["zen.example of client"]; before: []']
+        )
 
     def test_all_differences_are_listed(self) -> None:
         before = settings()

@@ -123,7 +123,7 @@ class TLSReports(ConfigTestCase):
 
 class NotBuilt(ConfigTestCase):
     def test_tables_of_later_are_refused_by_name(self) -> None:
-        for header in ("[greylist]", "[[dnsbl]]", "[[milter]]", "[[policy_service]]"):
+        for header in ("[greylist]", "[[milter]]", "[[policy_service]]"):
             table = header.strip("[]")
             self.assertEqual(
                 self.refusal({}, f'{header}\na = "b"'),
@@ -135,6 +135,33 @@ class NotBuilt(ConfigTestCase):
             self.refusal({}, "greylist = 1"),
             "FILE: greylist = 1: outside of all tables; expected below [mta]",
         )
+
+
+class ListsInTheDNS(ConfigTestCase):
+    ZONE = '[[dnsbl]]\nzone = "sesame.zen.example"\n'
+
+    def test_the_zone_is_enough(self) -> None:
+        (one,) = self.load({}, '[[dnsbl]]\nzone = "Zen.Example."').dnsbl
+        self.assertEqual((one.zone, one.name, one.of), ("zen.example", "zen.example", "client"))
+        self.assertEqual((one.answers, one.action), ((), "refuse"))
+
+    def test_errors_say_what_was_expected_and_show_no_zone(self) -> None:
+        for line, problem in (
+            ('answers = ["192.0.2.1"]', "not in 127.0.0.0/8; expected addresses or networks in"),
+            ('answers = ["127.255.255.254"]', "127.255.255.0/24 means that a list refuses queries"),
+            ('answers = ["127.0.0.1/24"]', "beyond the prefix; expected 127.0.0.0/24"),
+            ('answers = ["::1"]', "not a network of IPv4; expected addresses"),
+            ('answers = "127.0.0.2"', "found a string, expected a list of answers"),
+            ('of = "from"', 'expected "client", "sender" or "helo"'),
+            ('action = "drop"', 'expected "refuse", "defer" or "mark"'),
+            ('name = "a b"', "not a domain name; expected one such as"),
+            (f'name = "zen.example"\n{self.ZONE}', "found two of its zone; expected one, with"),
+        ):
+            refusal = self.refusal({}, f"{self.ZONE}{line}")
+            self.assertIn(problem, refusal, line)
+        refusal = self.refusal({}, '[[dnsbl]]\nzone = "ses ame.zen.example"')
+        self.assertIn("zone = ...: not a domain name; expected one such as", refusal)
+        self.assertIn("has no zone; expected one such as", self.refusal({}, "[[dnsbl]]\n"))
 
 
 class Keys(ConfigTestCase):

@@ -7,7 +7,7 @@ from functools import partial
 
 from attrs import frozen
 
-from ..config import Config, Listener
+from ..config import DNSBL, Config, Listener
 from ..interfaces import Clock, Resolver, WallTime
 from ..policy import iprev
 from ..policy.arc import policy as arc
@@ -15,6 +15,9 @@ from ..policy.chain import Member, PolicyChain
 from ..policy.dkim import policy as dkim
 from ..policy.dmarc import policy as dmarc
 from ..policy.dmarc.observation import Observation
+from ..policy.dnsbl import blocklist
+from ..policy.dnsbl.blocklist import Blocklist
+from ..policy.dnsbl.dnsbl_policy import DNSBLPolicy
 from ..policy.lists import deny_policy
 from ..policy.lists.access_list import AccessList, parse_in_slices
 from ..policy.lists.exemptions import Exemptions
@@ -72,6 +75,7 @@ class Policies:
         self._observe = observe
         self._allowed = FileTable(AccessList, read_content, parse_in_slices)
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
+        self._blocklists: dict[DNSBL, Blocklist] = {}
         self._exemptions = Exemptions(
             allowed=lambda: self._allowed.value, resolver=resolver, clock=clock, count=self._count
         )
@@ -217,7 +221,19 @@ class Policies:
                 lambda: self._denied.value, self._exemptions, self._clock
             )
             members.append(listed(name=deny_policy.NAME, policy=policy))
+        if config.dnsbl:
+            lists = [self._blocklist(each) for each in config.dnsbl]
+            members.append(listed(name=blocklist.NAME, policy=DNSBLPolicy(lists, self._exemptions)))
+        # One for all listeners: each remembers what it has logged.
+        self._blocklists = {each: self._blocklist(each) for each in config.dnsbl}
         return members
+
+    def _blocklist(self, settings: DNSBL) -> Blocklist:
+        if settings not in self._blocklists:
+            self._blocklists[settings] = Blocklist(
+                settings, resolver=self._resolver, clock=self._clock, count=self._count
+            )
+        return self._blocklists[settings]
 
     def _count(self, policy: str, result: str) -> None:
         self._metrics.count(table.POLICY_VERDICTS, policy, result)

@@ -9,6 +9,7 @@ from .certificates import RelayCertificate, SNICertificate
 from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
+from .dnsbl import DNSBL
 from .listener import Listener
 from .loading import load
 from .mta_sts import MTASTSSettings
@@ -24,6 +25,7 @@ from .tables import (
 )
 
 __all__ = [
+    "DNSBL",
     "Config",
     "ConfigError",
     "DKIMKey",

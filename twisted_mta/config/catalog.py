@@ -9,6 +9,7 @@ from attrs import AttrsInstance, frozen
 from .config import DEFAULT_SMTP, Config
 from .destination import Destination
 from .dkim import DKIMKey
+from .dnsbl import DNSBL
 from .endpoint import endpoints
 from .listener import Listener
 from .mta_sts import MTASTSSettings
@@ -35,6 +36,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "policy": PolicySettings,
     "mta_sts": MTASTSSettings,
     "dkim": DKIMKey,
+    "dnsbl": DNSBL,
     "tls_report": TLSReportSettings,
 }
 """The classes of the file's tables."""
@@ -43,6 +45,7 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "listener": {"endpoint": DEFAULT_SMTP},
     "destination": {"domain": "example.net"},
     "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
+    "dnsbl": {"zone": "zen.example.org"},
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 

@@ -11,10 +11,11 @@ from .catalog import SWITCHES
 from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
+from .dnsbl import DNSBL
 from .listener import Listener
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
-from .setting import shown
+from .setting import HIDDEN, settings_of, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
 
 _TABLES = (
@@ -67,6 +68,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "destination", old, new, _domain)
         elif field.name == "dkim_keys":
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
+        elif field.name == "dnsbl":
+            yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
         elif field.name in SWITCHES:
             words = ["off" if each is None else "on" for each in (new, old)]
             yield (field.name,), f"[{field.name}] {words[0]}; before: {words[1]}"
@@ -111,6 +114,10 @@ def _domain(destination: Destination) -> str:
     return destination.domain
 
 
+def _list_name(settings: DNSBL) -> str:
+    return f"{settings.name} of {settings.of}"
+
+
 def _record_name(key: DKIMKey) -> str:
     return key.record_name
 
@@ -122,7 +129,9 @@ def _of_table(
         old, new = getattr(before, field.name), getattr(after, field.name)
         if old != new:
             names = (*path, field.name)
-            yield names, f"{where}{field.name} = {_shown(new)}; before: {_shown(old)}"
+            known = settings_of(type(after)).get(field.name)
+            words = [HIDDEN] * 2 if known and known.secret else [_shown(new), _shown(old)]
+            yield names, f"{where}{field.name} = {words[0]}; before: {words[1]}"
 
 
 def _shown(value: Any) -> str:

@@ -19,6 +19,7 @@ from .checker import CheckerSpec, checker_spec
 from .destination import VERIFYING, Destination
 from .destination_table import DestinationTable
 from .dkim import DKIMKey, dkim_keys
+from .dnsbl import DNSBL, dnsbls
 from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
 from .mta_sts import MTASTSSettings
@@ -74,6 +75,7 @@ class Config:
         mta_sts: ``[mta_sts]``.
         destinations: the ``[[destination]]`` tables.
         dkim_keys: the ``[[dkim]]`` tables.
+        dnsbl: the ``[[dnsbl]]`` tables.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
 
     Raises:
@@ -318,6 +320,7 @@ class Config:
     tls_report: TLSReportSettings | None = None
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
+    dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)
 
     def _default_free_disk(self) -> int:
         return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)

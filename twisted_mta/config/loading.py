@@ -17,6 +17,7 @@ from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, SWITCHES, TA
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .dkim import DKIMKey
+from .dnsbl import DNSBL
 from .listener import Listener
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
@@ -343,6 +344,7 @@ class _Loader:
             tls_report=self._made(TLSReportSettings, "[tls_report] ")
             if "tls_report" in self.switched_on
             else None,
+            dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
         )
 

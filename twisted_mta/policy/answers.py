@@ -77,12 +77,14 @@ class Mark:
     Attributes:
         fields: whole fields with their CR LF. Given as a mapping, or as a sequence of (name, value)
             and ``name: value``.
+        reason: for the log and the operator.
 
     Raises:
         ValueError: one of them is not a header field.
     """
 
     fields: tuple[bytes, ...] = field(converter=_whole_fields)
+    reason: str = field(default="", kw_only=True)
 
 
 @frozen

@@ -312,7 +312,7 @@ class PolicyChain:
                     return answer
             elif isinstance(answer, Mark):
                 opinion.fields += answer.fields
-                self._note(member, "mark", opinion)
+                self._note(member, "mark", opinion, printable(answer.reason))
             elif isinstance(answer, Rewrite):
                 opinion.rewrites.append(answer)
                 opinion.fields += answer.add

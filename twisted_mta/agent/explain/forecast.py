@@ -25,6 +25,8 @@ from ...policy.dmarc.evaluation import evaluate
 from ...policy.dmarc.handling import Evidence, handling
 from ...policy.dmarc.identifiers import Identified
 from ...policy.dmarc.policy import TrustedForwarders
+from ...policy.dnsbl import blocklist
+from ...policy.dnsbl.dnsbl_policy import DNSBLPolicy
 from ...policy.examination import Examination, PolicySession
 from ...policy.lists import deny_policy
 from ...policy.lists.exemptions import pending
@@ -39,7 +41,7 @@ _PATIENCE = 7.0  # seconds for each of three steps; an operator waits for 25 s a
 # Several look-ups at the same time end with FirstError when they are canceled.
 _TOO_LATE = (TimeoutError, CancelledError, FirstError)
 
-_FORETOLD = (iprev.NAME, spf.NAME, deny_policy.NAME)
+_FORETOLD = (iprev.NAME, spf.NAME, deny_policy.NAME, blocklist.NAME)
 """Policies that look at client, greeting and envelope, and change nothing."""
 
 
@@ -146,6 +148,9 @@ class Forecaster:
                 answer = await answer
             if isinstance(answer, Reply) and answer.code >= 400:
                 return answer
+        if isinstance(member.policy, DNSBLPolicy):
+            marks = await member.policy.marks(session)
+            found.opinion.verdicts += (Verdict(member.name, "mark", str(each)) for each in marks)
         if member.concludes is not None:
             await found.concluded(member.name)
         return None

@@ -116,9 +116,7 @@ class Exemptions:
             return None
         sender = examination.sender
         entry = self.allowed().sender(sender)
-        found = Identified.of((), await examination.concluded(dkim.NAME), null_path=False)
-        if entry is not None and await self._is_aligned(sender.domain, found.dkim.passed):
-            self._exempt(policy, examination, entry, f"{sender.domain} by DKIM")
+        if entry is not None and await self._is_signed(policy, sender, entry, examination):
             return None
         return reply
 
@@ -134,17 +132,56 @@ class Exemptions:
                 return True
         return False
 
+    async def of_message(self, policy: str, session: PolicySession) -> bool:
+        """Whether a message is exempt whatever its recipients, once its signatures are known."""
+        examination = session.examination
+        if examination is None:
+            return False
+        if await self._is_proven(policy, session, examination):
+            return True
+        sender = examination.sender
+        entry = None if sender is None else self.allowed().sender(sender)
+        return (
+            entry is not None
+            and sender is not None
+            and await self._is_signed(policy, sender, entry, examination)
+        )
+
+    async def _is_signed(
+        self, policy: str, sender: Mailbox, entry: Entry, examination: Examination
+    ) -> bool:
+        found = Identified.of((), await examination.concluded(dkim.NAME), null_path=False)
+        if not await self._is_aligned(sender.domain, found.dkim.passed):
+            return False
+        self._exempt(policy, examination, entry, f"{sender.domain} by DKIM")
+        return True
+
     async def _standing(self, policy: str, session: PolicySession, recipient: Mailbox) -> Standing:
         allowed, examination = self.allowed(), session.examination
-        entry = allowed.recipient(recipient) or allowed.address(session.address)
+        entry = allowed.recipient(recipient)
         if examination is None:
             return "none" if entry is None else "exempt"
-        proof = ""
+        if entry is not None:
+            self._exempt(policy, examination, entry)
+            return "exempt"
+        if await self._is_proven(policy, session, examination):
+            return "exempt"
+        sender = examination.sender
+        if sender is None or self.allowed().sender(sender) is None:
+            return "none"
+        # With the policy of DKIM, its result is awaited at the end of the content.
+        return "none" if examination.is_concluded(dkim.NAME) else "pending"
+
+    async def _is_proven(
+        self, policy: str, session: PolicySession, examination: Examination
+    ) -> bool:
+        """Whether the client is on the list, or a name or sender that SPF proves to be its own."""
+        allowed, proof = self.allowed(), ""
+        entry = allowed.address(session.address)
         if entry is None and allowed.has("client"):
             await within_patience(examination, iprev.NAME, self.clock)
             entry = allowed.host("client", session.reverse_name or "")
-        named = allowed.host("helo", session.helo)
-        sender = examination.sender
+        named, sender = allowed.host("helo", session.helo), examination.sender
         sending = None if sender is None else allowed.sender(sender)
         if entry is None and (named is not None or sending is not None):
             # A name that is claimed counts where its owner has named this very client.
@@ -153,14 +190,12 @@ class Exemptions:
                 entry, proof = named, f"{session.helo} by SPF"
             elif sender is not None and sending and _passes(results, "smtp.mailfrom"):
                 entry, proof = sending, f"{sender.domain} by SPF"
-        if entry is not None:
-            self._exempt(policy, examination, entry, proof)
-            return "exempt"
-        # With the policy of DKIM, its result is awaited at the end of the content.
-        awaited = not examination.is_concluded(dkim.NAME)
-        return "pending" if sending is not None and awaited else "none"
+        if entry is None:
+            return False
+        self._exempt(policy, examination, entry, proof)
+        return True
 
-    def _exempt(self, policy: str, examination: Examination, entry: Entry, proof: str) -> None:
+    def _exempt(self, policy: str, examination: Examination, entry: Entry, proof: str = "") -> None:
         words = [f"over {policy}, line {entry.line}: {entry.text}", proof]
         verdict = Verdict(NAME, "pass", printable(", ".join(filter(None, words))))
         if verdict not in examination.opinion.verdicts:
