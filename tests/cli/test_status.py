@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -314,6 +315,13 @@ class TLS(RunningTestCase):
                 "  Last:      2026-09-21 14:13:20, failed: STARTTLS is not offered",
                 "",
             ],
+        )
+
+    def test_hosts_that_mail_for_the_domain_does_not_go_to_follow(self) -> None:
+        result, _ = self.asked(DOMAIN, "tls", "away.example")
+        hosts = re.findall(r"^ *(mx\d\.example\S*)", result.output, re.MULTILINE)
+        self.assertEqual(
+            hosts, ["mx1.example[192.0.2.1]:25", "mx2.example[192.0.2.2]:25", "mx2.example"]
         )
 
     def test_a_probe_shows_the_conversation_and_fails_where_mail_would_not_go(self) -> None:

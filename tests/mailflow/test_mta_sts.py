@@ -544,6 +544,15 @@ class Explained(MTASTSTestCase):
         ours, _ = self.ours(), self.there(mx=["mx.good.example"])
         self.assertIn("not now: found mx.there.example as a mail exchanger", self.explained(ours))
 
+    def test_the_demand_of_a_policy_that_is_not_there(self) -> None:
+        self.resolver.texts.clear()
+        self.there()
+        for level, shown in (("mta-sts", "TLS verify"), ("dane", "TLS dane")):
+            ours = self.ours(Destination(domain="there.example", tls=level))
+            text = self.explained(ours)
+            self.assertIn(f"{shown} ([[destination]] there.example); not now: ", text)
+            ours.stop()
+
     def test_a_policy_that_is_tested(self) -> None:
         ours, _ = self.ours(), self.there(mode="testing")
         self.assertIn("TLS may (MTA-STS of there.example (policy 1, testing)", self.explained(ours))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -183,7 +183,10 @@ def _noting(found: Found, policy: TLSPolicy) -> TLSPolicy:
     )
 
 
-def _missing(how: str, reason: str, trouble: ResultType | None = None) -> TLSPolicy:
+def _missing(
+    how: Literal["DANE", "MTA-STS"], reason: str, trouble: ResultType | None = None
+) -> TLSPolicy:
     """Return the policy for a host that does not publish what the configuration demands."""
     problem = f"{how} is required, and {reason}"
-    return TLSPolicy(level="encrypt", problem=problem, trouble=trouble)
+    level: TLSLevel = "dane" if how == "DANE" else "verify"
+    return TLSPolicy(level=level, problem=problem, trouble=trouble)

@@ -39,7 +39,7 @@ def show_hosts(domain: str | None, state_dir: str | None, as_json: bool, probe: 
 
     Without DOMAIN: the hosts that had TLS, where it is missing, and the last handshake with each.
     With DOMAIN, of a recipient or a host: where mail for it goes, the TLS that each host must have
-    and why, and the last handshake.
+    and why, and the last handshake. Other hosts with TLS follow whose names are DOMAIN or below it.
 
     --probe also connects to each of these hosts, does the handshake, and prints the conversation.
     No mail is sent, and no account is used.
@@ -95,10 +95,12 @@ def host_name(text: str) -> str:
 
 def _write(answer: Facts) -> None:
     domain = answer.get("domain")
+    shown = set()
     if domain is not None:
         for line in _domain(domain):
             click.echo(printable(line))
-    rows = [_row(host) for host in answer["hosts"]]
+        shown = {(target["host"], target["port"]) for target in domain["targets"]}
+    rows = [_row(each) for each in answer["hosts"] if (each["host"], each["port"]) not in shown]
     if not sys.stdout.isatty() and domain is None:
         for row in (_COLUMNS, *rows):
             click.echo("\t".join(row))
