@@ -74,6 +74,8 @@ class Installation(SynchronousTestCase):
         twistd.chmod(0o755)
         self.assertListed(twistd.parent)
         self.run_program(venv / "bin" / "twisted-mta", "--help")
+        fixtures = self.run_program(python, "-m", "pytest", "--fixtures", "-q", cwd=home / "venv")
+        self.assertIn("memory_mta", fixtures)
         installed = packages / "twisted_mta"
         for path in (ROOT / "twisted_mta").rglob("*"):
             if path.is_file() and path.suffix != ".pyc":

@@ -4,6 +4,9 @@ memory_mta
     `MemoryMTA`: a whole mail transfer agent on a clock that the test moves, with real STARTTLS.
 running_mta
     `running`: a real listener in a thread, for blocking programs.
+mixin
+    `MTAMixin`: the same for each test of a test case of trial. The fixtures for pytest are in the
+    module ``pytest_twisted_mta``.
 transcript, server_options
     Dialogues in C:/S: notation, played against the pure session at every cut of the octets, against
     the protocol in memory, or over TCP; and the options of the server.
@@ -31,6 +34,7 @@ pure_wire
 
 from ..inbox_message import InboxMessage
 from .memory_mta import MemoryMTA
+from .mixin import MTAMixin
 from .running_mta import RunningMTA, running
 
-__all__ = ["InboxMessage", "MemoryMTA", "RunningMTA", "running"]
+__all__ = ["InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "running"]

@@ -1,0 +1,50 @@
+"""The plug-in of pytest: the fixtures ``mta`` and ``memory_mta``, for programs that send mail.
+
+It is a module of its own, outside of the package: a test run that uses no fixture imports nothing
+of ``twisted_mta``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from twisted_mta.testing import MemoryMTA, RunningMTA
+
+
+@pytest.fixture(scope="session")
+def mta_options() -> Mapping[str, Any]:
+    """The arguments of ``running()`` for the fixture ``mta``: override it to have others."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def _running_mta(mta_options: Mapping[str, Any]) -> Iterator[RunningMTA]:
+    from twisted_mta.testing import running
+
+    with running(**mta_options) as server:
+        yield server
+
+
+@pytest.fixture
+def mta(_running_mta: RunningMTA) -> Iterator[RunningMTA]:
+    """A mail server on a loopback port, without any message; one for a session, or xdist worker."""
+    _running_mta.clear()
+    yield _running_mta
+    _running_mta.clear()
+
+
+@pytest.fixture
+def memory_mta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryMTA]:
+    """A mail transfer agent in memory, on a clock that the test moves."""
+    from twisted_mta.testing import MemoryMTA
+
+    agent = MemoryMTA(str(tmp_path_factory.mktemp("mta")))
+    agent.start()
+    try:
+        yield agent
+    finally:
+        agent.stop()
