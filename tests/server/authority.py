@@ -6,12 +6,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from ipaddress import ip_address
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -98,6 +99,27 @@ class Authority:
 def self_signed(common_name: str, *, names: Sequence[str] = (), authority: bool = False) -> Issued:
     """Return a self-signed certificate."""
     return _sign(common_name, None, names, (-1, 30), None, authority, None)
+
+
+def subordinates(authority: Authority, count: int) -> list[tuple[Authority, x509.Certificate]]:
+    """Return authorities one below the other, each with its certificate, the highest first."""
+    made: list[tuple[Authority, x509.Certificate]] = []
+    for number in range(count):
+        by, authority = authority, Authority(f"Below {number}")
+        made.append((authority, by.subordinate(authority)))
+    return made
+
+
+@cache
+def costly_key() -> rsa.RSAPrivateKey:
+    """Return a key whose signatures take long to verify: its exponent has about 2000 bits."""
+    usual = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_numbers()
+    # With the public and the private exponent of the usual key exchanged, it is a key too.
+    public = rsa.RSAPublicNumbers(usual.d, usual.p * usual.q)
+    d = usual.public_numbers.e
+    exponents = rsa.rsa_crt_dmp1(d, usual.p), rsa.rsa_crt_dmq1(d, usual.q), usual.iqmp
+    numbers = rsa.RSAPrivateNumbers(usual.p, usual.q, d, *exponents, public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def _sign(

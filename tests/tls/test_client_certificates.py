@@ -6,7 +6,7 @@ from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
-from tests.server.authority import Authority, Issued, self_signed
+from tests.server.authority import Authority, Issued, costly_key, self_signed, subordinates
 from tests.server.loopback import (
     Client,
     ClientTLS,
@@ -118,6 +118,26 @@ class Recorded(CertificatesTestCase):
             tls = ClientTLS(between.issue("client.example"))
             tls.context.add_extra_chain_cert(middle)
             self.assertIn(f"certificate {verdict},", await self.sent(agent, tls))
+
+    async def test_a_chain_is_verified_up_to_ten_certificates(self) -> None:
+        agent = self.agent(self.asking())
+        for count, verdict in ((9, "verified"), (11, "not verified (cert chain too long")):
+            chain = subordinates(AUTHORITY, count)
+            tls = ClientTLS(chain[-1][0].issue("client.example"))
+            for _, middle in reversed(chain):
+                tls.context.add_extra_chain_cert(middle)
+            await self.sent(agent, tls)
+            self.assertIn(f"certificate {verdict}", self.accepted())
+
+    async def test_a_key_that_takes_too_long_ends_the_handshake(self) -> None:
+        """A chain of such keys would hold the reactor for a second."""
+        agent = self.agent(self.asking())
+        issued = AUTHORITY.issue("client.example", key=costly_key())
+        tls = ClientTLS(issued).only(SSL.TLS1_2_VERSION)
+        with self.assertRaises((AssertionError, SSL.Error, OSError)):
+            await self.session(agent, tls)
+        self.assertEqual(agent.messages, [])
+        self.assertIn("its chain has a key with an exponent of 20", "\n".join(self.log))
 
     async def test_a_session_is_not_resumed_where_certificates_are_requested(self) -> None:
         """A resumed session verifies nothing: each connection sends the certificate."""

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.server.authority import Authority, Issued, self_signed
+from tests.server.authority import Authority, Issued, costly_key, self_signed
 from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.tls.dane import Malformed, Verdict, public_key_info, usable, verify
@@ -270,6 +270,18 @@ class Hostile(SynchronousTestCase):
     def test_the_key_is_taken_as_it_stands(self) -> None:
         for server in (self_signed(MX), issue(Authority(), MX)):
             self.assertEqual(public_key_info(server.der), key_of(server))
+
+    def test_keys_that_take_too_long_are_not_used(self) -> None:
+        authority = Authority()
+        authority.issued = Issued(authority.issued.certificate, costly_key())
+        key = record(2, 1, 0, authority.issued)
+        self.assertEqual(
+            usable([key, record(2, 1, 1, authority.issued)]), (record(2, 1, 1, authority.issued),)
+        )
+        other = Authority()
+        costly = other.issue("server", names=[MX], for_clients=False, key=costly_key())
+        verdict = verify([costly.der, other.issued.der], [record(2, 0, 1, other.issued)], [MX])
+        self.assertRegex(verdict.problem, r"its chain has a key with an exponent of 20\d\d bits")
 
     def test_a_long_chain_is_looked_at_in_part(self) -> None:
         authority = Authority()

@@ -4,7 +4,7 @@ import re
 
 from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import FIRST, PARTING, SECOND, TAKEN
-from tests.server.authority import Authority, Issued, self_signed
+from tests.server.authority import Authority, Issued, costly_key, self_signed, subordinates
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Config, Destination
 from twisted_mta.mail.address import Mailbox
@@ -166,6 +166,31 @@ class VerificationTests(HopTestCase):
         self.assertRegex(outcome.reply.text, r"its certificate has \d{5} octets, and no more than")
         assert outcome.tls is not None
         self.assertRegex(outcome.tls.peer_subject or "", r"^unreadable: it has \d{5} octets")
+
+    def test_a_key_that_takes_too_long_ends_the_handshake(self) -> None:
+        """A chain of such keys would hold the reactor for a second."""
+        issued = self.issued("mx1.example", key=costly_key())
+        peer = self.server_with(shown(issued), *TOO_WEAK[:-2])
+        outcome = self.send_one()
+        self.assertEqual(outcome.reply.enhanced, "4.7.5")
+        self.assertIn("its chain has a key with an exponent of 20", outcome.reply.text)
+        self.assertTrue(peer.finished, peer.problems)
+
+    def test_a_chain_is_verified_up_to_ten_certificates(self) -> None:
+        for count, problem in ((9, ""), (11, "cert chain too long")):
+            chain = subordinates(self.authority, count)
+            issued = chain[-1][0].issue("x", names=["mx1.example"], for_clients=False)
+            tls = shown(issued)
+            for _, certificate in reversed(chain):
+                tls._context.add_extra_chain_cert(certificate)
+            if problem:
+                peer = self.server_with(tls, *TOO_WEAK)
+                self.assertIn(problem, self.send_one().reply.text)
+                self.assertTrue(peer.finished, peer.problems)
+            else:
+                self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN)
+                self.assertTrue(self.send_one().delivered)
+                self.use(tls="verify", authorities=self.authorities)
 
     def test_c5_a_callback_that_was_not_called_means_not_verified(self) -> None:
         """Without a call of OpenSSL's callback nothing is verified."""

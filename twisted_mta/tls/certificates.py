@@ -11,14 +11,14 @@ from typing import Literal
 from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
 )
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ..config.unreadable import unreadable
 from ..mail.printable import printable
@@ -142,6 +142,50 @@ def too_large(certificate: x509.Certificate) -> str:
     """Return the size of a certificate whose names are not read because of it; empty for others."""
     octets = len(certificate.public_bytes(Encoding.DER))
     return f"{octets} octets, and no more than {LARGEST} are read" if octets > LARGEST else ""
+
+
+MOST_ABOVE = 9
+"""Certificates of a peer's chain, above its own, that are verified at the most. With the limits of
+`costly` that takes a few milliseconds; a hundred certificates could take a second."""
+
+_LONGEST_RSA = 8192  # bits: 0.5 ms for a signature; with 16,384 it takes 5 ms
+_LONGEST_EXPONENT = 64  # bits; usual are 17. With 3,072, a signature takes 10 ms
+_LONGEST_DSA = 3072  # bits
+
+
+def costly(key: object) -> str:
+    """Return why a signature of a public key takes too long to verify; empty for other keys.
+
+    Args:
+        key: of `cryptography`.
+    """
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size > _LONGEST_RSA:
+            return f"a key of {key.key_size} bits; expected {_LONGEST_RSA} at most"
+        exponent = key.public_numbers().e.bit_length()
+        if exponent > _LONGEST_EXPONENT:
+            return (
+                f"a key with an exponent of {exponent} bits; expected {_LONGEST_EXPONENT} at most"
+            )
+    elif isinstance(key, dsa.DSAPublicKey) and key.key_size > _LONGEST_DSA:
+        return f"a DSA key of {key.key_size} bits; expected {_LONGEST_DSA} at most"
+    return ""
+
+
+def refuse_costly(certificate: crypto.X509) -> None:
+    """Raise for a certificate whose key must not be used, to verify another one of its chain.
+
+    OpenSSL shows each certificate to the callback of a context before it uses the key.
+
+    Raises:
+        SSL.Error: ends the handshake.
+    """
+    try:
+        key: object = certificate.get_pubkey().to_cryptography_key()
+    except Exception:  # a kind of key unknown to `cryptography`
+        return
+    if found := costly(key):
+        raise SSL.Error([("", "", f"its chain has {found}")])
 
 
 def subject(certificate: x509.Certificate) -> str:

@@ -6,8 +6,8 @@ reads the files that some of these name, `ClientContexts.use` puts them in force
 that follow.
 
 Whether a handshake is good enough is decided in one place, `ClientContexts.verify`, when it has
-completed and before a command is sent (RFC 3207 §4.1). No certificate breaks a handshake off: the
-server gets QUIT, and the log has the names of its certificate.
+completed and before a command is sent (RFC 3207 §4.1). No certificate breaks a handshake off, but
+for keys that take too long: the server gets QUIT, and the log has the names of its certificate.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from ..mail.tls_policy import TLSPolicy
 from ..system.slices import Work
 from . import dane
 from .certificates import (
+    MOST_ABOVE,
     CertifiedKey,
     ChainCheck,
     chain_error,
     described,
     read_certificates,
+    refuse_costly,
     too_large,
 )
 from .handshake import client_facts
@@ -284,6 +286,7 @@ class ClientContexts:
         authorities: tuple[x509.Certificate, ...] = ()
         if tls.verify:
             context.set_verify(SSL.VERIFY_PEER, self._remember)
+            context.set_verify_depth(MOST_ABOVE)
             if tls.authorities is None:
                 context.set_default_verify_paths()
             else:
@@ -302,7 +305,12 @@ class ClientContexts:
     def _remember(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
-        """Record the verification of one certificate of a chain; the handshake always goes on."""
+        """Record the verification of one certificate of a chain; the handshake goes on.
+
+        Raises:
+            SSL.Error: see `refuse_costly`; the handshake ends.
+        """
+        refuse_costly(certificate)
         self._chains[connection].note(chain_error(error), ok=ok)
         return True
 

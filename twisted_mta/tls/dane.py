@@ -19,18 +19,17 @@ from OpenSSL import crypto
 
 from ..mail.printable import printable
 from ..mail.tlsa import TLSA
-from .certificates import chain_error, too_large
+from .certificates import MOST_ABOVE, chain_error, costly, too_large
 
 TRUST_ANCHOR, END_ENTITY = 2, 3  # certificate usages DANE-TA and DANE-EE
 CERTIFICATE, PUBLIC_KEY = 0, 1  # selectors
 FULL, SHA256, SHA512 = 0, 1, 2  # matching types
 
 _LENGTHS = {SHA256: 32, SHA512: 64}
-_MOST_CERTIFICATES = 10  # of a chain; Postfix looks at nine below an authority
+_MOST_CERTIFICATES = 1 + MOST_ABOVE  # of a chain
 # Checks of signatures take most time: 0.3 ms for each with such a key.
 _MOST_KEYS = 3  # records with a key alone
 _MOST_WHOLE = 10  # records with an authority's whole certificate
-_LONGEST_KEY = 8192  # bits of an RSA key
 _LONGEST_ALONE = 4096  # the same of a record with a key alone
 _MOST_NAMES = 3  # in a reason
 _LONGEST_NAME = 100
@@ -76,7 +75,8 @@ def _is_usable(record: TLSA) -> bool:
         if record.selector == CERTIFICATE:
             x509.load_der_x509_certificate(record.data)
         else:
-            return _bits(load_der_public_key(record.data)) <= _LONGEST_ALONE
+            key = load_der_public_key(record.data)
+            return _bits(key) <= _LONGEST_ALONE and not costly(key)
     except Exception:  # whatever `cryptography` raises: it cannot be used
         return False
     return True
@@ -212,9 +212,9 @@ def _chain_problem(chain: Sequence[bytes], anchors: Sequence[bytes]) -> str:
         # A trust anchor need not be the top of its own chain.
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         own, *above = map(_loaded, chain)
-        longest = max(_bits(each.get_pubkey().to_cryptography_key()) for each in (own, *above))
-        if longest > _LONGEST_KEY:
-            return f"its chain has a key of {longest} bits; expected {_LONGEST_KEY} at most"
+        for each in (own, *above, *map(_loaded, anchors)):
+            if found := costly(each.get_pubkey().to_cryptography_key()):
+                return f"its chain has {found}"
         crypto.X509StoreContext(store, own, above).verify_certificate()
     except crypto.X509StoreContextError as error:
         number = error.errors[0]

@@ -23,12 +23,14 @@ from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from ..system.slices import Work, finished
 from .certificates import (
+    MOST_ABOVE,
     CertificateError,
     CertificateFiles,
     CertifiedKey,
     ChainCheck,
     described,
     openssl_error,
+    refuse_costly,
 )
 from .handshake import server_facts
 
@@ -237,6 +239,7 @@ class ServerContext:
         # authorities are not sent: a client with a certificate of another authority would then
         # send none, and that one may be known by its fingerprint.
         context.set_verify(SSL.VERIFY_PEER, self._remember)
+        context.set_verify_depth(MOST_ABOVE)
         # A resumed session verifies no certificate: its facts would be those of another connection,
         # perhaps from before a reload. So no session is resumed.
         _refuse_resumption(context)
@@ -253,7 +256,12 @@ class ServerContext:
         depth: int,
         ok: int,
     ) -> bool:
-        """Record the verification of one certificate of a chain; the handshake always goes on."""
+        """Record the verification of one certificate of a chain; the handshake goes on.
+
+        Raises:
+            SSL.Error: see `refuse_costly`; the handshake ends.
+        """
+        refuse_costly(certificate)
         self._handshakes[connection].chain.note(openssl_error(error), ok=ok)
         return True
 
