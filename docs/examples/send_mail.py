@@ -21,8 +21,8 @@ from twisted_mta import SendError, sendmail
 
 async def send(arguments: argparse.Namespace, password: str | None, reactor: IReactorCore) -> None:
     """Send the message; exit with status 1 if it is not for all recipients."""
-    with open(arguments.file, "rb") as message:
-        try:
+    try:
+        with open(arguments.file, "rb") as message:
             result = await sendmail(
                 arguments.server,
                 arguments.sender,
@@ -33,8 +33,8 @@ async def send(arguments: argparse.Namespace, password: str | None, reactor: IRe
                 password=password,
                 reactor=reactor,
             )
-        except SendError as error:
-            sys.exit(f"{type(error).__name__}: {error}")
+    except (SendError, OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     print("under", result.tls.outgoing_description if result.tls else "no TLS")
     for address, reply in result.recipients.items():
         print(f"{address}: {reply}")

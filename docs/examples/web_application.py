@@ -22,6 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_mta import Config, MailEvent, MailTransferAgent, SubmissionRefused
+from twisted_mta.mail.address import Mailbox
 
 SENDER = "shop@shop.example"
 PAGE = """<!DOCTYPE html><title>Mail</title>
@@ -50,7 +51,9 @@ class MailPage(Resource):
     def render_POST(self, request: Request) -> int:
         """Send a message, and show the page when the message is in the queue."""
         fields: dict[bytes, list[bytes]] = request.args or {}
-        to, text = (fields.get(name, [b""])[0].decode() for name in (b"to", b"text"))
+        to, text = (
+            fields.get(name, [b""])[0].decode("utf-8", "replace") for name in (b"to", b"text")
+        )
         sending = Deferred.fromCoroutine(self.send(to, text))
         request.notifyFinish().addErrback(lambda _: sending.cancel())
         sending.addCallback(self.shown, request).addErrback(self.failed, request)
@@ -59,9 +62,10 @@ class MailPage(Resource):
     async def send(self, to: str, text: str) -> str:
         """Send a message; return a note for its author."""
         message = EmailMessage()
-        message["From"], message["To"], message["Subject"] = SENDER, to, "From the shop"
+        message["From"], message["Subject"] = SENDER, "From the shop"
         message.set_content(text)
         try:
+            message["To"] = str(Mailbox.parse(to))  # Python's own parser stumbles over "a@"
             receipt = await self.agent.submit(message, sender=SENDER, recipients=[to])
         except (ValueError, SubmissionRefused) as error:
             return f"Not sent: {error}"

@@ -47,3 +47,8 @@ class SendMail(ExampleTestCase):
         out, err, status = await self.run_example(*words)
         self.assertIn("ConnectionFailed: 127.0.0.1[127.0.0.1]:1: ", err)
         self.assertEqual((out, status), ("", 1))
+
+    async def test_a_file_that_is_not_there_is_named(self) -> None:
+        out, err, status = await self.run_example("127.0.0.1", "gone", "a@x.example", "b@x.example")
+        self.assertEqual(err, "FileNotFoundError: [Errno 2] No such file or directory: 'gone'\n")
+        self.assertEqual((out, status), ("", 1))

@@ -64,7 +64,8 @@ class WebApplication(ExampleTestCase):
         await self.start(agent)
         url = await self.serve(example("web_application").MailPage(agent))
         self.assertIn("Sent as ", await self.page(url, b"to=bob%40box.example&text=Hello"))
-        self.assertIn("Not sent: ", await self.page(url, b"to=nothing&text=Hello"))
+        for to in (b"nothing", b"a%40", b"%FF"):
+            self.assertIn("Not sent: ", await self.page(url, b"to=" + to + b"&text=Hello"))
         self.assertIn("Not sent: ", await self.page(url, b"to=x%40gone.example&text=%3Cb%3E"))
         await self.steps("Delivered")
         page = await self.page(url)
