@@ -598,6 +598,7 @@ class Arguments(Sending):
                 {"client_key": "key.pem"},
                 "ValueError: client_key: found one without client_certificate",
             ),
+            ({"port": 65536}, "ValueError: port: found 65536, expected a number from 1 to 65535"),
             ({"timeout": 0}, "ValueError: timeout: found 0, expected seconds"),
             ({"helo": "no name"}, "ValueError: helo: found 'no name', expected a domain name"),
         ):

@@ -101,5 +101,7 @@ class Server:
 
     def next_hop(self) -> NextHop:
         """Return the host and port."""
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port: found {self.port!r}, expected a number from 1 to 65535")
         hosts = (Host(host_name(self.host), self.port),)
         return NextHop("lmtp" if self.lmtp else "smtp", hosts, implicit_tls=self.begins_with_tls)
