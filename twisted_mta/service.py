@@ -17,12 +17,14 @@ from twisted.python.failure import Failure
 from ._version import __version__
 from .admin.api import Action, Actions, Admin
 from .admin.application_queue import ApplicationQueue
+from .admin.captured_mail import CapturedMail
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState, Trouble
 from .admin.status import Status
+from .admin.web.captured_pages import CapturedPages
 from .admin.web.policy_host import PolicyHost
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
@@ -276,6 +278,10 @@ class MailTransferAgent(Service):
             in_place=lambda: self._lock.in_place,
         )
 
+    def _captured_pages(self) -> CapturedPages:
+        mail = CapturedMail(self.config.maildir, self._files)
+        return CapturedPages(mail, self.agent.file_executor)
+
     @property
     def bound(self) -> Sequence[Bound]:
         """Its ports, in the order of the configuration."""
@@ -330,6 +336,7 @@ class MailTransferAgent(Service):
                     self._overview.status,
                     answer=self.admin.answer,
                     hosts=(config.hostname, *config.web_page.hosts),
+                    captured=self._captured_pages() if config.capture else None,
                     reactor=self._reactor,
                 )
                 self._web.bind("web", config.web, site)

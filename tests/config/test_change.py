@@ -24,6 +24,7 @@ FIXED = {
         "hostname",
         "state_dir",
         "web",
+        "capture",
         "workers",
         "maildir",
         "message_memory",

@@ -14,8 +14,27 @@ from twisted_mta.telemetry.log import Log
 OF_THE_CONTRACT = (
     "config", "state-dir", "hostname", "smtp", "submission", "submissions", "lmtp", "web",
     "tls-certificate", "tls-key", "local-domain", "maildir", "recipients", "relay-from", "route",
-    "users", "auth", "queue", "workers",
+    "users", "auth", "queue", "capture", "workers",
 )  # fmt: skip
+
+
+class Capture(TidyTestCase):
+    def test_it_is_an_option_without_a_value(self) -> None:
+        options = Options()
+        options.parseOptions(["--capture", "--web", "off"])
+        self.assertTrue(options.config.capture)
+        self.assertEqual(options.config.recipients, "any")
+
+    def test_settings_that_lead_mail_elsewhere_are_refused_with_it(self) -> None:
+        for option, value, found in (
+            ("--route", "*=smtp://192.0.2.1", "found routes too; expected none"),
+            ("--recipients", "existing", 'found recipients = "existing"; expected "any"'),
+            ("--workers", "2", "found workers = 2; expected 1"),
+        ):
+            error = self.assertRaises(
+                usage.UsageError, Options().parseOptions, ["--capture", option, value]
+            )
+            self.assertIn(f"capture = true: {found}", str(error))
 
 
 class Help(TidyTestCase):

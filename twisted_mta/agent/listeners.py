@@ -106,6 +106,8 @@ class Listeners:
                 zip(config.listeners, self.intakes, self._contexts, strict=True)
             )
         ]
+        for factory in self.factories:
+            factory.fails_on_cue = config.capture
         if metrics is not None:
             metrics.read(table.CERTIFICATE_EXPIRY, self._first_expiry)
 

@@ -24,7 +24,7 @@ from ..routing.expansion import Expander
 from ..routing.mailbox_lookup import MailboxLookup
 from ..routing.relay_recipients import RelayRecipients
 from ..routing.relay_recipients import parse_in_slices as parse_relay_recipients
-from ..routing.routes import NO_SUCH_MAILBOX, Routes, parse_route
+from ..routing.routes import NO_SUCH_MAILBOX, Routes, Rule, parse_route
 from ..routing.sender_tags import SenderTags
 from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
@@ -302,6 +302,8 @@ def _making_routes(config: Config, deliveries: Collection[str]) -> Work[Routes]:
         except ValueError as error:
             raise ValueError(f"route {printable(pattern)}={printable(url)}: {error}") from None
         rules.append(rule)
+    if config.capture:
+        rules.append(Rule("*", NextHop("maildir", rule="capture")))
     return Routes(rules, config.local_domains, config.virtual_domains)
 
 

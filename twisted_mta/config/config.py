@@ -121,6 +121,14 @@ class Config:
         option="web",
         metavar="ENDPOINT",
     )
+    capture: bool = setting(
+        read.flag,
+        "a capture server for tests: mail for every recipient is taken into a Maildir, nothing is"
+        " relayed, and the page shows what came",
+        default=False,
+        default_text="off",
+        option="capture",
+    )
     tls_certificate: str | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(read.file),
@@ -168,7 +176,7 @@ class Config:
         read.choice("any", "existing"),
         "which local parts exist: any, or those with a Maildir, alias or account",
         default=attrs.Factory(lambda self: self._default_recipients(), takes_self=True),
-        default_text="any while all listeners are on loopback, else existing",
+        default_text="any while all listeners are on loopback or with capture, else existing",
         option="recipients",
         metavar="any|existing",
     )
@@ -331,7 +339,7 @@ class Config:
 
     def _default_recipients(self) -> str:
         endpoints = (Endpoint.parse(listener.endpoint) for listener in self.listeners)
-        return "any" if all(each.on_loopback for each in endpoints) else "existing"
+        return "any" if self.capture or all(each.on_loopback for each in endpoints) else "existing"
 
     def __attrs_post_init__(self) -> None:
         contradictions = list(self._contradictions())
@@ -363,6 +371,8 @@ class Config:
                 " expected aliases, the path of a file"
             )
         yield from self._relay_contradictions()
+        if self.capture:
+            yield from self._capture_contradictions()
         owners: dict[str, str] = {}
         for name, endpoint in self._endpoints():
             if Endpoint.parse(endpoint).port != "0" and endpoint in owners:
@@ -371,6 +381,24 @@ class Config:
                     " expected another endpoint"
                 )
             owners[endpoint] = name
+
+    def _capture_contradictions(self) -> Iterator[str]:
+        """Name the settings that give mail another way than into a Maildir."""
+        for name, value in (
+            ("routes", self.routes),
+            ("relay_domains", self.relay_domains),
+            ("aliases", self.aliases),
+            ("virtual_domains", self.virtual_domains),
+        ):
+            if value:
+                yield (
+                    f"capture = true: found {name} too; expected none, since all mail goes into a"
+                    " Maildir"
+                )
+        if self.recipients != "any":
+            yield f'capture = true: found recipients = {shown(self.recipients)}; expected "any"'
+        if self.workers != 1:
+            yield f"capture = true: found workers = {self.workers}; expected 1"
 
     def _relay_contradictions(self) -> Iterator[str]:
         for name in self.relay_domains:

@@ -298,7 +298,8 @@ class _Loader:
             place = _Place(place.start, lambda values: printable(" ".join(values)))
         if setting.secret:
             place = place.hidden()
-        read = place.read(setting.read, words if setting.repeatable else words[-1])
+        given: Any = words if setting.repeatable else words[-1]
+        read = place.read(setting.read, True if setting.is_switch else given)
         self.values[entry.cls][entry.field] = read
 
     def contradicted(self, error: ConfigError) -> None:

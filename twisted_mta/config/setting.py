@@ -58,7 +58,7 @@ class Setting:
         read: converts the value that the file or an option gave.
         default: the default, in words or as the file would have it.
         option: the name of its option, without dashes; None: it has none.
-        metavar: stands for the value in the documentation of the option.
+        metavar: stands for the value in the documentation of the option; empty: `is_switch`.
         repeatable: whether the option may be given several times.
         table: its table in the file; None: the table of its class.
         key: its key in the file; None: the name of the field.
@@ -76,6 +76,11 @@ class Setting:
     key: str | None = None
     common: bool = False
     secret: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its option takes no value: being there, it stands for true."""
+        return not self.metavar
 
 
 def about(

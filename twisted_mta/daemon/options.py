@@ -27,7 +27,7 @@ _ORDER = (
     *("smtp", "submission", "submissions", "lmtp", "web"),
     *("tls-certificate", "tls-key"),
     *("local-domain", "maildir", "recipients", "relay-from", "route"),
-    *("users", "auth", "queue", "workers"),
+    *("users", "auth", "queue", "capture", "workers"),
 )
 _MARGIN = 6
 _ENDPOINTS = (
@@ -42,7 +42,7 @@ class Option:
 
     Attributes:
         name: without dashes.
-        metavar: the placeholder of its value.
+        metavar: the placeholder of its value; empty: it takes none.
         doc: the text of ``--help``, without the default.
         default: in words; None: not shown.
         repeatable: whether every use adds a value.
@@ -61,7 +61,7 @@ class Option:
             doc += f" [{self.default}]"
         lines = textwrap.wrap(doc, width - _MARGIN, break_on_hyphens=False)
         return "\n".join(
-            (f"  --{self.name} {self.metavar}", *(" " * _MARGIN + one for one in lines))
+            (f"  --{self.name} {self.metavar}".rstrip(), *(" " * _MARGIN + one for one in lines))
         )
 
 
@@ -225,12 +225,16 @@ def _log(twistd: Mapping[str, Any], settings: LogSettings) -> Log | None:
     return Log(settings.format, path=path)
 
 
-def _method(option: Option) -> Callable[[Options, str], None]:
+def _method(option: Option) -> Callable[..., None]:
     def add(self: Options, value: str) -> None:
         self.given.setdefault(option.name, []).append(value)
 
-    add.__doc__ = option.doc
-    return add
+    def turn_on(self: Options) -> None:
+        self.given[option.name] = ["true"]
+
+    method = add if option.metavar else turn_on
+    method.__doc__ = option.doc
+    return method
 
 
 # usage.Options finds options by the names of methods.

@@ -35,6 +35,8 @@ code { font-size: .9em }
 .delivered { color: var(--good) }
 .failed { color: var(--bad) }
 footer { margin-top: 2rem }
+pre { white-space: pre-wrap; overflow-wrap: anywhere }
+iframe { border: 1px solid var(--line); background: #fff; width: 100%; height: 30rem }
 @media (max-width: 45rem) {
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden }
   tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0 }
@@ -47,52 +49,53 @@ STYLE_HASH = b64encode(sha256(_STYLE.encode("ascii")).digest()).decode("ascii")
 """Of the style, for the Content-Security-Policy: base64 of its SHA-256."""
 
 
-def html(status: Status) -> bytes:
-    """Return the page."""
-    return f"<!DOCTYPE html>\n{_page(status)}\n".encode()
-
-
-def _page(status: Status) -> Tag:
-    up = short_duration(status.now - status.started_at)
-    return tags.html(
+def document(title: str, *content: Flattenable) -> bytes:
+    """Return a page with the style of all pages."""
+    page = tags.html(
         tags.head(
             tags.meta(charset="utf-8"),
             tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
-            tags.title(f"{printable(status.hostname)} - mail"),
+            tags.title(title),
             tags.style(_STYLE),
         ),
-        tags.body(
-            tags.header(
-                tags.h1(printable(status.hostname)),
-                tags.p(
-                    f"twisted-mta {printable(status.version)}, up for {up}, as of ",
-                    _time(status.now),
-                    " UTC",
-                ),
-                tags.p(f"not ready: {printable(status.unready)}", class_="failed")
-                if status.unready
-                else "",
-                [
-                    tags.p(printable(each), class_="failed")
-                    for each in (*status.more_troubles, *status.incomplete)
-                ],
-            ),
-            tags.main(
-                _numbers("Queue", status.queue),
-                _numbers("Age of recipients", status.ages) if any(status.ages.values()) else "",
-                _numbers("Why it was deferred", status.reasons)
-                if any(status.reasons.values())
-                else "",
-                _numbers("Since the start", status.counters),
-                _now(status),
-                _listeners(status),
-                _processes(status) if len(status.processes) > 1 else "",
-                _suspended(status) if status.suspended else "",
-                tags.section(tags.h2("Recent messages"), _recent(status.recent)),
-            ),
-            tags.footer(tags.a("The same as JSON", href="/status.json")),
-        ),
+        tags.body(*content),
         lang="en",
+    )
+    return f"<!DOCTYPE html>\n{page}\n".encode()
+
+
+def html(status: Status) -> bytes:
+    """Return the page."""
+    up = short_duration(status.now - status.started_at)
+    return document(
+        f"{printable(status.hostname)} - mail",
+        tags.header(
+            tags.h1(printable(status.hostname)),
+            tags.p(
+                f"twisted-mta {printable(status.version)}, up for {up}, as of ",
+                _time(status.now),
+                " UTC",
+            ),
+            tags.p(f"not ready: {printable(status.unready)}", class_="failed")
+            if status.unready
+            else "",
+            [
+                tags.p(printable(each), class_="failed")
+                for each in (*status.more_troubles, *status.incomplete)
+            ],
+        ),
+        tags.main(
+            _numbers("Queue", status.queue),
+            _numbers("Age of recipients", status.ages) if any(status.ages.values()) else "",
+            _numbers("Why it was deferred", status.reasons) if any(status.reasons.values()) else "",
+            _numbers("Since the start", status.counters),
+            _now(status),
+            _listeners(status),
+            _processes(status) if len(status.processes) > 1 else "",
+            _suspended(status) if status.suspended else "",
+            tags.section(tags.h2("Recent messages"), _recent(status.recent)),
+        ),
+        tags.footer(tags.a("The same as JSON", href="/status.json")),
     )
 
 
@@ -126,7 +129,7 @@ def _listeners(status: Status) -> Flattenable:
         for name, each in ((name, status.connections.get(name)) for name in names)
     ]
     return tags.section(
-        tags.h2("Listeners"), _table(("Listener", "Open", "Accepted"), ("", "whole", "whole"), rows)
+        tags.h2("Listeners"), table(("Listener", "Open", "Accepted"), ("", "whole", "whole"), rows)
     )
 
 
@@ -161,7 +164,7 @@ def _processes(status: Status) -> Tag:
 
     return tags.section(
         tags.h2("Workers"),
-        _table(_PROCESS_COLUMNS, ("whole",) * len(_PROCESS_COLUMNS), map(row, status.processes)),
+        table(_PROCESS_COLUMNS, ("whole",) * len(_PROCESS_COLUMNS), map(row, status.processes)),
     )
 
 
@@ -179,7 +182,7 @@ def _suspended(status: Status) -> Tag:
 
     return tags.section(
         tags.h2("Suspended next hops"),
-        _table(_SUSPENDED_COLUMNS, ("", "whole", "whole", ""), map(row, status.suspended)),
+        table(_SUSPENDED_COLUMNS, ("", "whole", "whole", ""), map(row, status.suspended)),
     )
 
 
@@ -190,12 +193,13 @@ def _recent(messages: Sequence[RecentMessage]) -> Tag:
     if not messages:
         return tags.p("None yet.", class_="faint")
     classes = ("whole", "", "", "whole", "whole", "", "whole")
-    return _table(_COLUMNS, classes, map(_row, messages))
+    return table(_COLUMNS, classes, map(_row, messages))
 
 
-def _table(
+def table(
     columns: Sequence[str], classes: Sequence[str], rows: Iterable[Sequence[Flattenable]]
 ) -> Tag:
+    """Return a table, whose cells have the classes of their columns."""
     return tags.table(
         tags.thead(tags.tr(tags.th(name, scope="col") for name in columns)),
         tags.tbody(

@@ -1,4 +1,4 @@
-"""The site of the status page. It can only be read.
+"""The site of the status page. It can only be read, but for the mail of a capture server.
 
 ``GET /`` is the page, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while a queue
 is open, for programs that restart the MTA; ``/readyz`` while connections may come, for load
@@ -31,6 +31,7 @@ from ..http import (
     short,
 )
 from ..status import Status
+from .captured_pages import CapturedPages
 from .page import STYLE_HASH, html
 
 StatusReport = Callable[[], "Status | Deferred[Status]"]
@@ -70,6 +71,8 @@ class StatusSite(ResponderSite):
             name of a hostile page could be made to lead here, so that the page reads what its
             visitor can (DNS rebinding); it cannot make the browser send one of these names.
         answer: answers the requests of programs (`admin.api.Admin`).
+        captured: the pages of a capture server; the status page is ``/status`` there. None: this is
+            none.
         reactor: times connections out.
     """
 
@@ -79,9 +82,10 @@ class StatusSite(ResponderSite):
         *,
         hosts: Sequence[str] = (),
         answer: Responder | None = None,
+        captured: CapturedPages | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        pages = _Pages(status, hosts, answer)
+        pages = _Pages(status, hosts, answer, captured)
         super().__init__(pages.answer, headers=_HEADERS, reactor=reactor)
         pages.clock = self.reactor
         pages.lane = self.lane
@@ -135,8 +139,13 @@ class _Pages:
     lane: Lane
 
     def __init__(
-        self, status: StatusReport, hosts: Sequence[str], answer: Responder | None
+        self,
+        status: StatusReport,
+        hosts: Sequence[str],
+        answer: Responder | None,
+        captured: CapturedPages | None,
     ) -> None:
+        self._captured = captured
         self._status = status
         # By path and Accept: until when a response is reused.
         self._kept: dict[tuple[str, str], tuple[float, Response]] = {}
@@ -144,7 +153,9 @@ class _Pages:
         self._answer = answer
         self._in_turn = _InTurn(answer)
         self._pages: Mapping[str, Callable[[Status], Response]] = {
-            "/": lambda status: Response(body=html(status), content_type=_HTML),
+            "/" if captured is None else "/status": lambda status: Response(
+                body=html(status), content_type=_HTML
+            ),
             "/status.json": lambda status: json_response(status.to_json()),
             "/healthz": _health,
             "/readyz": _readiness,
@@ -166,6 +177,8 @@ class _Pages:
             # A browser names the page that asks, where it is from another site.
             if not all(map(self._of_ours, request.origins)):
                 return short("Pages from elsewhere are not answered.", 403)
+        if self._captured is not None and self._captured.serves(request.path):
+            return self._captured.answer(request)
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
         if self._answer is not None and request.path.startswith(f"{_QUEUE}/"):
             passed_on += (request.path,)
