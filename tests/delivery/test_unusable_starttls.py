@@ -20,6 +20,7 @@ TLS_OPENING: list[ScriptStep] = [
 GO: ScriptStep = ("send", b"220 Go\r\n")
 UNDER_TLS: list[ScriptStep] = [GO, ("starttls",), ("expect", b"EHLO client.example\r\n")]
 ALERT = b"\x15\x03\x03\x00\x02\x02\x28"  # fatal, handshake failure
+CLOSING = b"\x15\x03\x03\x00\x02\x01\x00"  # close_notify
 MAIL: ScriptStep = ("expect", b"MAIL FROM:<a@client.example>\r\n")
 
 WAYS: dict[str, list[ScriptStep]] = {
@@ -29,6 +30,7 @@ WAYS: dict[str, list[ScriptStep]] = {
     "octets after the 220": [GO, HELLO, ("send", b"250 mx.example\r\n")],
     "an alert": [GO, HELLO, ("send", ALERT)],
     "an alert and the end": [GO, HELLO, ("send", ALERT), ("close",)],
+    "the end of TLS in the handshake": [GO, HELLO, ("send", CLOSING)],
     "the end after the 220": [GO, ("close",)],
     "a reset after the 220": [GO, ("abort",)],
     "the end in the handshake": [GO, HELLO, ("close",)],

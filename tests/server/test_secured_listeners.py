@@ -1,5 +1,6 @@
 """TLS of whole listeners, over real connections: RFC 3207, implicit TLS, SNI and reload."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -114,6 +115,15 @@ class AfterTheHandshake(LoopbackTestCase):
             self.assertEqual(client.transport.getHandle().get_group_name().lower(), name)
 
 
+def client_hello() -> bytes:
+    """Return the first octets of a client of TLS 1.2."""
+    connection = SSL.Connection(ClientTLS().only(SSL.TLS1_2_VERSION).context, None)
+    connection.set_connect_state()
+    with contextlib.suppress(SSL.WantReadError):
+        connection.do_handshake()
+    return connection.bio_read(65_536)
+
+
 class FailedHandshakes(LoopbackTestCase):
     async def test_s13_a_failed_handshake_is_closed_and_logged_and_others_go_on(self) -> None:
         """RFC 3207 §4.1."""
@@ -123,6 +133,7 @@ class FailedHandshakes(LoopbackTestCase):
             (b"GET / HTTP/1.0\r\n\r\n", "http request"),
             (b"MAIL FROM:<a@a.example>\r\n", "wrong version number"),
             (b"\x16\x03\x01\x00\x04\x01\x00\x00\x00", "length"),
+            (client_hello() + b"\x15\x03\x03\x00\x02\x01\x00", "the peer has closed TLS"),
         ):
             client = await self.connect(agent)
             await client.say("EHLO a", "STARTTLS")

@@ -22,6 +22,22 @@ from .certificates import (
 _VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
 
+class HandshakeConnection(SSL.Connection):
+    """A connection whose peer may close TLS during the handshake."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        Raises:
+            SSL.Error: with a reason: pyOpenSSL's error for ``close_notify`` has none, which Twisted
+                does not expect.
+        """
+        try:
+            super().do_handshake()
+        except SSL.ZeroReturnError:
+            raise SSL.Error([("", "", "the peer has closed TLS")]) from None
+
+
 def suffices(
     minimum_tls: str = "1.2",
     *,
