@@ -101,6 +101,19 @@ class TLSOfListeners(ConfigTestCase):
                 ' no user could send; expected auth = "any", which takes passwords in clear',
             )
 
+    def test_local_submission_is_a_unix_socket_without_tls_and_auth(self) -> None:
+        (option,) = self.load({"local-submission": ["unix:/run/mta/s.sock"]}, "").listeners
+        self.assertEqual(
+            (option.kind, option.tls, option.auth), ("local_submission", "none", "off")
+        )
+        for endpoint, more, part in (
+            ("tcp:25", "", "only a UNIX socket tells the user of a program"),
+            ("unix:/s", 'auth = "any"', "the user of a program is known by the socket"),
+            ("unix:/s", 'xclient_from = ["::1"]', "the user of a program is known by the socket"),
+        ):
+            toml = f'[[listener]]\nkind = "local_submission"\nendpoint = "{endpoint}"\n{more}'
+            self.assertIn(part, self.refusal({}, toml))
+
     def test_mechanisms_of_auth_are_known_ones_in_any_case(self) -> None:
         listener = self.listener('auth = "tls"\nauth_mechanisms = ["plain", "SCRAM-SHA-256"]')
         self.assertEqual(listener.auth_mechanisms, ("PLAIN", "SCRAM-SHA-256"))

@@ -12,9 +12,9 @@ from twisted_mta.daemon.options import Options
 from twisted_mta.telemetry.log import Log
 
 OF_THE_CONTRACT = (
-    "config", "state-dir", "hostname", "smtp", "submission", "submissions", "lmtp", "web",
-    "tls-certificate", "tls-key", "local-domain", "maildir", "recipients", "relay-from", "route",
-    "users", "auth", "queue", "capture", "workers",
+    "config", "state-dir", "hostname", "smtp", "submission", "submissions", "lmtp",
+    "local-submission", "web", "tls-certificate", "tls-key", "local-domain", "maildir",
+    "recipients", "relay-from", "route", "users", "auth", "queue", "capture", "workers",
 )  # fmt: skip
 
 

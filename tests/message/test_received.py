@@ -106,6 +106,12 @@ class Received(TidyTestCase):
         raw = received(**{**self.arguments, "tls": tls})  # type: ignore[arg-type]
         self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 78)
 
+    def test_mail_of_a_local_user_names_the_user_id_and_no_host(self) -> None:
+        raw = received(**{**self.arguments, "user": 1000})  # type: ignore[arg-type]
+        first, second, *_ = raw.decode().split("\r\n")
+        self.assertEqual(first, "Received: by mx.example (from user id 1000)")
+        self.assertEqual(second, f"\twith ESMTP id {QueueId(77)}")
+
     def test_of_several_recipients_none_is_named(self) -> None:
         self.assertIsNone(self.field(recipient=None)["for"])
 

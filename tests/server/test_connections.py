@@ -40,6 +40,20 @@ class ConnectionLimits(DialogueTestCase):
         clients = [self.connect(host=f"192.0.2.{number}") for number in range(3)]
         self.assertEqual([self.hear(each) for each in clients], [["220 "], ["220 "], ["421 4.7.0"]])
 
+    def test_connections_of_one_local_user_are_limited(self) -> None:
+        users = iter([1000, 1000, 1001])
+        self.serve(max_connections_per_peer=1).user_of = lambda transport: next(users)
+        replies = [self.hear(self.connect(host=f"192.0.2.{number}")) for number in range(3)]
+        self.assertEqual(replies, [["220 "], ["421 4.7.0"], ["220 "]])
+
+    def test_a_client_whose_user_must_be_known_and_is_not_gets_no_session(self) -> None:
+        def unknown(transport: Any) -> int:
+            raise OSError("no such option")
+
+        self.serve().user_of = unknown
+        self.assertEqual(self.hear(self.connect()), ["421 4.3.0"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
     def test_connections_under_implicit_tls_are_limited(self) -> None:
         self.serve(max_connections=1)
         replies = []

@@ -29,6 +29,7 @@ from ..smtp.peer import Peer
 from ..smtp.server.dialect import LMTP, SMTP
 from ..smtp.server.settings import SessionSettings
 from ..system.outbox import Outbox
+from ..system.ownership import peer
 from ..system.slices import Work
 from ..telemetry.metrics import Metrics, table
 from ..tls.certificates import CertificateFiles
@@ -101,6 +102,7 @@ class Listeners:
                 metrics=metrics,
                 authenticator=authentication.authenticator,
                 outbox=outbox,
+                user_of=_user_of if listener.is_local_submission else _unknown_user,
             )
             for number, (listener, intake, context) in enumerate(
                 zip(config.listeners, self.intakes, self._contexts, strict=True)
@@ -266,6 +268,22 @@ def _is_in(networks: Iterable[Network]) -> Callable[[Peer], bool]:
     """Return a function that says whether a peer is in one of ``networks``."""
     covered = Networks(networks)
     return lambda peer: covered.cover(peer.address)
+
+
+def _user_of(transport: Any) -> int:
+    """Return the user id at the other end of a UNIX socket.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    found = peer(transport.socket)
+    if found is None:
+        raise OSError("local submission: this system does not tell the user of a UNIX socket")
+    return found.user
+
+
+def _unknown_user(transport: Any) -> None:
+    """Return None: only local submission goes by users of this machine."""
 
 
 def _timeouts(listener: Listener) -> Timeouts:

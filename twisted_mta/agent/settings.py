@@ -49,7 +49,7 @@ def intake_policy(
         submission=submission_policy(listener),
         relay_certificates=listener.relay_certificates,
         local_only=listener.kind == "lmtp" and not config.capture,
-        relays_all=config.capture,
+        relays_all=config.capture or listener.is_local_submission,
         direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",
         signs=bool(config.dkim_keys),
         missing_members=config.missing_members,

@@ -72,6 +72,12 @@ LISTENER_KINDS: Mapping[str, Setting] = {
         " off",
         "lmtp",
     ),
+    "local_submission": _endpoints(
+        "where to listen for mail of this machine's users and their programs, which"
+        " twisted-mta-sendmail hands over: a UNIX socket such as unix:/run/mta/submission.sock, or"
+        " off",
+        "local-submission",
+    ),
 }
 """Settings of ``[mta]`` that make listeners of a kind other than smtp, by the kind."""
 

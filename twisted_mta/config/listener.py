@@ -46,11 +46,11 @@ class Listener:
         ConfigError: a value is refused, or contradicts another.
     """
 
-    kind: Literal["smtp", "submission", "submissions", "lmtp"] = setting(
-        read.choice("smtp", "submission", "submissions", "lmtp"),
+    kind: Literal["smtp", "submission", "submissions", "lmtp", "local_submission"] = setting(
+        read.choice("smtp", "submission", "submissions", "lmtp", "local_submission"),
         "protocol: smtp for mail from other hosts, submission for mail of our own users,"
         " submissions the same under implicit TLS, lmtp for mail to local mailboxes from servers"
-        " beside us",
+        " beside us, local_submission for twisted-mta-sendmail on a UNIX socket",
         default="smtp",
     )
     endpoint: str = setting(
@@ -60,7 +60,10 @@ class Listener:
         read.choice("none", "may"),
         "none: no TLS at all, for applications on this host that refuse a certificate which they"
         " cannot verify",
-        default="may",
+        default=attrs.Factory(
+            lambda self: "none" if self.kind == "local_submission" else "may", takes_self=True
+        ),
+        default_text="none for local_submission, else may",
     )
     require_tls: bool = setting(
         read.flag,
@@ -327,7 +330,14 @@ class Listener:
         """Whether this is for mail of our own users, who authenticate (RFC 6409 §4.3)."""
         return self.kind in ("submission", "submissions")
 
+    @property
+    def is_local_submission(self) -> bool:
+        """Whether this is for programs of this machine, known by their user ids."""
+        return self.kind == "local_submission"
+
     def __attrs_post_init__(self) -> None:
+        if self.is_local_submission:
+            self._check_local()
         if self.is_submission and self.auth == "off":
             raise ConfigError(
                 f'auth = "off": kind = {shown(self.kind)} requires AUTH;'
@@ -386,6 +396,18 @@ class Listener:
                     f"relay_certificates = {shown([str(each)])}: it cannot be verified;"
                     " expected client_certificate_authorities, a PEM file"
                 )
+
+    def _check_local(self) -> None:
+        if Endpoint.parse(self.endpoint).kind not in ("unix", "systemd", "fd"):
+            raise ConfigError(
+                f"endpoint = {shown(self.endpoint)}: only a UNIX socket tells the user of a"
+                " program; expected one such as unix:/run/mta/submission.sock"
+            )
+        if self.auth != "off" or self.proxy_protocol_from or self.xclient_from:
+            raise ConfigError(
+                f"kind = {shown(self.kind)}: the user of a program is known by the socket;"
+                ' expected auth = "off", and neither proxy_protocol_from nor xclient_from'
+            )
 
     def _check_without_tls(self) -> None:
         if self.auth == "tls":

@@ -24,7 +24,7 @@ from ..telemetry.log import Log
 # The order of --help: identity, listeners, local mail, relaying, users.
 _ORDER = (
     *("config", "state-dir", "hostname"),
-    *("smtp", "submission", "submissions", "lmtp", "web"),
+    *("smtp", "submission", "submissions", "lmtp", "local-submission", "web"),
     *("tls-certificate", "tls-key"),
     *("local-domain", "maildir", "recipients", "relay-from", "route"),
     *("users", "auth", "queue", "capture", "workers"),

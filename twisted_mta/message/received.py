@@ -69,6 +69,7 @@ def received(
     helo: str,
     peer_address: str | None,
     peer_name: str | None,
+    user: int | None = None,
     names_client: bool = True,
     by: str,
     queue_id: QueueId,
@@ -88,6 +89,8 @@ def received(
         helo: the argument of that command.
         peer_address: the client's IP address; None for a UNIX socket.
         peer_name: the verified host name of that address; None: unknown.
+        user: the id of a user of this machine whose program has sent the message: named in a
+            comment, in place of a ``from`` clause. None: it came from elsewhere.
         names_client: Whether the field has a ``from`` clause, which shows where a user is; RFC 5321
             §4.4 asks for one.
         by: our own host name.
@@ -101,7 +104,7 @@ def received(
         time: seconds since the epoch.
         utc_offset: as for `date_time`.
     """
-    if names_client and greeting is not None:
+    if names_client and greeting is not None and user is None:
         start = _from_clause(helo, peer_address, peer_name, tls) + "\r\n\tby"
     else:
         start = "Received: by"
@@ -114,6 +117,8 @@ def received(
     date = date_time(int(time), utc_offset)
     # "by NAME with PROTOCOL id ID" fits on a line unless our own name is very long.
     fold = " " if len(by) <= 36 else "\r\n\t"
+    if user is not None:
+        fold = f"{fold}(from user id {user})\r\n\t"
     clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
     if priority:  # RFC 6710 §4.4: a clause behind all others
         clause = f"{clause.rstrip()[:-1]}\r\n\tpriority {priority}; "

@@ -69,6 +69,7 @@ class ListenerFactory(ServerFactory):
         authenticator: judges AUTH, where ``settings`` offer it.
         outbox: where replies wait for the end of the reactor's turn; best shared by all connections
             of a process. None: one for this factory.
+        user_of: returns the user id at the other end of a transport, for `Peer.user`.
 
     Attributes:
         implicit_tls: whether connections begin with a handshake, also where the endpoint has none.
@@ -80,6 +81,7 @@ class ListenerFactory(ServerFactory):
         max_connections_per_peer: as above.
         name: as above.
         outbox: as above.
+        user_of: as above.
         connections_taken: connections so far, including refused ones.
         tracing: the traces that operators have open; None: no traces here.
         portal: a portal, where ``delivery`` is None.
@@ -115,6 +117,7 @@ class ListenerFactory(ServerFactory):
         auth: Literal["off", "tls", "any"] = "tls",
         authenticator: Authenticator | None = None,
         outbox: Outbox | None = None,
+        user_of: Callable[[Any], int | None] = lambda transport: None,
     ) -> None:
         if delivery is not None:
             delivery_of(delivery, None)  # a TypeError now, and not at the first connection
@@ -136,6 +139,7 @@ class ListenerFactory(ServerFactory):
         self.max_connections_per_peer = max_connections_per_peer
         self.name = name
         self.kind = kind
+        self.user_of = user_of
         self.connections_taken = 0
         self.tracing: Tracing | None = None
         self._metrics = metrics or Metrics()
@@ -237,8 +241,11 @@ class ListenerFactory(ServerFactory):
         self.connections_taken += 1
         self._connections[protocol] = []
         limits: list[tuple[LimitKey, int]] = [(("connections", self.name), self.max_connections)]
-        if protocol.address is not None:
-            key = ("peer", self.name, protocol.address)
+        peer = protocol.address
+        if protocol.session.peer.user is not None:
+            peer = f"uid:{protocol.session.peer.user}"
+        if peer is not None:
+            key = ("peer", self.name, peer)
             limits.append((key, self.max_connections_per_peer))
         decision = self._admit(protocol, limits)
         if isinstance(decision, Deferred):

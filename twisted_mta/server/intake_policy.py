@@ -23,8 +23,8 @@ class IntakePolicy:
         relay_from: networks whose clients may relay.
         relay_certificates: client certificates whose owners may relay (RFC 3207 §4).
         local_only: whether no client may relay, authenticated or not.
-        relays_all: whether all mail may go to any domain: it comes from our own program, or goes
-            into a Maildir whatever its domain.
+        relays_all: whether all mail may go to any domain: it comes from our own program or from
+            users of this machine, or goes into a Maildir whatever its domain.
         direct: whether messages are delivered at once instead of queued (`Intake.direct`).
         submission: what authenticated clients are held to.
         signs: whether mail of clients that may relay may be signed: there are keys.

@@ -254,8 +254,10 @@ class ESMTPProtocol(LineReceiver):
         self._timeouts = factory.timeouts
         self._tls = factory.tls
         settings = factory.settings_for(None)
+        user: int | None = None
         try:
             settings = self._use_attributes()
+            user = factory.user_of(transport)
         except Exception:
             self._log.failure("the attributes of a protocol cannot be used")
             self._refusal = CANNOT_SERVE
@@ -264,7 +266,7 @@ class ESMTPProtocol(LineReceiver):
         tls = self._tls
         self.session = Session(
             settings,
-            peer=Peer(self.address, getattr(peer, "port", 0)),
+            peer=Peer(self.address, getattr(peer, "port", 0), user=user),
             local_address=ours,
             tls_ready=None if tls is None else lambda: tls.ready,
         )

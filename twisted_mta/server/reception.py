@@ -358,6 +358,7 @@ class Reception:
             helo=session.helo,
             peer_address=session.peer.address,
             peer_name=session.peer.name or confirmed_name,
+            user=session.peer.user,
             names_client=session.identity is None or not policy.submission.hides_client,
             by=policy.hostname,
             queue_id=self._id,
@@ -421,14 +422,19 @@ class Reception:
             self._log_refused(one_for_all(decision))
             return
         session = self._session
+        user = session.identity
+        if user is None and session.peer.user is not None:
+            user = f"uid:{session.peer.user}"
         if session.greeting is None:
             self._log.info(
                 "{id} submitted by the application: from={sender} recipients={recipients}"
-                " size={size}",
+                " size={size}{_user}",
                 id=self._id,
                 sender=shown(self._reverse_path),
                 recipients=len(message.envelope.recipients),
                 size=message.body.size,
+                _user=f" user={user}" if user else "",
+                user=user,
             )
             return
         protocol = with_type(
@@ -449,8 +455,8 @@ class Reception:
             _helo=_word(session.helo),
             helo=printable(session.helo),
             protocol=protocol,
-            _user=f" user={_word(session.identity)}" if session.identity else "",
-            user=session.identity,
+            _user=f" user={_word(user)}" if user else "",
+            user=user,
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )

@@ -46,7 +46,7 @@ class Metric:
         return f"<{self.name}>"
 
 
-_KIND = ("smtp", "submission", "submissions", "lmtp")
+_KIND = ("smtp", "submission", "submissions", "lmtp", "local_submission")
 _REFUSING = ("4", "5")
 _SUBJECT = ("0", "1", "2", "3", "4", "5", "6", "7", "none")  # RFC 3463 §3; none: no enhanced code
 _TRANSPORT = ("smtp", "lmtp", "deliver", "maildir", "discard", "error")
