@@ -95,6 +95,7 @@ class ConnectionFactory(Protocol):
 
     Attributes:
         kind: of the listener, such as ``smtp``.
+        user_of: returns the user id at the other end of a transport, for `Peer.user`.
         draining: whether the factory takes no new transactions.
         timeouts: read once, when a connection is made.
         outbox: where replies wait for the end of the reactor's turn.
@@ -106,6 +107,7 @@ class ConnectionFactory(Protocol):
     """
 
     kind: str
+    user_of: Callable[[Any], int | None]
     draining: bool
     timeouts: Timeouts
     outbox: Outbox
