@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from ._version import __version__
 
+TYPE_CHECKING = False  # that of `typing`, which takes longer to load than a message to send
 if TYPE_CHECKING:
     from .admin.application_queue import QueueUnavailable
     from .attachment import Attachment, attachments
@@ -113,6 +111,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562): the operator's tool needs none."""
+    from importlib import import_module
+
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)

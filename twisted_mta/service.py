@@ -34,6 +34,9 @@ from .agent.audience import LocalAudience, Outcomes, Subscriber
 from .agent.environment import Environment
 from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
+from .agent.maildrop import NAME as MAILDROP
+from .agent.maildrop import Maildrop
+from .agent.settings import notice_domain
 from .agent.shard import shares
 from .config import Config
 from .config.change import changes, fixed
@@ -214,13 +217,15 @@ class MailTransferAgent(Service):
             agents=self._processes,
             overview=self._overview,
             actions=Actions(
-                by_name={"reload": self.reload, **(actions or {})}, refusals=(CannotReload,)
+                by_name={"reload": self.reload, "take-in": self._take_in, **(actions or {})},
+                refusals=(CannotReload,),
             ),
             version=__version__,
             clock=self._reactor,
         )
         self.queue = ApplicationQueue(QueueAPI(self._processes, clock=self._reactor).answer)
         self._control = self._control_socket() if control else None
+        self._maildrop = self._make_maildrop() if control else None
         # Workers are asked now and then, so that their counts are not lost with them.
         self._counting = Repetition(self._overview.status, self._reactor)
 
@@ -281,6 +286,33 @@ class MailTransferAgent(Service):
     def _captured_pages(self) -> CapturedPages:
         mail = CapturedMail(self.config.maildir, self._files)
         return CapturedPages(mail, self.agent.file_executor)
+
+    def _make_maildrop(self) -> Maildrop:
+        config = self.config
+        return Maildrop(
+            config.local_submission_directory or os.path.join(config.state_dir, MAILDROP),
+            shared=config.local_submission_directory is not None,
+            submit=self._submit_of_user,
+            executor=self._processes.submissions.executor,
+            clock=self._reactor,
+            wall_time=self._wall_time,
+            limit=self._processes.submissions.limit,
+            hostname=config.hostname,
+            notice_domain=lambda: notice_domain(self.config),
+        )
+
+    def _submit_of_user(self, message: Content, **arguments: Any) -> Deferred[Receipt]:
+        """Put a message of a local user into the queue (`agent.maildrop.Submit`)."""
+        try:
+            submission = self._processes.submissions.read(message, **arguments)
+        except Exception:
+            return fail()
+        return Deferred.fromCoroutine(self._processes.submit(submission))
+
+    async def _take_in(self) -> None:
+        """Take in mail that waits, an action of ``twisted-mta-sendmail``."""
+        if self._maildrop is not None and self._state is ServiceState.READY:
+            await self._maildrop.take_in()
 
     @property
     def bound(self) -> Sequence[Bound]:
@@ -401,6 +433,8 @@ class MailTransferAgent(Service):
             self._counting.start(_COUNTING)
         self._processes.serve()
         self._web.accept_connections()
+        if self._maildrop is not None:
+            self._maildrop.start()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
         self._fire_ready()
 
@@ -445,6 +479,8 @@ class MailTransferAgent(Service):
         if self._counting.running:
             self._counting.stop()
         try:
+            if self._maildrop is not None:
+                await self._maildrop.stop()
             await self._processes.stop()
         finally:
             await self._ports.unbind()

@@ -69,6 +69,7 @@ OTHERS: Mapping[str, Any] = {
     "trusted_sealers": ("other.example",),
     "trusted_forwarders": ("other.example",),
     "organization": "Other",
+    "local_submission_directory": "/var/spool/other",
     "zone": "other.example",
     "name": "other.example",
     "answers": ("127.0.0.2/31",),

@@ -27,7 +27,10 @@ WARNING = "warning: "
 
 # Settings of ports, processes and open files, by table: applied by a start alone.
 _FIXED: Mapping[str, tuple[str, ...]] = {
-    "": ("hostname", "state_dir", "web", "capture", "workers", "maildir", "message_memory"),
+    "": (
+        *("hostname", "state_dir", "web", "capture", "workers", "maildir", "message_memory"),
+        "local_submission_directory",
+    ),
     "queue": ("url", "small_body", "commit_messages", "commit_octets"),
     "delivery": ("port",),
     "dns": ("nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"),

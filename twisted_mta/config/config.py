@@ -291,6 +291,15 @@ class Config:
             default_text="1 s",
         ),
     )
+    local_submission_directory: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.directory),
+        metadata=about(
+            "directory where mail of all local users waits while the MTA is down; made with mode"
+            " 3733, below one that they may search",
+            default_text="maildrop in the state directory, for its owner and root",
+        ),
+    )
     # A queue id has six bits for the worker that made it.
     workers: int = setting(
         read.number(1, 64),

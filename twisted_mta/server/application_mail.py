@@ -122,7 +122,9 @@ class ApplicationMail:
         Raises:
             SubmissionRefused: a recipient does not exist, or the message cannot be taken.
         """
-        session = Session(SessionSettings(hostname=self.intake.policy.hostname), peer=Peer(None))
+        session = Session(
+            SessionSettings(hostname=self.intake.policy.hostname), peer=Peer(user=envelope.user)
+        )
         await self._run(self._decide(session, envelope))
         reception = self.intake.begin(session)
         if isinstance(reception, Reply):

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from ..interfaces import Executor, WallTime
 from ..mail.address import Mailbox
+from ..mail.envelope import NO_PARAMETERS, Parameters
 from ..message.application_content import Content
 from ..smtp.application_envelope import (
     ApplicationEnvelope,
@@ -74,8 +75,12 @@ class SubmissionReader:
         recipients: Iterable[str | Mailbox],
         notify: Notify = None,
         hold_until: HoldUntil = None,
+        parameters: Parameters = NO_PARAMETERS,
+        user: int | None = None,
     ) -> Submission:
         """Read the values of a submission (`service.MailTransferAgent.submit`).
+
+        ``parameters`` are further ones of MAIL, and ``user`` is that of `ApplicationEnvelope`.
 
         Raises:
             TypeError: a value has the wrong type.
@@ -89,6 +94,8 @@ class SubmissionReader:
             hold_until=hold_until,
             now=self.wall_time(),
             longest=self.longest_hold,
+            others=parameters,
+            user=user,
         )
         content = ApplicationContent(message, limit=self.limit(), new_boundary=self.new_boundary)
         return Submission(reading, content, self.executor, self.run)

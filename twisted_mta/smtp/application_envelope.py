@@ -9,7 +9,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from ..mail.address import AddressError, Mailbox
-from ..mail.envelope import Parameters
+from ..mail.envelope import NO_PARAMETERS, Parameters
 from .command import CommandError
 from .extension.dsn import DSN
 
@@ -34,12 +34,15 @@ class ApplicationEnvelope:
         recipients: each as it was written, and the mailbox.
         parameters: as those of MAIL.
         recipient_parameters: as those of each RCPT.
+        user: the id of the user of this machine whose program has sent the message; None: our own
+            application has.
     """
 
     sender: Mailbox | None
     recipients: Sequence[tuple[str, Mailbox]]
     parameters: Parameters
     recipient_parameters: Parameters
+    user: int | None = None
 
 
 def read_envelope(
@@ -85,12 +88,15 @@ def envelope_reading(
     hold_until: HoldUntil,
     now: float,
     longest: float,
+    others: Parameters = NO_PARAMETERS,
+    user: int | None = None,
 ) -> Generator[None, None, ApplicationEnvelope]:
     """Do the same as `read_envelope`, in steps; all but the recipients are read at once.
 
-    ``recipients`` may change after this call.
+    ``recipients`` may change after this call. ``others`` are further parameters of MAIL; ``user``
+    is that of `ApplicationEnvelope`.
     """
-    parameters: dict[str, str | int | None] = {"BODY": "8BITMIME", "SMTPUTF8": None}
+    parameters: dict[str, str | int | None] = {"BODY": "8BITMIME", "SMTPUTF8": None, **others}
     held = _held_until(hold_until, now, longest)
     if held is not None:
         parameters["HOLDUNTIL"] = held
@@ -103,6 +109,7 @@ def envelope_reading(
         _several(recipients),
         parameters,
         {} if wanted is None else {"NOTIFY": wanted},
+        user,
     )
 
 
@@ -111,13 +118,14 @@ def _reading(
     recipients: Sequence[str | Mailbox],
     parameters: Parameters,
     recipient_parameters: Parameters,
+    user: int | None,
 ) -> Generator[None, None, ApplicationEnvelope]:
     read: dict[str, Mailbox] = {}
     for number, each in enumerate(recipients):
         if number % _PER_STEP == _PER_STEP - 1:
             yield
         read[str(each)] = _mailbox("recipients", each, may_lack_domain=True)
-    return ApplicationEnvelope(sender, list(read.items()), parameters, recipient_parameters)
+    return ApplicationEnvelope(sender, list(read.items()), parameters, recipient_parameters, user)
 
 
 def _several(recipients: Iterable[str | Mailbox]) -> Sequence[str | Mailbox]:

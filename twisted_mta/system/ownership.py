@@ -29,7 +29,7 @@ _OVERFLOW = "/proc/sys/kernel/overflowuid"
 
 # The files that this program creates in a state directory; others belong to the operator.
 _OURS = re.compile(
-    r"(lock|queue\.(lock|sqlite(-\w+)?)|control\.sock|self-signed\.pem(\.new)?|srs\S*|body|tls"
+    r"(lock|queue\.(lock|sqlite(-\w+)?)|control\.sock|self-signed\.pem(\.new)?|srs\S*|body|tls|maildrop"
     r"|shard-[0-9]+)\Z"
 )
 
