@@ -30,11 +30,10 @@ def _running_mta(mta_options: Mapping[str, Any]) -> Iterator[RunningMTA]:
 
 
 @pytest.fixture
-def mta(_running_mta: RunningMTA) -> Iterator[RunningMTA]:
+def mta(_running_mta: RunningMTA) -> RunningMTA:
     """A mail server on a loopback port, without any message; one for a session, or xdist worker."""
     _running_mta.clear()
-    yield _running_mta
-    _running_mta.clear()
+    return _running_mta
 
 
 @pytest.fixture

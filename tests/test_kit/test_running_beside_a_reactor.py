@@ -7,6 +7,7 @@ from twisted.python.threadable import isInIOThread
 from twisted.trial.unittest import TestCase
 
 from tests.test_kit.test_running import send
+from tests.waiting import turn
 from twisted_mta import sendmail
 from twisted_mta.testing import running
 
@@ -15,6 +16,7 @@ class BesideAReactor(TestCase):
     async def test_blocking_clients_and_those_of_the_reactor_send_at_once(self) -> None:
         from twisted.internet import reactor  # noqa: TID251 - the one that runs
 
+        await turn()  # the reactor runs from here on
         with running() as mta:
             blocking = deferToThread(send, mta, "bob@user.test")
             mail = b"Subject: Hi\r\n\r\n"
