@@ -497,6 +497,16 @@ class MailTransferAgent(Service):
         """
         self._processes.hurry()
 
+    def abandon(self) -> None:
+        """Let go of the queue and the state directory as they are, as the end of a process does.
+
+        For tests, whose process goes on after a crash. Nothing of this object is to be used
+        afterwards, and nothing may call it: its timers and connections have ended.
+        """
+        if self._agent is not None:
+            self._agent.abandon()
+        self._lock.release()
+
     def reload(self, config: Config | None = None) -> Deferred[list[str]]:
         """Put other settings in force, and read again the files that they name.
 

@@ -125,7 +125,8 @@ class TermsTests(HopTestCase):
             ("send", b"250 first\r\n"),
         )
         # The terms of the first recipient come first.
-        self.network._listening[FIRST.address, 25] = [clear, secured]
+        self.network._listening.pop((FIRST.address, 25))
+        self.network.listen(FIRST.address, 25, clear, secured)
         outcomes = self.send(to("a@plain.example", "b@secret.example", "c@other.example"))
         self.assertEqual(
             [(each.number, each.reply.text) for each in outcomes],

@@ -134,7 +134,7 @@ class ForeignExtension(TidyTestCase):
         there = hop(b"XTICKET 10", b" XTICKET=bob", b"<a@far.example> XSEAT=7")
         again.reactor.listen("192.0.2.1", 25, there)
         again.advance(7200)
-        self.assertEqual((there.problems, there.finished), ([], True))
+        self.assertEqual((there.problems, there.script), ([], []))
 
     def test_a_foreign_extension_decides_about_a_next_hop_without_it(self) -> None:
         mta = self.running()

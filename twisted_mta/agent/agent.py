@@ -365,6 +365,12 @@ class Agent:
         for shard in self.shards:
             shard.commit.stop()
 
+    def abandon(self) -> None:
+        """Let go of the queue as it is, as the end of a process does (`MailTransferAgent`)."""
+        for shard in self.shards:
+            shard.store.close()
+            shard.lock.release()
+
     # Questions.
 
     async def when_idle(self) -> None:

@@ -7,6 +7,8 @@ running_mta
 mixin
     `MTAMixin`: the same for each test of a test case of trial. The fixtures for pytest are in the
     module ``pytest_twisted_mta``.
+fake_hop
+    `FakeHop`: a next hop that accepts mail, or fails on cue.
 transcript, server_options
     Dialogues in C:/S: notation, played against the pure session at every cut of the octets, against
     the protocol in memory, or over TCP; and the options of the server.
@@ -22,8 +24,10 @@ delivery
     `RecordingDelivery`: accepts or refuses mail as told, at once or late.
 files
     `UnsyncedFiles`: a disk that loses in a crash what was not synced, is full, or fails on cue.
-resolver
-    `FakeResolver`: names and their failures from a dictionary.
+machine
+    `Machine`: timers, ports and connections of one agent, which can crash.
+resolver, zone_text
+    `FakeResolver`: names and their failures, from a dictionary or a master file.
 inventory
     The doubles that a test makes, and what it leaves open in them.
 store
@@ -33,8 +37,9 @@ pure_wire
 """
 
 from ..inbox_message import InboxMessage
+from .fake_hop import FakeHop
 from .memory_mta import MemoryMTA
 from .mixin import MTAMixin
 from .running_mta import RunningMTA, running
 
-__all__ = ["InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "running"]
+__all__ = ["FakeHop", "InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "running"]

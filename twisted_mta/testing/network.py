@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -17,6 +18,13 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+
+_MOST_CALLS = 1_000_000
+"""Calls at one time of the clock, above which a test would wait for ever."""
+
+
+class NeverQuiet(RuntimeError):
+    """Calls that are due at one time of the clock do not come to an end, e.g. 0 s after another."""
 
 
 class MemoryTransport:
@@ -35,7 +43,7 @@ class MemoryTransport:
     protocol: Any
     closed: Callable[[Failure], None] | None = None
 
-    def __init__(self, clock: Clock, *, client: bool, host: Any, peer: Any) -> None:
+    def __init__(self, clock: Any, *, client: bool, host: Any, peer: Any) -> None:
         self.peak = 0
         self.connected = True
         self.disconnecting = False
@@ -174,6 +182,23 @@ class MemoryTransport:
         self.other._held = False
         self.other._schedule()
 
+    # When a machine crashes.
+
+    def is_of(self, clock: Any) -> bool:
+        """Whether this end is open, and on that machine."""
+        return self.connected and self._clock is clock
+
+    def vanish(self) -> None:
+        """Be gone without a word to the protocol of this end; the other loses the connection."""
+        self.connected = False
+        self._waiting.clear()
+        self.other._waiting.clear()
+        self.other._clock.callLater(0, self.other._peer_vanished)
+
+    def _peer_vanished(self) -> None:
+        if self.connected:
+            self._over(ConnectionLost(), ConnectionLost())
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -216,7 +241,7 @@ class _Poll:
         clock: of the turns.
     """
 
-    def __init__(self, producer: Any, clock: Clock) -> None:
+    def __init__(self, producer: Any, clock: Any) -> None:
         self._producer = producer
         self._clock = clock
         self._call: Any = None
@@ -296,13 +321,20 @@ class MemoryNetwork(Clock):
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
         self.sources: list[tuple[str, int] | None] = []
         self.refusal: Exception = ConnectionRefusedError()
-        self._listening: dict[tuple[str, int], list[Protocol] | None] = {}
+        self._listening: dict[tuple[str, int], list[tuple[Protocol, Any]] | None] = {}
 
-    def listen(self, address: str, port: int, *servers: Protocol) -> None:
-        """Connect the next clients to ``servers``, one each; later ones are refused."""
+    def listen(self, address: str, port: int, *servers: Protocol, clock: Any = None) -> None:
+        """Connect the next clients to ``servers``, one each; later ones are refused.
+
+        Args:
+            address: of the servers.
+            port: of the servers.
+            servers: their protocols.
+            clock: the machine that they run on (`machine.Machine`); None: none that crashes.
+        """
         waiting = self._listening.setdefault((address, port), [])
         assert waiting is not None
-        waiting.extend(servers)
+        waiting.extend((server, clock or self) for server in servers)
 
     def swallow(self, address: str, port: int) -> None:
         """Never answer attempts to connect to this address."""
@@ -315,11 +347,64 @@ class MemoryNetwork(Clock):
         return [*(f"connection to {peer}" for peer in peers), *timers]
 
     def settle(self) -> None:
-        """Run all calls that are due, and those that become due meanwhile."""
+        """Run all calls that are due, and those that become due meanwhile.
+
+        Raises:
+            NeverQuiet: they do not come to an end.
+        """
         self.advance(0)
+
+    def advance(self, amount: float) -> None:
+        """Advance the clock by ``amount`` seconds, from each timer on the way to the next.
+
+        Each call sees the time for which it was set, and so do the octets that it sends; what they
+        lead to has happened before the next timer.
+
+        Raises:
+            NeverQuiet: calls that are due at one time do not come to an end.
+        """
+        assert amount >= 0, f"found {amount}, expected 0 seconds or more"
+        end = self.seconds() + amount
+        while self.advance_to_next(end):
+            pass
+        self.rightNow = end
+
+    def jump(self, amount: float) -> None:
+        """Set the clock ahead by ``amount`` seconds at once, as a suspended machine finds it.
+
+        Timers on the way are late: all of them fire at the end.
+
+        Raises:
+            NeverQuiet: they do not come to an end.
+        """
+        assert amount >= 0, f"found {amount}, expected 0 seconds or more"
+        self.rightNow += amount
+        self.settle()
+
+    def advance_to_next(self, end: float = inf) -> bool:
+        """Advance the clock to its next timer, at most to ``end``, and run all that is due then.
+
+        Returns:
+            Whether there was a timer until then; the clock stays where it is if not.
+
+        Raises:
+            NeverQuiet: calls that are due at that time do not come to an end.
+        """
+        self._sortCalls()  # calls may have been moved
+        if not self.calls or self.calls[0].getTime() > end:
+            return False
+        self.rightNow = max(self.rightNow, self.calls[0].getTime())
+        for _ in range(_MOST_CALLS):
+            if not self.step():
+                return True
+        raise NeverQuiet(
+            f"found {_MOST_CALLS:,} calls at {self.rightNow:g} s on the clock, expected an end of"
+            f" them; the next is {self.calls[0]}"
+        )
 
     def step(self) -> bool:
         """Run the next call that is due, alone; return whether there was one."""
+        self._sortCalls()
         if not self.calls or self.calls[0].getTime() > self.seconds():
             return False
         call = self.calls.pop(0)
@@ -334,11 +419,18 @@ class MemoryNetwork(Clock):
         factory: Any,
         timeout: float = 30,
         bindAddress: tuple[str, int] | None = None,
+        *,
+        clock: Any = None,
     ) -> _Connector:
-        """Connect as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
+        """Connect as a reactor does (`twisted.internet.interfaces.IReactorTCP`).
+
+        Besides, ``clock`` is the machine of the client (`machine.Machine`).
+        """
         connector = _Connector(
             _place(host, port),
-            lambda connector: self._connect(connector, host, port, factory, timeout, bindAddress),
+            lambda connector: self._connect(
+                connector, host, port, factory, timeout, bindAddress, clock or self
+            ),
         )
         connector.connect()
         return connector
@@ -351,6 +443,7 @@ class MemoryNetwork(Clock):
         factory: Any,
         timeout: float,
         bindAddress: tuple[str, int] | None,
+        clock: Any,
     ) -> None:
         self.sources.append(bindAddress)
         source = bindAddress[0] if bindAddress else ""
@@ -361,9 +454,11 @@ class MemoryNetwork(Clock):
             factory.clientConnectionFailed(connector, Failure(reason))
             factory.doStop()
 
-        def connect(server: Protocol) -> None:
+        def connect(server: Protocol, server_clock: Any) -> None:
             client = factory.buildProtocol(_place(host, port))
-            connector.transport = self.join(client, server, host, port, source=source)
+            connector.transport = self.join(
+                client, server, host, port, source=source, clocks=(clock, server_clock)
+            )
             connector.transport.closed = closed
 
         def closed(reason: Failure) -> None:
@@ -372,16 +467,19 @@ class MemoryNetwork(Clock):
             factory.doStop()
 
         if servers is None:
-            call = self.callLater(timeout, fail, TimeoutError())
+            call = clock.callLater(timeout, fail, TimeoutError())
         elif servers:
-            call = self.callLater(0, connect, servers.pop(0))
+            call = clock.callLater(0, connect, *servers.pop(0))
         else:
-            call = self.callLater(0, fail, self.refusal)
+            call = clock.callLater(0, fail, self.refusal)
         connector.stopConnecting = call.cancel
         factory.startedConnecting(connector)
 
-    def _servers(self, host: str, port: int, source: str) -> list[Protocol] | None:
-        """Return the servers that wait for a client; None: attempts to connect are not answered."""
+    def _servers(self, host: str, port: int, source: str) -> list[tuple[Protocol, Any]] | None:
+        """Return the servers that wait for a client, each with its clock.
+
+        None: attempts to connect are not answered.
+        """
         return self._listening.get((host, port), [])
 
     def listen_unix(self, path: str, *servers: Protocol) -> None:
@@ -400,7 +498,14 @@ class MemoryNetwork(Clock):
         return address(source or loopback, 50_000 + len(self.connections))
 
     def join(
-        self, client: Any, server: Any, host: str, port: int, *, source: str = ""
+        self,
+        client: Any,
+        server: Any,
+        host: str,
+        port: int,
+        *,
+        source: str = "",
+        clocks: tuple[Any, Any] | None = None,
     ) -> MemoryTransport:
         """Connect two protocols; return the client's end.
 
@@ -410,12 +515,14 @@ class MemoryNetwork(Clock):
             host: address of the server.
             port: of the server.
             source: address of the client; empty: of loopback.
+            clocks: the machines of the client and the server; None: none that crashes.
         """
         here = self.client_address(host, source)
         there = _place(host, port)
+        client_clock, server_clock = clocks or (self, self)
         ends = (
-            MemoryTransport(self, client=True, host=here, peer=there),
-            MemoryTransport(self, client=False, host=there, peer=here),
+            MemoryTransport(client_clock, client=True, host=here, peer=there),
+            MemoryTransport(server_clock, client=False, host=there, peer=here),
         )
         self.connections.append(ends)
         for end, other, protocol in zip(ends, reversed(ends), (client, server), strict=True):

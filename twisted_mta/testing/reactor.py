@@ -33,10 +33,12 @@ class MemoryReactor(MemoryNetwork):
     Attributes:
         ports: the bound ports, by host and port number.
         names: the addresses of hosts that ``nameResolver`` knows.
+        machines: how many machines there have been on this network.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.machines = 0
         self.ports: dict[tuple[str, int], MemoryPort] = {}
         self.names: Mapping[str, Sequence[str]] = {}
         inventory.add(self)
@@ -46,25 +48,34 @@ class MemoryReactor(MemoryNetwork):
         return [*super().left_open(), *(f"port {host}:{port}" for host, port in self.ports)]
 
     def listenTCP(
-        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: Factory,
+        backlog: int = 50,
+        interface: str = "",
+        *,
+        clock: Any = None,
     ) -> MemoryPort:
-        """Listen as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
+        """Listen as a reactor does (`twisted.internet.interfaces.IReactorTCP`).
+
+        Besides, ``clock`` is the machine of the servers (`machine.Machine`).
+        """
         host = interface or "0.0.0.0"
         port = port or 40_000 + len(self.ports)
         if (host, port) in self.ports:
             taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             raise CannotListenError(interface, port, taken)
-        bound = self.ports[host, port] = MemoryPort(self, factory, host, port)
+        bound = self.ports[host, port] = MemoryPort(self, factory, host, port, clock=clock or self)
         factory.doStart()
         return bound
 
-    def _servers(self, host: str, port: int, source: str) -> list[Protocol] | None:
+    def _servers(self, host: str, port: int, source: str) -> list[tuple[Protocol, Any]] | None:
         """Return the servers that wait for a client, or a new one of a bound port that reads."""
         bound = self.ports.get((host, port)) or self.ports.get(("0.0.0.0", port))
         if bound is not None and bound.reading:
             server = bound.factory.buildProtocol(self.client_address(host, source))
             assert isinstance(server, Protocol)
-            self.listen(host, port, server)
+            self.listen(host, port, server, clock=bound.clock)
         return super()._servers(host, port, source)
 
     @property
@@ -120,6 +131,7 @@ class MemoryPort:
         host: the address that it is bound to.
         port: the port number.
         reading: Whether it accepts connections.
+        clock: the machine of the servers.
     """
 
     reactor: MemoryReactor
@@ -127,6 +139,7 @@ class MemoryPort:
     host: str
     port: int
     reading: bool = True
+    clock: Any = None
 
     def startListening(self) -> None:
         """Do nothing: the port listens since it exists."""

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from ..dns import LookupFailed, NoSuchDomain
 from ..mail.dns_answer import Answered
 from ..mail.tlsa import TLSA
+from .zone_text import read_zone
 
 _T = TypeVar("_T")
 
@@ -37,6 +38,8 @@ class FakeResolver:
         texts: the TXT records by name; may be changed at any time.
         tlsa_records: the TLSA records by name; may be changed at any time.
         signed: see the argument; may be changed at any time.
+        default: the address of every name outside the zone; empty: such a name does not exist.
+            Outside are the names without a record at them, above them or below them.
     """
 
     def __init__(
@@ -59,9 +62,29 @@ class FakeResolver:
         }
         self._aliases = dict(aliases or {})
         self.signed = tuple(signed)
+        self.default = ""
         self._broken: dict[tuple[str, str], str] = {}
         self._failures: deque[str] = deque()
         self._silent: dict[str, list[Deferred[None]]] = {}
+
+    def add_zone(self, text: str) -> None:
+        """Add the records of a master file (RFC 1035 §5): MX, A, AAAA, TXT, CNAME, PTR and TLSA.
+
+        A name is complete, with or without its last dot, unless ``$ORIGIN`` says what it is below;
+        no TTL is needed. Records replace those of the same name and type that were there before.
+
+        Raises:
+            ValueError: the text cannot be read, or has records of another type.
+        """
+        zone = read_zone(text)
+        self._mail_exchangers |= zone.mail_exchangers
+        self._addresses |= zone.addresses
+        self.texts |= zone.texts
+        self._pointers |= zone.pointers
+        self._aliases |= zone.aliases
+        self.tlsa_records |= {
+            name: [TLSA(*each) for each in records] for name, records in zone.tlsa.items()
+        }
 
     def fail(self, name: str, reason: str = "SERVFAIL", *, types: Sequence[str] = _TYPES) -> None:
         """Make every lookup of ``name`` fail with `LookupFailed`, until `mend`."""
@@ -162,8 +185,15 @@ class FakeResolver:
         name = self._followed(name)[-1]
         found = records.get(name)
         if found is None and not self._exists(name):
+            if self.default and type != "PTR" and self._is_outside(name):
+                return (self.default,) if type in ("A", "AAAA") else ()  # type: ignore[return-value]
             raise NoSuchDomain(name, type, "no such domain")
         return found or ()
+
+    def _is_outside(self, name: str) -> bool:
+        """Whether no name above ``name``, where no name is below, has a record."""
+        labels = name.split(".")
+        return not any(self._exists(".".join(labels[at:])) for at in range(1, len(labels) - 1))
 
     def _exists(self, name: str) -> bool:
         """Whether a name, or one below it, has a record."""

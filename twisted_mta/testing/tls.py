@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -21,20 +22,95 @@ from zope.interface import implementer
 @lru_cache(maxsize=1)
 def certificate() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Return a self-signed certificate for ``mx.example`` and its key, made by the first call."""
+    return _issued("mx.example", None)
+
+
+Shown = Literal["trusted", "untrusted", "expired", "wrong name"]
+"""Which certificate a `HopTLS` shows."""
+
+_Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+_AUTHORITY = "Authority of tests"
+
+
+@lru_cache(maxsize=1)
+def _authority() -> _Pair:
+    return _issued(_AUTHORITY, None, is_authority=True)
+
+
+def authority_file(path: str) -> str:
+    """Write the certificate of the authority that `HopTLS` is trusted by; return ``path``.
+
+    For the settings ``authorities`` of a `Config`.
+    """
+    with open(path, "wb") as file:
+        file.write(_authority()[0].public_bytes(Encoding.PEM))
+    return path
+
+
+def _issued(
+    name: str, issuer: _Pair | None, *, is_authority: bool = False, last_year: int = 2099
+) -> _Pair:
+    """Return a certificate for a name, and its key; without an issuer it is self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example")])
-    made = (
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer[0].subject)
         .public_key(key.public_key())
-        .serial_number(1)
+        .serial_number(1 if issuer is None else x509.random_serial_number())
         .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("mx.example")]), critical=False)
-        .sign(key, SHA256())
+        .not_valid_after(datetime(last_year, 1, 1, tzinfo=UTC))
     )
-    return made, key
+    if is_authority:
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    else:
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(key if issuer is None else issuer[1], SHA256()), key
+
+
+@lru_cache(maxsize=64)
+def _shown_certificate(shown: Shown, name: str) -> _Pair:
+    if shown == "untrusted":
+        return _issued(name, None)
+    if shown == "wrong name":
+        name = "another.example"
+    return _issued(name, _authority(), last_year=2021 if shown == "expired" else 2099)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class HopTLS:
+    """TLS of a `FakeHop`: a certificate for whatever name the client asks for.
+
+    Attributes:
+        shown: which certificate it is; may be changed at any time. One that is trusted is of the
+            authority of `authority_file`.
+        server_names: the SNI of each handshake; None: the client sent none.
+    """
+
+    def __init__(self) -> None:
+        self.shown: Shown = "trusted"
+        self.server_names: list[str | None] = []
+
+    def _context(self, name: str) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        made, key = _shown_certificate(self.shown, name)
+        context.use_certificate(made)
+        context.use_privatekey(key)
+        context.set_tlsext_servername_callback(self._named)
+        return context
+
+    def _named(self, connection: SSL.Connection) -> None:
+        octets = connection.get_servername()
+        name = octets.decode("ascii") if octets is not None else None
+        self.server_names.append(name)
+        if name is not None:
+            connection.set_context(self._context(name))
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Return a new connection (called by Twisted)."""
+        return SSL.Connection(self._context("mx.example"), None)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
