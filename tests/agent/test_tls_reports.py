@@ -92,7 +92,7 @@ class TLSReportsTestCase(TidyTestCase):
 
     def pass_hours(self, hours: int) -> None:
         for _ in range(hours):
-            self.reactor.advance(HOUR)
+            self.reactor.jump(HOUR)
 
     def mails(self, mta: MemoryMTA, hours: int = 30) -> list[bytes]:
         self.pass_hours(hours)

@@ -66,7 +66,7 @@ class LongSenders(RoutedTestCase):
         reverse_path = self.forwarded()
         self.forwarded()
         self.assertEqual(len(self.tags()), 1)
-        self.forwarder.advance(21 * DAY)
+        self.forwarder.reactor.jump(21 * DAY)
         self.assertTrue(self.bounce(reverse_path).startswith("250 "))
         self.forwarder.advance(DAY)
         self.assertTrue(self.bounce(reverse_path).startswith(EXPIRED))

@@ -209,7 +209,7 @@ class Enforced(MTASTSTestCase):
         ours, there = self.ours(), self.there()
         self.send(ours)
         for _ in range(20 * 24):
-            self.reactor.advance(HOUR)
+            self.reactor.jump(HOUR)
         self.resolver.texts.clear()
         there.stop()
         middle = self.started(
@@ -534,7 +534,7 @@ class Explained(MTASTSTestCase):
 
     def test_the_policy_is_shown_with_its_id_its_mode_and_since_when(self) -> None:
         ours, _ = self.ours(), self.there()
-        self.reactor.advance(HOUR)
+        self.reactor.jump(HOUR)
         self.assertIn(
             "TLS verify (MTA-STS of there.example (policy 1, enforce), since 2027-01-15",
             self.explained(ours),

@@ -52,7 +52,6 @@ from ..server.policy_stages import PolicyStages
 from ..smtp.extension.standard import OUTGOING
 from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
-from ..system.real_world import give_way
 from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
@@ -660,7 +659,7 @@ class Agent:
             max_octets=queue.commit_octets,
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
             activity=lambda: resources.outbox.writes,
-            give_way=give_way,
+            give_way=resources.give_way,
         )
         runner = self._make_runner(commit)
         tallies = Tallies(commit.perform, clock=resources.reactor, wall_time=resources.wall_time)

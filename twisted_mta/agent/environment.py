@@ -10,6 +10,7 @@ from ..delivery.address_order import SourceOf, kernel_source
 from ..interfaces import Executor, Files, Ids, Random, Resolver, WallTime
 from ..smtp.sasl.exchange import Nonce
 from ..system.real_world import (
+    give_way,
     nonce,
     secret_octets,
     wall_time,
@@ -33,6 +34,7 @@ class Environment:
         nonce: returns a text that is used once, in AUTH.
         source_of: returns the local address that leads to another; None: source addresses are
             unknown.
+        give_way: yields the processor to clients on this machine (`queue.commit.GroupCommit`).
     """
 
     wall_time: WallTime = wall_time
@@ -46,3 +48,4 @@ class Environment:
     secret: Callable[[int], bytes] = secret_octets
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
+    give_way: Callable[[], object] = give_way

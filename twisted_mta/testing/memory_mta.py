@@ -195,6 +195,7 @@ class MemoryMTA:
                 secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
+                give_way=lambda: None,
             ),
             policy=self._objects.policy,
             deliveries=self._objects.deliveries,
