@@ -260,7 +260,7 @@ class FakeHop(Factory):
     def require_dkim(self) -> FakeHop:
         """Refuse with 550 5.7.26 mail without a valid DKIM signature of its From domain.
 
-        A signature of a domain above or below counts, as in relaxed alignment (RFC 7489 §3.1.1).
+        A signature of a domain above or below counts, as in relaxed alignment (RFC 9989 §4.4).
         Keys are looked up in the zone.
         """
         self._requires_dkim = True
