@@ -82,12 +82,12 @@ def _aliases(options: Options, settings: Settings) -> int:
 
 def _tool(words: list[str], settings: Settings) -> int:
     """Run a command of the operator's tool, in this process."""
-    from ..cli import main as tool
-
     if not os.access(settings.state_dir, os.X_OK):
         raise Failed(
             os.EX_NOPERM, f"{settings.state_dir} is for root and the user who runs the MTA alone"
         )
+    from ..cli import main as tool  # which loads many libraries
+
     try:
         tool([*words, "--state-dir", settings.state_dir], prog_name="twisted-mta")
     except SystemExit as ended:
@@ -98,7 +98,7 @@ def _tool(words: list[str], settings: Settings) -> int:
 def _smtp(options: Options, settings: Settings) -> int:
     """Speak SMTP on standard input and output (``-bs``)."""
     try:
-        pass_through(settings.socket, 0, 1)
+        pass_through(settings.socket, sys.stdin.buffer, sys.stdout.buffer)
     except OSError as error:
         os.write(1, b"421 4.3.2 The mail system is not running\r\n")
         raise Failed(os.EX_TEMPFAIL, f"{settings.socket}: {error.strerror}") from None

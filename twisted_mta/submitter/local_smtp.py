@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _AT_ONCE = 100  # RCPT commands whose replies are waited for together
 _MOST = 1000  # recipients of a transaction
@@ -180,8 +183,10 @@ def _stuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-def pass_through(path: str, source: int, target: int) -> None:
-    """Connect two file descriptors with the socket until the MTA closes it (``-bs``).
+def pass_through(path: str, source: BinaryIO, target: BinaryIO) -> None:
+    """Hand the commands of a client to the MTA, each once the reply to the last one has come.
+
+    So a client may write all commands before it reads a reply (``-bs``).
 
     Args:
         path: of the socket.
@@ -191,23 +196,39 @@ def pass_through(path: str, source: int, target: int) -> None:
     Raises:
         OSError: there is no such server, or the client has gone.
     """
-    import select
-
     with socket.socket(socket.AF_UNIX) as connected:
         connected.connect(path)
-        sources = [connected.fileno(), source]
-        while True:
-            ready, _, _ = select.select(sources, [], [])
-            if source in ready:
-                octets = os.read(source, _PIECE)
-                if octets:
+        replies = connected.makefile("rb")
+
+        def reply() -> bytes:
+            """Pass a reply on; return its code, or nothing at the end."""
+            while line := replies.readline(_LONGEST_LINE):
+                target.write(line)
+                if line[3:4] != b"-":
+                    target.flush()
+                    return line[:3]
+            target.flush()
+            return b""
+
+        code = reply()
+        while code and (line := source.readline(_PIECE)):
+            words = line.upper().split()
+            connected.sendall(line)
+            if words[:1] == [b"BDAT"] and len(words) > 1 and words[1].isdigit():
+                left = int(words[1][:12])
+                while left and (octets := source.read(min(left, _PIECE))):
                     connected.sendall(octets)
+                    left -= len(octets)
+            if not line.endswith(b"\n"):
+                continue  # the beginning of a long line
+            code = reply()
+            if words[:1] == [b"DATA"] and code == b"354":
+                ends = True  # whether the last piece has ended a line
+                while octets := source.readline(_PIECE):
+                    connected.sendall(octets)
+                    if ends and octets in (b".\r\n", b".\n"):
+                        break
+                    ends = octets.endswith(b"\n")
                 else:
-                    sources.remove(source)
-                    connected.shutdown(socket.SHUT_WR)
-            if connected.fileno() in ready:
-                octets = connected.recv(_PIECE)
-                if not octets:
-                    return
-                while octets:
-                    octets = octets[os.write(target, octets) :]
+                    return  # the client has gone within the message: it is not sent
+                code = reply()
