@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.message import EmailMessage
+from time import process_time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -74,3 +75,18 @@ class Reading(SynchronousTestCase):
         message = read(outer.as_bytes())
         self.assertEqual((message.text, message.html, message.links), ("See below.\n", "", ()))
         self.assertEqual([each.content_type for each in message.attachments], ["message/rfc822"])
+
+    def test_lines_that_end_where_a_piece_ends_are_read(self) -> None:
+        for size in range(65_530, 65_540):
+            body = b"x" * size + b"\r\ny\r\n"
+            self.assertEqual(read(b"\r\n" + body).text, "x" * size + "\ny\n")
+
+    def test_links_are_found_in_linear_time(self) -> None:
+        line = b"href=" * 10 + b"http://" + b"<" * 20 + b"\r\n"
+        seconds = []
+        for count in (2_000, 20_000):
+            message = read(b"Content-Type: text/html\r\n\r\n" + line * count)
+            began = process_time()
+            self.assertEqual(message.links, ())
+            seconds.append(process_time() - began)
+        self.assertLess(seconds[1], 40 * seconds[0] + 0.1)

@@ -10,7 +10,6 @@ from html import unescape
 from attrs import field, frozen
 
 from .attachment import Attachment, attachments
-from .message.header import field as header_field
 from .message.header import value_octets
 from .message.mime.encoded_words import decode_words
 from .message.mime.text_parts import TextPart, text_parts
@@ -21,6 +20,7 @@ _HREF = re.compile(
 )
 _URL = re.compile(r"https?://[^\s<>\"'`{}|\\^]+", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*+:", re.IGNORECASE)
+_LONGEST_HEADER = 1 << 20  # octets
 _BEHIND = ".,;:!?)]"  # punctuation of the sentence around a URL
 
 
@@ -28,7 +28,8 @@ _BEHIND = ".,;:!?)]"  # punctuation of the sentence around a URL
 class InboxMessage:
     """A message in an inbox.
 
-    Reading it is lenient, as mail clients read, and takes time proportional to its size.
+    Reading it is lenient, as mail clients read, and takes time proportional to its size. Texts and
+    attachments of a message with more than 5,000 body parts raise `attachment.TooManyParts`.
 
     Attributes:
         sender: the reverse-path of its envelope; empty: the null one.
@@ -45,9 +46,14 @@ class InboxMessage:
 
     def header(self, name: str) -> str | None:
         """Return the first field of that name, in any case, decoded (RFC 2047); None without."""
-        if header_field(self.raw, name) is None:  # which ends at the empty line
-            return None
-        return decode_words(next(value_octets(self.raw, name))).strip()
+        found = next(value_octets(self._header, name), None)
+        return None if found is None else decode_words(found).strip()
+
+    @property
+    def _header(self) -> bytes:
+        ends = (self.raw.find(line_ends, 0, _LONGEST_HEADER) for line_ends in (b"\n\r\n", b"\n\n"))
+        end = min((each for each in ends if each >= 0), default=_LONGEST_HEADER)
+        return b"" if self.raw.startswith((b"\r\n", b"\n")) else self.raw[: end + 1]
 
     @property
     def subject(self) -> str:
@@ -78,12 +84,17 @@ class InboxMessage:
         Of the HTML they are what ``href`` leads to, with a scheme of any kind; of the plain text,
         ``http`` and ``https`` URLs without the punctuation behind them.
         """
-        return tuple(dict.fromkeys((*_in_html(self.html), *_in_text(self.text))))
+        return links(self.html, self.text)
 
     @property
     def attachments(self) -> Sequence[Attachment]:
         """The attachments, in order (`twisted_mta.attachments`)."""
         return attachments(self.raw)
+
+
+def links(html: str, text: str) -> tuple[str, ...]:
+    """Return the URLs in the HTML text and the plain text of a message, as `InboxMessage.links`."""
+    return tuple(dict.fromkeys((*_in_html(html), *_in_text(text))))
 
 
 def _in_html(html: str) -> Iterator[str]:

@@ -129,6 +129,12 @@ class Captured(TidyTestCase):
         self.assertEqual(self.json("/v1/captured"), {"messages": []})
         self.assertEqual(self.ask(f"/v1/captured/{found['id']}").code, 404)
 
+    def test_a_long_text_is_cut(self) -> None:
+        self.deliver("bob@user.test", b"\n" + b"x" * 79 * 20_000)
+        text = self.json(f"/v1/captured/{self.only()}")["text"]
+        self.assertGreaterEqual(len(text), 512 * 1024)
+        self.assertLess(len(text), 600 * 1024)
+
     # What strangers wrote.
 
     def test_texts_of_strangers_are_escaped(self) -> None:

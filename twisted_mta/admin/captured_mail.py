@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from hashlib import sha256
 from heapq import nlargest
 
 from attrs import frozen
 
-from ..inbox_message import InboxMessage
+from ..inbox_message import InboxMessage, links
 from ..interfaces import Files
 from ..message.header import field
+from ..message.mime.text_parts import TextPart, text_parts
 
 _TIME = re.compile(r"([0-9]{1,12})\.(?:[^.]*?M([0-9]{1,9}))?")  # of a name in a Maildir
+_LONGEST_TEXT = 512 * 1024  # encoded octets that are read of a text
 _HEADER = 65_536  # octets that are read for a list
 MOST_LISTED = 500
 """Messages in a list: the newest."""
@@ -37,6 +40,31 @@ class CapturedMessage:
     received_at: float
     size: int
     message: InboxMessage
+
+    @cached_property
+    def _texts(self) -> Sequence[TextPart]:
+        return tuple(text_parts(self.message.raw, longest=_LONGEST_TEXT))
+
+    @property
+    def text(self) -> str:
+        """The first plain text, at most some 512 KiB; empty without one.
+
+        More would hold the interpreter, and so the reactor, for too long, though in a thread.
+        """
+        return self._first("text/plain")
+
+    @property
+    def html(self) -> str:
+        """The first HTML text, at most some 512 KiB; empty without one."""
+        return self._first("text/html")
+
+    @property
+    def links(self) -> Sequence[str]:
+        """The URLs in these texts (`InboxMessage.links`)."""
+        return links(self.html, self.text)
+
+    def _first(self, content_type: str) -> str:
+        return next((each.text for each in self._texts if each.content_type == content_type), "")
 
 
 @frozen
@@ -136,6 +164,7 @@ def _place(path: str, name: str) -> _Place:
 
 def _message(raw: bytes) -> InboxMessage:
     """Return a message, with the envelope in the fields of its delivery (RFC 5321 §4.4)."""
-    sender = (field(raw, "Return-Path") or "").removeprefix("<").removesuffix(">")
-    to = field(raw, "Delivered-To")
+    top = raw[:_HEADER]
+    sender = (field(top, "Return-Path") or "").removeprefix("<").removesuffix(">")
+    to = field(top, "Delivered-To")
     return InboxMessage(sender, () if to is None else (to,), raw)

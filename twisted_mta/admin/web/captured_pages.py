@@ -97,7 +97,7 @@ def _part(captured: CapturedMessage, part: str, number: str | None) -> Response:
         return Response(body=message.raw, headers={"Content-Security-Policy": _NOTHING})
     if part == "/html":
         return Response(
-            body=message.html.encode("utf-8", "replace"),
+            body=captured.html.encode("utf-8", "replace"),
             content_type=_HTML,
             headers={"Content-Security-Policy": _SANDBOX},
         )
@@ -149,9 +149,9 @@ def _details(captured: CapturedMessage) -> Mapping[str, Any]:
     return {
         **_summary(captured),
         "size": captured.size,
-        "text": message.text,
-        "html": message.html,
-        "links": list(message.links),
+        "text": captured.text,
+        "html": captured.html,
+        "links": list(captured.links),
         "attachments": [
             {
                 "filename": each.filename,
@@ -191,7 +191,7 @@ def _list_page(messages: Sequence[CapturedMessage]) -> bytes:
 
 def _message_page(captured: CapturedMessage) -> bytes:
     message, page = captured.message, f"/captured/{captured.id}"
-    text, html = message.text, message.html
+    text, html = captured.text, captured.html
     fields = [
         ("Received", _time(captured.received_at)),
         ("Sender", _shown(message.sender or "<>")),

@@ -11,6 +11,8 @@ from .decoding import decoded_chunks
 from .encoded_words import decoded
 from .sections import MOST_ENTITIES, Header, Piece, sections
 
+_PIECE = 65_536  # octets
+
 
 @frozen
 class TextPart:
@@ -26,7 +28,9 @@ class TextPart:
     text: str
 
 
-def text_parts(content: bytes, most: int = MOST_ENTITIES) -> Iterator[TextPart]:
+def text_parts(
+    content: bytes, most: int = MOST_ENTITIES, *, longest: int | None = None
+) -> Iterator[TextPart]:
     """Yield the texts of a message, in order, in time proportional to its size.
 
     They are those parts that `attachment_parts` leaves out: of type ``text/plain`` or
@@ -35,24 +39,39 @@ def text_parts(content: bytes, most: int = MOST_ENTITIES) -> Iterator[TextPart]:
     Args:
         content: the whole message. Lines end in CR LF or in LF.
         most: the number of body parts to parse.
+        longest: encoded octets of one text, of which no more is decoded, but for one piece of some
+            64 KiB; None: no limit.
 
     Raises:
         TooManyParts: there are more than ``most``.
     """
-    content = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     header: Header | None = None
     pieces: list[bytes] = []
-    for section in sections([content], most, read_as_client):
+    kept = 0
+    for section in sections(_lines(content), most, read_as_client):
         if isinstance(section, Piece):
-            if header is not None and not section.ignored:
+            if header is not None and not section.ignored and (longest is None or kept < longest):
                 pieces.append(section.octets)
+                kept += len(section.octets)
             continue
         if header is not None:
             yield _text(header, pieces)
         header = section if isinstance(section, Header) and _is_text(section) else None
-        pieces = []
+        pieces, kept = [], 0
     if header is not None:
         yield _text(header, pieces)
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Yield a message in pieces, each line with CR LF."""
+    start = 0
+    while start < len(content):
+        end = start + _PIECE
+        if content[end - 1 : end] == b"\r":  # with its LF
+            end += 1
+        piece = content[start:end]
+        yield piece.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        start = end
 
 
 def _is_text(header: Header) -> bool:
