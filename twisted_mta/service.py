@@ -54,6 +54,7 @@ from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
 from .system.repetition import Repetition
+from .system.shutdown import AtShutdown
 from .system.slices import finished
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
@@ -187,6 +188,7 @@ class MailTransferAgent(Service):
         self._wall_time = environment.wall_time
         self._files = environment.files or DiskFiles()
         self._lock = StateLock(os.path.join(config.state_dir, "lock"))
+        self._at_shutdown = AtShutdown(self._reactor, self.stopService)
         self._ports = Ports(self._reactor)
         self._web = Ports(self._reactor)
         self._policy_host: PolicyHost | None = None
@@ -382,7 +384,8 @@ class MailTransferAgent(Service):
         """Open the queue and take connections.
 
         The start ends later (`when_ready`) with workers, and where the workers of a parent that was
-        killed have to end first.
+        killed have to end first. From now on the service stops with the reactor, if it was not
+        stopped before.
 
         Raises:
             OSError: the state directory cannot be made.
@@ -396,6 +399,7 @@ class MailTransferAgent(Service):
         self._refuse_another_start()
         config = self.config
         self._happened(ServiceEvent.START)
+        self._at_shutdown.start()
         try:
             if not self.bound:
                 self.privilegedStartService()
@@ -416,6 +420,7 @@ class MailTransferAgent(Service):
                 self._control.start()
             started = self._processes.start(shares(config.state_dir, config.workers))
         except BaseException:
+            self._at_shutdown.stop()
             self._cannot_start(Failure())
             raise
         super().startService()  # type: ignore[no-untyped-call]
@@ -464,6 +469,7 @@ class MailTransferAgent(Service):
         stopped: Deferred[None] = Deferred()
         if self._stopped is None:
             self._happened(ServiceEvent.STOP)
+            self._at_shutdown.stop()
             self._failure = Failure(RuntimeError("it was stopped"))
             self._fire_ready(self._failure)
             self._stopped = Deferred.fromCoroutine(self._stop())

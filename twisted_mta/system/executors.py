@@ -80,7 +80,8 @@ class ThreadExecutor:
 
     Every call is answered. An exception of its function is a failure, and so is the end of the
     thread that it runs in; another thread replaces that one. If the system cannot start a thread,
-    calls wait for the threads that run, and fail if none does; the next call tries again.
+    calls wait for the threads that run, and fail if none does; the next call tries again. A program
+    that ends without `stop` does not wait for the threads.
 
     Args:
         reactor: hands back results in its own thread.
@@ -145,7 +146,9 @@ class ThreadExecutor:
         return call.done
 
     def _start_thread(self) -> None:
-        thread = Thread(target=self._work, args=([None],), name=self._name)
+        # A daemon: the interpreter does not wait for it at its end, where a program ends without
+        # `stop`. A call that is cut off then is no worse than at the death of the process.
+        thread = Thread(target=self._work, args=([None],), name=self._name, daemon=True)
         thread.start()
         self._threads.append(thread)
 
