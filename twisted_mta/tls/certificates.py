@@ -153,12 +153,11 @@ _LONGEST_EXPONENT = 64  # bits; usual are 17. With 3,072, a signature takes 10 m
 _LONGEST_DSA = 3072  # bits
 
 
-def costly(key: object) -> str:
-    """Return why a signature of a public key takes too long to verify; empty for other keys.
-
-    Args:
-        key: of `cryptography`.
-    """
+def costly(pkey: crypto.PKey) -> str:
+    """Return why a signature of a public key takes too long to verify; empty for other keys."""
+    if pkey.type() not in (crypto.TYPE_RSA, crypto.TYPE_DSA):
+        return ""  # `cryptography` checks keys for Diffie-Hellman for seconds
+    key = pkey.to_cryptography_key()
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size > _LONGEST_RSA:
             return f"a key of {key.key_size} bits; expected {_LONGEST_RSA} at most"
@@ -181,10 +180,10 @@ def refuse_costly(certificate: crypto.X509) -> None:
         SSL.Error: ends the handshake.
     """
     try:
-        key: object = certificate.get_pubkey().to_cryptography_key()
-    except Exception:  # a kind of key unknown to `cryptography`
+        found = costly(certificate.get_pubkey())
+    except Exception:  # a key that cannot be read verifies nothing
         return
-    if found := costly(key):
+    if found:
         raise SSL.Error([("", "", f"its chain has {found}")])
 
 

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 from ..mail.printable import printable
 from ..mail.tlsa import TLSA
 from .certificates import MOST_ABOVE, chain_error, costly, too_large
+from .public_keys import read_public_key
 
 TRUST_ANCHOR, END_ENTITY = 2, 3  # certificate usages DANE-TA and DANE-EE
 CERTIFICATE, PUBLIC_KEY = 0, 1  # selectors
@@ -29,6 +29,7 @@ _LENGTHS = {SHA256: 32, SHA512: 64}
 _MOST_CERTIFICATES = 1 + MOST_ABOVE  # of a chain
 # Checks of signatures take most time: 0.3 ms for each with such a key.
 _MOST_KEYS = 3  # records with a key alone
+_MOST_SIGNED = 3  # certificates of a chain that such a key may have signed, the last ones
 _MOST_WHOLE = 10  # records with an authority's whole certificate
 _LONGEST_ALONE = 4096  # the same of a record with a key alone
 _MOST_NAMES = 3  # in a reason
@@ -75,16 +76,13 @@ def _is_usable(record: TLSA) -> bool:
         if record.selector == CERTIFICATE:
             x509.load_der_x509_certificate(record.data)
         else:
-            key = load_der_public_key(record.data)
-            return _bits(key) <= _LONGEST_ALONE and not costly(key)
+            key = read_public_key(record.data)
+            if isinstance(key, rsa.RSAPublicKey):
+                pkey = crypto.PKey.from_cryptography_key(key)
+                return pkey.bits() <= _LONGEST_ALONE and not costly(pkey)
     except Exception:  # whatever `cryptography` raises: it cannot be used
         return False
     return True
-
-
-def _bits(key: object) -> int:
-    """Return the length of an RSA key; 0 for other kinds, which have few lengths."""
-    return key.key_size if isinstance(key, rsa.RSAPublicKey) else 0
 
 
 @frozen
@@ -177,7 +175,8 @@ def _anchors(record: TLSA, own: _Forms, above: Sequence[_Forms]) -> Iterator[byt
         if record.data != own.der:
             yield record.data
         return
-    for each in (own, *above):
+    # It is that of the authority above the top of the chain, which may be in any order.
+    for each in (own, *above)[-_MOST_SIGNED:]:
         if _is_signed_by(each.der, record.data):
             yield each.der
 
@@ -186,7 +185,7 @@ def _is_signed_by(der: bytes, key: bytes) -> bool:
     """Whether a certificate is signed by a key (SubjectPublicKeyInfo in DER form)."""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        public = load_der_public_key(key)
+        public = read_public_key(key)
         signature, signed = certificate.signature, certificate.tbs_certificate_bytes
         parameters = certificate.signature_algorithm_parameters
         if isinstance(public, rsa.RSAPublicKey):
@@ -213,7 +212,7 @@ def _chain_problem(chain: Sequence[bytes], anchors: Sequence[bytes]) -> str:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         own, *above = map(_loaded, chain)
         for each in (own, *above, *map(_loaded, anchors)):
-            if found := costly(each.get_pubkey().to_cryptography_key()):
+            if found := costly(each.get_pubkey()):
                 return f"its chain has {found}"
         crypto.X509StoreContext(store, own, above).verify_certificate()
     except crypto.X509StoreContextError as error:

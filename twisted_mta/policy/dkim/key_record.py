@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
-    load_der_public_key,
 )
 
+from ...tls.public_keys import read_public_key
 from .tags import TagError, names, parse_tags, without_white_space
 
 KeyType = Literal["rsa", "ed25519"]
@@ -114,7 +114,7 @@ class KeyRecord:
 def _rsa_key(der: bytes) -> RSAPublicKey:
     # RFC 6376 §3.6.1 speaks of RSAPublicKey, and shows a SubjectPublicKeyInfo; both are read.
     try:
-        key = load_der_public_key(der)
+        key = read_public_key(der)
     except (ValueError, UnsupportedAlgorithm):
         raise KeyRecordError("found a p= that cannot be read, expected an RSA key") from None
     if not isinstance(key, RSAPublicKey):
