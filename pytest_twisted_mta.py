@@ -37,13 +37,9 @@ def mta(_running_mta: RunningMTA) -> RunningMTA:
 
 
 @pytest.fixture
-def memory_mta(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryMTA]:
+def memory_mta() -> Iterator[MemoryMTA]:
     """A mail transfer agent in memory, on a clock that the test moves."""
     from twisted_mta.testing import MemoryMTA
 
-    agent = MemoryMTA(str(tmp_path_factory.mktemp("mta")))
-    agent.start()
-    try:
+    with MemoryMTA() as agent:
         yield agent
-    finally:
-        agent.stop()

@@ -36,10 +36,37 @@ pure_wire
     `PureWire`: a session without a protocol.
 """
 
-from ..inbox_message import InboxMessage
-from .fake_hop import FakeHop
-from .memory_mta import MemoryMTA
-from .mixin import MTAMixin
-from .running_mta import RunningMTA, running
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..inbox_message import InboxMessage
+    from .fake_hop import FakeHop
+    from .memory_mta import MemoryMTA
+    from .mixin import MTAMixin
+    from .running_mta import RunningMTA, running
 
 __all__ = ["FakeHop", "InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "running"]
+
+_MODULES = {
+    "FakeHop": ".fake_hop",
+    "InboxMessage": "..inbox_message",
+    "MTAMixin": ".mixin",
+    "MemoryMTA": ".memory_mta",
+    "RunningMTA": ".running_mta",
+    "running": ".running_mta",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used (PEP 562): `running` needs half of what the rest does."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
