@@ -60,7 +60,9 @@ def _lines() -> Iterator[str]:
         yield from _title(f"``[[{table}]]``" if table in REPEATED else f"``[{table}]``")
         if table in SWITCHES:
             yield from inspect.getdoc(cls).splitlines()  # type: ignore[union-attr]
-            continue
+            if not settings_of(cls):
+                continue
+            yield ""
         if table == "listener":
             yield "Keys with a star may also stand in ``[mta]``, for all listeners."
             yield ""

@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.config import DNSBL, DKIMKey, Listener
+from twisted_mta.config import DNSBL, DKIMKey, GreylistSettings, Listener
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -206,6 +206,7 @@ class EachSetting(SynchronousTestCase):
                 Destination(domain="near.example", tls="verify", authorities=self.first),
             ),
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
+            greylist=GreylistSettings(),
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
         )
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from twisted_mta.config import Config, ConfigError, DKIMKey, PolicySettings, TLSReportSettings
+from twisted_mta.config import (
+    Config,
+    ConfigError,
+    DKIMKey,
+    GreylistSettings,
+    PolicySettings,
+    TLSReportSettings,
+)
 from twisted_mta.config.loading import load_leniently
 from twisted_mta.mail.address import Mailbox
 
@@ -123,7 +130,7 @@ class TLSReports(ConfigTestCase):
 
 class NotBuilt(ConfigTestCase):
     def test_tables_of_later_are_refused_by_name(self) -> None:
-        for header in ("[greylist]", "[[milter]]", "[[policy_service]]"):
+        for header in ("[[milter]]", "[[policy_service]]"):
             table = header.strip("[]")
             self.assertEqual(
                 self.refusal({}, f'{header}\na = "b"'),
@@ -132,9 +139,18 @@ class NotBuilt(ConfigTestCase):
 
     def test_a_value_of_such_a_name_is_outside_of_all_tables(self) -> None:
         self.assertEqual(
-            self.refusal({}, "greylist = 1"),
-            "FILE: greylist = 1: outside of all tables; expected below [mta]",
+            self.refusal({}, "milter = 1"),
+            "FILE: milter = 1: outside of all tables; expected below [mta]",
         )
+
+
+class Greylisting(ConfigTestCase):
+    def test_the_table_turns_it_on(self) -> None:
+        self.assertIsNone(self.load().greylist)
+        self.assertEqual(self.load({}, "[greylist]").greylist, GreylistSettings(delay=300))
+        greylist = self.load({}, '[greylist]\ndelay = "1 min"').greylist
+        self.assertEqual(greylist, GreylistSettings(delay=60))
+        self.assertIn("[greylist] delay = ", self.refusal({}, '[greylist]\ndelay = "soon"'))
 
 
 class ListsInTheDNS(ConfigTestCase):

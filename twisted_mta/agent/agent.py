@@ -197,6 +197,8 @@ class Agent:
             resolver=resources.resolver,
             wall_time=resources.wall_time,
             clock=reactor,
+            executor=resources.file_executor,
+            state_dir=config.state_dir,
             metrics=self.metrics,
             observe=lambda observation: self.dmarc_reports.observe(observation),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from attrs import frozen
 
-from ..config import DNSBL, Config, Listener
-from ..interfaces import Clock, Resolver, WallTime
+from ..config import DNSBL, Config, GreylistSettings, Listener
+from ..interfaces import Clock, Executor, Resolver, WallTime
 from ..policy import iprev
 from ..policy.arc import policy as arc
 from ..policy.chain import Member, PolicyChain
@@ -18,6 +19,9 @@ from ..policy.dmarc.observation import Observation
 from ..policy.dnsbl import blocklist
 from ..policy.dnsbl.blocklist import Blocklist
 from ..policy.dnsbl.dnsbl_policy import DNSBLPolicy
+from ..policy.greylist import greylist_policy
+from ..policy.greylist.decisions import Decisions
+from ..policy.greylist.file import GreylistFile
 from ..policy.lists import deny_policy
 from ..policy.lists.access_list import AccessList, parse_in_slices
 from ..policy.lists.exemptions import Exemptions
@@ -33,6 +37,9 @@ from .file_changes import counted
 
 # Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
 _LONGEST_CHECK = 30.0
+
+GREYLIST = os.path.join("greylist", "greylist.sqlite")
+"""What greylisting remembers, for all processes, in the state directory."""
 
 APPLICATION = "application"
 """The name of an application's own policy, in the log and the counters."""
@@ -53,6 +60,8 @@ class Policies:
         resolver: the DNS.
         wall_time: for expired signatures, and a macro of SPF.
         clock: for deadlines.
+        executor: where the file of greylisting is read and written.
+        state_dir: where it is.
         metrics: where verdicts are counted.
         observe: takes note of messages whose domains ask for reports of DMARC.
     """
@@ -64,6 +73,8 @@ class Policies:
         resolver: Resolver,
         wall_time: WallTime,
         clock: Clock,
+        executor: Executor,
+        state_dir: str,
         metrics: Metrics,
         observe: Callable[[Observation], object],
     ) -> None:
@@ -76,6 +87,9 @@ class Policies:
         self._allowed = FileTable(AccessList, read_content, parse_in_slices)
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
         self._blocklists: dict[DNSBL, Blocklist] = {}
+        self._greylist = Decisions(
+            GreylistFile(os.path.join(state_dir, GREYLIST)), executor=executor, clock=clock
+        )
         self._exemptions = Exemptions(
             allowed=lambda: self._allowed.value, resolver=resolver, clock=clock, count=self._count
         )
@@ -133,6 +147,9 @@ class Policies:
     def _groups(self, config: Config, listener: Listener) -> Iterator[Sequence[Member]]:
         if listener.kind == "smtp":
             yield self._about_strangers(config)
+            if config.greylist is not None:
+                # Last, so that nothing is remembered of what the others refuse.
+                yield [self._greylisting(config.greylist)]
         own = self._application
         if own.policy is not None:
             # It sees what the others have found.
@@ -227,6 +244,23 @@ class Policies:
         # One for all listeners: each remembers what it has logged.
         self._blocklists = {each: self._blocklist(each) for each in config.dnsbl}
         return members
+
+    def _greylisting(self, settings: GreylistSettings) -> Member:
+        policy = greylist_policy.GreylistPolicy(
+            self._greylist,
+            self._exemptions,
+            delay=settings.delay,
+            wall_time=self._wall_time,
+            count=self._count,
+        )
+        return Member(
+            name=greylist_policy.NAME,
+            policy=policy,
+            timeout=_LONGEST_CHECK,
+            on_failure=None,
+            strangers_only=True,
+            reads_content=False,
+        )
 
     def _blocklist(self, settings: DNSBL) -> Blocklist:
         if settings not in self._blocklists:

@@ -18,6 +18,7 @@ from .setting import ConfigError
 from .tables import (
     DeliverySettings,
     DNSSettings,
+    GreylistSettings,
     LogSettings,
     QueueSettings,
     TLSReportSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "DNSSettings",
     "DeliverySettings",
     "Destination",
+    "GreylistSettings",
     "Listener",
     "LogSettings",
     "MTASTSSettings",

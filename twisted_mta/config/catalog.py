@@ -18,6 +18,7 @@ from .setting import Setting, settings_of
 from .tables import (
     DeliverySettings,
     DNSSettings,
+    GreylistSettings,
     LogSettings,
     QueueSettings,
     TLSReportSettings,
@@ -37,6 +38,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "mta_sts": MTASTSSettings,
     "dkim": DKIMKey,
     "dnsbl": DNSBL,
+    "greylist": GreylistSettings,
     "tls_report": TLSReportSettings,
 }
 """The classes of the file's tables."""
@@ -50,7 +52,7 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 
 
-SWITCHES = ("tls_report",)
+SWITCHES = ("tls_report", "greylist")
 """The tables that turn something on by being there, even without a key."""
 
 

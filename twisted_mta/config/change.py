@@ -16,10 +16,23 @@ from .listener import Listener
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import HIDDEN, settings_of, shown
-from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings, WebSettings
+from .tables import (
+    DeliverySettings,
+    DNSSettings,
+    GreylistSettings,
+    LogSettings,
+    QueueSettings,
+    WebSettings,
+)
 
 _TABLES = (
-    QueueSettings | DeliverySettings | DNSSettings | LogSettings | MTASTSSettings | PolicySettings
+    QueueSettings
+    | DeliverySettings
+    | DNSSettings
+    | GreylistSettings
+    | LogSettings
+    | MTASTSSettings
+    | PolicySettings
 )
 
 WARNING = "warning: "
@@ -73,7 +86,7 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
         elif field.name == "dnsbl":
             yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
-        elif field.name in SWITCHES:
+        elif field.name in SWITCHES and (old is None or new is None):
             words = ["off" if each is None else "on" for each in (new, old)]
             yield (field.name,), f"[{field.name}] {words[0]}; before: {words[1]}"
         elif isinstance(new, _TABLES):

@@ -29,6 +29,7 @@ from .setting import ConfigError, about, setting, settings, shown
 from .tables import (
     DeliverySettings,
     DNSSettings,
+    GreylistSettings,
     LogSettings,
     QueueSettings,
     TLSReportSettings,
@@ -76,6 +77,7 @@ class Config:
         destinations: the ``[[destination]]`` tables.
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
+        greylist: ``[greylist]``; None: there is no greylisting.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
 
     Raises:
@@ -335,6 +337,7 @@ class Config:
     policy: PolicySettings = attrs.field(factory=PolicySettings)
     mta_sts: MTASTSSettings = attrs.field(factory=MTASTSSettings)
     tls_report: TLSReportSettings | None = None
+    greylist: GreylistSettings | None = None
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)

@@ -25,6 +25,7 @@ from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import (
     DeliverySettings,
     DNSSettings,
+    GreylistSettings,
     LogSettings,
     QueueSettings,
     TLSReportSettings,
@@ -344,6 +345,9 @@ class _Loader:
             ),
             tls_report=self._made(TLSReportSettings, "[tls_report] ")
             if "tls_report" in self.switched_on
+            else None,
+            greylist=self._made(GreylistSettings, "[greylist] ")
+            if "greylist" in self.switched_on
             else None,
             dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),

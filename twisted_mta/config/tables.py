@@ -222,6 +222,21 @@ class TLSReportSettings:
 
 
 @frozen(kw_only=True, field_transformer=settings)
+class GreylistSettings:
+    """Turns on greylisting (RFC 6647) of mail from strangers; ``[greylist]``."""
+
+    delay: float = attrs.field(
+        default=300.0,
+        converter=period,
+        metadata=about(
+            "how long mail of an unknown network, sender and recipient is deferred; the table turns"
+            " this on",
+            default_text="5 min",
+        ),
+    )
+
+
+@frozen(kw_only=True, field_transformer=settings)
 class LogSettings:
     """How ``twistd mta`` writes its log; ``[log]``."""
 

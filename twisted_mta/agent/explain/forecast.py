@@ -28,6 +28,8 @@ from ...policy.dmarc.policy import TrustedForwarders
 from ...policy.dnsbl import blocklist
 from ...policy.dnsbl.dnsbl_policy import DNSBLPolicy
 from ...policy.examination import Examination, PolicySession
+from ...policy.greylist import greylist_policy
+from ...policy.greylist.greylist_policy import GreylistPolicy
 from ...policy.lists import deny_policy
 from ...policy.lists.exemptions import pending
 from ...policy.spf import policy as spf
@@ -41,7 +43,7 @@ _PATIENCE = 7.0  # seconds for each of three steps; an operator waits for 25 s a
 # Several look-ups at the same time end with FirstError when they are canceled.
 _TOO_LATE = (TimeoutError, CancelledError, FirstError)
 
-_FORETOLD = (iprev.NAME, spf.NAME, deny_policy.NAME, blocklist.NAME)
+_FORETOLD = (iprev.NAME, spf.NAME, deny_policy.NAME, blocklist.NAME, greylist_policy.NAME)
 """Policies that look at client, greeting and envelope, and change nothing."""
 
 
@@ -135,6 +137,8 @@ class Forecaster:
         self, member: Member, session: PolicySession, found: Examination, recipient: Mailbox
     ) -> Reply | None:
         """Ask a policy about the envelope; return its refusal, once it has a result."""
+        if isinstance(member.policy, GreylistPolicy):
+            return await member.policy.foretell(session, recipient)
         stages: tuple[tuple[str, tuple[object, ...]], ...] = (
             ("client", ()),
             ("helo", ()),

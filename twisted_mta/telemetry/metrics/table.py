@@ -121,7 +121,7 @@ POLICY_VERDICTS = Metric(
     {
         "policy": (
             *("spf", "dkim", "dmarc", "arc", "iprev"),
-            *("allow", "deny", "dnsbl", "application"),
+            *("allow", "deny", "dnsbl", "greylist", "application"),
         ),
         "result": (
             *("pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror"),
