@@ -631,7 +631,9 @@ class MailTransferAgent(Service):
         if self._state is ServiceState.STARTING:
             await self.when_ready()
         if self._state is not ServiceState.READY:
-            raise RuntimeError(f"submit: found an agent of which {self._state.value}")
+            raise RuntimeError(
+                f"submit: expected an agent that takes connections: {self._state.value}"
+            )
         return await self._processes.submit(submission)
 
     def outcome(self, id: str) -> Deferred[Outcomes]:

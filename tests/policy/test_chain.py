@@ -194,6 +194,26 @@ class Faults(ChainTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertTrue(self.examination.is_concluded("slow"))
 
+    def test_a_policy_that_fails_at_the_body_defers_the_message_unless_it_is_to_go_on(self) -> None:
+        def reading(octets: bytes) -> None:
+            raise RuntimeError
+
+        async def later() -> None: ...
+
+        for given in (reading, 7, NO, later()):
+
+            class Body:
+                def body(self, *about: object, given: object = given) -> object:
+                    return given
+
+            for on_failure in (NO_VERDICT, None):
+                chain = self.chain([self.member(Body(), on_failure=on_failure)])
+                for reader in chain.body_readers(self.session, ENVELOPE, Header(b"")):
+                    reader(b"a")
+                decided = ensureDeferred(chain.message(self.session, ENVELOPE, BytesIO))
+                self.assertIs(self.successResultOf(decided), on_failure)
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError, TypeError)), 2)
+
 
 class AtEnd:
     """A policy that is asked about the whole message, and reads it."""

@@ -157,6 +157,9 @@ class PolicyChain:
         content: IO[bytes] | None = None
         try:
             for group, calls in zip(self.groups, self._message_calls, strict=True):
+                refusal = self._refusal_of_unread(group, session)
+                if refusal is not None:
+                    return refusal
                 if content is None and any(member.reads_content for member, _ in calls):
                     content = open_content()
                 about = (envelope, content)
@@ -193,13 +196,34 @@ class PolicyChain:
         for member, method in self._asked("body", session):
             try:
                 reader = method(session, envelope, header)
+                if isinstance(reader, CoroutineType):
+                    reader.close()
+                if reader is not None and not callable(reader):
+                    raise TypeError(f"found {reader!r}, expected a function or None")
             except Exception:
-                self._log.failure("the policy {policy} failed: body", policy=member.name)
-                self._conclude(member, session)
+                self._body_failed(member, session)
             else:
                 if reader is not None:
                     readers.append(self._guarded(member, session, reader))
         return readers
+
+    def _body_failed(self, member: Member, session: PolicySession) -> None:
+        self._log.failure("the policy {policy} failed: body", policy=member.name)
+        if session.examination is not None:
+            session.examination.unread.add(member.name)
+        self._conclude(member, session)
+
+    def _refusal_of_unread(self, group: Sequence[Member], session: PolicySession) -> Reply | None:
+        """Return the refusal by a policy of a group that has failed while it took the body."""
+        examination = session.examination
+        if examination is not None and examination.unread:
+            for member in group:
+                if member.name in examination.unread:
+                    answers = (member.on_failure,)
+                    refusal = self._taken(member, answers, examination.opinion, session)
+                    if refusal is not None:
+                        return refusal
+        return None
 
     def _guarded(self, member: Member, session: PolicySession, reader: BodyReader) -> BodyReader:
         """Return a reader that fails for its own policy alone."""
@@ -209,8 +233,7 @@ class PolicyChain:
             try:
                 reader(octets)
             except Exception:
-                self._log.failure("the policy {policy} failed: body", policy=member.name)
-                self._conclude(member, session)
+                self._body_failed(member, session)
                 reader = _ignore
 
         return read
@@ -246,14 +269,8 @@ class PolicyChain:
         answering = [self._answer(stage, each, session, about) for each in asked]
         for (member, _), answer in zip(asked, answering, strict=True):
             answers = answer if isinstance(answer, tuple) else await answer
-            refusal = self._take(member, answers, opinion)
+            refusal = self._taken(member, answers, opinion, session)
             if refusal is not None:
-                self._log.info(
-                    "refused by {policy}: client {peer}: {reply}",
-                    policy=member.name,
-                    peer=session.address,
-                    reply=refusal,
-                )
                 return refusal
         return None
 
@@ -302,6 +319,19 @@ class PolicyChain:
     def _conclude(self, member: Member, session: PolicySession) -> None:
         if member.concludes is not None and session.examination is not None:
             session.examination.conclude(member.name, member.concludes)
+
+    def _taken(
+        self, member: Member, answers: Sequence[Answer], opinion: Opinion, session: PolicySession
+    ) -> Reply | None:
+        refusal = self._take(member, answers, opinion)
+        if refusal is not None:
+            self._log.info(
+                "refused by {policy}: client {peer}: {reply}",
+                policy=member.name,
+                peer=session.address,
+                reply=refusal,
+            )
+        return refusal
 
     def _take(self, member: Member, answers: Sequence[Answer], opinion: Opinion) -> Reply | None:
         """Carry the answers of one policy over into ``opinion``; return its refusal, if any."""

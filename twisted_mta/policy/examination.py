@@ -120,6 +120,7 @@ class Examination:
         opinion: the answers that wait to be carried out.
         memory: for policies to keep what they like until the transaction ends, by a key of their
             own.
+        unread: the names of the policies that failed while they took the body.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Examination:
         self.trusted_chain = ""
         self.opinion = Opinion(session.opinion)
         self.memory: dict[object, object] = {}
+        self.unread: set[str] = set()
         self._waiting: dict[str, list[Deferred[Sequence[MethodResult]]]] = {
             name: [] for name in awaited
         }
