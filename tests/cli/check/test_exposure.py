@@ -53,6 +53,11 @@ class Recipients(CheckTestCase):
         )
         self.assertEqual(self.found(self.config("tcp:0:interface=127.0.0.1", recipients="any")), [])
 
+    def test_a_capture_server_on_a_public_listener_is_a_warning(self) -> None:
+        (text,) = self.found(self.config(PUBLIC, capture=True))
+        self.assertIn("warning: [mta] capture: true: tcp:0 accepts mail of any host", text)
+        self.assertEqual(self.found(self.config("tcp:0:interface=127.0.0.1", capture=True)), [])
+
     def test_existing_recipients_without_a_maildir_is_a_warning(self) -> None:
         config = self.config(PUBLIC, local_domains=["example.net"])
         self.assertEqual(

@@ -89,7 +89,14 @@ def _relaying(config: Config) -> Iterator[Finding]:
 
 def _recipients(config: Config) -> Iterator[Finding]:
     reachable = _reachable(config)
-    if config.recipients == "any" and reachable:
+    if config.capture and reachable:
+        yield Finding(
+            "warning",
+            "[mta] capture",
+            f"true: {reachable[0]} accepts mail of any host for any address, and keeps it",
+            "expected listeners on loopback, or in a network of tests",
+        )
+    elif config.recipients == "any" and reachable:
         yield Finding(
             "warning",
             "[mta] recipients",
