@@ -498,6 +498,17 @@ class ReuseTests(RelayTestCase):
         self.assertEqual(self.located, 2)
         self.assertEqual(len(self.network.sources), 3)
 
+    def test_a_host_that_ends_its_connections_does_not_keep_the_mail_of_a_next_hop(self) -> None:
+        """DNS has another host by now."""
+        self.server(*OPENING, *TAKEN, *GROUP, ("send", b"421 4.4.2 Idle\r\n"), ("close",))
+        old = self.server(*OPENING, *TAKEN)
+        self.outcome(self.deliver())
+        self.targets = [SECOND]
+        new = self.server(*OPENING, *TAKEN, target=SECOND)
+        self.assertTrue(self.outcome(self.deliver()).delivered)
+        self.assertEqual(len(new.contents), 1)
+        self.assertEqual(old.received, b"")
+
     def test_the_number_of_messages_on_a_connection_is_bounded(self) -> None:
         self.relay = self.make_relay(settings=RelaySettings(messages_per_connection=2))
         peer = self.server(*OPENING, *TAKEN, *TAKEN, *PARTING)

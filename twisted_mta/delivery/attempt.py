@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -184,23 +185,35 @@ class Attempt:
         else:
             self._try_host(self._take_host())
 
-    def _look_up(self) -> None:
+    def _look_up(self, before: Connection | None = None) -> None:
+        """Look up the targets, and try them.
+
+        Args:
+            before: a connection that died while it was idle: its target comes first, if it still is
+                one of them.
+        """
         self._enter(Event.LOOK_UP)
         hosts = self.next_hop.hosts
         if hosts and all(host.name.startswith("/") for host in hosts):
-            self._located([Target(host.name, host.name, 0) for host in hosts])
+            self._located([Target(host.name, host.name, 0) for host in hosts], before)
             return
         locating = self.locate(self.next_hop)
         self.waiting = locating  # type: ignore[assignment]
-        locating.addCallback(self._located).addErrback(self._lookup_failed)
+        locating.addCallback(self._located, before).addErrback(self._lookup_failed)
 
-    def _located(self, targets: Sequence[Target]) -> None:
+    def _located(self, targets: Sequence[Target], before: Connection | None) -> None:
         self.waiting = None
         if self.state is State.ENDED:
             return
         untried = [target for target in targets if target not in self.failures]
         self.targets = self.connections.order(untried)
-        self._try_next()
+        stopped = self.connections.stopped is not None
+        if before is None or stopped or before.target not in self.targets:
+            self._try_next()
+            return
+        # Equal, but with what DNSSEC proves of it now.
+        target = self.targets.pop(self.targets.index(before.target))
+        self._replace(before, target)
 
     def _lookup_failed(self, failure: Failure) -> None:
         """End with the reply of the lookup; any other error is internal."""
@@ -292,7 +305,7 @@ class Attempt:
                     *(other for other in host if other != target),
                     *(self.targets or ()),
                 ]
-                self._transact(connection, reused=True)
+                self._transact(connection, reused=True, done=partial(self._reused, target=target))
                 return
         self._enter(Event.CONNECT)
         race = Race(
@@ -396,10 +409,19 @@ class Attempt:
             proved=is_proved(self.next_hop, connection.target, connection.policy),
         )
 
-    def _reused(self, connection: Connection, result: Result) -> None:
+    def _reused(
+        self, connection: Connection, result: Result, *, target: Target | None = None
+    ) -> None:
         """Take the result of a connection that was idle.
 
-        It may have died while it was idle, which tells nothing about the host.
+        It may have died while it was idle, which tells nothing about the host. Another connection
+        needs a look-up: otherwise a server that ends its connections would keep the mail of a next
+        hop, long after its time to live in DNS.
+
+        Args:
+            connection: the connection.
+            result: of the transaction.
+            target: as it was looked up in this attempt; None: it was not.
         """
         if not isinstance(result, Unusable):
             self._done(connection, result)
@@ -408,21 +430,23 @@ class Attempt:
         self._keep_dialogue(connection)
         if self.connections.stopped is not None:
             self._try_next()
+        elif target is None:
+            self._look_up(connection)
         else:
-            self._replace(connection)
+            self._replace(connection, target)
 
-    def _replace(self, before: Connection) -> None:
+    def _replace(self, before: Connection, target: Target) -> None:
         """Open a connection to the target of one that died while it was idle."""
 
         def found(terms: Terms, policy: TLSPolicy) -> None:
-            reply = refusal(self.next_hop, before.target, terms, policy)
+            reply = refusal(self.next_hop, target, terms, policy)
             if reply is not None:
-                self._refuse([before.target], reply)
+                self._refuse([target], reply)
                 return
             in_clear = before.policy.level == "none" and policy.level == "may"
-            self._connect_again(before.target, terms, policy, in_clear=in_clear)
+            self._connect_again(target, terms, policy, in_clear=in_clear)
 
-        self._find_policy(before.target, found)
+        self._find_policy(target, found)
 
     def _fresh(self, connection: Connection, result: Result) -> None:
         """Take the result of a connection that was opened for this attempt."""
