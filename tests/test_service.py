@@ -216,20 +216,11 @@ class Starting(InMemory):
         mta.stop()
 
     def test_several_services_in_one_process_send_each_other_mail(self) -> None:
-        reactor = MemoryReactor()
-        one = self.started(reactor=reactor, routes=(("other.example", "smtp://127.0.0.2:26"),))
-        there = MemoryMTA(
-            self.mktemp(),
-            reactor=reactor,
-            hostname="other.example",
-            local_domains=("other.example",),
-            listeners=(Listener(endpoint="tcp:26:interface=127.0.0.2"),),
-        )
-        self.addCleanup(there.stop)
-        there.start()
-        one.submit_by_smtp(MAIL, "bob@other.example")
-        (mail,) = there.mail("bob", "other.example")
-        self.assertIn(b"by other.example with ESMTPS", mail)
+        one = self.started()
+        with MemoryMTA(domain="other.example", beside=one) as there:
+            one.submit_by_smtp(MAIL, "bob@other.example")
+            (mail,) = there.inbox
+            self.assertIn(b"by mta.other.example with ESMTPS", mail.raw)
 
 
 class Refusing(InMemory):

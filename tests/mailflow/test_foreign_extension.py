@@ -16,7 +16,6 @@ from twisted_mta.smtp.extension.outgoing import OutgoingExtension
 from twisted_mta.smtp.extension.views import OutgoingView, SessionView
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
-from twisted_mta.testing.reactor import MemoryReactor
 
 CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"
 
@@ -87,14 +86,8 @@ def hop(announced: bytes, mail: bytes, *rcpt: bytes) -> ScriptedPeer:
 
 
 class ForeignExtension(TidyTestCase):
-    def running(self, directory: str = "", mta: MemoryMTA | None = None) -> MemoryMTA:
-        started = MemoryMTA(
-            directory or self.mktemp(),
-            reactor=mta.reactor if mta else MemoryReactor(),
-            files=mta.files if mta else None,
-            extensions=(TICKET,),
-            routes=(("*", "smtp://192.0.2.1:25"),),
-        )
+    def running(self) -> MemoryMTA:
+        started = MemoryMTA(extensions=(TICKET,), routes=(("*", "smtp://192.0.2.1:25"),))
         started.start()
         return started
 
@@ -125,15 +118,13 @@ class ForeignExtension(TidyTestCase):
         self.assertEqual((there.problems, there.finished), ([], True))
 
     def test_parameters_of_a_foreign_extension_survive_a_restart(self) -> None:
-        directory = self.mktemp()
-        mta = self.running(directory)
+        mta = self.running()
+        self.addCleanup(mta.stop)
         self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7")
-        mta.stop()
-        again = self.running(directory, mta)
-        self.addCleanup(again.stop)
+        mta.restart()
         there = hop(b"XTICKET 10", b" XTICKET=bob", b"<a@far.example> XSEAT=7")
-        again.reactor.listen("192.0.2.1", 25, there)
-        again.advance(7200)
+        mta.reactor.listen("192.0.2.1", 25, there)
+        mta.advance(hours=2)
         self.assertEqual((there.problems, there.script), ([], []))
 
     def test_a_foreign_extension_decides_about_a_next_hop_without_it(self) -> None:

@@ -155,6 +155,17 @@ class Crashes(TidyTestCase):
                 {mail.raw.endswith(large[-50:]) for mail in hop.received}, {True, False}
             )
 
+    def test_what_was_not_synced_is_lost(self) -> None:
+        with MemoryMTA(domain="example.test") as mta:
+            mta.files.syncs = False  # the disk only says so
+            submit(mta, "bob@example.test")
+            self.assertEqual(len(mta.inbox), 1)
+            mta.crash()
+            mta.files.syncs = True
+            mta.start()
+            mta.advance(days=1)
+            self.assertEqual(mta.inbox, [])
+
     def test_mail_that_was_not_acknowledged_is_not_there_after_a_crash(self) -> None:
         with MemoryMTA(domain="example.test") as mta:
             client = mta.connect()
