@@ -242,6 +242,20 @@ class Hostile(MaildropTestCase):
         self.look()
         self.assertEqual(len(self.submitted), 1_501)
 
+    def test_a_user_who_fills_the_directory_hides_no_message_and_no_time_is_lost(self) -> None:
+        self.start()
+        for number in range(3_000):
+            self.put(b"", f"part-{number}")
+        self.keep("bob@x")
+        self.assertEqual(len(self.look()), 3_000)
+        self.assertEqual(len(self.submitted), 1)
+
+    def test_too_many_recipients_are_no_message(self) -> None:
+        self.start()
+        lines = b"".join(b"to b%d@x\n" % number for number in range(1_001))
+        self.put(b"twisted-mta waiting mail 1\nsender a@x\n" + lines + b"\n" + CONTENT)
+        self.assertEqual(self.look(), ["refused-mail-1"])
+
     def test_only_root_may_name_another_user(self) -> None:
         self.start()
         envelope = WaitingEnvelope("a@x", ("b@x",), user=1234)

@@ -154,6 +154,28 @@ class Sending(SendmailTestCase):
         self.assertIn("550 5.1.1 No such mailbox here", notice.as_string())
         eventually(lambda: not self.waiting(), "an empty directory")
 
+    def test_recipients_of_a_long_list_get_it_in_several_transactions(self) -> None:
+        self.mta = MTA(
+            self.home,
+            *("--route", "list.example=discard:"),
+            toml=_TOML.format(home=self.home, workers=1),
+        )
+        self.addCleanup(self.mta.stop)
+        many = [f"b{number}@list.example" for number in range(1_500)]
+        with self.mta:
+            self.send("bob", *many)
+            self.mail()
+            self.mta.wait_for(
+                lambda: self.mta.output().count("discarded: ") >= len(many), "the whole list"
+            )
+        self.send("bob", *many)
+        self.assertEqual(len(self.waiting()), 2)
+        self.mta.start()
+        self.mail(count=2)
+        self.mta.wait_for(
+            lambda: self.mta.output().count("discarded: ") >= len(many), "the whole list"
+        )
+
     def test_nothing_is_lost_while_the_mta_is_restarted_and_killed(self) -> None:
         self.mta.start()
         sending = [self._sender() for _ in range(2)]

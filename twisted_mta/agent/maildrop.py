@@ -32,7 +32,7 @@ from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..mail.xtext import encode_xtext
 from ..message.dsn.delivery_status import ReportedRecipient
-from ..message.dsn.notice import notice
+from ..message.dsn.notice import Notice, notice
 from ..message.maildrop import LONGEST_ENVELOPE, PARTIAL, READY, WaitingEnvelope, read_envelope
 from ..queue.ids import first_id
 from ..server.application_mail import Receipt, SubmissionRefused
@@ -48,9 +48,10 @@ _PRIVATE = 0o700
 # All users may write files, only their owners and we remove them, and the MTA's group reads them.
 _SHARED = 0o3733
 _INTERVAL = 5.0  # seconds between two looks
-_MOST_NAMES = 100_000  # that one look reads
+_MOST_RESTING = 100_000  # deferred messages whose time is kept
 _MOST_AT_A_LOOK = 1_000  # messages
 _AT_ONCE = 20  # messages that are on their way into the queue
+_SHARE = 20.0  # times what a look at the names took, until the next one
 _REST = 60.0  # seconds until a deferred message is tried again
 _ABANDONED = 86_400.0  # seconds after which a file that was never completed is removed
 _LONGEST_KEPT = 7 * 86_400.0  # seconds that a file stays set aside
@@ -89,6 +90,9 @@ class _Waiting:
     name: str
     file: BinaryIO
     envelope: WaitingEnvelope
+    sender: str
+    recipients: Sequence[Mailbox]
+    malformed: Sequence[str]
     start: int
     size: int
     user: int
@@ -136,12 +140,13 @@ class Maildrop:
         self._looking: Deferred[None] | None = None
         self._again = False
         self._stopped = False
+        self._rests_until = 0.0
         self._trouble = ""
         self._notices = 0
         self._not_before: dict[str, float] = {}  # by name: deferred messages
         # By name: messages of which only a notice is left to send, with what was refused.
         self._half_done: dict[str, Mapping[str, Reply]] = {}
-        self._repetition = Repetition(self.take_in, clock)
+        self._repetition = Repetition(self._look_again, clock)
 
     def start(self) -> None:
         """Make the directory, look into it, and again every few seconds."""
@@ -164,6 +169,9 @@ class Maildrop:
             self._looking = looking = Deferred.fromCoroutine(self._look())
             looking.addErrback(self._failed).addCallback(self._looked)
         return self._ended()
+
+    def _look_again(self) -> Deferred[None] | None:
+        return self.take_in() if self._clock.seconds() >= self._rests_until else None
 
     def _ended(self) -> Deferred[None]:
         ended: Deferred[None] = Deferred()
@@ -202,6 +210,9 @@ class Maildrop:
             names: Sequence[str] = await self._executor(
                 _ready, self._directory, self._wall_time(), resting
             )
+            # Whoever fills the directory does not keep the processor busy with it.
+            ended = self._clock.seconds()
+            self._rests_until = ended + _SHARE * (ended - now)
             self._trouble = ""
             left = iter(names)
             while not self._stopped and (some := list(islice(left, _AT_ONCE))):
@@ -215,7 +226,7 @@ class Maildrop:
         return Deferred.fromCoroutine(self._take_one(name)).addErrback(failed)
 
     def _defer(self, name: str) -> None:
-        if len(self._not_before) >= _MOST_NAMES:
+        if len(self._not_before) >= _MOST_RESTING:
             self._not_before.clear()
         self._not_before[name] = self._clock.seconds() + _REST
 
@@ -257,17 +268,11 @@ class Maildrop:
 
     async def _submitted(self, waiting: _Waiting) -> bool:
         """Put a message into the queue, and a notice of what is refused; False: try again."""
-        envelope = waiting.envelope
-        sender = str(Mailbox.parse(envelope.sender)) if envelope.sender else ""
+        envelope, sender = waiting.envelope, waiting.sender
         if waiting.name in self._half_done:
             return await self._noticed(waiting, sender, self._half_done[waiting.name])
-        recipients: list[Mailbox] = []
-        refused: dict[str, Reply] = {}
-        for text in dict.fromkeys(envelope.recipients):
-            try:
-                recipients.append(Mailbox.parse(text))
-            except AddressError:
-                refused[text] = NOT_A_MAILBOX
+        recipients = waiting.recipients
+        refused = dict.fromkeys(waiting.malformed, NOT_A_MAILBOX)
         if waiting.size > self._limit():
             refused.update(dict.fromkeys(map(str, recipients), TOO_LARGE))
             recipients = []
@@ -312,7 +317,8 @@ class Maildrop:
         content: bytes = await self._executor(_returned, waiting)
         self._notices = (self._notices + 1) % 10_000
         id = QueueId(first_id(self._wall_time()) + self._notices)
-        written = notice(
+        written: Notice = await self._executor(
+            notice,
             "failed",
             _message(id, sender, waiting, content, self._wall_time()),
             [_reported(number, each) for number, each in enumerate(refused.items())],
@@ -401,7 +407,7 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> list[str]
     """
     by_user: dict[int, list[str]] = {}
     with os.scandir(directory) as entries:
-        for entry in islice(entries, _MOST_NAMES):
+        for entry in entries:
             name = entry.name
             longest = {PARTIAL: _ABANDONED, _SET_ASIDE: _LONGEST_KEPT}.get(
                 f"{name.partition('-')[0]}-"
@@ -415,7 +421,9 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> list[str]
             except FileNotFoundError:
                 continue
             if longest is None:
-                by_user.setdefault(status.st_uid, []).append(name)
+                names = by_user.setdefault(status.st_uid, [])
+                if len(names) < _MOST_AT_A_LOOK:
+                    names.append(name)
             elif now - max(status.st_mtime, status.st_ctime) > longest:
                 _remove(os.path.join(directory, name))
     in_turn = chain.from_iterable(zip_longest(*by_user.values()))
@@ -445,10 +453,25 @@ def _open(path: str, name: str) -> _Waiting:
         user = status.st_uid
         if envelope.user >= 0 and user in (0, os.geteuid()):
             user = envelope.user
-        return _Waiting(name, file, envelope, start, status.st_size - start, user)
+        sender = str(Mailbox.parse(envelope.sender)) if envelope.sender else ""
+        recipients, malformed = _recipients(envelope)
+        size = status.st_size - start
+        return _Waiting(name, file, envelope, sender, recipients, malformed, start, size, user)
     except BaseException:
         file.close()
         raise
+
+
+def _recipients(envelope: WaitingEnvelope) -> tuple[Sequence[Mailbox], Sequence[str]]:
+    """Return the recipients, and what is no mailbox."""
+    recipients: list[Mailbox] = []
+    malformed: list[str] = []
+    for text in dict.fromkeys(envelope.recipients):
+        try:
+            recipients.append(Mailbox.parse(text))
+        except AddressError:
+            malformed.append(text)
+    return recipients, malformed
 
 
 def _returned(waiting: _Waiting) -> bytes:

@@ -14,6 +14,9 @@ MAGIC = b"twisted-mta waiting mail 1"
 LONGEST_ENVELOPE = 1 << 20
 """Octets of an envelope, with the empty line behind it."""
 
+MOST_RECIPIENTS = 1_000
+"""Recipients of one file; there may be several files for one message."""
+
 READY = "mail-"
 """How the name of a complete message begins."""
 
@@ -68,6 +71,8 @@ def written(envelope: WaitingEnvelope) -> bytes:
             lines.append((name, value))
     if any("\n" in value or "\r" in value for _, value in lines):
         raise ValueError("found a line end in an address, expected none")
+    if len(envelope.recipients) > MOST_RECIPIENTS:
+        raise ValueError(f"found more recipients, expected {MOST_RECIPIENTS} at most")
     text = "".join(f"{name} {value}\n" for name, value in lines)
     octets = MAGIC + b"\n" + text.encode("utf-8", "surrogateescape") + b"\n"
     if len(octets) > LONGEST_ENVELOPE:
@@ -108,6 +113,8 @@ def read_envelope(octets: bytes) -> tuple[WaitingEnvelope, int]:
     user = values.get("user", "")
     if not (user.isascii() and user.isdecimal() and len(user) < 12):
         user = ""
+    if len(recipients) > MOST_RECIPIENTS:
+        raise ValueError(f"found {len(recipients)} recipients, expected {MOST_RECIPIENTS} at most")
     if "sender" not in values or not recipients:
         raise ValueError("found an envelope that is not complete, expected a sender and recipients")
     return (

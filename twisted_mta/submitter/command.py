@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from ..message.maildrop import WaitingEnvelope
+from ..message.maildrop import MOST_RECIPIENTS, WaitingEnvelope
 from .addresses import AddressError, addresses, checked, qualified
 from .content import Header, TooLarge, display_name, read
 from .local_smtp import LocalSMTP, Reply, Sent, Unreachable, pass_through
@@ -135,9 +135,11 @@ def _submit(options: Options, settings: Settings) -> int:
     if sent.taken is not None:
         say(f"the MTA has taken the message: {sent.taken}")
     if sent.deferred:
-        envelope.recipients = tuple(sent.deferred)
-        path = _wait(settings, envelope, message)
-        say(f"the message waits for the MTA in {path}")
+        for start in range(0, len(sent.deferred), MOST_RECIPIENTS):
+            envelope.recipients = tuple(sent.deferred[start : start + MOST_RECIPIENTS])
+            path = _wait(settings, envelope, message)
+            say(f"the message waits for the MTA in {path}")
+        wake(settings.state_dir, _TIMEOUT)
     if sent.refused:
         raise Failed(_status(list(sent.refused.values())), _shown(sent.refused))
     return OK
@@ -231,7 +233,7 @@ def _xtext(text: str) -> str:
 
 def _wait(settings: Settings, envelope: WaitingEnvelope, message: bytes) -> str:
     try:
-        path = keep(settings.directory, envelope, message)
+        return keep(settings.directory, envelope, message)
     except ValueError as error:
         raise Failed(os.EX_DATAERR, str(error)) from None
     except OSError as error:
@@ -240,8 +242,6 @@ def _wait(settings: Settings, envelope: WaitingEnvelope, message: bytes) -> str:
             "the MTA does not take the message now, and it cannot wait in"
             f" {settings.directory}: {error.strerror}",
         ) from None
-    wake(settings.state_dir, _TIMEOUT)
-    return path
 
 
 def _status(replies: Sequence[Reply]) -> int:
