@@ -25,6 +25,7 @@ FIXED = {
         "state_dir",
         "web",
         "capture",
+        "local_submission_directory",
         "workers",
         "maildir",
         "message_memory",
