@@ -309,6 +309,11 @@ class Refusing(InMemory):
         self.refused(mta, CertificateError)
         self.assertNothingLeft(mta)
 
+    def test_a_service_that_runs_does_not_start_again(self) -> None:
+        mta = self.started()
+        self.assertRaisesRegex(RuntimeError, "this one runs", mta.mta.startService)
+        self.assertTrue(mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
+
     def test_a_stopped_service_does_not_start_again(self) -> None:
         mta = self.started()
         mta.stop()

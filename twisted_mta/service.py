@@ -394,9 +394,11 @@ class MailTransferAgent(Service):
             StoreError: the queue cannot be opened.
             CertificateError: the certificate or its key cannot be used.
             CannotListen: a port cannot be bound, and was not before.
-            RuntimeError: the service was stopped; it does not start again.
+            RuntimeError: the service runs, or was stopped; it does not start again.
         """
         self._refuse_another_start()
+        if ServiceEvent.START not in TRANSITIONS[self._state]:
+            raise RuntimeError("a mail transfer agent is started once; this one runs")
         config = self.config
         self._happened(ServiceEvent.START)
         self._at_shutdown.start()

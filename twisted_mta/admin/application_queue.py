@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from .http import Request, Response
 from .queue_api import PATH
 
 _AT_ONCE = 1000  # messages that are read in one request
+
+
+_FILTERS = ("ids", "to", "sender", "domain", "state", "older")
 
 
 class QueueUnavailable(Exception):
@@ -54,7 +58,11 @@ class ApplicationQueue:
             Fires with a list; fails with `ValueError` where a filter cannot be read, and with
             `QueueUnavailable`.
         """
-        return Deferred.fromCoroutine(self._list(_filters(ids, filters), limit))
+        try:
+            fields = _filters(ids, filters)
+        except ValueError:
+            return fail()
+        return Deferred.fromCoroutine(self._list(fields, limit))
 
     def show(self, id: str) -> Deferred[Any]:
         """Return one message, a dictionary as ``queue show --json`` writes it.
@@ -118,9 +126,16 @@ class ApplicationQueue:
         self, action: str, ids: tuple[str, ...], filters: Mapping[str, Any]
     ) -> Deferred[Mapping[str, int]]:
         everything = filters.get("all", False)
-        fields = _filters(ids, {name: each for name, each in filters.items() if name != "all"})
+        try:
+            fields = _filters(ids, {name: each for name, each in filters.items() if name != "all"})
+        except ValueError:
+            return fail()
         if everything is True:
             fields["all"] = True
+        elif not fields:
+            return fail(
+                ValueError(f"{action}: found no ids and no filters, expected some, or all=True")
+            )
         body = json.dumps(fields, default=str).encode()
         request = Request(method="POST", path=f"{PATH}/{action}", body=body, user="the application")
 
@@ -137,7 +152,7 @@ class ApplicationQueue:
             return None
         answer = json.loads(response.body)
         if response.code == 400:
-            raise ValueError(answer["error"])
+            raise ValueError(re.sub("^from: ", "sender: ", answer["error"]))
         if response.code != 200:
             raise QueueUnavailable(answer["error"])
         if shards := answer.get("missing"):
@@ -148,7 +163,14 @@ class ApplicationQueue:
 
 
 def _filters(ids: tuple[str, ...], filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return filters under the names that requests have; those of None are left out."""
+    """Return filters under the names that requests have; those of None are left out.
+
+    Raises:
+        ValueError: there is no such filter.
+    """
+    for name in filters:
+        if name not in _FILTERS:
+            raise ValueError(f"found filter {name!r}, expected one of {', '.join(_FILTERS)}")
     fields = {
         "from" if name == "sender" else name: value
         for name, value in filters.items()
