@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.config import DNSBL, DKIMKey, GreylistSettings, Listener
+from twisted_mta.config import DNSBL, DKIMKey, GreylistSettings, Listener, MilterSettings
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -82,6 +82,7 @@ _HELD = {
     "destination": "destinations",
     "web": "web_page",
     "dkim": "dkim_keys",
+    "milter": "milters",
 }
 """The fields of `Config` with other names than the tables that they hold, by the table."""
 
@@ -208,6 +209,7 @@ class EachSetting(SynchronousTestCase):
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
             greylist=GreylistSettings(),
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
+            milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
         )
 
     def write(self, name: str, content: str) -> str:
@@ -240,6 +242,8 @@ class EachSetting(SynchronousTestCase):
             return None if value is None else shutil.copy(value, f"{value}.again")
         if name.endswith(("certificate", "authorities")):
             return self.second
+        if isinstance(value, str) and value.startswith("unix:"):
+            return "tcp:127.0.0.1:8891"
         if name in OTHERS:
             return OTHERS[name]
         if name.endswith("_from"):

@@ -130,7 +130,7 @@ class TLSReports(ConfigTestCase):
 
 class NotBuilt(ConfigTestCase):
     def test_tables_of_later_are_refused_by_name(self) -> None:
-        for header in ("[[milter]]", "[[policy_service]]"):
+        for header in ("[[policy_service]]", "[acme]"):
             table = header.strip("[]")
             self.assertEqual(
                 self.refusal({}, f'{header}\na = "b"'),
@@ -139,8 +139,8 @@ class NotBuilt(ConfigTestCase):
 
     def test_a_value_of_such_a_name_is_outside_of_all_tables(self) -> None:
         self.assertEqual(
-            self.refusal({}, "milter = 1"),
-            "FILE: milter = 1: outside of all tables; expected below [mta]",
+            self.refusal({}, "acme = 1"),
+            "FILE: acme = 1: outside of all tables; expected below [mta]",
         )
 
 

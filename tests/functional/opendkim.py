@@ -47,6 +47,11 @@ class OpenDKIM(Program):
         self.wait_for(lambda: listens(self.port), "OpenDKIM listens")
 
     @property
+    def endpoint(self) -> str:
+        """Its address, as a client endpoint of Twisted."""
+        return f"tcp:{LOOPBACK}:{self.port}"
+
+    @property
     def milter(self) -> str:
         """Its address, as settings of Postfix have it."""
         return f"inet:{LOOPBACK}:{self.port}"

@@ -54,6 +54,9 @@ class ShortSearch(SynchronousTestCase):
     def test_the_client_target_holds_for_a_search(self) -> None:
         self.assertHolds("client")
 
+    def test_the_milter_target_holds_for_a_search(self) -> None:
+        self.assertHolds("milter")
+
     def test_memory_does_not_grow(self) -> None:
         for name, target in TARGETS.items():
             cases = load(name)

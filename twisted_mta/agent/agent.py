@@ -69,6 +69,7 @@ from .events import Events
 from .explain.domain_tls import DomainTLS
 from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
+from .filters import Filters
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .mta_sts import MTASTS
@@ -192,6 +193,7 @@ class Agent:
         self.events = Events(self._audience, wall_time=resources.wall_time)
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
+        self._filters = Filters(reactor)
         self._policies = Policies(
             application,
             resolver=resources.resolver,
@@ -201,6 +203,7 @@ class Agent:
             state_dir=config.state_dir,
             metrics=self.metrics,
             observe=lambda observation: self.dmarc_reports.observe(observation),
+            filters=self._filters,
         )
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
@@ -342,6 +345,7 @@ class Agent:
             if not await self._patience.ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
                 self._give_up()
                 await self._patience.ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
+        self._filters.stop()
         reports = DeferredList([self.dmarc_reports.stop(), self.tls_reports.stop()])
         await self._patience.ends(reports, _LAST_WORDS)
         closed = self._relay.close()
@@ -465,6 +469,7 @@ class Agent:
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
                 intake.policies = self._policies.stages(config, listener)
+            self._filters.use(config)
             self.application_mail.intake.update(self._application_policy())
             if self._behind_servers is not None:
                 self._behind_servers.update(self._policy_behind_servers())

@@ -34,6 +34,7 @@ from ..system.slices import Pace, Work
 from ..telemetry.metrics import Metrics, table
 from .application import Application
 from .file_changes import counted
+from .filters import Filters
 
 # Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
 _LONGEST_CHECK = 30.0
@@ -64,6 +65,7 @@ class Policies:
         state_dir: where it is.
         metrics: where verdicts are counted.
         observe: takes note of messages whose domains ask for reports of DMARC.
+        filters: the filters, for all listeners.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Policies:
         state_dir: str,
         metrics: Metrics,
         observe: Callable[[Observation], object],
+        filters: Filters,
     ) -> None:
         self._application = application
         self._resolver = resolver
@@ -84,6 +87,7 @@ class Policies:
         self._clock = clock
         self._metrics = metrics
         self._observe = observe
+        self._filters = filters
         self._allowed = FileTable(AccessList, read_content, parse_in_slices)
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
         self._blocklists: dict[DNSBL, Blocklist] = {}
@@ -150,6 +154,9 @@ class Policies:
             if config.greylist is not None:
                 # Last, so that nothing is remembered of what the others refuse.
                 yield [self._greylisting(config.greylist)]
+        # One after the other: each sees what the others have found and changed.
+        for member in self._filters.members(config):
+            yield [member]
         own = self._application
         if own.policy is not None:
             # It sees what the others have found.

@@ -86,6 +86,8 @@ def _assessment(assessment: Facts) -> Iterator[str]:
         yield f"Found: {', '.join(verdicts)}"
     if assessment.get("quarantine"):
         yield f"Junk: {assessment['quarantine']}"
+    if assessment.get("hold"):
+        yield f"Held when it came: {assessment['hold']}"
 
 
 def _verdict(verdict: Facts) -> str:

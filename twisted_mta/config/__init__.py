@@ -12,6 +12,7 @@ from .dkim import DKIMKey
 from .dnsbl import DNSBL
 from .listener import Listener
 from .loading import load
+from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import ConfigError
@@ -37,6 +38,7 @@ __all__ = [
     "Listener",
     "LogSettings",
     "MTASTSSettings",
+    "MilterSettings",
     "PolicySettings",
     "QueueSettings",
     "Rate",

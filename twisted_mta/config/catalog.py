@@ -12,6 +12,7 @@ from .dkim import DKIMKey
 from .dnsbl import DNSBL
 from .endpoint import endpoints
 from .listener import Listener
+from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import Setting, settings_of
@@ -39,6 +40,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "dkim": DKIMKey,
     "dnsbl": DNSBL,
     "greylist": GreylistSettings,
+    "milter": MilterSettings,
     "tls_report": TLSReportSettings,
 }
 """The classes of the file's tables."""
@@ -48,6 +50,7 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "destination": {"domain": "example.net"},
     "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
     "dnsbl": {"zone": "zen.example.org"},
+    "milter": {"endpoint": "unix:/run/rspamd/milter.sock"},
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 

@@ -13,6 +13,7 @@ from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
 from .listener import Listener
+from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import HIDDEN, settings_of, shown
@@ -84,6 +85,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "destination", old, new, _domain)
         elif field.name == "dkim_keys":
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
+        elif field.name == "milters":
+            yield from _of_named((field.name,), "milter", old, new, _endpoint)
         elif field.name == "dnsbl":
             yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
         elif field.name in SWITCHES and (old is None or new is None):
@@ -132,6 +135,10 @@ def _domain(destination: Destination) -> str:
 
 def _list_name(settings: DNSBL) -> str:
     return f"{settings.name} of {settings.of}"
+
+
+def _endpoint(filter: MilterSettings) -> str:
+    return filter.endpoint
 
 
 def _record_name(key: DKIMKey) -> str:

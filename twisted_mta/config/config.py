@@ -22,6 +22,7 @@ from .dkim import DKIMKey, dkim_keys
 from .dnsbl import DNSBL, dnsbls
 from .endpoint import Endpoint, endpoint_or_off, endpoints
 from .listener import Listener
+from .milter import MilterSettings, milters
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .routes import routes
@@ -78,6 +79,7 @@ class Config:
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
         greylist: ``[greylist]``; None: there is no greylisting.
+        milters: the ``[[milter]]`` tables, in their order.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
 
     Raises:
@@ -341,6 +343,7 @@ class Config:
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)
+    milters: tuple[MilterSettings, ...] = attrs.field(factory=tuple, converter=milters)
 
     def _default_free_disk(self) -> int:
         return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)

@@ -19,6 +19,7 @@ from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
 from .listener import Listener
+from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
@@ -351,6 +352,9 @@ class _Loader:
             else None,
             dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
+            milters=self._several(
+                MilterSettings, (("", values) for _, values in self.repeated["milter"])
+            ),
         )
 
     def _several(

@@ -24,7 +24,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {}
 """By table and key of the file."""
 
 NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
-    "milter": NotBuilt("filters that speak the milter protocol"),
     "policy_service": NotBuilt("services that speak the policy delegation protocol of Postfix"),
     "acme": NotBuilt("certificates by ACME"),
 }

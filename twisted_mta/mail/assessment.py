@@ -33,11 +33,13 @@ class Assessment:
         quarantine: why the message belongs among junk; empty where it does not. Printable.
         signs: whether the message may be signed for the domain of its From field: it comes from us,
             or from a client of ours that may use the address there.
+        hold: why the message is held in the queue from the start; empty where it is not. Printable.
     """
 
     verdicts: tuple[Verdict, ...] = ()
     quarantine: str = ""
     signs: bool = False
+    hold: str = ""
 
 
 UNKNOWN = Assessment()

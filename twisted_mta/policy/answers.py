@@ -113,6 +113,10 @@ class Rewrite:
         remove: names of fields, in any case, all of which are removed from its header.
         content: the whole message instead of what came, in lines that end with CR LF; or an open
             file with it; None: it stays.
+        header: the header section instead of that of the content, each field with its CR LF; None:
+            it stays.
+        body: an open file with the body instead of that of the content, to be closed by the reader;
+            None: it stays.
 
     Raises:
         ValueError: an address, a field or a name is not one.
@@ -123,9 +127,43 @@ class Rewrite:
     add: tuple[bytes, ...] = field(default=(), converter=_whole_fields)
     remove: tuple[str, ...] = field(default=(), converter=_names)
     content: bytes | IO[bytes] | None = None
+    header: bytes | None = None
+    body: IO[bytes] | None = None
+
+    @property
+    def changes_content(self) -> bool:
+        """Whether the content is another one."""
+        return (
+            bool(self.remove)
+            or self.content is not None
+            or self.header is not None
+            or self.body is not None
+        )
 
 
-Answer = Reply | Rewrite | Mark | Quarantine | None
+@frozen
+class Hold:
+    """Take the message, and hold it in the queue until an operator releases it.
+
+    Attributes:
+        reason: for people; printable.
+    """
+
+    reason: str
+
+
+@frozen
+class Noted:
+    """Note a verdict that changes nothing by itself.
+
+    Attributes:
+        result: one word.
+    """
+
+    result: str
+
+
+Answer = Reply | Rewrite | Mark | Quarantine | Hold | Noted | None
 """What a policy answers; None goes on.
 
 A `Reply` of 4yz or 5yz refuses; any other goes on.

@@ -20,7 +20,8 @@ from ..message.authentication_results import MethodResult
 from ..message.header import Header
 from ..system.coroutines import outcome
 from ..system.deadline import within
-from .answers import Answer, Answers, EnvelopeView, Mark, Quarantine, Rewrite
+from .answers import Answer, Answers, EnvelopeView, Hold, Mark, Noted, Quarantine, Rewrite
+from .composed import composed
 from .examination import Examination, Opinion, PolicySession
 
 Stage = Literal["client", "helo", "mail", "rcpt", "header", "message"]
@@ -34,8 +35,6 @@ BodyReader = Callable[[bytes], object]
 """Takes the octets behind the header section, in pieces cut anywhere."""
 
 NO_VERDICT = Reply.fixed(451, "7.1", "No verdict on this mail for now, try again later")
-
-_ANSWERS = (Reply, Rewrite, Mark, Quarantine, type(None))
 
 Count = Callable[[str, str], object]
 """Counts a verdict, by the name of the policy and the result."""
@@ -56,6 +55,7 @@ class Member:
         concludes: for a policy that calls `Examination.conclude`: what is recorded where it fails.
         reads_content: whether it reads the content that its ``message`` is handed; otherwise that
             may be None.
+        about: which of several of that name it is, for the log; empty: there are no others.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Member:
     strangers_only: bool = False
     concludes: Sequence[MethodResult] | None = None
     reads_content: bool = True
+    about: str = ""
 
 
 _Call = tuple[Member, Callable[..., Any]]
@@ -155,6 +156,7 @@ class PolicyChain:
             OSError: it cannot be opened.
         """
         content: IO[bytes] | None = None
+        examination = session.examination
         try:
             for group, calls in zip(self.groups, self._message_calls, strict=True):
                 refusal = self._refusal_of_unread(group, session)
@@ -162,7 +164,11 @@ class PolicyChain:
                     return refusal
                 if content is None and any(member.reads_content for member, _ in calls):
                     content = open_content()
-                about = (envelope, content)
+                shown = content
+                if content is not None and examination is not None:
+                    # Each group sees what those before it have changed.
+                    shown = composed(content, examination.opinion.rewrites)
+                about = (envelope, shown)
                 refusal = await self._ask_group("message", calls, session, about)
                 if refusal is not None:
                     return refusal
@@ -220,7 +226,7 @@ class PolicyChain:
             for member in group:
                 if member.name in examination.unread:
                     answers = (member.on_failure,)
-                    refusal = self._taken(member, answers, examination.opinion, session)
+                    refusal = self._taken(member, answers, examination.opinion, session, "message")
                     if refusal is not None:
                         return refusal
         return None
@@ -269,7 +275,7 @@ class PolicyChain:
         answering = [self._answer(stage, each, session, about) for each in asked]
         for (member, _), answer in zip(asked, answering, strict=True):
             answers = answer if isinstance(answer, tuple) else await answer
-            refusal = self._taken(member, answers, opinion, session)
+            refusal = self._taken(member, answers, opinion, session, stage)
             if refusal is not None:
                 return refusal
         return None
@@ -321,9 +327,14 @@ class PolicyChain:
             session.examination.conclude(member.name, member.concludes)
 
     def _taken(
-        self, member: Member, answers: Sequence[Answer], opinion: Opinion, session: PolicySession
+        self,
+        member: Member,
+        answers: Sequence[Answer],
+        opinion: Opinion,
+        session: PolicySession,
+        stage: Stage,
     ) -> Reply | None:
-        refusal = self._take(member, answers, opinion)
+        refusal = self._take(member, answers, opinion, stage)
         if refusal is not None:
             self._log.info(
                 "refused by {policy}: client {peer}: {reply}",
@@ -333,12 +344,18 @@ class PolicyChain:
             )
         return refusal
 
-    def _take(self, member: Member, answers: Sequence[Answer], opinion: Opinion) -> Reply | None:
+    def _take(
+        self, member: Member, answers: Sequence[Answer], opinion: Opinion, stage: Stage
+    ) -> Reply | None:
         """Carry the answers of one policy over into ``opinion``; return its refusal, if any."""
         for answer in answers:
             if isinstance(answer, Reply):
                 if answer.code >= 400:
-                    self._count(member.name, "refuse" if answer.code >= 500 else "defer")
+                    result = "refuse" if answer.code >= 500 else "defer"
+                    if member.about and stage == "message":
+                        self._note(member, result, opinion)
+                    else:
+                        self._count(member.name, result)
                     return answer
             elif isinstance(answer, Mark):
                 opinion.fields += answer.fields
@@ -351,6 +368,11 @@ class PolicyChain:
                 reason = printable(answer.reason) or "quarantined by policy"
                 opinion.quarantine = opinion.quarantine or reason
                 self._note(member, "quarantine", opinion, reason)
+            elif isinstance(answer, Hold):
+                opinion.hold = opinion.hold or answer.reason
+                self._note(member, "hold", opinion, answer.reason)
+            elif isinstance(answer, Noted):
+                self._note(member, answer.result, opinion)
         return None
 
     def count(self, results: Iterable[MethodResult]) -> None:
@@ -366,6 +388,7 @@ class PolicyChain:
 
     def _note(self, member: Member, result: str, opinion: Opinion, text: str = "") -> None:
         self._count(member.name, result)
+        text = ": ".join(filter(None, (member.about, text)))
         opinion.verdicts.append(Verdict(member.name, result, text))
 
 
@@ -381,7 +404,7 @@ def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
 def _sequence(answers: Answers) -> tuple[Answer, ...]:
     each = tuple(answers) if isinstance(answers, list | tuple) else (answers,)
     for answer in each:
-        if not isinstance(answer, Reply | Rewrite | Mark | Quarantine | None):
+        if not isinstance(answer, Reply | Rewrite | Mark | Quarantine | Hold | Noted | None):
             raise TypeError(
                 f"found {answer!r}, expected None, Reply, Rewrite, Mark or Quarantine, or a list"
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 
 from ..mail.address import Mailbox
 from ..mail.assessment import Verdict
+from ..mail.envelope import Parameters
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from ..message.authentication_results import MethodResult
@@ -34,6 +35,7 @@ class PolicySession:
         examination: of the present transaction; None outside of one.
         memory: for policies to keep what they like until the session ends, by a key of their own.
         opinion: what was found out before the first transaction; it holds for each of them.
+        at_end: called when the session ends.
     """
 
     def __init__(self, view: SessionView, *, is_stranger: bool = True) -> None:
@@ -44,6 +46,12 @@ class PolicySession:
         self.memory: dict[object, object] = {}
         self.opinion = Opinion()
         self.peer = view.peer
+        self.at_end: list[Callable[[], object]] = []
+
+    def end(self) -> None:
+        """Let policies know that the session has ended."""
+        while self.at_end:
+            self.at_end.pop()()
 
     @property
     def address(self) -> str | None:
@@ -81,6 +89,11 @@ class PolicySession:
         return self._view.identity
 
     @property
+    def mechanism(self) -> str:
+        """The SASL mechanism of the authenticated user; empty without, or where it is not known."""
+        return self._view.mechanism
+
+    @property
     def lmtp(self) -> bool:
         """Whether the session speaks LMTP (RFC 2033)."""
         return self._view.lmtp
@@ -93,14 +106,30 @@ class Opinion:
         fields: whole header fields to put in front of the message.
         rewrites: changes, in their order.
         quarantine: why the message belongs among junk; empty where it does not.
+        hold: why the message is to be held in the queue; empty where it is not.
         verdicts: of policies that have answered.
+        replaced: what stands above our Received field instead of results and of marks so far; None:
+            these.
+        added: fields that we add below our Received field, until they are part of a new header.
+        mail_parameters: changes to those of MAIL.
+        rcpt_parameters: those of RCPT for recipients that a policy gave, where it gave any.
     """
 
     def __init__(self, before: Opinion | None = None) -> None:
         self.fields: list[bytes] = [] if before is None else [*before.fields]
         self.rewrites: list[Rewrite] = [] if before is None else [*before.rewrites]
         self.quarantine: str = "" if before is None else before.quarantine
+        self.hold: str = ""
         self.verdicts: list[Verdict] = [] if before is None else [*before.verdicts]
+        self.replaced: bytes | None = None
+        self.added = b""
+        self.mail_parameters: dict[str, str | int | None] = {}
+        self.rcpt_parameters: dict[Mailbox, Parameters] = {}
+
+    def replace_fields(self, above: bytes) -> None:
+        """Let other fields stand above our Received; those below it are in the new header."""
+        self.replaced, self.added = above, b""
+        self.fields.clear()
 
 
 class Examination:
@@ -121,6 +150,8 @@ class Examination:
         memory: for policies to keep what they like until the transaction ends, by a key of their
             own.
         unread: the names of the policies that failed while they took the body.
+        id: the queue id of the message; empty before its content begins.
+        fields: returns the fields above our Received, as they stand now.
     """
 
     def __init__(
@@ -132,10 +163,30 @@ class Examination:
         self.opinion = Opinion(session.opinion)
         self.memory: dict[object, object] = {}
         self.unread: set[str] = set()
+        self.id = ""
+        self.fields: Callable[[], bytes] = bytes
+        self._of_envelope = 0  # rewrites that came before the content
         self._waiting: dict[str, list[Deferred[Sequence[MethodResult]]]] = {
             name: [] for name in awaited
         }
         self._results: dict[str, Sequence[MethodResult]] = dict.fromkeys(awaited, ())
+
+    def begin_content(self, id: str, fields: Callable[[], bytes]) -> None:
+        """Begin the content.
+
+        Args:
+            id: the queue id.
+            fields: see the attribute.
+        """
+        self.id, self.fields = id, fields
+        # Answers to RCPT were about one recipient each, and are in force already.
+        self._of_envelope = len(self.opinion.rewrites)
+
+    @property
+    def recipients_instead(self) -> Sequence[Mailbox] | None:
+        """The recipients that policies give in place of all, empty for none; None: all stay."""
+        given = [each.recipients for each in self.opinion.rewrites[self._of_envelope :]]
+        return next((each for each in reversed(given) if each is not None), None)
 
     def conclude(self, policy: str, results: Sequence[MethodResult]) -> None:
         """Record what a policy has found; a second call changes nothing."""

@@ -196,6 +196,8 @@ class Deliveries:
         """
         if not self._lifecycle.is_running or message.released_at > self._wall_time():
             return ()
+        if message.assessment.hold:
+            return ()
         deliveries = self._split(message)
         return deliveries if self._fair_share.claim(deliveries, self._clock.seconds()) else ()
 

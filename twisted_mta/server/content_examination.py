@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from io import BytesIO
 from typing import IO
 
 from twisted.internet.defer import Deferred
@@ -12,7 +11,6 @@ from ..mail.address import Mailbox
 from ..mail.assessment import Assessment, Verdict
 from ..mail.reply import Reply
 from ..message.authentication_results import (
-    MethodResult,
     authentication_results,
     without_own,
 )
@@ -20,6 +18,7 @@ from ..message.header import Header, without_fields
 from ..message.header_scanner import HeaderScanner
 from ..policy.answers import EnvelopeView, Rewrite
 from ..policy.chain import BodyReader, PolicyChain
+from ..policy.composed import close_bodies, composed
 from ..policy.examination import Examination
 from ..system.coroutines import started
 
@@ -56,9 +55,6 @@ class ContentExamination:
         self._envelope = envelope
         self._authserv_id = authserv_id
         self.verdicts: tuple[Verdict, ...] = ()
-        self._results: Sequence[MethodResult] = ()
-        # Answers to RCPT were about one recipient each, and are in force already.
-        self._rewrites_before = len(examination.opinion.rewrites)
         self._readers: Sequence[BodyReader] = ()
         self._of_header: Deferred[Reply | None] | None = None  # None: the header is not complete
 
@@ -93,10 +89,16 @@ class ContentExamination:
         session = self.examination.session
         refusal = await self._of_header
         if refusal is None:
-            refusal = await self._chain.message(session, self._envelope, open_content)
-        self._results = self.examination.results
-        self.verdicts = self.examination.verdicts_with(self._results)
-        self._chain.count(self._results)
+            try:
+                refusal = await self._chain.message(session, self._envelope, open_content)
+            except BaseException:
+                close_bodies(self.rewrites)
+                raise
+        if refusal is not None:
+            close_bodies(self.rewrites)
+        results = self.examination.results
+        self.verdicts = self.examination.verdicts_with(results)
+        self._chain.count(results)
         return refusal
 
     # What follows from the answers.
@@ -104,18 +106,23 @@ class ContentExamination:
     @property
     def fields(self) -> bytes:
         """The fields for the top of the message: Authentication-Results, then marks of policies."""
+        opinion = self.examination.opinion
+        if opinion.replaced is not None:
+            return opinion.replaced + b"".join(opinion.fields)
         own = b""
-        if self._results and self._authserv_id:
+        results = self.examination.results
+        if results and self._authserv_id:
             # A mailbox beyond ASCII is that of MAIL, or stands in the header: the message needs
             # SMTPUTF8 anyway.
             smtputf8 = "SMTPUTF8" in self._envelope.parameters
-            own = authentication_results(self._authserv_id, self._results, smtputf8=smtputf8)
-        return own + b"".join(self.examination.opinion.fields)
+            own = authentication_results(self._authserv_id, results, smtputf8=smtputf8)
+        return own + b"".join(opinion.fields)
 
     @property
     def assessment(self) -> Assessment:
         """What is kept with the message."""
-        return Assessment(self.verdicts, self.examination.opinion.quarantine)
+        opinion = self.examination.opinion
+        return Assessment(self.verdicts, opinion.quarantine, hold=opinion.hold)
 
     @property
     def rewrites(self) -> Sequence[Rewrite]:
@@ -125,8 +132,7 @@ class ContentExamination:
     @property
     def recipients_instead(self) -> Sequence[Mailbox] | None:
         """The recipients that policies give in place of all, empty for none; None: all stay."""
-        given = [each.recipients for each in self.rewrites[self._rewrites_before :]]
-        return next((each for each in reversed(given) if each is not None), None)
+        return self.examination.recipients_instead
 
     @property
     def reverse_name(self) -> str | None:
@@ -136,7 +142,7 @@ class ContentExamination:
     @property
     def changes_content(self) -> bool:
         """Whether the content itself is to be changed."""
-        return any(each.remove or each.content is not None for each in self.rewrites)
+        return any(each.changes_content for each in self.rewrites)
 
     async def rewrite(self, content: IO[bytes], store: Callable[[bytes], object]) -> None:
         """Write the content anew, as the policies want it.
@@ -148,17 +154,14 @@ class ContentExamination:
         Raises:
             OSError: it cannot be read or stored.
         """
-        source: IO[bytes] = content
-        for each in self.rewrites:
-            if each.content is not None:
-                given = each.content
-                source = BytesIO(given) if isinstance(given, bytes) else given
-                source.seek(0)
         removed = {name for each in self.rewrites for name in each.remove}
-        for number, piece in enumerate(_without(removed, source)):
-            store(piece)
-            if number % _PIECES == _PIECES - 1:
-                await self._chain.next_turn()
+        try:
+            for number, piece in enumerate(_without(removed, composed(content, self.rewrites))):
+                store(piece)
+                if number % _PIECES == _PIECES - 1:
+                    await self._chain.next_turn()
+        finally:
+            close_bodies(self.rewrites)
 
 
 def _without(names: Container[str], source: IO[bytes]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ It is the delivery (`interfaces.Delivery`) that queues. The content of a message
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -35,7 +35,7 @@ from ..smtp.server.session import Session
 from ..smtp.server.transaction import Accepted
 from .content_examination import ContentExamination
 from .intake_policy import IntakePolicy
-from .policy_stages import PolicyStages, rewritten_recipients
+from .policy_stages import PolicyStages, end_notes, rewritten_recipients
 from .reception import Reception, shown
 from .recipients import ExpandedRecipients, expanded
 
@@ -277,7 +277,8 @@ class Intake:
         return self._counted(session, "messages").addCallback(counted)
 
     def ended(self, session: Session) -> None:
-        """Do nothing: all that is kept of a session is in its transaction."""
+        """Let policies know (`interfaces.Delivery`)."""
+        end_notes(session)
 
     def _is_counted(self, session: Session, limit: int) -> bool:
         return self.submission is not None and session.identity is not None and limit > 0
@@ -419,6 +420,8 @@ class Intake:
             now=received_at,
             trusted=partial(self._relaying.allows, session),
         )
+        accepted = {self.canonical(session, each.mailbox): each for each in transaction.recipients}
+        expansions = transaction.expansions
         recipients = self._take_recipients(session)
         named = None
         if len(transaction.recipients) == 1:
@@ -454,20 +457,51 @@ class Intake:
                         ),
                         self.policy.authserv_id,
                     ),
-                    partial(self._given_instead, session, len(transaction.recipients)),
+                    partial(
+                        self._given_instead,
+                        session,
+                        len(transaction.recipients),
+                        accepted,
+                        expansions,
+                    ),
                 )
         return reception
 
     def _given_instead(
-        self, session: Session, rcpts: int, recipients: Sequence[Mailbox]
+        self,
+        session: Session,
+        rcpts: int,
+        accepted: Mapping[Mailbox, Accepted],
+        known: Expansions,
+        recipients: Sequence[Mailbox],
+        parameters: Mapping[Mailbox, Parameters],
     ) -> ExpandedRecipients:
-        """Return the recipients that a policy gave in place of all, for so many RCPT commands."""
+        """Return the recipients that a policy gave in place of all.
+
+        Args:
+            session: of the message.
+            rcpts: the number of its RCPT commands.
+            accepted: those of them, by their canonical mailbox.
+            known: where these lead.
+            recipients: given by the policy; one that was accepted keeps its parameters.
+            parameters: of those to which the policy gave any.
+        """
         expansions = Expansions()
-        given = recipients or (_NOWHERE,)
-        for each in given:
-            expansions.add(each, self._given_by_policy(session, recipients and (each,)))
+        given = []
+        for each in recipients or (_NOWHERE,):
+            mailbox = self.canonical(session, each) if recipients else each
+            kept = accepted.get(mailbox)
+            if kept is not None and mailbox in known.final:
+                final: Sequence[FinalRecipient] = known.final[mailbox]
+            else:
+                final = self._given_by_policy(session, recipients and (each,))
+            if mailbox not in expansions.final:
+                expansions.add(mailbox, final)
+                given.append(
+                    Accepted(mailbox, parameters.get(each) or (kept.parameters if kept else {}))
+                )
         instead = expanded(
-            [Accepted(each, {}) for each in given],
+            given,
             expansions,
             canonical=lambda mailbox: mailbox,
             local_domains=self._local,

@@ -74,7 +74,10 @@ class DirectDelivery:
         queued = dict.fromkeys(
             number
             for numbers in by_rcpt
-            if len(numbers) != 1 or message.refused or not self._at_once(recipients[numbers[0]])
+            if len(numbers) != 1
+            or message.refused
+            or message.assessment.hold
+            or not self._at_once(recipients[numbers[0]])
             for number in numbers
         )
         direct = [each for each in recipients if each.number not in queued]

@@ -80,6 +80,7 @@ class PolicyStages:
         notes = session.notes
         # XCLIENT makes the session that of another client.
         if not isinstance(notes, _Notes) or notes.seen.peer is not session.peer:
+            end_notes(session)
             notes = session.notes = _Notes(PolicySession(session))
         notes.seen.is_stranger = is_stranger
         return notes
@@ -110,6 +111,12 @@ class PolicyStages:
             return refusal
         self.chain.examine(notes.seen, reverse_path)
         return await self.chain.mail(notes.seen, reverse_path)
+
+
+def end_notes(session: Session) -> None:
+    """Let the policies that were asked about a session know that it has ended."""
+    if isinstance(session.notes, _Notes):
+        session.notes.seen.end()
 
 
 def rewritten_recipients(examination: Examination, since: int) -> Sequence[Mailbox] | None:

@@ -6,7 +6,7 @@ written earlier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from ..mail.address import Mailbox
 from ..mail.assessment import UNKNOWN
 from ..mail.body import Body
 from ..mail.decision import ContentDecision, Decision
-from ..mail.envelope import TLS_OPTIONAL, Envelope, RecipientNumber
+from ..mail.envelope import TLS_OPTIONAL, Envelope, Parameters, RecipientNumber
 from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
@@ -52,8 +52,11 @@ NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again la
 
 _SHARE = 65_536  # octets of a header section that the memory of one message covers
 
-GivenInstead = Callable[[Sequence[Mailbox]], ExpandedRecipients]
-"""Returns the recipients that a policy gives in place of those of the transaction."""
+GivenInstead = Callable[[Sequence[Mailbox], Mapping[Mailbox, Parameters]], ExpandedRecipients]
+"""Returns the recipients that a policy gives in place of those of the transaction.
+
+The second argument has the parameters of RCPT of some of them.
+"""
 
 FindLooping = Callable[[ExpandedRecipients, Sequence[bytes]], Sequence[RecipientNumber]]
 """Returns the numbers of the recipients that a message would reach again, by the values of its
@@ -152,6 +155,7 @@ class Reception:
             given_instead: returns the recipients that a policy gives in place of all.
         """
         self._examined = examination
+        examination.examination.begin_content(str(self._id), self._fields)
         self._held = HeldHeader(examination.begin, examination.show)
         self._given_instead = given_instead
 
@@ -229,19 +233,24 @@ class Reception:
 
     async def _examine(self, examined: ContentExamination) -> None:
         self._end_header()
+        opinion = examined.examination.opinion
+        opinion.added = self._added
         if self._refusal is None:
             self._refusal = await examined.refusal(self._writer.open)
+        self._added = opinion.added
         self._log_checked(examined)
         if self._refusal is not None:
             return
         if not examined.rewrites:
             return
+        self._parameters.update(opinion.mail_parameters)
         for each in examined.rewrites:
             if each.sender is not None:
                 self._reverse_path = Mailbox.parse(each.sender) if each.sender else None
         recipients = examined.recipients_instead
         if recipients is not None and self._given_instead is not None:
-            self._recipients, self._named = self._given_instead(recipients), None
+            given = self._given_instead(recipients, opinion.rcpt_parameters)
+            self._recipients, self._named = given, None
         if examined.changes_content:
             await self._rewrite(examined)
 
@@ -388,9 +397,12 @@ class Reception:
     def _fields(self) -> bytes:
         """Return the fields above our Received: results of the checks, and marks of policies."""
         identity, name = self._session.identity, self._policy.authserv_id
-        fields = b"" if self._examined is None else self._examined.fields
+        examined = self._examined
+        fields = b"" if examined is None else examined.fields
         if identity is None or not name:
             return fields
+        if examined is not None and examined.examination.opinion.replaced is not None:
+            return fields  # our own is among them, unless a filter has removed it
         # RFC 8601 §2.7.4. The name of the account is nothing that recipients need to know.
         sender = "" if self._reverse_path is None else str(self._reverse_path)
         properties = (("smtp.mailfrom", sender),) if sender else ()

@@ -208,7 +208,11 @@ class MemoryStore:
             self.messages[message.id] = message
             for recipient in message.envelope.recipients:
                 key = message.id, recipient.number
-                self._recipients[key] = _Queued(recipient, message.released_at)
+                self._recipients[key] = _Queued(
+                    recipient,
+                    message.released_at,
+                    message.received_at if message.assessment.hold else None,
+                )
             if lease:
                 self._leases.add((message,))
 

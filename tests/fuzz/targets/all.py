@@ -9,9 +9,10 @@ from .address import ADDRESS
 from .client import CLIENT
 from .data import DATA
 from .header import HEADER
+from .milter import MILTER
 from .scaling import SCALING
 from .session import SESSION
 
 TARGETS: Mapping[str, Target] = {
-    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT, SCALING)
+    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT, MILTER, SCALING)
 }

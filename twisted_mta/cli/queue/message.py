@@ -71,6 +71,8 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     assessment = message.get("assessment") or {}  # an MTA of 0.1 has none
     if assessment.get("quarantine"):
         yield "junk", printable(str(assessment["quarantine"]))
+    if assessment.get("hold"):
+        yield "held", printable(str(assessment["hold"]))
     if assessment.get("signs"):
         yield "signed", "at delivery, if there is a key for the domain of From"
 

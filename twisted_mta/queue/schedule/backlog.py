@@ -111,6 +111,8 @@ class Backlog:
 
     def note(self, message: Message) -> None:
         """Note that a message is in the store and not leased."""
+        if message.assessment.hold:
+            return
         for recipient in message.envelope.recipients:
             # No recipient is due before its message is received and released.
             self.plan(recipient.mailbox.domain, message.released_at)

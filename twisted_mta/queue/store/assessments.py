@@ -21,6 +21,8 @@ def to_column(assessment: Assessment) -> str | None:
         values["quarantine"] = assessment.quarantine
     if assessment.signs:
         values["signs"] = True
+    if assessment.hold:
+        values["hold"] = assessment.hold
     return json.dumps(values) if values else None
 
 
@@ -34,4 +36,5 @@ def from_column(column: str | None) -> Assessment:
         verdicts=tuple(Verdict(*each) for each in values.get("verdicts", ())),
         quarantine=values.get("quarantine", ""),
         signs=values.get("signs", False),
+        hold=values.get("hold", ""),
     )

@@ -70,6 +70,8 @@ class NewerSchema(Exception):
 class Accept:
     """Put a message into the queue, all its recipients due at its `Message.released_at`.
 
+    They are held where its assessment says so; such a message is not leased.
+
     Attributes:
         message: complete; a body in a file is durable already.
         lease: whether the recipients are leased to the caller, who delivers them now.

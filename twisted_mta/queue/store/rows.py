@@ -18,7 +18,7 @@ from ..schedule.priority import level
 from . import assessments
 from .spool import Spool
 
-_ROWS = 500  # to a statement: 13 values each, of the 32,766 that SQLite takes
+_ROWS = 500  # to a statement: 14 values each, of the 32,766 that SQLite takes
 
 Row = Sequence[str | bytes | int | float | None]
 
@@ -36,8 +36,8 @@ RECIPIENT = (
 """The columns of a recipient, as `recipient` reads them."""
 
 NEW_RECIPIENT = (
-    "message, number, local_part, domain, parameters, attempts, next_attempt, original_local,"
-    " original_domain, reverse_local, reverse_domain, level, aliases"
+    "message, number, local_part, domain, parameters, attempts, next_attempt, held,"
+    " original_local, original_domain, reverse_local, reverse_domain, level, aliases"
 )
 """The columns of a recipient that was not tried yet, as `recipient_row` writes them."""
 
@@ -128,7 +128,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
         recipient.mailbox.domain,
         _json(recipient.parameters),
         0,
-        message.released_at,
+        *((None, message.received_at) if message.assessment.hold else (message.released_at, None)),
         *_mailbox_row(recipient.original),
         *_mailbox_row(recipient.reverse_path),
         level(message),

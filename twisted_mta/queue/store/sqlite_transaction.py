@@ -173,6 +173,9 @@ class SQLiteTransaction:
                 for recipient in message.envelope.recipients
             ],
         )
+        self.counts.held += sum(
+            len(message.envelope.recipients) for message in messages if message.assessment.hold
+        )
 
     def _record(
         self,

@@ -88,6 +88,10 @@ class SessionView(Protocol):
         """The authenticated user (RFC 4954); None without."""
 
     @property
+    def mechanism(self) -> str:
+        """The SASL mechanism by which `identity` was proven; empty where it is not known."""
+
+    @property
     def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms that may be used here and now."""
 

@@ -282,6 +282,11 @@ class Session:
     # What extensions see besides (`extension.views.SessionView`).
 
     @property
+    def mechanism(self) -> str:
+        """The SASL mechanism by which the user was authenticated; empty where it is not known."""
+        return self.auth.mechanism if self.identity is not None else ""
+
+    @property
     def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms that may be used here and now."""
         return self.auth.offered()

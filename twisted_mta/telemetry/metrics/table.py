@@ -121,11 +121,11 @@ POLICY_VERDICTS = Metric(
     {
         "policy": (
             *("spf", "dkim", "dmarc", "arc", "iprev"),
-            *("allow", "deny", "dnsbl", "greylist", "application"),
+            *("allow", "deny", "dnsbl", "greylist", "milter", "application"),
         ),
         "result": (
             *("pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror"),
-            *("refuse", "defer", "mark", "rewrite", "quarantine"),
+            *("refuse", "defer", "mark", "rewrite", "quarantine", "hold", "discard"),
         ),
     },
 )

@@ -1,0 +1,1 @@
+"""Milters: the codec, and filters that a script plays."""

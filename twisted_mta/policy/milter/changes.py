@@ -1,0 +1,290 @@
+"""What a filter changes in one message: its fields, its body, its envelope."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from attrs import define, field
+
+from ...mail.address import AddressError, Mailbox
+from ...mail.envelope import NO_PARAMETERS, Parameters
+from ...mail.printable import printable
+from ...message.header import raw_fields
+from ...smtp.command import CommandError, ParameterReader
+from ...smtp.extension.dsn import DSN
+from .packets import (
+    AddField,
+    AddRecipient,
+    Change,
+    ChangeField,
+    ChangeSender,
+    DeleteRecipient,
+    InsertField,
+    MilterError,
+    Quarantine,
+    ReplaceBody,
+)
+
+_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
+_WHOLE_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")  # RFC 5322 §2.2: 1*ftext
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_MOST = 5_000  # modifications of one message, without the pieces of a body
+
+
+@define(eq=False)
+class _Field:
+    """A line of the header section with those that continue it.
+
+    Attributes:
+        octets: with the CR LF.
+        name: in lower case; empty: it is no field, and the filter does not see it.
+        above: whether it stands above our Received.
+    """
+
+    octets: bytes
+    name: bytes
+    above: bool
+
+    @classmethod
+    def of(cls, octets: bytes, *, above: bool) -> _Field:
+        match = _NAME.match(octets)
+        return cls(octets, b"" if match is None else match[1].lower(), above)
+
+
+class Fields:
+    """The fields of a message as a filter sees and changes them; our Received is not among them.
+
+    A field that is deleted keeps its place, as in Sendmail, so that numbers do not change.
+
+    Args:
+        above: the fields above our Received: results of the checks, and marks of policies.
+        section: the header section that came.
+        keeps_space: whether values have the white space behind the colon (`Terms.keeps_space`).
+    """
+
+    def __init__(self, above: bytes, section: bytes, *, keeps_space: bool) -> None:
+        self._fields = [_Field.of(each, above=True) for each in raw_fields(above)]
+        self._fields += [_Field.of(each, above=False) for each in raw_fields(section)]
+        self._space = b"" if keeps_space else b" "
+        self._of_name: dict[bytes, list[_Field]] = {}  # as far as it was asked for
+        self.changed = False
+
+    def shown(self) -> Sequence[tuple[bytes, bytes]]:
+        """Return (name, value) of each field; a folded value has LF at the end of its lines."""
+        found = []
+        for each in self._fields:
+            if each.name:
+                name, _, value = each.octets.partition(b":")
+                value = value.removesuffix(b"\n").removesuffix(b"\r").replace(b"\r\n", b"\n")
+                if self._space:
+                    # Sendmail takes one space away, and puts it back.
+                    value = value.removeprefix(b" ")
+                found.append((name.rstrip(b" \t"), value))
+        return found
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a field at the end."""
+        made = self._made(name, value, above=False)
+        self._fields.append(made)
+        if made.name in self._of_name:
+            self._of_name[made.name].append(made)
+        self.changed = True
+
+    def insert(self, index: int, name: bytes, value: bytes) -> None:
+        """Insert a field: number 0 stands for our Received, 1 for the first that was shown.
+
+        Our own results stay at the top. An index behind the last field stands for the end.
+        """
+        at = min(max(index - 1, 0), len(self._fields))
+        if at == 0 and self._fields and self._fields[0].above:
+            at = 1
+        above = at < len(self._fields) and self._fields[at].above
+        made = self._made(name, value, above=above)
+        self._fields.insert(at, made)
+        self._of_name.pop(made.name, None)
+        self.changed = True
+
+    def change(self, index: int, name: bytes, value: bytes) -> None:
+        """Change the index-th field of a name; there is none: add it. Empty: delete it."""
+        wanted = name.lower()
+        if wanted not in self._of_name:
+            self._of_name[wanted] = [each for each in self._fields if each.name == wanted]
+        of_name = self._of_name[wanted]
+        number = max(index, 1)
+        if number <= len(of_name):
+            changed = of_name[number - 1]
+            changed.octets = self._made(name, value, above=False).octets if value else b""
+            self.changed = True
+        elif value:
+            self.add(name, value)
+
+    @property
+    def above(self) -> bytes:
+        """The fields above our Received."""
+        return b"".join(each.octets for each in self._fields if each.above)
+
+    @property
+    def section(self) -> bytes:
+        """The header section below our Received."""
+        return b"".join(each.octets for each in self._fields if not each.above)
+
+    def _made(self, name: bytes, value: bytes, *, above: bool) -> _Field:
+        """Return a field.
+
+        Raises:
+            MilterError: it is none, or would be several.
+        """
+        if not _WHOLE_NAME.fullmatch(name):
+            raise MilterError(f"found {name[:80]!r}, expected the name of a header field")
+        lines = _LINE_END.split(value.rstrip(b"\r\n"))
+        if any(line[:1] not in (b" ", b"\t") for line in lines[1:]):
+            raise MilterError(f"found a value of {name[:80]!r} that is several fields")
+        octets = name + b":" + self._space + b"\r\n".join(lines) + b"\r\n"
+        return _Field(octets, name.lower(), above)
+
+
+class NewBody:
+    """Writes a body that a filter gives in pieces, in lines that end with CR LF.
+
+    Args:
+        file: for the octets.
+        largest: octets that are taken.
+    """
+
+    def __init__(self, file: IO[bytes], largest: int) -> None:
+        self.file = file
+        self._left = largest
+        self._carry = b""  # a CR at the end of a piece
+
+    def write(self, octets: bytes) -> None:
+        """Take a piece.
+
+        Raises:
+            MilterError: the body is too large.
+            OSError: the disk refused it.
+        """
+        octets = self._carry + octets
+        self._carry = b"\r" if octets.endswith(b"\r") else b""
+        self._put(octets[: len(octets) - len(self._carry)])
+
+    def end(self) -> IO[bytes]:
+        """End the last line; return the file."""
+        self._put(self._carry)
+        if self.file.tell():
+            self.file.seek(-1, 2)
+            if self.file.read(1) != b"\n":
+                self._put(b"\r\n")
+        return self.file
+
+    def _put(self, octets: bytes) -> None:
+        written = _LINE_END.sub(b"\r\n", octets)
+        self._left -= len(written)
+        if self._left < 0:
+            raise MilterError("found a new body above the largest message, expected a smaller one")
+        self.file.write(written)
+
+
+@define
+class Changes:
+    """The modifications of one message so far.
+
+    Attributes:
+        fields: of the message.
+        recipients: in force.
+        new_body: makes the writer of another body.
+        sender: the new reverse-path, ``""`` for the null one; None: it stays.
+        mail: parameters of MAIL that came with it.
+        rcpt: parameters of RCPT of recipients that were added.
+        body: the new one; None: it stays.
+        hold: why the message is to be held; empty: it is not.
+        readdressed: whether recipients were added or removed.
+    """
+
+    fields: Fields
+    recipients: dict[Mailbox, None]
+    new_body: Callable[[], NewBody]
+    sender: str | None = None
+    mail: Parameters = NO_PARAMETERS
+    rcpt: dict[Mailbox, Parameters] = field(factory=dict)
+    body: NewBody | None = None
+    hold: str = ""
+    readdressed: bool = False
+    _count: int = 0
+
+    def apply(self, change: Change) -> None:
+        """Carry a modification out.
+
+        Raises:
+            MilterError: it cannot be.
+            OSError: the disk refused a piece of a body.
+        """
+        if isinstance(change, ReplaceBody):
+            if self.body is None:
+                self.body = self.new_body()
+            self.body.write(change.octets)
+            return
+        self._count += 1
+        if self._count > _MOST:
+            raise MilterError(f"found more than {_MOST} modifications, expected fewer")
+        match change:
+            case AddField(name, value):
+                self.fields.add(name, value)
+            case InsertField(index, name, value):
+                self.fields.insert(index, name, value)
+            case ChangeField(index, name, value):
+                self.fields.change(index, name, value)
+            case ChangeSender(address, arguments):
+                mailbox = _mailbox(address)
+                self.sender = "" if mailbox is None else str(mailbox)
+                self.mail = _parameters(arguments, DSN.mail)
+            case AddRecipient(address, arguments):
+                recipient = _recipient(address)
+                parameters = _parameters(arguments, DSN.rcpt)
+                if recipient not in self.recipients:
+                    self.recipients[recipient] = None
+                    self.rcpt[recipient] = parameters
+                    self.readdressed = True
+            case DeleteRecipient(address):
+                recipient = _recipient(address)
+                if recipient in self.recipients:
+                    del self.recipients[recipient]
+                    self.readdressed = True
+            case Quarantine(reason):
+                self.hold = printable(reason.decode("utf-8", "replace")) or "held by a filter"
+
+
+def _mailbox(address: bytes) -> Mailbox | None:
+    """Return the mailbox of an address with or without its brackets; None: the null path."""
+    text = address.strip()
+    if text.startswith(b"<") and text.endswith(b">"):
+        text = text[1:-1]
+    if not text:
+        return None
+    try:
+        return Mailbox.parse(text.decode("utf-8"))
+    except (AddressError, UnicodeDecodeError):
+        raise MilterError(f"found {address[:200]!r}, expected an address") from None
+
+
+def _recipient(address: bytes) -> Mailbox:
+    mailbox = _mailbox(address)
+    if mailbox is None:
+        raise MilterError("found an empty address, expected that of a recipient")
+    return mailbox
+
+
+def _parameters(arguments: bytes, readers: Mapping[str, ParameterReader]) -> Parameters:
+    """Read parameters of MAIL or RCPT: those of DSN (RFC 3461). Others are ours to decide."""
+    found: dict[str, str | int | None] = {}
+    for word in arguments.split():
+        keyword, equals, value = word.decode("utf-8", "replace").partition("=")
+        read = readers.get(keyword.upper())
+        if read is None:
+            continue
+        try:
+            found[keyword.upper()] = read(value if equals else None)
+        except CommandError:
+            raise MilterError(f"found the parameter {word[:200]!r}, expected a valid one") from None
+    return found

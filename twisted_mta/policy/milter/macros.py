@@ -1,0 +1,116 @@
+"""The macros that filters get with each stage, as Postfix names and sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...mail.address import Mailbox
+from ..examination import PolicySession
+from .negotiation import Terms
+from .packets import Command
+
+USUAL: Mapping[Command, tuple[str, ...]] = {
+    Command.CONNECT: ("j", "{daemon_name}", "{daemon_addr}", "v", "_"),
+    Command.HELO: (
+        "{tls_version}",
+        "{cipher}",
+        "{cipher_bits}",
+        "{cert_subject}",
+        "{cert_issuer}",
+    ),
+    Command.MAIL: (
+        "i",
+        "{auth_type}",
+        "{auth_authen}",
+        "{auth_author}",
+        "{mail_addr}",
+        "{mail_host}",
+        "{mail_mailer}",
+    ),
+    Command.RCPT: ("i", "{rcpt_addr}", "{rcpt_host}", "{rcpt_mailer}"),
+    Command.DATA: ("i",),
+    Command.END_OF_HEADER: ("i",),
+    Command.END_OF_BODY: ("i",),
+}
+"""The macros of each stage, for filters that ask for no others."""
+
+UNKNOWN = "unknown"
+"""The name of a client without a confirmed name in the DNS."""
+
+Values = Mapping[str, str]
+
+
+def of_session(session: PolicySession, *, hostname: str, version: str) -> Values:
+    """Return the macros about a session.
+
+    Args:
+        session: the session.
+        hostname: our name.
+        version: the name of this program, with its version.
+    """
+    peer, tls, identity = session.peer, session.tls, session.identity
+    name = client_name(session)
+    address = peer.address or UNKNOWN
+    values = {
+        "j": hostname,
+        "{daemon_name}": hostname,
+        "{daemon_addr}": session.local_address or "",
+        "v": version,
+        "_": f"{name} [{address}]",
+        "{client_addr}": address,
+        "{client_name}": name,
+        "{client_port}": str(peer.port) if peer.port else "",
+        "{client_ptr}": name,
+    }
+    if tls is not None:
+        values.update(
+            {
+                "{tls_version}": tls.version,
+                "{cipher}": tls.cipher,
+                "{cipher_bits}": str(tls.bits),
+                "{cert_subject}": tls.peer_subject or "",
+                "{cert_issuer}": tls.peer_issuer or "",
+            }
+        )
+    if identity is not None:
+        values["{auth_authen}"] = identity
+        values["{auth_type}"] = session.mechanism
+    return values
+
+
+def client_name(session: PolicySession) -> str:
+    """Return the confirmed name of a client in the DNS, or `UNKNOWN`."""
+    return session.peer.name or session.reverse_name or UNKNOWN
+
+
+def of_mailbox(kind: str, mailbox: Mailbox | None, is_local: Callable[[str], bool]) -> Values:
+    """Return the macros about a reverse-path (``mail``), or a forward-path (``rcpt``)."""
+    domain = "" if mailbox is None else mailbox.domain
+    return {
+        f"{{{kind}_addr}}": "" if mailbox is None else str(mailbox),
+        f"{{{kind}_host}}": domain,
+        f"{{{kind}_mailer}}": "local" if not domain or is_local(domain) else "smtp",
+    }
+
+
+def chosen(terms: Terms, command: Command, *known: Values) -> Sequence[tuple[str, bytes]]:
+    """Return the macros to send before a command: those that it is to have and that have a value.
+
+    Args:
+        terms: of the filter.
+        command: the stage.
+        known: all that there are.
+    """
+    found = []
+    for name in terms.macros.get(command, USUAL.get(command, ())):
+        value = next((each[key] for each in known for key in _spellings(name) if key in each), "")
+        if value:
+            found.append((name, value.encode("utf-8", "backslashreplace")))
+    return found
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return the ways to write a name: Sendmail's names of one letter need no braces."""
+    if name.startswith("{") and name.endswith("}"):
+        return name, name[1:-1]
+    return name, f"{{{name}}}"
