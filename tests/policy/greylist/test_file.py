@@ -9,6 +9,8 @@ from contextlib import closing
 from tests.tidy import TidyTestCase
 from twisted_mta.policy.greylist.file import WINDOW, Attempt, Decision, GreylistFile
 
+HOUR, DAY = 3_600.0, 86_400.0
+
 
 class Bounds(TidyTestCase):
     def setUp(self) -> None:
@@ -50,6 +52,29 @@ class Bounds(TidyTestCase):
         self.assertEqual(self.count(), 100)
         self.decide(self.attempt("new", network="other", at=WINDOW + 1))
         self.assertEqual(self.count(), 1)
+
+    def test_an_attempt_counts_for_two_days_and_a_pair_for_five_weeks(self) -> None:
+        self.decide(self.attempt("ann"))
+        at = 2 * DAY + 1
+        self.assertEqual(self.decide(self.attempt("ann", at=at)), ["new"])
+        self.assertEqual(self.decide(self.attempt("ann", at=at + 301)), ["again"])
+        for _ in range(3):
+            at += 35 * DAY
+            self.assertEqual(self.decide(self.attempt("ann", at=at)), ["known"])
+        self.assertEqual(self.decide(self.attempt("ann", at=at + 37 * DAY)), ["new"])
+
+    def test_a_network_is_known_for_five_weeks_after_five_successes_an_hour_apart(self) -> None:
+        at = 0.0
+        for number in range(5):
+            self.decide(self.attempt(f"{number}", at=at), self.attempt(f"x{number}", at=at))
+            at += HOUR
+            both = (self.attempt(f"{number}", at=at), self.attempt(f"x{number}", at=at))
+            expected = ["again", "again"] if number < 4 else ["again", "network"]
+            self.assertEqual(self.decide(*both), expected)
+        for _ in range(3):
+            at += 35 * DAY
+            self.assertEqual(self.decide(self.attempt(f"new {at}", at=at)), ["network"])
+        self.assertEqual(self.decide(self.attempt("new", at=at + 37 * DAY)), ["new"])
 
     def test_two_processes_share_what_they_know(self) -> None:
         other = GreylistFile(self.path)
