@@ -18,7 +18,7 @@ class Filters(SynchronousTestCase):
         self.error = ""
 
     def answer(self, request: Request) -> Response:
-        return Response(json.dumps({"error": self.error}).encode(), code=400)
+        return Response(body=json.dumps({"error": self.error}).encode(), code=400)
 
     def refused(self, result: Deferred[Any]) -> str:
         return str(self.failureResultOf(result, ValueError).value)
