@@ -284,6 +284,9 @@ def set_iterations(tree: ast.Module) -> list[int]:
 
 
 class Imports(SynchronousTestCase):
+    def test_no_module_stands_outside_of_the_package(self) -> None:
+        self.assertEqual([path.name for path in ROOT.glob("*.py")], [])
+
     def test_every_module_belongs_to_a_room_of_some_floor(self) -> None:
         known = [room for floor in FLOORS for room in floor]
         homeless = sorted({module.room for module in MODULES if module.room not in known})

@@ -69,7 +69,8 @@ class PlugIn(SynchronousTestCase):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         (directory / "test_app.py").write_text(PROGRAM + text, "utf-8")
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{directory}"}
+        paths = (ROOT, ROOT / "twisted_mta" / "testing" / "plugin", directory)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
         ran = subprocess.run(
             [sys.executable, "-m", *runner],
             cwd=directory,

@@ -1,7 +1,7 @@
 """The plug-in of pytest: the fixtures ``mta`` and ``memory_mta``, for programs that send mail.
 
-It is a module of its own, outside of the package: a test run that uses no fixture imports nothing
-of ``twisted_mta``.
+Installed, it is a module at the top, outside of the package (``pyproject.toml``): a test run that
+uses no fixture imports nothing of ``twisted_mta``.
 """
 
 from __future__ import annotations
