@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import FIRST, HOP, OPENING, PARTING, TAKEN
@@ -91,6 +91,31 @@ class Probes(ProbeTestCase):
         found = self.probed(TLSPolicy(level="may"))
         self.assertFalse(found.usable)
         self.assertIn("no connection: ", found.verdict)
+
+    def test_a_silent_host_is_waited_for_half_a_minute(self) -> None:
+        """And not for the 5 minutes that a delivery waits (RFC 5321 §4.5.3.2.1)."""
+        self.server()
+        terms = terms_for(FIRST, HOP, self.relay.terms.host_terms(HOP, "example.net"))
+        policy = TLSPolicy(level="verify")
+        probing = Deferred.fromCoroutine(probe(self.relay.connections, FIRST, terms, policy))
+        self.network.settle()
+        self.network.advance(31)
+        self.assertNoResult(probing)
+        self.network.advance(2)
+        found = self.successResultOf(probing)
+        self.assertFalse(found.usable)
+        self.assertIn("before the greeting: a probe takes 32 s at the most", found.verdict)
+
+    def test_a_probe_that_is_canceled_ends_its_connection(self) -> None:
+        self.server()
+        terms = terms_for(FIRST, HOP, self.relay.terms.host_terms(HOP, "example.net"))
+        policy = TLSPolicy(level="verify")
+        probing = Deferred.fromCoroutine(probe(self.relay.connections, FIRST, terms, policy))
+        self.network.settle()
+        probing.cancel()
+        self.network.settle()
+        self.failureResultOf(probing, CancelledError)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_an_account_is_not_used(self) -> None:
         file = self.file("password", b"secret")

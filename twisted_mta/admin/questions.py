@@ -189,7 +189,7 @@ TLS_DOMAIN = ShardQuestion(
     name="tls_domain",  # domain, and whether to probe; of any process
     answer=_tls_domain,
     merge=list,
-    timeout=110.0,  # of a probe of five targets that are silent
+    timeout=110.0,  # of a probe of targets that are silent
 )
 """The TLS that mail for a domain would have."""
 

@@ -213,9 +213,9 @@ class Connection(Protocol):
         self._be_spent()
         self._perform(self.session.quit())
 
-    def abort(self) -> None:
-        """Close at once; an open transaction ends."""
-        self._perform(self.session.connection_lost("we are closing"))
+    def abort(self, reason: str = "we are closing") -> None:
+        """Close at once; an open transaction ends; ``reason`` is for people."""
+        self._perform(self.session.connection_lost(reason))
         self.transport.abortConnection()  # an orderly close may be under way
 
     # Called by Twisted.

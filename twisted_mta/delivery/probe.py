@@ -17,6 +17,9 @@ from .connection import Connection
 from .connections import Connections
 from .terms import Terms
 
+_LONGEST = 32.0
+"""Seconds of a session: a person waits for it. A handshake alone may take 30 s."""
+
 
 @frozen(kw_only=True)
 class Probed:
@@ -84,8 +87,19 @@ async def _session(
     except Exception as error:
         return Probed(usable=False, verdict=f"no connection: {printable(str(error))}")
     ended: Deferred[Unusable | None] = Deferred(lambda _: connection.abort())
-    connection.probe(ended.callback)
-    return connection, await ended
+
+    def end(unusable: Unusable | None) -> None:
+        if not ended.called:  # canceled: the connection ends a little later
+            ended.callback(unusable)
+
+    connection.probe(end)
+    text = f"a probe takes {_LONGEST:g} s at the most"
+    timing_out = connections.reactor.callLater(_LONGEST, connection.abort, text)
+    try:
+        return connection, await ended
+    finally:
+        if timing_out.active():
+            timing_out.cancel()
 
 
 def _judged(connection: Connection, unusable: Unusable | None) -> Probed:

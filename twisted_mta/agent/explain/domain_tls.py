@@ -67,11 +67,11 @@ class DomainTLS:
         host_terms = self._relay.terms.host_terms(next_hop, domain)
         found = await candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         facts["failure"] = None if lookup.failure is None else str(lookup.failure)
-        for number, candidate in enumerate(found):
-            target = self._target(next_hop, domain, candidate)
-            if probes and number < _MOST_PROBED:
-                target["probe"] = await self._probed(candidate)
-            facts["targets"].append(target)
+        facts["targets"] = [self._target(next_hop, domain, each) for each in found]
+        if probes:  # all at once: those that are silent take half a minute
+            probing = [Deferred.fromCoroutine(self._probed(each)) for each in found[:_MOST_PROBED]]
+            for target, probed in zip(facts["targets"], probing, strict=False):
+                target["probe"] = await probed
         return facts
 
     def _target(self, next_hop: NextHop, domain: str, candidate: Candidate) -> dict[str, Any]:

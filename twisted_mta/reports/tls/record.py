@@ -107,7 +107,7 @@ def _read(octets: bytes) -> ReportRecord:
         elif read[1] == "rua":
             faults.append("found a second rua, which is ignored; expected one with commas")
     if not found:
-        faults.append("found no rua, expected rua=mailto:… or rua=https:…")
+        faults.append("found no rua, expected rua=mailto: or rua=https:")
     return ReportRecord(
         tuple(each for each in destinations if isinstance(each, Mailbox)),
         tuple(each for each in destinations if isinstance(each, Collector)),
