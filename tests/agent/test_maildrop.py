@@ -191,16 +191,15 @@ class Taking(MaildropTestCase):
 class Hostile(MaildropTestCase):
     def test_links_pipes_and_directories_are_set_aside_unread(self) -> None:
         self.start()
-        secret = os.path.join(os.path.dirname(self.directory), "secret")
-        with open(secret, "wb") as file:
-            file.write(written(WaitingEnvelope("a@x", ("b@x",))) + b"secret")
-        os.symlink(secret, os.path.join(self.directory, "mail-1"))
-        os.link(secret, os.path.join(self.directory, "mail-2"))
+        good = written(WaitingEnvelope("a@x", ("b@x",))) + b"secret"
+        secrets = [self.put(good, os.path.join("..", name)) for name in ("one", "two")]
+        os.symlink(secrets[0], os.path.join(self.directory, "mail-1"))
+        os.link(secrets[1], os.path.join(self.directory, "mail-2"))
         os.mkfifo(os.path.join(self.directory, "mail-3"))
         os.mkdir(os.path.join(self.directory, "mail-4"))
         self.assertEqual(self.look(), [f"refused-mail-{number}" for number in (1, 2, 3, 4)])
         self.assertEqual(self.submitted, [])
-        self.assertTrue(os.path.exists(secret))
+        self.assertTrue(all(map(os.path.exists, secrets)))
 
     def test_files_of_another_format_are_set_aside_and_others_go_on(self) -> None:
         self.start()
