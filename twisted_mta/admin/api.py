@@ -11,7 +11,7 @@
                          hangs up; the query is a filter (`tracing.Filter`)
     GET  /v1/tls-records what to publish about the TLS of our domains
     /v1/tls-reports      see `tls_reports`
-    POST /v1/<action>    ``reload``, ``reopen-logs``
+    POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
 
 All but ``/metrics`` is JSON; errors are ``{"error": text}``. Actions are reached over the control
