@@ -143,6 +143,7 @@ class Showing(AnswersTestCase):
                 "verdicts": [{"policy": "spf", "result": "fail", "text": "sender.example"}],
                 "quarantine": "spoofed",
                 "signs": True,
+                "hold": "",
             },
         )
         self.assertEqual(shown["reverse_path"], "ann@sender.example")
@@ -151,5 +152,5 @@ class Showing(AnswersTestCase):
     def test_a_message_that_no_policy_was_asked_about_has_no_verdicts(self) -> None:
         self.assertEqual(
             self.shown(message(1))["assessment"],
-            {"verdicts": [], "quarantine": "", "signs": False},
+            {"verdicts": [], "quarantine": "", "signs": False, "hold": ""},
         )

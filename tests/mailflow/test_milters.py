@@ -279,12 +279,32 @@ class Changes(MilterTestCase):
         self.assertEqual(second.data(b"B"), [b"Other.\r\n"])
         self.assertTrue(mail.endswith(b"X-Old: two\nX-First: 1\nX-Second: 2\n\nOther.\n"), mail)
 
+    def test_a_recipient_that_stays_keeps_what_its_sender_asked_for(self) -> None:
+        mta = self.mta(ScriptedFilter(at_end(change(b"+", b"<carol@localhost>"))))
+        client = mta.connect()
+        client.say(
+            "MAIL FROM:<ann@localhost> RET=HDRS", "RCPT TO:<bob@localhost> NOTIFY=SUCCESS", "DATA"
+        )
+        client.send(MESSAGE + b".\r\n")
+        mta.advance(60)
+        (notice,) = mta.mail("ann")
+        self.assertIn(b"Final-Recipient: rfc822; bob@localhost", notice)
+        self.assertNotIn(b"carol", notice)
+        self.assertEqual(len(mta.mail("carol")), 1)
+
     def test_quarantine_holds_the_message_until_it_is_released(self) -> None:
         mta = self.mta(ScriptedFilter(at_end(change(b"q", b"looks odd"))))
         self.assertEqual(mta.submit_by_smtp(MESSAGE, "bob@localhost")[:4], "250 ")
         mta.advance(3600)
         self.assertEqual(mta.mail("bob"), [])
         self.assertEqual(mta.status().queue["held"], 1)
+        (entry,) = mta._result(mta.mta.queue.list())
+        shown = mta._result(mta.mta.queue.show(entry["id"]))
+        self.assertEqual(shown["assessment"]["hold"], "looks odd")
+        mta._result(mta.mta.queue.release(entry["id"]))
+        mta.advance(1)
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.assertEqual(mta.status().queue["held"], 0)
 
 
 class Verdicts(MilterTestCase):
