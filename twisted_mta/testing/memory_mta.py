@@ -115,6 +115,7 @@ class MemoryMTA:
         reactor: the clock and network; `MemoryNetwork.listen` adds remote servers.
         files: the disk.
         resolver: the DNS.
+        hops: the next hops that `hop` has made, by address and port.
         events: the steps of all mail so far (`mail.events`), in their order.
     """
 
