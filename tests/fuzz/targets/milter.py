@@ -89,6 +89,8 @@ def _carry_out(found: Sequence[tuple[int, bytes]]) -> None:
         {Mailbox.parse("bob@b.example"): None},
         lambda: NewBody(file, _LARGEST),
     )
+    while changes.fields.read():
+        pass
     for code, data in found:
         try:
             if code == ord("O"):

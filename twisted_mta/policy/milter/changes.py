@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import IO
 
 from attrs import define, field
@@ -30,6 +31,7 @@ from .packets import (
 _NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _WHOLE_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")  # RFC 5322 §2.2: 1*ftext
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_AT_A_TIME = 2_000  # fields that are read between two turns of the reactor
 _MOST = 5_000  # modifications of one message, without the pieces of a body
 
 
@@ -65,15 +67,23 @@ class Fields:
     """
 
     def __init__(self, above: bytes, section: bytes, *, keeps_space: bool) -> None:
-        self._fields = [_Field.of(each, above=True) for each in raw_fields(above)]
-        self._fields += [_Field.of(each, above=False) for each in raw_fields(section)]
+        self._unread = chain(
+            ((each, True) for each in raw_fields(above)),
+            ((each, False) for each in raw_fields(section)),
+        )
+        self._fields: list[_Field] = []
         self._space = b"" if keeps_space else b" "
         self._of_name: dict[bytes, list[_Field]] = {}  # as far as it was asked for
         self.changed = False
 
-    def shown(self) -> Sequence[tuple[bytes, bytes]]:
-        """Return (name, value) of each field; a folded value has LF at the end of its lines."""
-        found = []
+    def read(self) -> bool:
+        """Read some of the fields, before all else; return whether there are more."""
+        some = list(islice(self._unread, _AT_A_TIME))
+        self._fields += [_Field.of(octets, above=above) for octets, above in some]
+        return len(some) == _AT_A_TIME
+
+    def shown(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (name, value) of each field; a folded value has LF at the end of its lines."""
         for each in self._fields:
             if each.name:
                 name, _, value = each.octets.partition(b":")
@@ -81,8 +91,7 @@ class Fields:
                 if self._space:
                     # Sendmail takes one space away, and puts it back.
                     value = value.removeprefix(b" ")
-                found.append((name.rstrip(b" \t"), value))
-        return found
+                yield name.rstrip(b" \t"), value
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add a field at the end."""

@@ -148,6 +148,9 @@ class Connection(Protocol):
         if self._fault is not None:
             raise self._fault
         if not dialogue.terms.answers(command):
+            self._handled += 1
+            if self._handled % _AT_A_TIME == 0:
+                await self.turn()
             return Verdict.CONTINUE
         return await self.answer(command)
 
@@ -180,7 +183,7 @@ class Connection(Protocol):
     async def _next(self) -> tuple[int, bytes]:
         self._handled += 1
         if self._handled % _AT_A_TIME == 0:
-            await self._turn()
+            await self.turn()
         while not self._packets:
             if self._fault is not None:
                 raise self._fault
@@ -194,7 +197,7 @@ class Connection(Protocol):
         self.is_kept = False
         return self._packets.popleft()
 
-    def _turn(self) -> Deferred[None]:
+    def turn(self) -> Deferred[None]:
         """Return a Deferred that fires once others had their turn."""
         turn: Deferred[None] = Deferred(lambda _: timer.cancel())
         timer = self._clock.callLater(0, turn.callback, None)

@@ -267,6 +267,8 @@ class MilterPolicy:
     ) -> FilterAnswer:
         """Show header and body, and take what the filter changes."""
         connection = _connected(conversation)
+        while changes.fields.read():
+            await connection.turn()
         answer = await self._tell(session, connection, Command.DATA, packet(Command.DATA))
         if answer is not Verdict.CONTINUE:
             return answer
