@@ -31,7 +31,7 @@ from .packets import (
 _NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _WHOLE_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")  # RFC 5322 §2.2: 1*ftext
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_AT_A_TIME = 2_000  # fields that are read between two turns of the reactor
+_AT_A_TIME = 500  # fields that are read between two turns of the reactor
 _MOST = 5_000  # modifications of one message, without the pieces of a body
 
 
