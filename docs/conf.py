@@ -70,7 +70,7 @@ nitpick_ignore_regex = [
     # Types that a program is handed or hands on, and has no reason to import.
     (
         "py:class",
-        r"twisted_mta\.(admin|agent|auth|queue|routing|server|smtp|system|telemetry|tls)\..*",
+        r"twisted_mta\.(admin|agent|auth|policy\.dkim|queue|routing|server|smtp|system|telemetry|tls)\..*",
     ),
     ("py:class", r"twisted_mta\..*\._\w+"),
     # Aliases of types, and types that a module imports for the type checker alone.
