@@ -21,6 +21,7 @@ class MTAMixin:
     once the client has its reply, or call ``wait_for`` in a thread.
 
     Attributes:
+        addCleanup: of the test case; the server is stopped by it.
         mta_options: arguments of `running`, of the class.
     """
 
