@@ -617,7 +617,8 @@ class MailTransferAgent(Service):
             `ValueError` where an argument cannot be used; with `SubmissionRefused` where a
             recipient of ours does not exist, the queue takes no mail, or the worker that took the
             message has died before the commit; with `RuntimeError` where
-            the agent is not started or has stopped; with the file's own exception where it cannot
+            the agent is not started or has stopped (deliveries of the application may submit mail
+            until they end); with the file's own exception where it cannot
             be read. If it is cancelled during the commit, the message may be in the queue all the
             same.
         """
@@ -632,7 +633,7 @@ class MailTransferAgent(Service):
     async def _once_ready(self, submission: Submission) -> Receipt:
         if self._state is ServiceState.STARTING:
             await self.when_ready()
-        if self._state is not ServiceState.READY:
+        if self._state is not ServiceState.READY and not self._processes.drains:
             raise RuntimeError(
                 f"submit: expected an agent that takes connections: {self._state.value}"
             )

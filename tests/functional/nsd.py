@@ -38,7 +38,8 @@ class NSD(Program):
 
     Args:
         home: folder of its files.
-        zones: by name, the records after SOA and NS; None: a zone whose file is missing.
+        zones: by name, the records after SOA and NS, read at the start; None: a zone whose file is
+            missing.
         whole: by name, zones with all their records, such as those that are signed.
     """
 
@@ -51,17 +52,18 @@ class NSD(Program):
         whole: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(home, "nsd.log")
-        self.zones = {
-            name: None if records is None else beginning(name) + records
-            for name, records in zones.items()
-        }
-        self.zones.update(whole or {})
+        self.zones = zones
+        self.whole = whole or {}
         self.port = free_port()
 
     def start(self) -> None:
         """Start it; return when it answers."""
         lines = [_CONFIGURATION.format(address=LOOPBACK, port=self.port, home=self.home)]
-        for name, records in self.zones.items():
+        zones = {
+            name: None if records is None else beginning(name) + records
+            for name, records in self.zones.items()
+        }
+        for name, records in {**zones, **self.whole}.items():
             lines.append(f'zone:\n    name: "{name}"\n    zonefile: "{name}.zone"\n')
             if records is not None:
                 (self.home / f"{name}.zone").write_text(records, encoding="ascii")

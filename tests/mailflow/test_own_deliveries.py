@@ -294,6 +294,26 @@ class Deadlines(WithDelivery):
         # It may have been delivered, so it counts as an attempt.
         self.assertEqual(message.envelope.recipients[0].attempts, 1)
 
+    def test_a_delivery_that_a_stop_waits_for_may_submit_mail(self) -> None:
+        begun: Deferred[None] = Deferred()
+        agents: list[MailTransferAgent] = []
+
+        async def posted(message: QueuedMessage) -> None:
+            await begun
+            await agents[0].submit(MESSAGE, sender="", recipients=["ann@localhost"])
+
+        mta = self.mta(Recorded(posted))
+        agents.append(mta.mta)
+        mta.submit_by_smtp(MESSAGE, "bob@shop.example")
+        stopped = mta.mta.stopService()
+        begun.callback(None)
+        mta.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(self.kinds(), [("Delivered", ("bob@shop.example",))])
+        self.failureResultOf(
+            mta.mta.submit(MESSAGE, sender="", recipients=["ann@localhost"]), RuntimeError
+        )
+
     def test_an_answer_during_a_stop_counts(self) -> None:
         answered: Deferred[Reply] = Deferred()
         mta = self.mta(Recorded(answered))

@@ -10,6 +10,9 @@ from tests.server.dialogue import DialogueTestCase
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import Timeouts
+from twisted_mta.smtp.peer import Peer
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.system.limits import LocalLimits
 
 CONNECTIONS = ("connections", "25")
@@ -165,12 +168,13 @@ class LateAnswers(DialogueTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_a_client_without_an_address_has_no_limit_per_peer(self) -> None:
-        protocol = self.factory.buildProtocol(None)
-        opened: Any = self.factory.opened(protocol)  # type: ignore[arg-type]
+        protocol: Any = self.factory.buildProtocol(None)
+        protocol.session = Session(SessionSettings(hostname="mx.example"), peer=Peer())
+        opened: Any = self.factory.opened(protocol)
         self.answer(True)
         self.assertIsNone(self.successResultOf(opened))
         self.assertEqual(self.limits.asked, [(CONNECTIONS, 1000)])
-        self.factory.closed(protocol)  # type: ignore[arg-type]
+        self.factory.closed(protocol)
         self.assertEqual(self.limits.counted, [])
 
 

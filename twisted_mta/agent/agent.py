@@ -154,6 +154,7 @@ class Agent:
         wall_time: the time of day.
         file_executor: where files are read and written.
         tls_news: called when another process has learned something of TLS.
+        drains: whether a stop is under way, and deliveries that go on may still submit mail.
 
     Raises:
         ValueError: a route cannot be read.
@@ -191,6 +192,7 @@ class Agent:
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
         self._audience = audience or LocalAudience()
         self.events = Events(self._audience, wall_time=resources.wall_time)
+        self.drains = False
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
         self._filters = Filters(reactor)
@@ -329,6 +331,7 @@ class Agent:
         self._patience.hurry()
 
     async def _stop(self) -> None:
+        self.drains = True
         self._resources.sliced.stop()
         if self._opening is not None:
             self._opening.cancel()
@@ -345,6 +348,8 @@ class Agent:
             if not await self._patience.ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
                 self._give_up()
                 await self._patience.ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
+        self.drains = False
+        self._resources.submitting.stop()
         self._filters.stop()
         reports = DeferredList([self.dmarc_reports.stop(), self.tls_reports.stop()])
         await self._patience.ends(reports, _LAST_WORDS)
@@ -753,7 +758,7 @@ class Agent:
             accept=self._accept,
             track=self._audience.track,
             untrack=self._audience.untrack,
-            run=resources.sliced.work,
+            run=resources.submitting.work,
         )
 
     def _make_submission_reader(self) -> SubmissionReader:
@@ -764,7 +769,7 @@ class Agent:
             limit=lambda: largest_submission(self.config),
             new_boundary=lambda: f"=_{resources.nonce()}",  # not in base64 or quoted-printable
             executor=resources.file_executor,
-            run=resources.sliced.work,
+            run=resources.submitting.work,
         )
 
     def _application_policy(self) -> IntakePolicy:

@@ -40,7 +40,8 @@ class Resources:
         password_executor: where passwords are hashed.
         resolver: the DNS, and whether it answers.
         outbox: where octets wait for the end of the reactor's turn.
-        sliced: does long work in slices.
+        sliced: does long work in slices, until the agent begins to stop.
+        submitting: the same for mail of the application, until no delivery is left.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Resources:
         self.resolver = MonitoredResolver(resolver)
         self.outbox = Outbox(reactor)
         self.sliced = Sliced(reactor, self.file_executor)
+        self.submitting = Sliced(reactor, self.file_executor)
 
     def commit_executor(self, shard: int) -> Executor:
         """Return where the transactions of a shard's queue run, one at a time."""

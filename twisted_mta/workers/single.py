@@ -56,6 +56,11 @@ class SingleProcess(LocalAgent):
         self._ports.unbind()
         return self._agent.stop()
 
+    @property
+    def drains(self) -> bool:
+        """Whether a stop is under way, and deliveries that go on may still submit mail."""
+        return self._agent.drains
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call a function with each step of mail."""
         return self._audience.subscribe(subscriber)

@@ -352,6 +352,11 @@ class Workers:
 
     # Mail of the application.
 
+    @property
+    def drains(self) -> bool:
+        """Never: workers have no deliveries of an application, which may submit mail to the end."""
+        return False
+
     async def submit(self, submission: Submission) -> Receipt:
         """Put a message of the application into the queue of a worker (`Submissions`)."""
         return await self._submissions.submit(submission)
