@@ -42,7 +42,7 @@ class MailingList:
         self.id = f"<{name}.{domain}>"
 
     async def deliver(self, message: QueuedMessage) -> dict[str, Reply | None]:
-        """Send a message to all subscribers; take note of a bounce; there is nobody else here."""
+        """Send a message to all subscribers; take note of a bounce; others do not exist."""
         answers: dict[str, Reply | None] = {}
         for recipient in message.recipients:
             if recipient.lower() == self.address:

@@ -193,7 +193,7 @@ class Enforced(MTASTSTestCase):
         ours.stop()
         there.stop()
         self.resolver.texts.clear()
-        # Who is in the middle now has no certificate for the exchanger.
+        # The attacker in the middle has no certificate for the exchanger.
         middle = self.started(
             "middle",
             hostname=MX,

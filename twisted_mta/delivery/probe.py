@@ -1,4 +1,4 @@
-"""A session with a host that carries no mail: what its TLS is now, and whether that would do."""
+"""A session with a host that carries no mail: what its TLS is now, and whether it suffices."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class NameServer:
 
     Attributes:
         family: of its address.
-        trusted: whether its AD bit is believed (RFC 4035 §4.9.3): nobody else is on the way to it,
+        trusted: whether its AD bit is believed (RFC 4035 §4.9.3): it is on this machine,
             or the operator says so.
 
     Raises:

@@ -1,7 +1,7 @@
 """A caching stub resolver, with the name servers of the configuration or of the system.
 
-The AD bit is believed where nobody else is on the path to the name server (RFC 4035 §4.9.3): it is
-on loopback, or the operator trusts it, by ``trust_ad`` or by ``options trust-ad`` in
+The AD bit is believed where the path to the name server is safe (RFC 4035 §4.9.3): it is on
+loopback, or the operator trusts it, by ``trust_ad`` or by ``options trust-ad`` in
 ``/etc/resolv.conf``.
 """
 

@@ -144,7 +144,7 @@ class FakeHop(Factory):
         """Reply 4yz to the next ``times`` transactions; None: to all that follow.
 
         Args:
-            times: see there.
+            times: how many transactions; None: all that follow.
             reply: with its code; lines are separated by LF. After 421 the connection is closed.
             at: where; at ``"rcpt"`` each recipient gets the reply.
 
