@@ -8,15 +8,14 @@ write-ahead log that two connections of one file reset.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
 from attrs import field, frozen
+
+from ..system.shared_database import SharedDatabase
 
 DAY = 86_400
 """Seconds in a day, the period of a report."""
@@ -140,31 +139,19 @@ class CountersFile(Generic[R]):
         most_rows: int = MOST_ROWS,
         most_reports: int = MOST_REPORTS,
     ) -> None:
-        self._path = path
+        self._database = SharedDatabase(path, _SCHEMA, patience=_PATIENCE)
         self._form = form
         self._keeps_sent = keeps_sent
         self._most_rows = most_rows
         self._most_reports = most_reports
-        self._is_made = False
 
     def make(self) -> None:
-        """Make the file where it is missing: once, lest it be made in a wrong state directory."""
-        if self._is_made:
-            return
-        directory = os.path.dirname(self._path)
-        if not os.path.isdir(directory):
-            os.mkdir(directory, 0o700)
-        # The file is made with its mode before SQLite makes it with that of the umask.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(self._path, flags, 0o600))
-        with self._transaction() as database:
-            for statement in _SCHEMA:
-                database.execute(statement)
-        self._is_made = True
+        """Make the file where it is missing."""
+        self._database.make()
 
     def add(self, batch: Batch[R]) -> None:
         """Add counts; those of a report that was sent are dropped."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             totals = {
                 day: database.execute(
                     "SELECT count(*) FROM report WHERE day = ?", (day,)
@@ -245,7 +232,7 @@ class CountersFile(Generic[R]):
         Returns:
             None: there is none.
         """
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute("DELETE FROM count WHERE day < ?", (today - _KEPT,))
             database.execute("DELETE FROM report WHERE day < ?", (today - _KEPT,))
             found = database.execute(
@@ -279,7 +266,7 @@ class CountersFile(Generic[R]):
             domain: that would get it; None: all.
             most: reports to return.
         """
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             keys = database.execute(
                 "SELECT max(day), domain FROM report WHERE rows > 0 AND (? IS NULL OR domain = ?)"
                 " GROUP BY domain ORDER BY domain LIMIT ?",
@@ -316,7 +303,7 @@ class CountersFile(Generic[R]):
 
     def reached(self, claimed: Claimed[R], destination: str) -> None:
         """Record that a destination has a report, before all have it."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute(
                 "UPDATE report SET reached = json_insert(reached, '$[#]', ?)"
                 " WHERE day = ? AND domain = ?",
@@ -326,7 +313,7 @@ class CountersFile(Generic[R]):
     def postpone(self, claimed: Claimed[R], now: float) -> None:
         """Let a report that could not be sent wait, longer after each attempt."""
         wait = min(_FIRST_WAIT * 2 ** min(claimed.attempts, 10), _LONGEST_WAIT)
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute(
                 "UPDATE report SET claimed = NULL, attempts = attempts + 1, again = ?"
                 " WHERE day = ? AND domain = ?",
@@ -336,7 +323,7 @@ class CountersFile(Generic[R]):
     def sent(self, claimed: Claimed[R]) -> None:
         """Record that a report was sent, or needs not be."""
         key = (claimed.day, claimed.domain)
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             if claimed.is_partial:
                 self._begin_next(database, claimed)
                 return
@@ -362,17 +349,6 @@ class CountersFile(Generic[R]):
             " WHERE day = ? AND domain = ?",
             (gone, claimed.omitted, claimed.end + 1, *key),
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        path = quote(os.fsencode(os.path.abspath(self._path)))
-        connection = sqlite3.connect(
-            f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=_PATIENCE
-        )
-        with closing(connection) as database:
-            database.execute("BEGIN IMMEDIATE")
-            yield database  # an exception closes the connection, which rolls back
-            database.execute("COMMIT")
 
 
 def as_text(values: Any) -> str:

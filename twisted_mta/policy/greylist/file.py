@@ -8,14 +8,13 @@ the counters of reports.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from typing import Literal
-from urllib.parse import quote
 
 from attrs import frozen
+
+from ...system.shared_database import SharedDatabase
 
 WINDOW = 2 * 86_400.0
 """Seconds in which a pair has to be tried again."""
@@ -96,25 +95,24 @@ class GreylistFile:
     def __init__(
         self, path: str, *, most_pairs: int = MOST_PAIRS, most_waiting: int = MOST_WAITING
     ) -> None:
-        self._path = path
+        self._database = SharedDatabase(path, _SCHEMA, patience=_PATIENCE)
         self._most_pairs = most_pairs
         self._most_waiting = most_waiting
-        self._is_made = False
         self._cleaned_at: float | None = None
         self._new = 0  # pairs since the last count
 
     def decide(self, attempts: Sequence[Attempt]) -> list[Decision]:
         """Decide on attempts, in one transaction, and remember them."""
-        self._make()
-        with self._transaction() as database:
+        self._database.make()
+        with self._database.transaction() as database:
             decisions = [self._decide(database, each) for each in attempts]
             self._forget(database, attempts[-1].at)
         return decisions
 
     def foretell(self, attempt: Attempt) -> Decision:
         """Return what would be decided on an attempt, and remember nothing."""
-        self._make()
-        with self._transaction() as database:
+        self._database.make()
+        with self._database.transaction() as database:
             decision = self._decide(database, attempt)
             database.execute("ROLLBACK")
             database.execute("BEGIN")
@@ -212,29 +210,3 @@ class GreylistFile:
         self._new = 0
         if gone < _MOST_FORGOTTEN:  # else there may be more, for the next time
             self._cleaned_at = now
-
-    def _make(self) -> None:
-        """Make the file where it is missing: once, lest it be made in a wrong state directory."""
-        if self._is_made:
-            return
-        directory = os.path.dirname(self._path)
-        if not os.path.isdir(directory):
-            os.makedirs(directory, 0o700, exist_ok=True)
-        # The file is made with its mode before SQLite makes it with that of the umask.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(self._path, flags, 0o600))
-        with self._transaction() as database:
-            for statement in _SCHEMA:
-                database.execute(statement)
-        self._is_made = True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        path = quote(os.fsencode(os.path.abspath(self._path)))
-        connection = sqlite3.connect(
-            f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=_PATIENCE
-        )
-        with closing(connection) as database:
-            database.execute("BEGIN IMMEDIATE")
-            yield database  # an exception closes the connection, which rolls back
-            database.execute("COMMIT")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
+from ...system.shared_database import SharedDatabase
 from .kept import Kept
 from .policy import Policy
 
@@ -61,30 +60,29 @@ class PolicyFile:
     """
 
     def __init__(self, path: str, *, most: int = MOST, most_octets: int = MOST_OCTETS) -> None:
-        self._path = path
+        self._database = SharedDatabase(path, _SCHEMA, patience=_PATIENCE)
         self._most = most
         self._most_octets = most_octets
-        self._is_made = False
 
     def read(self, domain: str) -> Kept | None:
         """Return what is kept of a domain; None: nothing."""
-        if not os.path.exists(self._path):
+        if not os.path.exists(self._database.path):
             return None
-        with self._opened() as database:
+        with self._database.opened() as database:
             return self._read(database, domain)
 
     def all(self) -> Sequence[Kept]:
         """Return everything, by domain."""
-        if not os.path.exists(self._path):
+        if not os.path.exists(self._database.path):
             return []
-        with self._opened() as database:
+        with self._database.opened() as database:
             rows = database.execute(_SELECT + "ORDER BY domain").fetchall()
         return [_kept(row) for row in rows]
 
     def write(self, kept: Kept) -> Kept:
         """Keep what a process has found out; return what all of them know together."""
-        self._make()
-        with self._transaction() as database:
+        self._database.make()
+        with self._database.transaction() as database:
             before = self._read(database, kept.domain)
             if before is not None:
                 kept = kept.merged(before)
@@ -94,21 +92,21 @@ class PolicyFile:
 
     def use(self, domain: str, now: float) -> None:
         """Record that mail goes to a domain."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute("UPDATE policy SET used = ? WHERE domain = ?", (now, domain))
 
     def due(self, now: float, most: int) -> Sequence[Kept]:
         """Return policies that are to be fetched again, and that no process is fetching."""
-        if not os.path.exists(self._path):
+        if not os.path.exists(self._database.path):
             return []
-        with self._opened() as database:
+        with self._database.opened() as database:
             # Hardly ever is there one, and this look locks no process out.
             (is_any,) = database.execute(
                 "SELECT EXISTS (SELECT * FROM policy WHERE refresh <= ?)", (now,)
             ).fetchone()
         if not is_any:
             return []
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute(
                 "DELETE FROM policy WHERE refresh <= ? AND expires < ? AND tried < ?",
                 (now, now - _DAY, now - _DAY),
@@ -130,21 +128,6 @@ class PolicyFile:
             database.executemany("UPDATE policy SET refresh = ? WHERE domain = ?", claims)
         return [kept for kept in found if _is_wanted(kept, now)]
 
-    def _make(self) -> None:
-        """Make the file where it is missing: once, lest it be made in a wrong state directory."""
-        if self._is_made:
-            return
-        directory = os.path.dirname(self._path)
-        if not os.path.isdir(directory):
-            os.mkdir(directory, 0o700)
-        # The file is made with its mode before SQLite makes it with that of the umask.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(self._path, flags, 0o600))
-        with self._transaction() as database:
-            for statement in _SCHEMA:
-                database.execute(statement)
-        self._is_made = True
-
     def _read(self, database: sqlite3.Connection, domain: str) -> Kept | None:
         row = database.execute(_SELECT + "WHERE domain = ?", (domain,)).fetchone()
         return None if row is None else _kept(row)
@@ -162,22 +145,6 @@ class PolicyFile:
                 " (SELECT domain FROM policy ORDER BY body IS NOT NULL, used LIMIT ?)",
                 (max(1, domains // 100),),
             )
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        path = quote(os.fsencode(os.path.abspath(self._path)))
-        connection = sqlite3.connect(
-            f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=_PATIENCE
-        )
-        with closing(connection) as database:
-            yield database
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._opened() as database:
-            database.execute("BEGIN IMMEDIATE")
-            yield database  # an exception closes the connection, which rolls back
-            database.execute("COMMIT")
 
 
 def _is_wanted(kept: Kept, now: float) -> bool:
