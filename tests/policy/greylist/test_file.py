@@ -14,7 +14,9 @@ HOUR, DAY = 3_600.0, 86_400.0
 
 class Bounds(TidyTestCase):
     def setUp(self) -> None:
-        self.path = os.path.join(os.path.abspath(self.mktemp()), "greylist", "file.sqlite")
+        state_dir = os.path.abspath(self.mktemp())
+        os.makedirs(state_dir)
+        self.path = os.path.join(state_dir, "greylist", "file.sqlite")
         self.file = GreylistFile(self.path, most_pairs=1_000, most_waiting=100)
 
     def attempt(self, name: str, *, network: str = "192.0.2.0/24", at: float = 0.0) -> Attempt:
