@@ -35,6 +35,16 @@ globalLogPublisher.addObserver(observe)
 run()
 """
 
+ENDED_WHILE_THE_REACTOR_STARTS = """
+import os, signal
+from twisted.internet import reactor
+from twisted.scripts.twistd import run
+
+# The reactor's own trigger comes before: its handlers are set, and those of the daemon not again.
+reactor.addSystemEventTrigger("during", "startup", os.kill, os.getpid(), signal.SIGTERM)
+run()
+"""
+
 WITHOUT_WORKERS = """
 import sys
 from twisted.scripts.twistd import run
@@ -50,7 +60,7 @@ PATIENCE = 30.0
 class Making(TidyTestCase):
     def test_making_the_service_opens_nothing(self) -> None:
         directory = Path(self.mktemp()).absolute()
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         handler = signal.getsignal(signal.SIGTERM)
         interval = sys.getswitchinterval()
         options = Options()
@@ -60,7 +70,7 @@ class Making(TidyTestCase):
         service = makeService(options)
         self.assertTrue(verifyObject(IService, service))
         self.assertFalse(directory.exists())
-        self.assertLessEqual(threading.active_count(), threads)
+        self.assertLessEqual(set(threading.enumerate()), threads)
         self.assertIs(signal.getsignal(signal.SIGTERM), handler)
         self.assertEqual(sys.getswitchinterval(), interval)
 
@@ -173,8 +183,14 @@ class Lifecycle(ProcessTestCase):
         self.assertNotIn("Traceback", rest)
 
     def test_the_process_may_be_ended_as_soon_as_it_is_ready(self) -> None:
+        self.ends_with_status_0(ENDED_WHEN_READY)
+
+    def test_the_process_may_be_ended_while_the_reactor_starts(self) -> None:
+        self.ends_with_status_0(ENDED_WHILE_THE_REACTOR_STARTS)
+
+    def ends_with_status_0(self, script: str) -> None:
         ended = subprocess.run(
-            [sys.executable, "-c", ENDED_WHEN_READY, *self.command()[1:]],
+            [sys.executable, "-c", script, *self.command()[1:]],
             cwd=self.home,
             capture_output=True,
             encoding="utf-8",

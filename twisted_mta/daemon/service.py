@@ -231,6 +231,9 @@ class Daemon(MultiService):
             # Python restores the handlers at its end: a late signal would end it with status 143.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
+            # A signal that came while the reactor started, between its handlers and ours, has
+            # drained all the same; twistd would repeat it to end with its status.
+            self._reactor._exitSignal = None
 
         if not self._catches_signals:
             self._catches_signals = True
