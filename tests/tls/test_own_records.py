@@ -46,6 +46,11 @@ class OwnRecords(SynchronousTestCase):
         verdict = dane.verify([self.issued.der], dane.usable([shown.tlsa]), ["mx.ours.example"])
         self.assertEqual(verdict.problem, "")
 
+    def test_where_no_listener_has_port_25_it_is_forwarded(self) -> None:
+        config = self.config(Listener(endpoint="tcp:2525"), Listener(endpoint="tcp:2526"))
+        (shown,) = shown_certificates(config)
+        self.assertEqual(shown.port, 25)
+
     def test_each_listener_for_other_hosts_has_its_record(self) -> None:
         _, other = self.saved("other.pem")
         config = self.config(

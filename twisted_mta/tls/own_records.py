@@ -48,12 +48,13 @@ def shown_certificates(config: Config) -> Sequence[Shown]:
     Raises:
         CertificateError: a file cannot be read.
     """
+    listeners = [each for each in config.listeners if each.kind == "smtp" and each.tls != "none"]
+    # Other hosts connect to port 25 (RFC 5321 §4.5.4.2): where no listener has it, it is forwarded.
+    forwarded = _SMTP not in map(_port, listeners)
     found: dict[tuple[int, str], Shown] = {}
-    for listener in config.listeners:
-        if listener.kind != "smtp" or listener.tls == "none":
-            continue
+    for listener in listeners:
         file = _certificate_file(config, listener)
-        key = _port(listener), file
+        key = _SMTP if forwarded else _port(listener), file
         if key not in found:
             found[key] = Shown(*key, tuple(read_certificates(file)))
     return list(found.values())
