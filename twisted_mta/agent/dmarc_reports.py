@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from ..config import Config
 from ..policy.dmarc.observation import Observation
 from ..reports.counters import CountersFile
-from ..reports.daily import DailyReports, Reporter, Send
+from ..reports.daily import Reporter, Send
 from ..reports.dmarc.reports import AggregateReports
 from ..reports.dmarc.rows import ROWS
-from ..reports.observations import Observations
+from .reporting import Reporting
 from .resources import Resources
 
 FILE = os.path.join("reports", "dmarc.sqlite")
@@ -37,43 +37,22 @@ class DMARCReports:
             executor=resources.file_executor,
             wall_time=resources.wall_time,
         )
-        self._observations = Observations(
-            reports.name,
-            file,
-            executor=resources.file_executor,
-            clock=resources.reactor,
-            wall_time=resources.wall_time,
-        )
-        self._daily = DailyReports(
-            reports,
-            file,
-            reporter=self._reporter,
-            executor=resources.file_executor,
-            clock=resources.reactor,
-            wall_time=resources.wall_time,
-            random=resources.random,
-        )
-        self._is_started = False
+        self._reporting = Reporting(reports, file, resources=resources, reporter=self._reporter)
 
     def use(self, config: Config) -> None:
         """Obey other settings from now on."""
         self._config = config
-        wanted = config.policy.dmarc_reports
-        if wanted and not self._is_started:
-            self._daily.start()
-        elif not wanted:
-            self._daily.pause()
-        self._is_started = wanted
+        self._reporting.use(config.policy.dmarc_reports)
 
     def observe(self, observation: Observation) -> None:
         """Take note of a message whose domain asks for reports."""
         if self._config.policy.dmarc_reports:
             published = observation.published
-            self._observations.add(published.domain, observation.row, published.text)
+            self._reporting.observations.add(published.domain, observation.row, published.text)
 
     def stop(self) -> Deferred[list[tuple[bool, None]]]:
         """Send nothing more, and write the last counts; fires when that is done."""
-        return DeferredList([self._daily.stop(), self._observations.stop()])
+        return self._reporting.stop()
 
     def _reporter(self) -> Reporter | None:
         if not self._config.policy.dmarc_reports:

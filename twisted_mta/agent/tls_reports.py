@@ -8,15 +8,14 @@ from sqlite3 import Error as SQLiteError
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from ..config import Config
 from ..mail.envelope import TLS_OPTIONAL, Parameters
 from ..mail.printable import printable
 from ..mail.tls_result import TLSResult
 from ..reports.counters import CountersFile
-from ..reports.daily import Attempt, DailyReports, Reporter, Send
-from ..reports.observations import Observations
+from ..reports.daily import Attempt, Reporter, Send
 from ..reports.tls.posting import LARGEST_ANSWER, Poster
 from ..reports.tls.record import Collector, name_of
 from ..reports.tls.report import TLSReport
@@ -26,6 +25,7 @@ from ..telemetry.metrics import Metrics, table
 from ..tls.client import ClientContexts
 from ..tls.https import HTTPSClient
 from .mta_sts import MTASTS
+from .reporting import Reporting
 from .resources import Resources
 
 FILE = os.path.join("reports", "tls.sqlite")
@@ -95,44 +95,24 @@ class SessionReports:
             wall_time=resources.wall_time,
             count=lambda way, result: metrics.count(table.TLS_REPORTS, way, result),
         )
-        self._observations = Observations(
-            self._reports.name,
-            file,
-            executor=resources.file_executor,
-            clock=resources.reactor,
-            wall_time=resources.wall_time,
+        self._reporting = Reporting(
+            self._reports, file, resources=resources, reporter=self._reporter, spread=_SPREAD
         )
-        self._daily = DailyReports(
-            self._reports,
-            file,
-            reporter=self._reporter,
-            executor=resources.file_executor,
-            clock=resources.reactor,
-            wall_time=resources.wall_time,
-            random=resources.random,
-            spread=_SPREAD,
-        )
-        self._is_started = False
 
     def use(self, config: Config) -> None:
         """Obey other settings from now on."""
         self._config = config
-        wanted = config.tls_report is not None
-        if wanted and not self._is_started:
-            self._daily.start()
-        elif not wanted:
-            self._daily.pause()
-        self._is_started = wanted
+        self._reporting.use(self.are_wanted)
 
     def note(self, result: TLSResult) -> None:
         """Take note of the result of a session, or of a look for a policy."""
         self._metrics.count(table.TLS_RESULTS, result.policy_type, result.result or "success")
-        if self._config.tls_report is not None:
-            self._observations.add(result.recipient_domain, row_of(result))
+        if self.are_wanted:
+            self._reporting.observations.add(result.recipient_domain, row_of(result))
 
     def flush(self) -> Deferred[None]:
         """Write what was counted, for the other processes to see."""
-        return self._observations.flush()
+        return self._reporting.observations.flush()
 
     async def shown(self, domain: str | None) -> Sequence[dict[str, Any]]:
         """Return the reports as they would be sent now, the last one of each domain.
@@ -181,7 +161,7 @@ class SessionReports:
             ValueError: the counters cannot be read.
         """
         try:
-            return await self._daily.send_now(domain)
+            return await self._reporting.daily.send_now(domain)
         except (OSError, SQLiteError) as error:
             raise ValueError(f"the counters cannot be read: {error}") from None
 
@@ -199,7 +179,7 @@ class SessionReports:
 
     def stop(self) -> Deferred[list[tuple[bool, None]]]:
         """Send nothing more, and write the last counts; fires when that is done."""
-        return DeferredList([self._daily.stop(), self._observations.stop()])
+        return self._reporting.stop()
 
     def _reporter(self) -> Reporter | None:
         if self._config.tls_report is None:
