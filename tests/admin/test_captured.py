@@ -58,14 +58,28 @@ class Captured(TidyTestCase):
         host: str = "127.0.0.1:8025",
         origin: str = "",
     ) -> RawResponse:
+        return RawResponse(b"".join(self.writes(path, method=method, host=host, origin=origin)))
+
+    def writes(
+        self,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        host: str = "127.0.0.1:8025",
+        origin: str = "",
+    ) -> list[bytes]:
         pages = CapturedPages(CapturedMail(ROOT, self.files), inline_executor)
         site: Any = StatusSite(lambda: STATUS, captured=pages, reactor=Clock())
         connection = site.buildProtocol(None)
-        connection.makeConnection(transport := StringTransport())
+        transport = StringTransport()
+        written: list[bytes] = []
+        transport.write = written.append  # type: ignore[method-assign,assignment]
+        transport.writeSequence = written.extend  # type: ignore[method-assign,assignment]
+        connection.makeConnection(transport)
         field = f"Origin: {origin}\r\n" if origin else ""
         request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{field}Connection: close\r\n\r\n"
         connection.dataReceived(request.encode("ascii"))
-        return RawResponse(transport.value())
+        return written
 
     def json(self, path: str, *, method: str = "GET") -> Any:
         return json.loads(self.ask(path, method=method).body)
@@ -176,6 +190,22 @@ class Captured(TidyTestCase):
         self.deliver("bob@user.test", b"\n<script>alert(1)</script>\n")
         answer = self.ask(f"/captured/{self.only()}/raw")
         self.assertEqual(answer.headers["content-type"], "text/plain; charset=utf-8")
+
+    def test_long_contents_are_sent_in_pieces(self) -> None:
+        message = EmailMessage()
+        message.set_content("line\n" * 40_000)
+        message.add_attachment(bytes(200_000), maintype="image", subtype="png", filename="a.png")
+        self.deliver("bob@user.test", message.as_bytes())
+        id = self.only()
+        writes = self.writes(f"/captured/{id}/raw")
+        self.assertGreater(len(writes), 4)
+        self.assertLess(max(map(len, writes)), 100_000)
+        raw = self.ask(f"/captured/{id}/raw")
+        self.assertEqual(int(raw.headers["content-length"]), len(raw.body))
+        self.assertTrue(raw.body.endswith(message.as_bytes().decode("ascii")))
+        attachment = self.ask(f"/captured/{id}/attachments/1")
+        self.assertEqual(attachment.headers["content-length"], "200000")
+        self.assertEqual(attachment.body, "\0" * 200_000)
 
     # What strangers ask.
 

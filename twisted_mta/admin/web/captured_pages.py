@@ -8,7 +8,7 @@ has no origin. Attachments are only saved.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +32,7 @@ _PAGE = re.compile(
 _ONE = re.compile(r"/v1/captured/([0-9a-f]{24})", re.ASCII)
 _LONGEST_TEXT = 262_144  # characters of a text on the page
 _UNSEEN = "\N{REPLACEMENT CHARACTER}"
+_PIECE = 65_536  # octets of a content that are sent at a time
 _LONGEST_FIELD = 1000  # characters
 _COLUMNS = ("Received", "From", "To", "Subject")
 _SANDBOX = (
@@ -86,44 +87,51 @@ class CapturedPages:
         try:
             if page is None:
                 return json_response(_details(captured))
-            return _part(captured, page["part"] or "", page["number"])
+            return self._part(captured, page["part"] or "", page["number"])
         except TooManyParts as error:
             return error_response(f"found a message that cannot be shown: {error}", 422)
 
-
-def _part(captured: CapturedMessage, part: str, number: str | None) -> Response:
-    message = captured.message
-    if part == "/raw":
-        return Response(body=message.raw, headers={"Content-Security-Policy": _NOTHING})
-    if part == "/html":
+    def _part(self, captured: CapturedMessage, part: str, number: str | None) -> Response:
+        if part == "/raw":
+            raw = captured.message.raw
+            return self._streamed(
+                (raw[start : start + _PIECE] for start in range(0, len(raw), _PIECE)),
+                len(raw),
+                headers={"Content-Security-Policy": _NOTHING},
+            )
+        if part == "/html":
+            return Response(
+                body=captured.html.encode("utf-8", "replace"),
+                content_type=_HTML,
+                headers={"Content-Security-Policy": _SANDBOX},
+            )
+        if number is not None:
+            return self._attachment(captured.message, int(number))
         return Response(
-            body=captured.html.encode("utf-8", "replace"),
+            body=_message_page(captured),
             content_type=_HTML,
-            headers={"Content-Security-Policy": _SANDBOX},
+            headers={"Content-Security-Policy": _FRAMING},
         )
-    if number is not None:
-        return _attachment(message, int(number))
-    return Response(
-        body=_message_page(captured),
-        content_type=_HTML,
-        headers={"Content-Security-Policy": _FRAMING},
-    )
 
+    def _attachment(self, message: InboxMessage, number: int) -> Response:
+        found = message.attachments
+        if not 0 < number <= len(found):
+            return short("found no such attachment", 404)
+        each = found[number - 1]
+        return self._streamed(
+            filter(None, each.chunks()),
+            sum(map(len, each.chunks())),
+            content_type="application/octet-stream",
+            headers={
+                "Content-Security-Policy": _NOTHING,
+                # RFC 6266 §4.3, RFC 8187 §3.2
+                "Content-Disposition": f"attachment; filename*=UTF-8''{_quoted(each.safe_name)}",
+            },
+        )
 
-def _attachment(message: InboxMessage, number: int) -> Response:
-    found = message.attachments
-    if not 0 < number <= len(found):
-        return short("found no such attachment", 404)
-    each = found[number - 1]
-    return Response(
-        body=b"".join(each.chunks()),
-        content_type="application/octet-stream",
-        headers={
-            "Content-Security-Policy": _NOTHING,
-            # RFC 6266 §4.3, RFC 8187 §3.2
-            "Content-Disposition": f"attachment; filename*=UTF-8''{_quoted(each.safe_name)}",
-        },
-    )
+    def _streamed(self, chunks: Iterator[bytes], size: int, **rest: Any) -> Response:
+        """Return a response whose content is made in a thread, as fast as the client reads."""
+        return Response(body=b"", size=size, pieces=lambda: self._run(next, chunks, b""), **rest)
 
 
 def _quoted(name: str) -> str:
