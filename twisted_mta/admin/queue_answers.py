@@ -15,6 +15,7 @@ from attrs import asdict
 from ..agent.agent import Agent
 from ..agent.explain.facts import attempt_facts
 from ..agent.shard import Shard
+from ..mail.classification import classify
 from ..mail.envelope import Recipient
 from ..mail.message import Message
 from ..mail.queue_id import QueueId
@@ -233,7 +234,11 @@ def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting) -> dict[str, A
 def _last(recipient: Recipient) -> dict[str, Any] | None:
     if recipient.last_reply is None:
         return None
-    return {"reply": str(recipient.last_reply), "remote": recipient.last_remote}
+    return {
+        "reply": str(recipient.last_reply),
+        "remote": recipient.last_remote,
+        "classification": classify(recipient.last_reply),
+    }
 
 
 def _inspected(inspected: Inspected, waiting: Waiting, content: bool) -> dict[str, Any]:

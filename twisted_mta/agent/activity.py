@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from ..interfaces import WallTime
+from ..mail.classification import classify
 from ..mail.envelope import Envelope, RecipientNumber
 from ..mail.message import Message
 from ..mail.outcome import Outcome
@@ -136,8 +137,10 @@ class Activity:
                     metrics.observe(table.DELIVERY_DELAY, delay, transport)
             elif outcome.failed:
                 metrics.count(table.OUTCOMES, transport, "failed", subject)
+                metrics.count(table.FAILURES, "failed", classify(outcome.reply) or table.OTHER)
             else:
                 metrics.count(table.OUTCOMES, transport, "deferred", subject)
+                metrics.count(table.FAILURES, "deferred", classify(outcome.reply) or table.OTHER)
             if progress is not None:
                 progress.settled(outcome)
 

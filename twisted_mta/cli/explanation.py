@@ -133,7 +133,7 @@ def _hold(hold: Facts, recipient: Facts) -> str:
         if not reply:
             return "It waits for its retry time."
         by = f"{recipient['last_remote']} replied" if recipient["last_remote"] else "Last attempt"
-        return f"{by}: {_sentence(reply)} It waits for its retry time."
+        return f"{by}: {_sentence(reply)}{_classified(recipient)} It waits for its retry time."
     if kind == "suspended":
         times = "" if hold["times"] == 1 else f" (failed {hold['times']} times in a row)"
         # The reply of the last attempt may have been shown already.
@@ -159,6 +159,11 @@ def _hold(hold: Facts, recipient: Facts) -> str:
         rate = f" or the rate limit {hold['rate']}" if hold["rate"] else ""
         return f"It waits for a delivery slot that all processes share{rate}."
     return "It is due, and starts within a moment."
+
+
+def _classified(facts: Facts) -> str:
+    known = facts.get("classification")  # an MTA of 0.1 has none
+    return f" ({known})" if known else ""
 
 
 def _failed(suspension: Facts) -> str:
@@ -201,7 +206,7 @@ def _attempt(attempt: Facts) -> Iterator[str]:
     uncertain = "; it may have been delivered" if attempt["uncertain"] else ""
     yield (
         f"    {attempt['attempt']}. {moment(attempt['ended_at'])} {server}{version}:"
-        f" {attempt['reply']}{uncertain}"
+        f" {attempt['reply']}{_classified(attempt)}{uncertain}"
     )
 
 

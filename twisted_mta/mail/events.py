@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from .classification import classify
+from .classification_table import Classification
 from .reply import Reply
 
 
@@ -30,6 +32,11 @@ class MailEvent:
     next_hop: str | None
     reply: Reply | None
     at: float
+
+    @property
+    def classification(self) -> Classification | None:
+        """Why mail was not taken, in one word; None where it was, or no reply is known."""
+        return None if self.reply is None else classify(self.reply)
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, for another process."""

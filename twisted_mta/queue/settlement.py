@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from ..interfaces import Random, Route
 from ..mail.address import Mailbox
+from ..mail.classification import classify
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
@@ -29,7 +30,7 @@ BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see t
 
 _LINE = (
     "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
-    ' delay={delay:.2f} delays={delays} attempt={attempts} reply="{_quoted}"{_again}'
+    ' delay={delay:.2f} delays={delays} attempt={attempts}{_class} reply="{_quoted}"{_again}'
 )
 
 
@@ -192,6 +193,7 @@ class Settlement:
         stages = _stages(delivery, outcome, now, ended)
         original = "" if recipient.original is None else printable(str(recipient.original))
         reply = str(outcome.reply)
+        classification = classify(outcome.reply)
         remote = printable(outcome.remote) if outcome.remote else None
         self._log.info(
             _LINE,
@@ -209,6 +211,8 @@ class Settlement:
             stages=(stages.stored, stages.waited, stages.setup, stages.transaction),
             attempts=recipient.attempts + 1,
             reply=reply,
+            classification=classification,
+            _class="" if classification is None else f" class={classification}",
             _quoted=reply.replace('"', r"\""),
             tls=None if outcome.tls is None else outcome.tls.outgoing_description,
             _tls="" if outcome.tls is None else f" tls={_tls_words(outcome.tls)}",

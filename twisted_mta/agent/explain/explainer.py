@@ -19,6 +19,7 @@ from ...delivery.relay import Relay
 from ...delivery.wishes import wished
 from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path
+from ...mail.classification import classify
 from ...mail.final_recipient import FinalRecipient
 from ...mail.message import Message
 from ...mail.next_hop import NextHop
@@ -166,6 +167,9 @@ class Explainer:
             "state": entry.state,
             "tried": recipient.attempts,
             "last_reply": None if recipient.last_reply is None else str(recipient.last_reply),
+            "classification": None
+            if recipient.last_reply is None
+            else classify(recipient.last_reply),
             "last_remote": recipient.last_remote,
             "expires_at": expiry(message, lifetime),
             "holds": list(waiting_reasons(inspected, entry, status, waits=key in waiting, now=now)),

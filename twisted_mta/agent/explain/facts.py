@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...mail.classification import classify
 from ...mail.failed_step import failed_step
 from ...mail.next_hop import NextHop
 from ...queue.schedule.next_hop_status import NextHopStatus
@@ -19,6 +20,7 @@ def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
         "ended_at": attempt.ended_at,
         "next_hop": attempt.next_hop,
         "reply": str(attempt.reply),
+        "classification": classify(attempt.reply),
         "remote": attempt.remote,
         "uncertain": attempt.uncertain,
         "unreachable": attempt.unreachable,

@@ -215,4 +215,10 @@ def last_reply(recipient: Mapping[str, Any]) -> str:
     if last is None:
         return ""
     remote = f"{last['remote']}: " if last["remote"] else ""
-    return f"{remote}{last['reply']}"
+    return f"{remote}{last['reply']}{classified(last)}"
+
+
+def classified(facts: Mapping[str, Any]) -> str:
+    """Return why mail was not taken, in brackets; empty where it was, or an MTA does not tell."""
+    known = facts.get("classification")
+    return f" ({known})" if known else ""

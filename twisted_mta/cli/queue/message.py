@@ -14,7 +14,7 @@ from ...admin.control.client import ControlClient
 from ...mail.printable import printable
 from ..client import answer_or_exit, client, json_option, require_version, state_dir_option
 from ..terminal import Table, lines, moment, show
-from .listing import last_reply, next_attempt, sender, state
+from .listing import classified, last_reply, next_attempt, sender, state
 from .selection import PATH, queue_ids
 
 
@@ -141,7 +141,7 @@ def _attempt(attempt: Mapping[str, Any], addresses: Mapping[int, str]) -> Sequen
             attempt["attempt"],
             moment(attempt["ended_at"]),
             attempt["next_hop"],
-            f"{remote}{attempt['reply']}",
+            f"{remote}{attempt['reply']}{classified(attempt)}",
             attempt["tls"] or "",
         )
     )

@@ -12,6 +12,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from ...mail.classification_table import CLASSIFICATIONS
+
 PREFIX = "twisted_mta_"
 OTHER = "other"
 """The label value for all values that are not in the table."""
@@ -187,6 +189,12 @@ OUTCOMES = Metric(
         "outcome": ("delivered", "deferred", "failed"),
         "subject": _SUBJECT,
     },
+)
+FAILURES = Metric(
+    f"{PREFIX}failures_total",
+    "counter",
+    "Attempts that did not deliver, one for each recipient, by the classification of the reply.",
+    {"outcome": ("deferred", "failed"), "class": CLASSIFICATIONS},
 )
 DELIVERY_DELAY = Metric(
     f"{PREFIX}delivery_delay_seconds",
@@ -391,6 +399,7 @@ TABLE: tuple[Metric, ...] = (
     REFUSED,
     AUTHENTICATIONS,
     OUTCOMES,
+    FAILURES,
     DELIVERY_DELAY,
     NEXT_HOP_CONNECTIONS,
     TRACES_OPEN,
