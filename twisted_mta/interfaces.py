@@ -384,6 +384,13 @@ class NoTarget(Exception):
         self.reply = reply
 
 
+class Regrouped(Exception):
+    """A look-up has shown that a next hop shares its limits with others, or no longer does.
+
+    Nothing was tried. The mail is to be routed again.
+    """
+
+
 Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
 """Return the targets of a next hop, in the order to try them; fails with `NoTarget`."""
 
@@ -425,4 +432,7 @@ def unsigned(message: Message) -> Message:
 
 
 Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
-"""Try one transaction for all recipients in a message's envelope; return an outcome for each."""
+"""Try one transaction for all recipients in a message's envelope; return an outcome for each.
+
+It fails with `Regrouped` where nothing was tried since the limits of another next hop apply.
+"""

@@ -34,6 +34,7 @@ class Destinations(TidyTestCase):
             files=UnsyncedFiles(),
             secret=bytes,
             wall_time=lambda: 0.0,
+            seconds=lambda: 0.0,
         )
 
     def route(self, mailboxes: Mailboxes, domain: str) -> tuple[object, str]:
@@ -78,6 +79,7 @@ class ReadInSlices(TidyTestCase):
             files=files,
             secret=lambda count: bytes(range(count)),
             wall_time=lambda: 0.0,
+            seconds=lambda: 0.0,
         )
         self.clock = Busy()
         self.pace = Sliced(self.clock, inline_executor)

@@ -92,6 +92,7 @@ class Reading(DestinationTestCase):
 
     def test_an_error_names_file_key_value_and_expectation(self) -> None:
         one = '[[destination]]\ndomain = "a.example"\n'
+        by_exchanger = '[[destination]]\nexchanger = ".b.example"\n'
         file = "FILE: [[destination]] 1,"
         together = "FILE: [[destination]] a.example,"
         for toml, text in (
@@ -156,6 +157,30 @@ class Reading(DestinationTestCase):
                 " expected at most as long",
             ),
             (one + one, 'FILE: [[destination]] domain = "a.example": found two; expected one'),
+            (
+                by_exchanger + by_exchanger,
+                'FILE: [[destination]] exchanger = ".b.example": found two; expected one',
+            ),
+            (
+                f'{by_exchanger}domain = "a.example"',
+                'FILE: [[destination]] domain = "a.example", exchanger = ".b.example": found both;'
+                " expected one of them",
+            ),
+            (
+                f'{by_exchanger}tls = "may"',
+                'FILE: [[destination]] exchanger .b.example, tls = "may": not by exchanger, since'
+                " answers of the DNS may be forged; expected in a table with domain",
+            ),
+            (
+                f'{by_exchanger}username = "us"\npassword_file = "/p"',
+                'FILE: [[destination]] exchanger .b.example, username = "us": not by exchanger,'
+                " since answers of the DNS may be forged; expected in a table with domain",
+            ),
+            (
+                '[[destination]]\nexchanger = "[192.0.2.1]"',
+                'FILE: [[destination]] 1, exchanger = "[192.0.2.1]": an address literal; expected a'
+                " domain such as example.net",
+            ),
         ):
             self.assertEqual(self.refusal(toml), text)
 
@@ -203,6 +228,29 @@ class Finding(TidyTestCase):
             (Host("other.example", 25), "net.example"),
         ):
             self.assertEqual(config.destination_for("net.example", (host,)).domain, pattern)
+
+    def test_an_exchanger_comes_before_the_star_and_keeps_its_tls(self) -> None:
+        config = self.config(
+            Destination(domain="*", tls="verify", client_certificate="/us.pem", connections=9),
+            Destination(domain=".exact.example"),
+            Destination(exchanger=".provider.example"),
+            Destination(exchanger=".big.provider.example", connections=2),
+            Destination(exchanger="mx.example"),
+        )
+        for host, exchanger in (
+            ("mx.provider.example", ".provider.example"),
+            ("mx.big.provider.example", ".big.provider.example"),
+            ("mx.example", "mx.example"),
+            ("provider.example", ""),
+            ("a.mx.example", ""),
+        ):
+            self.assertEqual(config.exchanger_of("a.example", host), exchanger, host)
+            self.assertEqual(config.exchanger_of("a.exact.example", host), "", host)
+        found = config.destination_for("a.example", (), ".big.provider.example")
+        self.assertEqual((found.connections, found.tls), (2, "verify"))
+        self.assertEqual(found.client_certificate, "/us.pem")
+        wider = config.destination_for("a.example", (), ".provider.example")
+        self.assertEqual((wider.connections, wider.authorities), (4, "/ca.pem"))
 
     def test_missing_settings_are_those_of_all_other_domains(self) -> None:
         config = self.config(

@@ -168,7 +168,7 @@ class TermsTests(HopTestCase):
     def test_a_password_that_was_not_loaded_defers(self) -> None:
         """The mail is deferred, never sent without AUTH, and the log has the error."""
         self.use()
-        self.relay.terms._destination_for = lambda domain, hosts: Destination(
+        self.relay.terms._destination_for = lambda domain, hosts, exchanger: Destination(
             domain="*", username="us", password_file="/nowhere"
         )
         self.assertEqual(self.send_one().reply.enhanced, "4.3.0")

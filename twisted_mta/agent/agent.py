@@ -599,6 +599,7 @@ class Agent:
             files=resources.files,
             secret=resources.secret,
             wall_time=resources.wall_time,
+            seconds=resources.reactor.seconds,
             deliveries=tuple(self._application.deliveries),
         )
 
@@ -621,6 +622,7 @@ class Agent:
             port=self.config.delivery.port,
             is_local=self.mailboxes.is_our_host,
             is_own_address=is_own_address,
+            note_exchanger=self.mailboxes.groups.note,
         )
 
     def _make_relay(self) -> Relay:
@@ -648,6 +650,7 @@ class Agent:
             sign=self._signer.sign,
             outbox=resources.outbox,
             extensions=(*OUTGOING, *own),
+            grouped=self.mailboxes.groups.grouped,
         )
 
     def _make_shard(self, number: int) -> Shard:

@@ -20,6 +20,7 @@ from ..mail.reply import Reply
 from ..routing.alias_file import parse_in_slices, read_content
 from ..routing.alias_walk import ExpansionStep
 from ..routing.aliases import Alias, Aliases
+from ..routing.exchanger_groups import ExchangerGroups
 from ..routing.expansion import Expander
 from ..routing.mailbox_lookup import MailboxLookup
 from ..routing.relay_recipients import RelayRecipients
@@ -67,9 +68,12 @@ class Mailboxes:
         files: for the key and the senders of SRS.
         secret: returns so many octets that cannot be guessed.
         wall_time: for the dates in rewritten addresses.
+        seconds: the monotonic time.
+        clock: for `groups`.
         deliveries: the names of the application's own deliveries.
 
     Attributes:
+        groups: of domains, by their exchangers.
         routes: those in force.
 
     Raises:
@@ -85,10 +89,12 @@ class Mailboxes:
         files: Files,
         secret: Callable[[int], bytes],
         wall_time: WallTime,
+        seconds: Callable[[], float],
         deliveries: Collection[str] = (),
     ) -> None:
         self._deliveries = deliveries
         self._config = config
+        self.groups = ExchangerGroups(self._exchanger_of, seconds)
         self._in_maildir = in_maildir
         self._has_account = has_account
         self._files = files
@@ -182,15 +188,19 @@ class Mailboxes:
     def route(self, mailbox: Mailbox) -> NextHop:
         """Return the next hop of a mailbox (`interfaces.Route`).
 
-        Hosts are a next hop of their own for each ``[[destination]]`` whose mail goes to them.
+        Hosts are a next hop of their own for each ``[[destination]]`` whose mail goes to them. A
+        domain is in the group of its exchangers, once they are known.
         """
         next_hop = self.routes.route(mailbox)
         if not next_hop.hosts:
-            return next_hop
+            return self.groups.grouped(next_hop)
         domain = self._config.destination_for(mailbox.domain, next_hop.hosts).domain
         if domain == self._config.destination_for("", next_hop.hosts).domain:
             return next_hop
         return evolve(next_hop, destination=domain)
+
+    def _exchanger_of(self, domain: str, host: str) -> str:
+        return self._config.exchanger_of(domain, host)
 
     def is_our_host(self, host: str) -> bool:
         """Whether a name of a host is ours."""

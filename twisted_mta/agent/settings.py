@@ -99,7 +99,7 @@ def notice_domain(config: Config) -> str:
 def limits_of(config: Config, next_hop: NextHop) -> NextHopLimits:
     """Return the operator's limits for a next hop (`queue.schedule.fair_share.LimitsOf`)."""
     name = str(next_hop) if next_hop.delivery else next_hop.destination or next_hop.domain
-    destination = config.destination_for(name, next_hop.hosts)
+    destination = config.destination_for(name, next_hop.hosts, next_hop.exchanger)
     return _shared(
         NextHopLimits(
             connections=destination.connections,

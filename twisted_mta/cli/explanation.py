@@ -315,6 +315,8 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
     if "terms" not in way:
         return
     yield from _lookup(way)
+    if way.get("group"):
+        yield f"Group: limits and suspension are those of all domains at exchanger {way['group']}"
     yield f"Terms: {_terms(way['terms'])}"
     for standing in way["standings"]:
         yield f"Now: {_standing(standing, brief=brief)}"

@@ -54,6 +54,9 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 
+INSTEAD: Mapping[str, Mapping[str, str]] = {"destination": {"domain": "exchanger"}}
+"""By table, for keys that it must have: the key that may stand there instead."""
+
 
 SWITCHES = ("tls_report", "greylist")
 """The tables that turn something on by being there, even without a key."""

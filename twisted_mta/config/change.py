@@ -130,7 +130,7 @@ def _of_named(
 
 
 def _domain(destination: Destination) -> str:
-    return destination.domain
+    return destination.name
 
 
 def _list_name(settings: DNSBL) -> str:

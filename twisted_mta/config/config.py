@@ -456,9 +456,20 @@ class Config:
         )
         return DestinationTable(self.destinations, defaults, authorities=delivery.authorities)
 
-    def destination_for(self, domain: str, hosts: tuple[Host, ...] = ()) -> Destination:
+    def destination_for(
+        self, domain: str, hosts: tuple[Host, ...] = (), exchanger: str = ""
+    ) -> Destination:
         """Return the complete settings for mail to ``domain``: see `DestinationTable.find`."""
-        return self._destination_table.find(domain, hosts)
+        return self._destination_table.find(domain, hosts, exchanger)
+
+    def exchanger_of(self, domain: str, host: str) -> str:
+        """Return the ``exchanger`` of the destination that has the mail exchanger of a domain.
+
+        Empty: none has it, or another destination has the domain.
+        """
+        table = self._destination_table
+        pattern = table.by_exchanger(host) if table.has_exchangers else ""
+        return pattern if table.find(domain, (), pattern).exchanger == pattern else ""
 
     @property
     def all_destinations(self) -> Sequence[Destination]:

@@ -70,6 +70,22 @@ def pattern(value: Any) -> str:
     return dot + canonical
 
 
+def _pattern_or_none(value: Any) -> str:
+    return "" if value == "" else pattern(value)
+
+
+def exchanger(value: Any) -> str:
+    """Read the name of a mail exchanger, or ``.suffix`` for all below it; return it canonical."""
+    written: str = read.text("the name of a mail exchanger, or .suffix")(value).strip()
+    dot, name = (".", written[1:]) if written.startswith(".") else ("", written)
+    return dot + str(read.dns_name(name))
+
+
+def is_exchanger_of(pattern: str, host: str) -> bool:
+    """Whether the name of a mail exchanger is that of a pattern, or below its ``.suffix``."""
+    return host == pattern or (pattern.startswith(".") and host.endswith(pattern))
+
+
 def _domain(text: str) -> str:
     """Return a canonical domain or address literal; the tag ``IPv6:`` may be missing."""
     try:
@@ -100,10 +116,18 @@ class Destination:
     """
 
     domain: str = setting(
-        pattern,
+        _pattern_or_none,
         "a recipient's domain (example.net, .example.net, *), or a next hop that a route names"
         " (relay.example.net, relay.example.net:587, deliver:name), which comes first",
-        default_text="required",
+        default="",
+        default_text="required, or exchanger",
+    )
+    exchanger: str | None = setting(
+        read.optional(exchanger),
+        "instead of domain: a mail exchanger (mx.example.net), or all below a name (.example.net);"
+        " all domains whose most preferred exchanger it is share one set of limits. A table with"
+        " domain = example.net or .example.net comes first",
+        default=None,
     )
     connections: int | None = setting(
         read.optional(read.count),
@@ -202,7 +226,18 @@ class Destination:
         ),
     )
 
+    @property
+    def name(self) -> str:
+        """The pattern that it is for, which no two destinations share."""
+        return self.domain if self.exchanger is None else f"exchanger {self.exchanger}"
+
     def __attrs_post_init__(self) -> None:
+        if bool(self.domain) is (self.exchanger is not None):
+            found = "found both" if self.domain else "found neither"
+            raise ConfigError(
+                f"[[destination]] domain = {shown(self.domain)},"
+                f" exchanger = {shown(self.exchanger)}: {found}; expected one of them"
+            )
         for name, other in (
             ("username", "password_file"),
             ("password_file", "username"),
@@ -233,5 +268,5 @@ class Destination:
         value = getattr(self, name)
         written = duration_text(value) if isinstance(value, float) else value
         return ConfigError(
-            f"[[destination]] {printable(self.domain)}, {name} = {shown(written)}: {problem}"
+            f"[[destination]] {printable(self.name)}, {name} = {shown(written)}: {problem}"
         )

@@ -13,7 +13,7 @@ from attrs import AttrsInstance, define, field, frozen
 
 from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
-from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, SWITCHES, TABLES
+from .catalog import BY_OPTION, BY_TABLE, INSTEAD, LISTENER_KINDS, REPEATED, SWITCHES, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .dkim import DKIMKey
@@ -230,9 +230,12 @@ class _Loader:
                     f' expected one such as {required} = "{example}"'
                 )
                 for required, example in REPEATED[table].items()
-                if required not in keys
+                if required not in keys and INSTEAD.get(table, {}).get(required) not in keys
             ]
-            if values.keys() >= REPEATED[table].keys():
+            if all(
+                required in values or INSTEAD.get(table, {}).get(required) in values
+                for required in REPEATED[table]
+            ):
                 self.repeated[table].append((header, values))
 
     def _read_table(

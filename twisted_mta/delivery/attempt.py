@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Locate, NoTarget
+from ..interfaces import Locate, NoTarget, Regrouped
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.outcome import Outcome
@@ -110,7 +110,8 @@ class Attempt:
         next_hop: where the message goes.
         message: the message, with the recipients of this attempt only.
         host_terms: the terms with the hosts of ``next_hop``.
-        result: fires with an outcome for each recipient, in the order of the envelope.
+        result: fires with an outcome for each recipient, in the order of the envelope; fails with
+            `Regrouped` where nothing was tried.
         state: see `TRANSITIONS`; only `_enter` changes it.
         targets: those not tried yet; None before they are looked up.
         failures: the reply of each target that was tried, about itself.
@@ -207,6 +208,10 @@ class Attempt:
             return
         untried = [target for target in targets if target not in self.failures]
         self.targets = self.connections.order(untried)
+        if self.connections.grouped(self.next_hop) != self.next_hop:
+            self._enter(Event.END)
+            self.result.errback(Regrouped())
+            return
         stopped = self.connections.stopped is not None
         if before is None or stopped or before.target not in self.targets:
             self._try_next()

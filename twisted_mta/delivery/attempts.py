@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from ..interfaces import Locate
+from ..interfaces import Locate, Regrouped
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
@@ -42,14 +43,20 @@ class Attempts:
 
         Returns:
             The attempt; ``result`` has an outcome for each recipient, in the order of the envelope.
-            It never fails.
+            It fails with `Regrouped` alone.
         """
         host_terms = wished(next_hop, message, host_terms)
         attempt = Attempt(self._connections, locate, next_hop, message, host_terms)
         self._open[attempt] = None
         attempt.start()
-        attempt.result.addCallback(self._ended, attempt)
+        attempt.result.addCallbacks(
+            self._ended, self._regrouped, callbackArgs=(attempt,), errbackArgs=(attempt,)
+        )
         return attempt
+
+    def _regrouped(self, failure: Failure, attempt: Attempt) -> Failure:
+        del self._open[attempt]
+        return failure
 
     def _ended(
         self, outcomes: Sequence[Outcome], attempt: Attempt
@@ -75,9 +82,13 @@ class Attempts:
             ]
         else:
             part = message.for_recipients(rest)
-            further = await self.begin(
-                attempt.locate, attempt.next_hop, part, attempt.host_terms
-            ).result
+            try:
+                further = await self.begin(
+                    attempt.locate, attempt.next_hop, part, attempt.host_terms
+                ).result
+            except Regrouped:
+                reply = Reply.of(451, "4.4", "Its mail exchangers have changed meanwhile")
+                further = [Outcome(each.number, reply) for each in rest]
         by_number.update((outcome.number, outcome) for outcome in further)
         return [by_number[each.number] for each in recipients]
 

@@ -7,7 +7,7 @@ clear without an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -50,6 +50,10 @@ from .terms import HostTerms, Terms
 from .unreachable_targets import UnreachableTargets
 
 
+def _alone(next_hop: NextHop) -> NextHop:
+    return next_hop
+
+
 class Connections:
     """Opens connections to targets, and keeps those that are idle for the next message.
 
@@ -70,8 +74,10 @@ class Connections:
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
+        grouped: returns a next hop with the group whose limits it shares, as far as it is known.
 
     Attributes:
+        grouped: see the argument.
         traffic: counts since the start.
         policies: see the argument.
         note_tls_result: see the argument.
@@ -102,8 +108,10 @@ class Connections:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
+        grouped: Callable[[NextHop], NextHop] = _alone,
     ) -> None:
         self.reactor = reactor
+        self.grouped = grouped
         self.settings = settings
         self.contexts = contexts or ClientContexts()
         self.source_of = source_of

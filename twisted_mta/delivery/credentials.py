@@ -48,7 +48,7 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
 
     def error(problem: str) -> ConfigError:
         return ConfigError(
-            f"[[destination]] {printable(destination.domain)}, password_file = {shown(file)}:"
+            f"[[destination]] {printable(destination.name)}, password_file = {shown(file)}:"
             f" {problem}"
         )
 

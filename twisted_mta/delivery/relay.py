@@ -6,7 +6,7 @@ that share them; all attempts share the `connections.Connections`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -68,6 +68,7 @@ class Relay:
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
+        grouped: see `Connections`.
 
     Attributes:
         connections: to all next hops.
@@ -97,6 +98,7 @@ class Relay:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
+        grouped: Callable[[NextHop], NextHop] = lambda next_hop: next_hop,
     ) -> None:
         settings = settings or RelaySettings()
         self.locate = locate
@@ -115,6 +117,7 @@ class Relay:
             extensions=extensions,
             wall_time=wall_time,
             outbox=outbox,
+            grouped=grouped,
         )
         if destination_for is None:
             sources = (source_address,) if isinstance(source_address, str) else source_address
@@ -186,8 +189,8 @@ class Relay:
         There is one transaction per group of recipients with the same terms, one after the other.
 
         Returns:
-            An outcome for each recipient, in the order of the envelope. It never fails: any error
-            defers the recipients.
+            An outcome for each recipient, in the order of the envelope. It fails with `Regrouped`
+            alone: any error defers the recipients.
         """
         try:
             groups = self.terms.groups(next_hop, message)
@@ -242,5 +245,5 @@ class _Everywhere:
 
     destination: Destination
 
-    def __call__(self, domain: str, hosts: tuple[Host, ...]) -> Destination:
+    def __call__(self, domain: str, hosts: tuple[Host, ...], exchanger: str = "") -> Destination:
         return self.destination

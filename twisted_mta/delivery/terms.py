@@ -27,9 +27,9 @@ Wish = Literal["", "required", "preferred", "optional"]
 """What the sender demands of the TLS (RFC 8689): REQUIRETLS, which is preferred of a notice, or
 ``TLS-Required: No``."""
 
-DestinationFor = Callable[[str, tuple[Host, ...]], Destination]
-"""Returns the settings for a recipient's domain and the hosts of a route:
-`Config.destination_for`."""
+DestinationFor = Callable[[str, tuple[Host, ...], str], Destination]
+"""Returns the settings for a recipient's domain, the hosts of a route, and the group of the
+exchangers: `Config.destination_for`."""
 
 
 @frozen(kw_only=True, cache_hash=True)
@@ -128,7 +128,7 @@ def load_terms(
         yield
         loaded = load_credentials(destination)
         if loaded is not None:
-            credentials[destination.domain] = loaded
+            credentials[destination.name] = loaded
         tls = client_tls(destination)
         settings += [
             tls,
@@ -208,10 +208,11 @@ class TermsBook:
         """Return the terms with ``next_hop`` for mail to ``domain``."""
         hosts: Sequence[Host] = next_hop.hosts
         if not hosts:
-            return (self._terms_of(next_hop, self._destination_for(domain, ()), False),)
+            destination = self._destination_for(domain, (), next_hop.exchanger)
+            return (self._terms_of(next_hop, destination, False),)
         return tuple(
             self._terms_of(
-                next_hop, self._destination_for(domain, (host,)), host.name.startswith("/")
+                next_hop, self._destination_for(domain, (host,), ""), host.name.startswith("/")
             )
             for host in hosts
         )
@@ -234,7 +235,7 @@ class TermsBook:
 
     def _terms_of(self, next_hop: NextHop, destination: Destination, local: bool) -> Terms:
         # No two destinations have one pattern.
-        key = destination.domain, next_hop.transport, next_hop.implicit_tls, local
+        key = destination.name, next_hop.transport, next_hop.implicit_tls, local
         terms = self._terms.get(key)
         if terms is None:
             terms = self._terms[key] = self._make(next_hop, destination, local)
@@ -244,7 +245,7 @@ class TermsBook:
         credentials = None
         if destination.username is not None:
             # A KeyError is right where they were not loaded: mail is not sent without AUTH.
-            credentials = self._credentials[destination.domain].credentials
+            credentials = self._credentials[destination.name].credentials
         level: TLSSetting = destination.tls or "auto"
         least: TLSLevel = "none"
         if local:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from attrs import evolve, field, frozen
@@ -90,6 +91,8 @@ class NextHop:
         destination: the pattern of the ``[[destination]]`` in force, where a route names hosts and
             the domains sent there have different settings: a limit of one domain then does not
             delay the others. Empty: the settings for all domains.
+        exchanger: the ``exchanger`` of the ``[[destination]]`` in force, where the exchangers of
+            ``domain`` are known to be below it; empty: there is none, or they are not known.
         tls_optional: whether it is for mail with ``TLS-Required: No`` (RFC 8689 §3), which has its
             own limits and suspension: such mail goes where the TLS is at fault for other mail.
         rule: the routing rule that chose this next hop, for people; no part of its identity.
@@ -102,13 +105,15 @@ class NextHop:
     implicit_tls: bool = False
     delivery: str = ""
     destination: str = ""
+    exchanger: str = ""
     tls_optional: bool = False
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:
         if self.transport in ("smtp", "lmtp"):
             scheme = "smtps" if self.implicit_tls else self.transport
-            return f"{scheme}:" + (",".join(map(str, self.hosts)) or self.domain)
+            name = ",".join(map(str, self.hosts)) or self.domain or f"exchanger={self.exchanger}"
+            return f"{scheme}:{name}"
         if self.transport == "deliver":
             return f"deliver:{self.delivery}"
         return self.transport
@@ -118,6 +123,18 @@ class NextHop:
         if self.tls_optional is tls_optional or not self.remote:
             return self
         return evolve(self, tls_optional=tls_optional)
+
+    @property
+    def shared(self) -> NextHop:
+        """The next hop whose limits and suspension are its own: itself, or that of its exchangers.
+
+        All domains with exchangers of one ``[[destination]]`` share one.
+        """
+        return (
+            _of_exchangers(self.transport, self.exchanger, self.tls_optional)
+            if (self.exchanger)
+            else self
+        )
 
     @property
     def remote(self) -> bool:
@@ -131,3 +148,8 @@ class NextHop:
         This is so wherever a transaction may wait for something outside of the program.
         """
         return self.transport in ("smtp", "lmtp", "deliver")
+
+
+@lru_cache(maxsize=1000)
+def _of_exchangers(transport: Transport, exchanger: str, tls_optional: bool) -> NextHop:
+    return NextHop(transport, exchanger=exchanger, tls_optional=tls_optional)

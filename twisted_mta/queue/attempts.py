@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Clock, Deliver, Random, WallTime
+from ..interfaces import Clock, Deliver, Random, Regrouped, WallTime
 from ..mail.failed_step import failed_step
 from ..mail.outcome import Outcome
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
@@ -46,6 +46,8 @@ class Attempts:
         look_at: called with the time, by the clock, at which one may begin.
         settle: called with each delivery that was tried and its outcomes.
         blocked: called with each delivery that waited for a next hop which was suspended.
+        regrouped: called with each delivery that was not tried, since its next hop has turned out
+            to share the limits of others, or to share them no more; and with its queue.
 
     Attributes:
         settings: those in force.
@@ -69,6 +71,7 @@ class Attempts:
         look_at: Callable[[float], None],
         settle: Callable[[Delivery, Sequence[Outcome]], None],
         blocked: Callable[[Delivery], None],
+        regrouped: Callable[[Delivery, NextHopQueue], None],
     ) -> None:
         self.settings = settings
         self.active = 0
@@ -83,6 +86,7 @@ class Attempts:
         self._look_at = look_at
         self._settle = settle
         self._blocked = blocked
+        self._regrouped = regrouped
         self._chosen: deque[NextHopQueue] = deque()  # by `FairShare.startable`
         self._more = False  # whether it may choose more at once
 
@@ -161,6 +165,14 @@ class Attempts:
         self.active -= 1
         if slot is not None:
             slot.give_back()
+        if isinstance(outcomes, Failure) and outcomes.check(Regrouped):
+            try:
+                self._learn(queue, attempt, ())
+            finally:
+                self._fair_share.ended(queue, kind)
+                self._regrouped(delivery, queue)
+                self._wake()
+            return
         if isinstance(outcomes, Failure):
             self._log.failure("the delivery of {id} failed", outcomes, id=delivery.message.id)
             outcomes = ()

@@ -34,6 +34,7 @@ from .schedule.backlog import Backlog
 from .schedule.backoff import expiry
 from .schedule.delivery import Delivery, split
 from .schedule.fair_share import FairShare
+from .schedule.next_hop_queue import NextHopQueue
 from .settlement import BROKEN, WAITING, Settlement
 from .store.contract import Result, Settle
 
@@ -271,6 +272,21 @@ class Deliveries:
             )
         else:
             self.put_back(delivery)
+
+    def regrouped(self, delivery: Delivery, queue: NextHopQueue) -> None:
+        """Route mail again whose next hop has turned out to share the limits of others, or not to.
+
+        Args:
+            delivery: which was not tried.
+            queue: of that next hop until now. The queue of a group keeps the mail of other domains.
+        """
+        if queue.next_hop == delivery.next_hop:
+            waiting, domains = self._fair_share.regroup(queue)
+            for domain, due in domains.items():
+                self.backlog.plan(domain, due)
+            for each in waiting:
+                self.put_back(each)
+        self.put_back(delivery)
 
     # Out of memory.
 

@@ -145,6 +145,7 @@ class Runner:
             look_at=self._look_at,
             settle=self._deliveries.settle,
             blocked=self._deliveries.blocked,
+            regrouped=self._deliveries.regrouped,
         )
         self._backlog = self._deliveries.backlog
         self._turn: IDelayedCall | None = None
@@ -338,7 +339,7 @@ class Runner:
         """Return the status of a next hop, without a change to it."""
         now = self._clock.seconds()
         status = self._fair_share.status(next_hop, now, default=self._settings.backoff)
-        queue = self._fair_share.queues.get(next_hop)
+        queue = self._fair_share.queues.get(next_hop.shared)
         if queue is None:
             return status
         time = self._slots.next_by_rate(
@@ -407,7 +408,7 @@ class Runner:
         for number, domain in enumerate(self._backlog.domains()):
             if number % _LOOKED_UP == 0:
                 yield
-            if self._deliveries.next_hop_of_domain(domain) in next_hops:
+            if self._deliveries.next_hop_of_domain(domain).shared in next_hops:
                 found.append(domain)
         return found
 

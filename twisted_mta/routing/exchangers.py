@@ -31,6 +31,9 @@ MOST_HOSTS = 16
 _MOST_EXCHANGERS = 256
 _MOST_TARGETS = 32
 
+NoteExchanger = Callable[[str, str], object]
+"""Take note of a domain and its most preferred exchanger."""
+
 
 def _no_target(code: int, status: str, text: str) -> NoTarget:
     return NoTarget(Reply.of(code, status, text))
@@ -69,6 +72,8 @@ class TargetLocator:
         port: of exchangers.
         is_local: whether a domain, or the name of an exchanger, is one of ours.
         is_own_address: whether a listener of ours has that address and port.
+        note_exchanger: called with each domain that is looked up, and its most preferred exchanger:
+            the first by name, among equals; itself, where it has no MX record.
     """
 
     def __init__(
@@ -79,12 +84,14 @@ class TargetLocator:
         port: int = 25,
         is_local: Callable[[str], bool],
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
+        note_exchanger: NoteExchanger = lambda domain, exchanger: None,
     ) -> None:
         self._resolver = resolver
         self._random = random
         self._port = port
         self._is_local = is_local
         self._is_own_address = is_own_address
+        self._note_exchanger = note_exchanger
 
     def locate(self, next_hop: NextHop) -> Deferred[Sequence[Target]]:
         """Return the targets of ``next_hop`` in the order to try them, at least one.
@@ -124,11 +131,13 @@ class TargetLocator:
         except DNSFailure as failure:
             raise _no_target(451, "4.3", f"DNS lookup failed: {failure}") from failure
         if not exchangers.records:
+            self._note_exchanger(domain, domain)
             return await self._implicit(domain, secure=exchangers.secure)
         # RFC 7505 §3: a null MX is the only MX record; among others it is ignored.
         hosts = [exchanger for exchanger in exchangers.records if exchanger[1]]
         if not hosts:
             raise _no_target(556, "1.10", f"{domain} accepts no mail (null MX)")
+        self._note_exchanger(domain, min(hosts)[1])
         targets = await self._of_exchangers(domain, hosts)
         if exchangers.secure:
             # RFC 7672 §3.2.2: the name before and after the aliases of the domain.

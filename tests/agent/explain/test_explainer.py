@@ -262,6 +262,20 @@ class Messages(ExplainerTestCase):
             said = following({**facts, "holds": [{"kind": kind}]}, 150.0)
             self.assertIn("tried as soon as a limit allows it.", said)
 
+    def test_a_domain_at_a_provider_is_explained_with_the_limits_of_all(self) -> None:
+        world = self.world(
+            destinations=(Destination(exchanger=".host", connections=2),),
+            mail_exchangers={"a.example": [(10, "mx1.host")]},
+        )
+        world.serve("192.0.2.1", offers_tls=False, answer=b"451 4.7.1 Not now\r\n")
+        facts = world.explain("bob@a.example", client=None)
+        text = self.text(facts)
+        self.assertIn("limits and suspension are those of all domains at exchanger .host", text)
+        self.assertIn("connections 2 ([[destination]] exchanger .host)", text)
+        _, facts = self.queued(world)
+        (recipient,) = facts["recipients"]
+        self.assertEqual(recipient["way"]["standings"][0]["name"], "smtp:exchanger=.host")
+
     def test_mail_that_waits_for_a_rate_is_not_in_delivery_and_has_a_time(self) -> None:
         world = self.world(destinations=(Destination(domain="a.example", rate=Rate(1, 600.0)),))
         world.serve("192.0.2.1", offers_tls=False)

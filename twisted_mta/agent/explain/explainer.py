@@ -128,6 +128,7 @@ class Explainer:
             key = next_hop, mailbox.domain
             if key not in ways and len(ways) < _MOST_WAYS:
                 ways[key] = await self._way(mailbox, next_hop, runner, message)
+            next_hop = self._mailboxes.groups.grouped(next_hop)
             attempts = inspected.attempts.get(entry.recipient.number, ())
             recipients.append(
                 {
@@ -308,12 +309,14 @@ class Explainer:
         if not next_hop.remote:
             return facts
         lookup = await self._reporter.report(next_hop)
+        next_hop = self._mailboxes.groups.grouped(next_hop)  # which the look-up may have shown
         host_terms = self._relay.terms.host_terms(next_hop, domain)
         if message is not None:
             host_terms = wished(next_hop, message, host_terms)
         targets = await candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         return {
             **facts,
+            "group": next_hop.exchanger or None,
             "terms": terms(config, next_hop, domain),
             "exchangers": [asdict(each) for each in lookup.exchangers],
             "failure": None if lookup.failure is None else str(lookup.failure),

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from ...config import Config, Destination
+from ...config.destination_table import NOT_BY_EXCHANGER
 from ...delivery.candidates import Candidate
 from ...mail.next_hop import NextHop
 from ...mail.tls_policy import SETTINGS
@@ -51,8 +52,10 @@ def origin(config: Config, destination: Destination, name: str) -> str:
         name: of the setting.
     """
     given = _given(config, destination)
+    if given is not None and given.exchanger is not None and name in NOT_BY_EXCHANGER:
+        given = _given(config, config.destination_for(""))  # the table for *, if there is one
     if given is not None and getattr(given, name) != _DESTINATION_DEFAULTS[name]:
-        return f"[[destination]] {given.domain}"
+        return f"[[destination]] {given.name}"
     if name in _GENERAL:
         table, general_name = _GENERAL[name]
         settings = getattr(config, table)
@@ -66,7 +69,9 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
 
     Durations are in seconds; the password is left out.
     """
-    destination = config.destination_for(next_hop.destination or domain, next_hop.hosts)
+    destination = config.destination_for(
+        next_hop.destination or domain, next_hop.hosts, next_hop.exchanger
+    )
     settings: dict[str, Any] = {}
     for name in (*_LIMITS, "source_address", "client_certificate", "username"):
         value = getattr(destination, name)
@@ -77,7 +82,7 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
         settings[name] = {"value": value, "from": origin(config, destination, name)}
     settings["account"] = settings.pop("username")
     given = _given(config, destination)
-    return {"destination": None if given is None else given.domain, **settings}
+    return {"destination": None if given is None else given.name, **settings}
 
 
 def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) -> dict[str, Any]:
@@ -90,7 +95,8 @@ def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) ->
         (each for each in next_hop.hosts if (each.name, each.port) == (target.name, target.port)),
         None,
     )
-    destination = config.destination_for(domain, () if host is None else (host,))
+    hosts = () if host is None else (host,)
+    destination = config.destination_for(domain, hosts, next_hop.exchanger)
     given = _given(config, destination)
     source = origin(config, destination, "tls")
     if target.address.startswith("/"):
@@ -98,7 +104,7 @@ def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) ->
     elif next_hop.implicit_tls and destination.tls in _RAISED:
         source = "smtps: in the route"
     elif destination.username is not None and (given is None or given.tls in (None, *_RAISED)):
-        source = f"the account of [[destination]] {destination.domain}: it never goes in clear"
+        source = f"the account of [[destination]] {destination.name}: it never goes in clear"
     policy = candidate.policy
     if policy.source != SETTINGS:
         source = policy.source
@@ -119,4 +125,4 @@ def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) ->
 
 def _given(config: Config, destination: Destination) -> Destination | None:
     """Return a destination as the configuration has it; None where it has none for that domain."""
-    return next((each for each in config.destinations if each.domain == destination.domain), None)
+    return next((each for each in config.destinations if each.name == destination.name), None)

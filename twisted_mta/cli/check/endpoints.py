@@ -49,7 +49,7 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
         yield "[delivery] source_address", address
     for destination in config.destinations:
         for address in destination.source_address or ():
-            yield f"[[destination]] {printable(destination.domain)}, source_address", address
+            yield f"[[destination]] {printable(destination.name)}, source_address", address
 
 
 class _Binding:

@@ -42,6 +42,7 @@ def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
             files=DiskFiles(),
             secret=secret_octets,
             wall_time=wall_time,
+            seconds=wall_time,
         )
     except ValueError:
         return  # an invalid route, reported elsewhere

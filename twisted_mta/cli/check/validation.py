@@ -100,7 +100,7 @@ def finding(
         return Finding("note", where, f"{said}: it must not be trusted")
     if not found.signed:
         said = f"{took}, and does not validate: it does not set AD for {signed}: without DANE"
-        demanding = [each.domain for each in config.all_destinations if each.tls == "dane"]
+        demanding = [each.name for each in config.all_destinations if each.tls == "dane"]
         if demanding:
             waits = f'; mail to {", ".join(demanding)}, with tls = "dane", is deferred'
             return Finding("warning", where, f"{said}{waits}", remedy)

@@ -88,7 +88,8 @@ class FairShare:
     # Next hops.
 
     def queue(self, next_hop: NextHop) -> NextHopQueue:
-        """Return the queue of a next hop."""
+        """Return the queue of a next hop, which it may share with others."""
+        next_hop = next_hop.shared
         queue = self.queues.get(next_hop)
         if queue is None:
             queue = self._new_queue(next_hop)
@@ -106,12 +107,13 @@ class FairShare:
 
     def limits(self, next_hop: NextHop) -> NextHopLimits:
         """Return the limits of a next hop."""
+        next_hop = next_hop.shared
         queue = self.queues.get(next_hop)
         return self._limits(next_hop) if queue is None else queue.state.limits
 
     def suspension(self, next_hop: NextHop) -> Suspension | None:
         """Return the suspension of a next hop; None: it is open."""
-        queue = self.queues.get(next_hop)
+        queue = self.queues.get(next_hop.shared)
         return None if queue is None else queue.state.suspension
 
     def _limits(self, next_hop: NextHop) -> NextHopLimits:
@@ -141,6 +143,23 @@ class FairShare:
         self._due_domains.clear()
         for queue in tuple(self.queues.values()):
             self._sort_in(queue)
+        return waiting, domains
+
+    def regroup(self, queue: NextHopQueue) -> tuple[list[Delivery], dict[str, float]]:
+        """Take all mail out of a queue: its next hop shares the limits of others now.
+
+        Returns:
+            As `update` does.
+        """
+        waiting = self._take_all_waiting(queue)
+        domains = {domain: due for due, domain in queue.due}
+        for domain in domains:
+            del self._due_domains[domain]
+        queue.due.clear()
+        queue.sweep.clear()
+        self._readable[queue.kind].pop(queue.next_hop, None)
+        self._sweeping.pop(queue.next_hop, None)
+        self._sort_in(queue)
         return waiting, domains
 
     def _free_places(self, queue: NextHopQueue, now: float) -> int:
@@ -188,7 +207,8 @@ class FairShare:
         """
         wanted: dict[NextHop, int] = {}
         for delivery in deliveries:
-            wanted[delivery.next_hop] = wanted.get(delivery.next_hop, 0) + 1
+            next_hop = delivery.next_hop.shared
+            wanted[next_hop] = wanted.get(next_hop, 0) + 1
         queues = [(self.queue(next_hop), places) for next_hop, places in wanted.items()]
         allowed = all(
             not queue.due
@@ -224,14 +244,14 @@ class FairShare:
         if state.suspension is not None and state.allowance(now) <= len(queue.waiting):
             return False
         _insert(queue.waiting, delivery)
-        self._waiting.setdefault(delivery.next_hop, queue)
+        self._waiting.setdefault(queue.next_hop, queue)
         return True
 
     def leave(self, delivery: Delivery) -> None:
         """Give back the place of a delivery, if it has one."""
         if delivery.place is _NONE:
             return
-        queue = self.queues[delivery.next_hop]
+        queue = self.queues[delivery.next_hop.shared]
         if delivery.place is _CLAIMED:
             queue.claimed -= 1
         delivery.place = _NONE
@@ -476,7 +496,7 @@ class FairShare:
         Returns:
             Whether this changes anything.
         """
-        queue = self.queues.get(next_hop)
+        queue = self.queues.get(next_hop.shared)
         if queue is None or queue.failed_in == self._interventions:
             return False
         if not queue.state.allow_early_probe(now):
@@ -514,6 +534,7 @@ class FairShare:
             now: by the clock.
             default: back-off of next hops without one of their own.
         """
+        next_hop = next_hop.shared
         queue = self.queues.get(next_hop) or self._new_queue(next_hop)
         state = queue.state
         return NextHopStatus(

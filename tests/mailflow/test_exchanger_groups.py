@@ -1,0 +1,158 @@
+"""Domains whose exchangers belong to one provider share its limits and its suspension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.logs import logged_lines
+from tests.tidy import TidyTestCase
+from twisted_mta.config import Destination
+from twisted_mta.testing.memory_mta import MemoryMTA
+
+MAIL = b"Subject: x\r\n\r\nfine\r\n"
+PROVIDER = Destination(exchanger=".provider.test", connections=3)
+
+MX = "192.0.2.10"
+OTHER = "192.0.2.20"
+
+
+def tenants(count: int) -> str:
+    """Return a zone in which so many domains have exchangers below one name."""
+    lines = [f"{OTHER.replace('.', '-')}.other.test. A {OTHER}"]
+    for number in range(count):
+        name = f"d{number}.test."
+        lines += [
+            f"{name} MX 10 d{number}.in.provider.test.",
+            f"d{number}.in.provider.test. A {MX}",
+        ]
+    return "\n".join(lines)
+
+
+class Groups(TidyTestCase):
+    def started(self, zone: str, *destinations: Destination, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(zone=zone, destinations=destinations, **settings)
+        mta.start()
+        self.addCleanup(mta.stop)
+        return mta
+
+    def send(self, mta: MemoryMTA, *domains: str) -> None:
+        for domain in domains:
+            mta.submit(MAIL, sender="ann@localhost", recipients=[f"bob@{domain}"])
+
+    def test_all_domains_of_a_provider_stay_within_its_connections(self) -> None:
+        mta = self.started(tenants(60), PROVIDER)
+        hop = mta.hop(MX).hang(at="dot")
+        self.send(mta, *(f"d{number}.test" for number in range(60)))
+        mta.advance(60)
+        self.assertEqual(hop.transactions, 3)
+        self.assertEqual(hop.connections, 3)
+
+    def test_all_domains_of_a_provider_stay_within_its_rate(self) -> None:
+        provider = Destination(exchanger=".provider.test", rate="10/min")
+        mta = self.started(tenants(40), provider)
+        hop = mta.hop(MX)
+        self.send(mta, *(f"d{number}.test" for number in range(40)))
+        for minute in range(1, 5):
+            mta.advance(55 if minute == 1 else 60)
+            self.assertEqual(len(hop.received), 10 * minute)
+
+    def test_without_the_table_each_domain_has_limits_of_its_own(self) -> None:
+        mta = self.started(tenants(20))
+        hop = mta.hop(MX).hang(at="dot")
+        self.send(mta, *(f"d{number}.test" for number in range(20)))
+        mta.advance(60)
+        self.assertEqual(hop.transactions, 20)
+
+    def test_the_limits_hold_from_the_first_attempt_after_a_restart(self) -> None:
+        mta = self.started(tenants(30), PROVIDER)
+        hop = mta.hop(MX).defer()
+        self.send(mta, *(f"d{number}.test" for number in range(30)))
+        mta.restart()
+        before = hop.transactions
+        hop.hang(at="dot")
+        mta.advance_until(lambda: hop.transactions > before)
+        mta.advance(minutes=8)  # we wait for ten at the dot
+        self.assertEqual(hop.transactions, before + 3)
+
+    def test_a_provider_that_cannot_be_reached_is_suspended_as_one(self) -> None:
+        mta = self.started(tenants(30), PROVIDER)
+        hop = mta.hop(MX).defer(at="connect", reply="421 4.3.2 Not now")
+        warnings = logged_lines(self, "is suspended for")
+        self.send(mta, *(f"d{number}.test" for number in range(30)))
+        mta.advance(60)
+        self.assertLessEqual(hop.connections, 3)  # those that had begun, and not one per domain
+        (suspended,) = mta.status().suspended
+        self.assertEqual(suspended.next_hop, "smtp:exchanger=.provider.test")
+        self.assertEqual(len(warnings), 1)
+        hop.accept()
+        mta.advance(hours=2)
+        self.assertEqual(len(hop.received), 30)
+        self.assertEqual(mta.status().suspended, ())
+
+    def test_a_table_with_the_domain_wins(self) -> None:
+        mta = self.started(tenants(20), PROVIDER, Destination(domain="d7.test", connections=2))
+        hop = mta.hop(MX).hang(at="dot")
+        self.send(mta, *(f"d{number}.test" for number in range(20)), *["d7.test"] * 5)
+        mta.advance(60)
+        self.assertEqual(hop.transactions, 5)
+
+    def test_the_star_does_not_win(self) -> None:
+        mta = self.started(tenants(20), PROVIDER, Destination(domain="*", connections=1))
+        hop = mta.hop(MX).hang(at="dot")
+        self.send(mta, *(f"d{number}.test" for number in range(20)))
+        mta.advance(60)
+        self.assertEqual(hop.transactions, 3)
+
+    def test_the_longest_suffix_wins(self) -> None:
+        wider = Destination(exchanger=".test", connections=1)
+        mta = self.started(tenants(20), wider, PROVIDER)
+        hop = mta.hop(MX).hang(at="dot")
+        self.send(mta, *(f"d{number}.test" for number in range(20)))
+        mta.advance(60)
+        self.assertEqual(hop.transactions, 3)
+
+    def test_the_most_preferred_exchanger_decides(self) -> None:
+        zone = f"""
+            in.test. MX 10 mx.provider.test.
+            in.test. MX 20 mx.elsewhere.test.
+            out.test. MX 20 mx.provider.test.
+            out.test. MX 10 mx.elsewhere.test.
+            mx.provider.test. A {MX}
+            mx.elsewhere.test. A {OTHER}
+        """
+        one = Destination(exchanger=".provider.test", connections=1)
+        mta = self.started(zone, one)
+        hop, other = mta.hop(MX).hang(at="dot"), mta.hop(OTHER).hang(at="dot")
+        self.send(mta, *["in.test"] * 4, *["out.test"] * 4)
+        mta.advance(60)
+        self.assertEqual((hop.transactions, other.transactions), (1, 4))
+
+    def test_a_domain_that_moves_to_another_provider_leaves_the_group(self) -> None:
+        zone = f"""
+            moving.test. MX 10 mx.provider.test.
+            mx.provider.test. A {MX}
+            mx.elsewhere.test. A {OTHER}
+        """
+        mta = self.started(zone, Destination(exchanger=".provider.test", connections=1))
+        hop, other = mta.hop(MX).defer(at="connect", reply="421 4.3.2 Later"), mta.hop(OTHER)
+        self.send(mta, "moving.test")
+        mta.advance(10)
+        self.assertEqual(len(mta.status().suspended), 1)
+        mta.zone("moving.test. MX 10 mx.elsewhere.test.")
+        mta.advance(hours=3)
+        self.assertEqual((len(hop.received), len(other.received)), (0, 1))
+
+    def test_name_servers_that_disagree_do_not_keep_mail_from_leaving(self) -> None:
+        zone = f"""
+            torn.test. MX 10 mx.provider.test.
+            mx.provider.test. A {MX}
+            mx.elsewhere.test. A {OTHER}
+        """
+        mta = self.started(zone, PROVIDER)
+        hop, other = mta.hop(MX), mta.hop(OTHER)
+        names = ["mx.provider.test", "mx.elsewhere.test"]
+        for turn in range(20):
+            mta.zone(f"torn.test. MX 10 {names[turn % 2]}.")
+            self.send(mta, "torn.test")
+            mta.advance(7)
+        self.assertEqual(len(hop.received) + len(other.received), 20)
