@@ -328,9 +328,17 @@ class Verdicts(MilterTestCase):
         self.assertEqual(client.say("NOOP")[0][:3], "250")
 
     def test_it_refuses_a_client(self) -> None:
-        mta = self.mta(ScriptedFilter({b"C": [b"r"]}))
-        client = mta.connect(greet=False)
-        self.assertEqual(client.heard()[0][:3], "550")
+        for answer, reply in (
+            (b"r", "554 5.7.1 Command rejected"),
+            (b"t", "421 4.7.1 Service unavailable, try again later"),
+            (b"4", "421 4.3.2 Service closing, try again later"),
+            (b"y550 5.7.0 Not you\0", "554 5.7.0 Not you"),
+            (b"y450 4.7.0 Not now\0", "421 4.7.0 Not now"),
+        ):
+            # RFC 5321 §3.1: 554 instead of the greeting.
+            client = self.mta(ScriptedFilter({b"C": [answer]})).connect(greet=False)
+            self.assertEqual(client.heard(), [reply])
+            self.assertTrue(client.lost)
 
     def test_what_it_accepts_early_it_is_not_asked_about_again(self) -> None:
         for code, told in (

@@ -82,7 +82,8 @@ class Stages(WithPolicy):
 
         mta = self.mta(Policy())
         refused = mta.connect(greet=False, source="192.0.2.7")
-        self.assertEqual(refused.heard(), ["550 5.7.1 not from there"])
+        # RFC 5321 §3.1: 554 instead of the greeting.
+        self.assertEqual(refused.heard(), ["554 5.7.1 not from there"])
         self.assertTrue(refused.lost)
         self.assertEqual(mta.connect(greet=False).heard()[0][:4], "220 ")
 

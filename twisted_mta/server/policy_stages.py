@@ -89,9 +89,10 @@ class PolicyStages:
         notes.client_asked = True
         refusal = await self.chain.client(notes.seen)
         notes.of_client = Opinion(notes.seen.opinion)
-        if instead_of_greeting and refusal is not None and refusal.code < 500:
-            # RFC 5321 §4.3.2: in place of the greeting come 554 and 421 alone.
-            return Reply.of(421, refusal.status, *refusal.lines)
+        if instead_of_greeting and refusal is not None:
+            # RFC 5321 §3.1 and §4.3.2: in place of the greeting come 554 and 421 alone.
+            code = 421 if refusal.code < 500 else 554
+            return Reply.of(code, refusal.status, *refusal.lines)
         return refusal
 
     async def _helo(self, notes: _Notes) -> Reply | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, compress, count, islice
 from typing import IO
 
 from attrs import define, field
@@ -32,33 +32,16 @@ _NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _WHOLE_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")  # RFC 5322 §2.2: 1*ftext
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _AT_A_TIME = 500  # fields that are read between two turns of the reactor
+_JOINED = 10_000  # fields that are joined between two turns
 _MOST = 5_000  # modifications of one message, without the pieces of a body
-
-
-@define(eq=False)
-class _Field:
-    """A line of the header section with those that continue it.
-
-    Attributes:
-        octets: with the CR LF.
-        name: in lower case; empty: it is no field, and the filter does not see it.
-        above: whether it stands above our Received.
-    """
-
-    octets: bytes
-    name: bytes
-    above: bool
-
-    @classmethod
-    def of(cls, octets: bytes, *, above: bool) -> _Field:
-        match = _NAME.match(octets)
-        return cls(octets, b"" if match is None else match[1].lower(), above)
 
 
 class Fields:
     """The fields of a message as a filter sees and changes them; our Received is not among them.
 
-    A field that is deleted keeps its place, as in Sendmail, so that numbers do not change.
+    A field that is deleted keeps its place, as in Sendmail, so that numbers do not change. Fields
+    are octets in a list and no objects of a class: a header section may have 200,000, and the
+    garbage collector would look at each of them again and again.
 
     Args:
         above: the fields above our Received: results of the checks, and marks of policies.
@@ -67,26 +50,29 @@ class Fields:
     """
 
     def __init__(self, above: bytes, section: bytes, *, keeps_space: bool) -> None:
-        self._unread = chain(
-            ((each, True) for each in raw_fields(above)),
-            ((each, False) for each in raw_fields(section)),
-        )
-        self._fields: list[_Field] = []
+        first = list(raw_fields(above))
+        self._unread = chain(first, raw_fields(section))
+        self._above = len(first)  # how many stand above our Received
+        self._octets: list[bytes] = []  # of each field, with the CR LF
+        # Its name in lower case; empty: it is no field, and the filter does not see it.
+        self._names: list[bytes] = []
+        self._known: dict[bytes, bytes] = {}  # names, so that each is in memory once
         self._space = b"" if keeps_space else b" "
-        self._of_name: dict[bytes, list[_Field]] = {}  # as far as it was asked for
+        self._numbers: dict[bytes, list[int]] = {}  # by name, as far as it was asked for
         self.changed = False
 
     def read(self) -> bool:
         """Read some of the fields, before all else; return whether there are more."""
         some = list(islice(self._unread, _AT_A_TIME))
-        self._fields += [_Field.of(octets, above=above) for octets, above in some]
+        self._octets += some
+        self._names += map(self._name, some)
         return len(some) == _AT_A_TIME
 
     def shown(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield (name, value) of each field; a folded value has LF at the end of its lines."""
-        for each in self._fields:
-            if each.name:
-                name, _, value = each.octets.partition(b":")
+        for known, octets in zip(self._names, self._octets, strict=True):
+            if known:
+                name, _, value = octets.partition(b":")
                 value = value.removesuffix(b"\n").removesuffix(b"\r").replace(b"\r\n", b"\n")
                 if self._space:
                     # Sendmail takes one space away, and puts it back.
@@ -95,10 +81,11 @@ class Fields:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add a field at the end."""
-        made = self._made(name, value, above=False)
-        self._fields.append(made)
-        if made.name in self._of_name:
-            self._of_name[made.name].append(made)
+        self._octets.append(self._made(name, value))
+        lower = name.lower()
+        self._names.append(lower)
+        if lower in self._numbers:
+            self._numbers[lower].append(len(self._names) - 1)
         self.changed = True
 
     def insert(self, index: int, name: bytes, value: bytes) -> None:
@@ -106,25 +93,22 @@ class Fields:
 
         Our own results stay at the top. An index behind the last field stands for the end.
         """
-        at = min(max(index - 1, 0), len(self._fields))
-        if at == 0 and self._fields and self._fields[0].above:
+        at = min(max(index - 1, 0), len(self._octets))
+        if at == 0 and self._above:
             at = 1
-        above = at < len(self._fields) and self._fields[at].above
-        made = self._made(name, value, above=above)
-        self._fields.insert(at, made)
-        self._of_name.pop(made.name, None)
+        self._octets.insert(at, self._made(name, value))
+        self._names.insert(at, name.lower())
+        if at < self._above:
+            self._above += 1
+        self._numbers.clear()
         self.changed = True
 
     def change(self, index: int, name: bytes, value: bytes) -> None:
         """Change the index-th field of a name; there is none: add it. Empty: delete it."""
-        wanted = name.lower()
-        if wanted not in self._of_name:
-            self._of_name[wanted] = [each for each in self._fields if each.name == wanted]
-        of_name = self._of_name[wanted]
+        numbers = self._numbers_of(name.lower())
         number = max(index, 1)
-        if number <= len(of_name):
-            changed = of_name[number - 1]
-            changed.octets = self._made(name, value, above=False).octets if value else b""
+        if number <= len(numbers):
+            self._octets[numbers[number - 1]] = self._made(name, value) if value else b""
             self.changed = True
         elif value:
             self.add(name, value)
@@ -132,15 +116,28 @@ class Fields:
     @property
     def above(self) -> bytes:
         """The fields above our Received."""
-        return b"".join(each.octets for each in self._fields if each.above)
+        return b"".join(self._octets[: self._above])
 
-    @property
-    def section(self) -> bytes:
-        """The header section below our Received."""
-        return b"".join(each.octets for each in self._fields if not each.above)
+    def section(self) -> Iterator[bytes]:
+        """Yield the header section below our Received, in pieces that are made in a millisecond."""
+        for start in range(self._above, len(self._octets), _JOINED):
+            yield b"".join(self._octets[start : start + _JOINED])
 
-    def _made(self, name: bytes, value: bytes, *, above: bool) -> _Field:
-        """Return a field.
+    def _name(self, octets: bytes) -> bytes:
+        match = _NAME.match(octets)
+        name = b"" if match is None else match[1].lower()
+        return self._known.setdefault(name, name)
+
+    def _numbers_of(self, name: bytes) -> list[int]:
+        """Return the places of the fields of a name, in lower case."""
+        found = self._numbers.get(name)
+        if found is None:
+            found = list(compress(count(), map(name.__eq__, self._names)))
+            self._numbers[name] = found
+        return found
+
+    def _made(self, name: bytes, value: bytes) -> bytes:
+        """Return the octets of a field.
 
         Raises:
             MilterError: it is none, or would be several.
@@ -150,8 +147,7 @@ class Fields:
         lines = _LINE_END.split(value.rstrip(b"\r\n"))
         if any(line[:1] not in (b" ", b"\t") for line in lines[1:]):
             raise MilterError(f"found a value of {name[:80]!r} that is several fields")
-        octets = name + b":" + self._space + b"\r\n".join(lines) + b"\r\n"
-        return _Field(octets, name.lower(), above)
+        return name + b":" + self._space + b"\r\n".join(lines) + b"\r\n"
 
 
 class NewBody:
@@ -203,6 +199,7 @@ class Changes:
         fields: of the message.
         recipients: in force.
         new_body: makes the writer of another body.
+        section: the header section, once all modifications are carried out; None: it stays.
         sender: the new reverse-path, ``""`` for the null one; None: it stays.
         mail: parameters of MAIL that came with it.
         rcpt: parameters of RCPT of recipients that were added.
@@ -214,6 +211,7 @@ class Changes:
     fields: Fields
     recipients: dict[Mailbox, None]
     new_body: Callable[[], NewBody]
+    section: bytes | None = None
     sender: str | None = None
     mail: Parameters = NO_PARAMETERS
     rcpt: dict[Mailbox, Parameters] = field(factory=dict)

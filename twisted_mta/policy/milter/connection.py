@@ -21,6 +21,7 @@ from .packets import Answer, Command, MilterError, PacketReader, Verdict, macros
 
 _MOST_WAITING = 32  # packets read ahead, beyond which the filter has to wait
 _AT_A_TIME = 32  # packets that are handled between two turns of the reactor
+_SLICE = 0.005  # seconds of such work, if that is less
 _MOST_IDLE = 8  # connections kept
 _LONGEST_IDLE = 60.0  # seconds
 
@@ -57,6 +58,7 @@ class Connection(Protocol):
         self._reader = PacketReader()
         self._packets: deque[tuple[int, bytes]] = deque()
         self._handled = 0
+        self._turned = 0.0  # when it last waited
         self._fault: MilterError | None = None
         self._waiting: Deferred[None] | None = None  # for a packet
         self._full: Deferred[None] | None = None  # until octets can be sent
@@ -148,8 +150,7 @@ class Connection(Protocol):
         if self._fault is not None:
             raise self._fault
         if not dialogue.terms.answers(command):
-            self._handled += 1
-            if self._handled % _AT_A_TIME == 0:
+            if self._has_worked():
                 await self.turn()
             return Verdict.CONTINUE
         return await self.answer(command)
@@ -181,8 +182,7 @@ class Connection(Protocol):
         return waiter
 
     async def _next(self) -> tuple[int, bytes]:
-        self._handled += 1
-        if self._handled % _AT_A_TIME == 0:
+        if self._has_worked() and self._packets:
             await self.turn()
         while not self._packets:
             if self._fault is not None:
@@ -194,13 +194,24 @@ class Connection(Protocol):
             waiting = self._waiting = Deferred()
             timeout = min(self._timeout, _PROBE) if self.is_kept else self._timeout
             await within(waiting, timeout, self._clock)
+            self._turned = self._clock.seconds()
         self.is_kept = False
         return self._packets.popleft()
 
+    def _has_worked(self) -> bool:
+        """Count a packet; return whether others are to have their turn now."""
+        self._handled += 1
+        return self._handled % _AT_A_TIME == 0 or self._clock.seconds() - self._turned > _SLICE
+
     def turn(self) -> Deferred[None]:
         """Return a Deferred that fires once others had their turn."""
+
+        def taken() -> None:
+            self._turned = self._clock.seconds()
+            turn.callback(None)
+
         turn: Deferred[None] = Deferred(lambda _: timer.cancel())
-        timer = self._clock.callLater(0, turn.callback, None)
+        timer = self._clock.callLater(0, taken)
         return turn
 
     def close(self, *, gently: bool = False) -> None:

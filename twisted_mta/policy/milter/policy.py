@@ -294,6 +294,13 @@ class MilterPolicy:
         while not isinstance(answer, Verdict | Refusal):
             changes.apply(answer)
             answer = await connection.answer(Command.END_OF_BODY)
+        if changes.fields.changed or changes.body is not None:
+            pieces = []
+            for piece in changes.fields.section():
+                if pieces:
+                    await connection.turn()
+                pieces.append(piece)
+            changes.section = b"".join(pieces)
         return answer
 
     # What follows from its answers.
@@ -425,7 +432,7 @@ class MilterPolicy:
         """Yield what the modifications of a filter that has accepted mean."""
         examination = conversation.examination
         assert examination is not None
-        changed = changes.fields.changed or changes.body is not None
+        changed = changes.section is not None
         conversation.body = None
         if changed:
             examination.opinion.replace_fields(changes.fields.above)
@@ -436,7 +443,7 @@ class MilterPolicy:
             yield Rewrite(
                 sender=changes.sender,
                 recipients=tuple(changes.recipients) if changes.readdressed else None,
-                header=changes.fields.section if changed else None,
+                header=changes.section,
                 body=None if changes.body is None else changes.body.end(),
             )
         else:
