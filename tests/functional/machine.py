@@ -67,6 +67,8 @@ _TRIALS: Mapping[str, Trial] = {
         r"\A\Z",
         text="#include <dlfcn.h>\nint main(void) { return 0; }\n",
     ),
+    "clamav-milter": Trial(("clamav-milter", "--version"), r"clamav-milter"),
+    "clamd": Trial(("clamd", "--version"), r"ClamAV \d"),
     "curl": Trial(("curl", "--version"), r"(?m)^Protocols: .*\bsmtps\b"),
     "dnsmasq": Trial(("dnsmasq", "--version"), r"Dnsmasq version"),
     "dovecot": Trial(("dovecot", "--version"), r"(?m)^2\.3\."),  # 2.4 has other settings
@@ -76,11 +78,13 @@ _TRIALS: Mapping[str, Trial] = {
     "nsd": Trial(("nsd", "-v"), r"NSD version"),
     "nsd-checkconf": Trial(("nsd-checkconf", "-h"), r"usage:"),
     "opendkim": Trial(("opendkim", "-V"), r"OpenDKIM Filter v2\.1[1-9]"),  # ed25519
+    "opendmarc": Trial(("opendmarc", "-V"), r"OpenDMARC Filter v1\.[4-9]"),
     "openssl": Trial(("openssl", "version"), r"OpenSSL (1\.1\.1|[3-9])"),  # -addext
     "perl": Trial(("perl", "-MMail::SPF", "-MJSON::PP", "-e", "print 'Mail::SPF'"), r"\AMail::SPF"),
     "postalias": Trial(("postalias", "-h"), r"usage:"),
     "postfix": Trial(("postconf", "-d", "mail_version"), r"= (3\.([4-9]|\d\d)|[4-9])"),  # postlogd
     "reformime": Trial(("reformime", "-i"), r"section: 1", text="Subject: Hello\n\nHello\n"),
+    "rspamd": Trial(("rspamd", "--version"), r"Rspamd daemon version [3-9]"),
     "s-nail": Trial(("s-nail", "-V"), r"s-nail v"),
     "smtp-sink": Trial(("smtp-sink",), r"usage:"),
     "smtp-source": Trial(("smtp-source",), r"usage:"),

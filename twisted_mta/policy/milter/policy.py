@@ -295,7 +295,7 @@ class MilterPolicy:
             changes.apply(answer)
             answer = await connection.answer(Command.END_OF_BODY)
         if changes.fields.changed or changes.body is not None:
-            pieces = []
+            pieces: list[bytes] = []
             for piece in changes.fields.section():
                 if pieces:
                     await connection.turn()
