@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         TLSFailed,
     )
     from .sending.sendmail import SendResult, sendmail
-    from .server.application_mail import Receipt, SubmissionRefused
+    from .server.application_mail import LimitReached, Receipt, SubmissionRefused
     from .server.esmtp_factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
 
@@ -50,6 +50,7 @@ __all__ = [
     "Expired",
     "Held",
     "LMTPFactory",
+    "LimitReached",
     "Listener",
     "MailEvent",
     "MailTransferAgent",
@@ -102,6 +103,7 @@ _MODULES = {
     "SendError": "sending.errors",
     "SendResult": "sending.sendmail",
     "SessionRefused": "sending.errors",
+    "LimitReached": "server.application_mail",
     "SubmissionRefused": "server.application_mail",
     "TLSFailed": "sending.errors",
     "attachments": "attachment",

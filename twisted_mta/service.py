@@ -592,6 +592,7 @@ class MailTransferAgent(Service):
         recipients: Iterable[str | Mailbox] = (),
         notify: Notify = None,
         hold_until: HoldUntil = None,
+        account: str | None = None,
     ) -> Deferred[Receipt]:
         """Put a message of the application into the queue, once for all recipients.
 
@@ -611,20 +612,27 @@ class MailTransferAgent(Service):
                 failures and delays.
             hold_until: the time before which no delivery is tried: a datetime with a time zone, or
                 seconds since the epoch; at most 30 days ahead. None: now.
+            account: the account that the message is sent for, by any name: the limits of
+                ``[account_limits]`` and ``[[account_limit]]`` hold for it. None: no limit holds.
 
         Returns:
             Fires after the commit. It fails, and nothing is stored, with `TypeError` or
             `ValueError` where an argument cannot be used; with `SubmissionRefused` where a
             recipient of ours does not exist, the queue takes no mail, or the worker that took the
-            message has died before the commit; with `RuntimeError` where
-            the agent is not started or has stopped (deliveries of the application may submit mail
-            until they end); with the file's own exception where it cannot
-            be read. If it is cancelled during the commit, the message may be in the queue all the
-            same.
+            message has died before the commit; with `LimitReached`, which is one of these, where
+            the account has sent too much in an hour; with `RuntimeError` where the agent is not
+            started or has stopped (deliveries of the application may submit mail until they end);
+            with the file's own exception where it cannot be read. If it is cancelled during the
+            commit, the message may be in the queue all the same.
         """
         try:
             submission = self._processes.submissions.read(
-                message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
+                message,
+                sender=sender,
+                recipients=recipients,
+                notify=notify,
+                hold_until=hold_until,
+                account=account,
             )
         except Exception:
             return fail()

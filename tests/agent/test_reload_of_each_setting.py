@@ -26,6 +26,7 @@ from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
 from twisted_mta.config import DNSBL, DKIMKey, GreylistSettings, Listener, MilterSettings
+from twisted_mta.config.account_limits import AccountLimit
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -84,6 +85,7 @@ _HELD = {
     "web": "web_page",
     "dkim": "dkim_keys",
     "milter": "milters",
+    "account_limit": "limits_of_accounts",
 }
 """The fields of `Config` with other names than the tables that they hold, by the table."""
 
@@ -212,6 +214,7 @@ class EachSetting(SynchronousTestCase):
             greylist=GreylistSettings(),
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
             milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
+            limits_of_accounts=(AccountLimit(account="ann"),),
         )
 
     def write(self, name: str, content: str) -> str:

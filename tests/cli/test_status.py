@@ -133,7 +133,8 @@ class Status(RunningTestCase):
             "up for: 2 h",
             "queue: 6 messages, 2 in delivery or next in line",
             "since the start: 2468 accepted, 0 delivered, 0 deferred, 0 failed, 0 early data,"
-            " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused",
+            " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused,"
+            " 0 over an account's limit",
             "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min 6 s\t3\t451 4.4.1 [red]Connection"
             " refused\\x07",
             "smtp tcp 127.0.0.1:2525\t2\t40",

@@ -12,7 +12,7 @@ from tests.server.authority import Authority
 from tests.server.loopback import ClientTLS, LoopbackTestCase, listener, received
 from twisted_mta.auth.accounts import Account
 from twisted_mta.auth.accounts_file import changing
-from twisted_mta.config import Config, ConfigError
+from twisted_mta.config import AccountLimit, AccountLimits, Config, ConfigError
 from twisted_mta.service import CannotReload
 from twisted_mta.smtp.sasl.scram import scram_keys
 from twisted_mta.system.real_world import secret_octets
@@ -128,6 +128,22 @@ class Submitting(SubmissionTestCase):
         self.assertEqual(await client.mail("far@away.example"), ["250", "250", "450"])
         await client.say("RSET")
         self.assertEqual(await client.mail("far@away.example"), ["250", "450"])
+
+    async def test_one_account_may_have_limits_of_its_own(self) -> None:
+        agent = self.agent(
+            listener(auth="any"),
+            users=self.users,
+            account_limits=AccountLimits(messages_per_hour=100, recipients_per_hour=100),
+            limits_of_accounts=(AccountLimit(account="Ann", recipients_per_hour=1),),
+        )
+        client = await self.session(agent)
+        await client.say(plain("ann"))
+        self.assertEqual(await client.mail("far@away.example"), ["250", "250", "354", "250"])
+        await client.say("MAIL FROM:<ann@mx.example>")
+        self.assertEqual(
+            await client.say("RCPT TO:<far@away.example>"),
+            ["450 4.7.1 Limit of 1 recipient an hour reached, try again in 60 minutes"],
+        )
 
 
 class Reloading(SubmissionTestCase):

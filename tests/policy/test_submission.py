@@ -1,39 +1,29 @@
-"""Submission: own addresses, limits per hour, and fields added to a message."""
+"""Submission: own addresses, and fields added to a message."""
 
 from typing import Any
-
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from tests.tidy import TidyTestCase
 from twisted_mta.auth.account_addresses import AccountAddresses
 from twisted_mta.auth.accounts import Account, Accounts
-from twisted_mta.auth.sliding_window import SlidingWindow
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.missing_fields import missing_fields
 from twisted_mta.policy.submission import (
     HEADER_SENDER_NOT_ALLOWED,
     SENDER_NOT_ALLOWED,
-    TOO_MUCH_MAIL,
     Submission,
     SubmissionPolicy,
 )
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.settings import SessionSettings
-from twisted_mta.system.limits import LocalLimits
 
 
 class SubmissionTestCase(TidyTestCase):
     def setUp(self) -> None:
-        self.clock = Clock()
         ann = Account("ann", addresses=("sales@example.com",))
         senders = AccountAddresses(Accounts({"ann": ann}), ("example.net",))
-        self.sent = SlidingWindow(limits=LocalLimits(), clock=self.clock, period=3600.0, most=100)
-        self.submission = Submission(
-            may_send_as=senders.may_send_as, address_of=senders.address_of, sent=self.sent
-        )
+        self.submission = Submission(may_send_as=senders.may_send_as, address_of=senders.address_of)
         self.session = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
         self.session.identity = "ann"
 
@@ -84,31 +74,6 @@ class Authors(SubmissionTestCase):
         ):
             self.assertFalse(self.submission.is_author("ann", header.encode()), header)
         self.assertFalse(self.submission.is_author("bob", b"From: ann@example.net\r\n"))
-
-
-class HourlyLimits(SubmissionTestCase):
-    def count(self, what: Any = "recipients", **policy: Any) -> Any:
-        counted = self.submission.count(SubmissionPolicy(**policy), self.session, what)
-        return self.successResultOf(Deferred.fromCoroutine(counted))
-
-    def test_recipients_and_messages_of_an_account_are_limited_per_hour(self) -> None:
-        policy = {"recipients_per_hour": 2, "messages_per_hour": 1}
-        self.assertIsNone(self.count(**policy))
-        self.assertIsNone(self.count(**policy))
-        self.assertEqual(self.count(**policy), TOO_MUCH_MAIL)
-        self.assertIsNone(self.count("messages", **policy))
-        self.assertEqual(self.count("messages", **policy), TOO_MUCH_MAIL)
-        self.session.identity = "bob"
-        self.assertIsNone(self.count(**policy))
-        self.session.identity = "ANN"
-        self.clock.advance(3599)
-        self.assertEqual(self.count(**policy), TOO_MUCH_MAIL)
-        self.clock.advance(1)
-        self.assertIsNone(self.count(**policy))
-
-    def test_without_a_limit_nothing_is_counted(self) -> None:
-        for _ in range(1000):
-            self.assertIsNone(self.count())
 
 
 class Headers(SubmissionTestCase):

@@ -118,7 +118,8 @@ class Taking(Submitting):
         self.assertNotEqual(ids[0], ids[1])
 
     def test_a_refusal_is_that_of_the_worker(self) -> None:
-        refused = {"refused": NO.to_json(), "recipients": {"bob@localhost": NO.to_json()}}
+        recipients = {"bob@localhost": NO.to_json()}
+        refused = {"refused": NO.to_json(), "recipients": recipients, "limit": False}
         for name in ("submission_begin", "submission_finish"):
             for process in self.processes:
                 self.takes(process)

@@ -29,6 +29,7 @@ _COUNTERS = {
     "tls_downgrades": (table.DOWNGRADES, {}),
     "tls_alarms": (table.TLS_ALARMS, {}),
     "credentials_refused": (table.CREDENTIALS_REFUSED, {}),
+    "over_limit": (table.ACCOUNT_LIMITS, {}),
 }
 
 

@@ -133,6 +133,7 @@ _LABELS = {
     "5d": "up to 5 days",
     "dns": "DNS",
     "tls": "TLS",
+    "over_limit": "over an account's limit",
     "early_data": "early data",
     "tls_downgrades": "TLS downgrades",
     "tls_alarms": "TLS alarms",

@@ -828,6 +828,7 @@ class Agent:
             capacity=self.capacity,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
+            sending_limits=self.authentication.sending_limits,
             policies=policies,
         )
 

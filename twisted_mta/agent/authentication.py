@@ -20,6 +20,7 @@ from ..auth.throttle import Throttle, ThrottleSettings
 from ..config import Config, Listener
 from ..interfaces import Clock, Executor, Files, Limits
 from ..mail.address import Mailbox
+from ..policy.sending_limits import HourlyLimits, SendingLimits
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.sasl.exchange import Nonce
 from ..smtp.server.settings import AuthSettings
@@ -84,6 +85,7 @@ class Authentication:
 
     Attributes:
         submission: decides on the mail of authenticated clients.
+        sending_limits: of accounts.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class Authentication:
         self.submission = Submission(
             may_send_as=lambda name, mailbox: self._in_force.addresses.may_send_as(name, mailbox),
             address_of=lambda name: self._in_force.addresses.address_of(name),
-            sent=self._sent,
+        )
+        self.sending_limits = SendingLimits(
+            self._sent, clock=clock, count=partial(metrics.count, table.ACCOUNT_LIMITS)
         )
 
     async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedAuthentication:
@@ -179,7 +183,18 @@ class Authentication:
         self._in_force = prepared.in_force
         self._began = True
         self._throttle.update(_throttle(prepared.config))
+        self._use_limits(prepared.config)
         return prepared.changes
+
+    def _use_limits(self, config: Config) -> None:
+        general = config.account_limits
+        self.sending_limits.use(
+            HourlyLimits(general.messages_per_hour, general.recipients_per_hour),
+            {
+                each.account.lower(): HourlyLimits(each.messages_per_hour, each.recipients_per_hour)
+                for each in config.limits_of_accounts
+            },
+        )
 
     @property
     def authenticator(self) -> Authenticator | None:
@@ -236,8 +251,7 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
         own_addresses=listener.own_addresses,
         adds_sender=listener.add_sender,
         hides_client=listener.hide_client_address,
-        recipients_per_hour=listener.recipients_per_hour,
-        messages_per_hour=listener.messages_per_hour,
+        limits=HourlyLimits(listener.messages_per_hour, listener.recipients_per_hour),
     )
 
 

@@ -34,18 +34,34 @@ class SlidingWindow:
     _most: int = field(alias="most")
     _timed: bool = field(default=False, alias="timed")
     _events: deque[tuple[float, LimitKey]] = field(factory=deque, init=False)  # by their end
+    _ends: dict[LimitKey, deque[float]] = field(factory=dict, init=False)  # the same by key
     _timer: IDelayedCall | None = field(default=None, init=False)
 
-    async def add(self, key: LimitKey, limit: int) -> bool:
-        """Count one more event if that keeps within ``limit``; return whether it did."""
+    async def add(self, key: LimitKey, limit: int, number: int = 1) -> bool:
+        """Count more events, all or none, if that keeps within ``limit``; return whether it did."""
         self._forget()
-        if not await now_or_later(self._limits.take(key, limit)):
-            return False
-        self._events.append((self._clock.seconds() + self.period, key))
+        for taken in range(number):
+            if not await now_or_later(self._limits.take(key, limit)):
+                for _ in range(taken):
+                    self._limits.give_back(key)
+                return False
+        end = self._clock.seconds() + self.period
+        for _ in range(number):
+            self._events.append((end, key))
+            self._ends.setdefault(key, deque()).append(end)
         while len(self._events) > self._most:
-            self._limits.give_back(self._events.popleft()[1])
+            self._forget_one()
         self._set_timer()
         return True
+
+    def wait(self, key: LimitKey) -> float:
+        """Return the seconds until an event of ``key`` that this process has counted is forgotten.
+
+        Where other workers have counted too, room may be there earlier; where they have counted
+        all, it is a whole period.
+        """
+        ends = self._ends.get(key)
+        return max(0.0, ends[0] - self._clock.seconds()) if ends else self.period
 
     async def allows(self, key: LimitKey, limit: int) -> bool:
         """Whether one more event would keep within ``limit``."""
@@ -76,7 +92,15 @@ class SlidingWindow:
     def _forget(self) -> None:
         now = self._clock.seconds()
         while self._events and self._events[0][0] <= now:
-            self._limits.give_back(self._events.popleft()[1])
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        _, key = self._events.popleft()
+        ends = self._ends[key]
+        ends.popleft()
+        if not ends:
+            del self._ends[key]
+        self._limits.give_back(key)
 
 
 async def now_or_later(taken: bool | Deferred[bool]) -> bool:

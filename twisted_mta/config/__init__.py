@@ -4,6 +4,7 @@ It is loaded once from options and a TOML file (`load`), or made in Python; chec
 anything starts; then handed down by constructor arguments.
 """
 
+from .account_limits import AccountLimit, AccountLimits
 from .amounts import Rate
 from .certificates import RelayCertificate, SNICertificate
 from .config import Config
@@ -28,6 +29,8 @@ from .tables import (
 
 __all__ = [
     "DNSBL",
+    "AccountLimit",
+    "AccountLimits",
     "Config",
     "ConfigError",
     "DKIMKey",

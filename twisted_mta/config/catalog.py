@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from attrs import AttrsInstance, frozen
 
+from .account_limits import AccountLimit, AccountLimits
 from .config import DEFAULT_SMTP, Config
 from .destination import Destination
 from .dkim import DKIMKey
@@ -42,6 +43,8 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "greylist": GreylistSettings,
     "milter": MilterSettings,
     "tls_report": TLSReportSettings,
+    "account_limits": AccountLimits,
+    "account_limit": AccountLimit,
 }
 """The classes of the file's tables."""
 
@@ -51,6 +54,7 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
     "dnsbl": {"zone": "zen.example.org"},
     "milter": {"endpoint": "unix:/run/rspamd/milter.sock"},
+    "account_limit": {"account": "newsletter"},
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from .account_limits import AccountLimit, AccountLimits
 from .catalog import SWITCHES
 from .config import Config
 from .destination import Destination
@@ -27,7 +28,8 @@ from .tables import (
 )
 
 _TABLES = (
-    QueueSettings
+    AccountLimits
+    | QueueSettings
     | DeliverySettings
     | DNSSettings
     | GreylistSettings
@@ -85,6 +87,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "destination", old, new, _domain)
         elif field.name == "dkim_keys":
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
+        elif field.name == "limits_of_accounts":
+            yield from _of_named((field.name,), "account limit", old, new, _account)
         elif field.name == "milters":
             yield from _of_named((field.name,), "milter", old, new, _endpoint)
         elif field.name == "dnsbl":
@@ -139,6 +143,10 @@ def _list_name(settings: DNSBL) -> str:
 
 def _endpoint(filter: MilterSettings) -> str:
     return filter.endpoint
+
+
+def _account(limit: AccountLimit) -> str:
+    return limit.account
 
 
 def _record_name(key: DKIMKey) -> str:

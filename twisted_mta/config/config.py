@@ -14,6 +14,7 @@ from attrs import frozen
 from ..mail.address import Mailbox
 from ..mail.next_hop import Host
 from . import readers as read
+from .account_limits import AccountLimit, AccountLimits, limits_of_accounts
 from .amounts import duration, period, size
 from .checker import CheckerSpec, checker_spec
 from .destination import VERIFYING, Destination
@@ -75,6 +76,8 @@ class Config:
         web_page: ``[web]``.
         policy: ``[policy]``.
         mta_sts: ``[mta_sts]``.
+        account_limits: ``[account_limits]``.
+        limits_of_accounts: the ``[[account_limit]]`` tables.
         destinations: the ``[[destination]]`` tables.
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
@@ -340,6 +343,10 @@ class Config:
     mta_sts: MTASTSSettings = attrs.field(factory=MTASTSSettings)
     tls_report: TLSReportSettings | None = None
     greylist: GreylistSettings | None = None
+    account_limits: AccountLimits = attrs.field(factory=AccountLimits)
+    limits_of_accounts: tuple[AccountLimit, ...] = attrs.field(
+        factory=tuple, converter=limits_of_accounts
+    )
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)

@@ -13,6 +13,7 @@ from attrs import AttrsInstance, define, field, frozen
 
 from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
+from .account_limits import AccountLimit, AccountLimits
 from .catalog import BY_OPTION, BY_TABLE, INSTEAD, LISTENER_KINDS, REPEATED, SWITCHES, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
@@ -344,6 +345,10 @@ class _Loader:
             web_page=self._made(WebSettings, "[web] ") or WebSettings(),
             policy=self._made(PolicySettings, "[policy] ") or PolicySettings(),
             mta_sts=self._made(MTASTSSettings, "[mta_sts] ") or MTASTSSettings(),
+            account_limits=self._made(AccountLimits, "[account_limits] ") or AccountLimits(),
+            limits_of_accounts=self._several(
+                AccountLimit, (("", values) for _, values in self.repeated["account_limit"])
+            ),
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
             ),

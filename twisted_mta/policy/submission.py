@@ -7,18 +7,17 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..auth.sliding_window import SlidingWindow, hashed_name
 from ..mail.address import Mailbox
 from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.server.session import Session
 from .originators import Originators, authors
+from .sending_limits import NO_LIMITS, HourlyLimits
 
 SENDER_NOT_ALLOWED = Reply.of(550, "7.1", "Not an address that you may send as")
 HEADER_SENDER_NOT_ALLOWED = Reply.of(
     550, "7.1", "From or Sender has an address that you may not send as"
 )
-TOO_MUCH_MAIL = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
 
 
 @frozen(kw_only=True)
@@ -31,15 +30,13 @@ class SubmissionPolicy:
         adds_sender: whether Sender is added if From is not an address of the account (RFC 6409
             §8.1).
         hides_client: whether the Received field leaves out the name and address of the client.
-        recipients_per_hour: of one account; 0 is any number.
-        messages_per_hour: of one account; 0 is any number.
+        limits: of an account without limits of its own.
     """
 
     own_addresses: Literal["off", "envelope", "header"] = "envelope"
     adds_sender: bool = False
     hides_client: bool = False
-    recipients_per_hour: int = 0
-    messages_per_hour: int = 0
+    limits: HourlyLimits = NO_LIMITS
 
     @property
     def reads_header(self) -> bool:
@@ -54,12 +51,10 @@ class Submission:
     Attributes:
         may_send_as: returns whether an account may use an address.
         address_of: returns the address of an account for a Sender field; None if it has none.
-        sent: counts the recipients and messages of accounts in the last hour.
     """
 
     may_send_as: Callable[[str, Mailbox], bool]
     address_of: Callable[[str], Mailbox | None]
-    sent: SlidingWindow
 
     def mail(
         self, policy: SubmissionPolicy, session: Session, reverse_path: Mailbox | None
@@ -69,17 +64,6 @@ class Submission:
         if identity is None or reverse_path is None or policy.own_addresses == "off":
             return None
         return None if self.may_send_as(identity, reverse_path) else SENDER_NOT_ALLOWED
-
-    async def count(
-        self, policy: SubmissionPolicy, session: Session, what: Literal["recipients", "messages"]
-    ) -> Decision:
-        """Count one more recipient or message of an account; refuse it beyond the limit."""
-        recipients = what == "recipients"
-        limit = policy.recipients_per_hour if recipients else policy.messages_per_hour
-        if session.identity is None or not limit:
-            return None
-        key = ("submitted", what, hashed_name(session.identity))
-        return None if await self.sent.add(key, limit) else TOO_MUCH_MAIL
 
     def header(self, policy: SubmissionPolicy, identity: str, header: bytes) -> bytes | Reply:
         """Return the Sender field to prepend to a message, if any, or the reply that refuses it.

@@ -66,6 +66,15 @@ class SubmissionRefused(Exception):
         super().__init__(", ".join(reasons) or str(reply))
 
 
+class LimitReached(SubmissionRefused):
+    """The account that a message is for has sent too much in an hour (``[account_limits]``).
+
+    Attributes:
+        reply: ``450 4.7.1``, with the limit and when another try may succeed; ``550 5.5.3`` where
+            the message has more recipients than the limit.
+    """
+
+
 class ApplicationMail:
     """Takes mail of the application.
 
@@ -121,16 +130,35 @@ class ApplicationMail:
 
         Raises:
             SubmissionRefused: a recipient does not exist, or the message cannot be taken.
+            LimitReached: the account has sent too much.
         """
         session = Session(
             SessionSettings(hostname=self.intake.policy.hostname), peer=Peer(user=envelope.user)
         )
         await self._run(self._decide(session, envelope))
+        await self._count(envelope)
         reception = self.intake.begin(session)
         if isinstance(reception, Reply):
             raise SubmissionRefused(reception)
         self._submitted[reception.id] = envelope.recipients
         return reception
+
+    async def _count(self, envelope: ApplicationEnvelope) -> None:
+        """Count a message and its recipients for the account that it is for."""
+        limits, account, kind = self.intake.sending_limits, envelope.account, "application"
+        if account is None and envelope.user is not None:
+            account, kind = f"uid:{envelope.user}", "uid"
+        if limits is None or account is None or not limits.are_set():
+            return
+        refusal = None
+        # Recipients are not counted for a message that the other limit refuses.
+        if await limits.allows(account, "messages"):
+            number = len(envelope.recipients)
+            refusal = await limits.add(account, "recipients", number=number, kind=kind)
+        if refusal is None:
+            refusal = await limits.add(account, "messages", kind=kind)
+        if refusal is not None:
+            raise LimitReached(refusal)
 
     def abort(self, reception: Reception) -> None:
         """Forget a message whose content will not be complete."""

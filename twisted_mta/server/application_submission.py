@@ -77,10 +77,12 @@ class SubmissionReader:
         hold_until: HoldUntil = None,
         parameters: Parameters = NO_PARAMETERS,
         user: int | None = None,
+        account: str | None = None,
     ) -> Submission:
         """Read the values of a submission (`service.MailTransferAgent.submit`).
 
-        ``parameters`` are further ones of MAIL, and ``user`` is that of `ApplicationEnvelope`.
+        ``parameters`` are further ones of MAIL, and ``user`` and ``account`` are those of
+        `ApplicationEnvelope`.
 
         Raises:
             TypeError: a value has the wrong type.
@@ -96,6 +98,7 @@ class SubmissionReader:
             longest=self.longest_hold,
             others=parameters,
             user=user,
+            account=account,
         )
         content = ApplicationContent(message, limit=self.limit(), new_boundary=self.new_boundary)
         return Submission(reading, content, self.executor, self.run)

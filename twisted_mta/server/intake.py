@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -27,6 +26,7 @@ from ..policy.answers import EnvelopeView
 from ..policy.capacity import Capacity
 from ..policy.chain import Stage
 from ..policy.relaying import Relaying
+from ..policy.sending_limits import SendingLimits, What, account_of, kind_of
 from ..policy.submission import Submission
 from ..routing.routes import DISCARD
 from ..smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
@@ -74,11 +74,13 @@ class Intake:
         capacity: decides whether one more message can be taken.
         count: called for each accepted message with its protocol (`message.received.with_type`).
         submission: decides on mail of authenticated clients; None where no client authenticates.
+        sending_limits: of accounts; None: there are none.
         policies: asked besides; None: there are none.
 
     Attributes:
         policy: changed by `update`.
         submission: as above.
+        sending_limits: as above.
         policies: as above.
     """
 
@@ -100,9 +102,11 @@ class Intake:
         capacity: Capacity,
         count: Callable[[str], object] = lambda protocol: None,
         submission: Submission | None = None,
+        sending_limits: SendingLimits | None = None,
         policies: PolicyStages | None = None,
     ) -> None:
         self.update(policy)
+        self.sending_limits = sending_limits
         self.submission = submission
         self.policies = policies
         self._accept = accept
@@ -204,9 +208,8 @@ class Intake:
         if self.policies is not None:
             self._apply_sender(session)
         decision = self.may_send_to(session, forward_path)
-        limit = self.policy.submission.recipients_per_hour
         counted: Decision | Deferred[Decision] = decision
-        if decision is None and self._is_counted(session, limit):
+        if decision is None and self._are_limited:
             counted = self._counted(session, "recipients")
         if self.policies is None or decision is not None:
             return counted
@@ -268,26 +271,31 @@ class Intake:
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
         """Begin a message, within the account's limit of messages per hour."""
-        if not self._is_counted(session, self.policy.submission.messages_per_hour):
+        if not self._are_limited:
             return self.begin(session)
 
-        def counted(refusal: Decision) -> Sink | Reply:
+        def decided(refusal: Decision) -> Sink | Reply:
             return self.begin(session) if refusal is None else refusal
 
-        return self._counted(session, "messages").addCallback(counted)
+        counted = self._counted(session, "messages")
+        return decided(None) if counted is None else counted.addCallback(decided)
 
     def ended(self, session: Session) -> None:
         """Let policies know (`interfaces.Delivery`)."""
         end_notes(session)
 
-    def _is_counted(self, session: Session, limit: int) -> bool:
-        return self.submission is not None and session.identity is not None and limit > 0
+    @property
+    def _are_limited(self) -> bool:
+        limits = self.sending_limits
+        return limits is not None and limits.are_set(self.policy.submission.limits)
 
-    def _counted(
-        self, session: Session, what: Literal["recipients", "messages"]
-    ) -> Deferred[Decision]:
-        assert self.submission is not None
-        counted = self.submission.count(self.policy.submission, session, what)
+    def _counted(self, session: Session, what: What) -> Deferred[Decision] | None:
+        """Count one more recipient or message of an account; None: it has no limit."""
+        limits, listener = self.sending_limits, self.policy.submission.limits
+        account = account_of(session, self.policy.relay_certificates)
+        if limits is None or account is None or not limits.limit(account, what, listener):
+            return None
+        counted = limits.add(account, what, listener, kind=kind_of(session))
         return Deferred.fromCoroutine(counted)
 
     # Recipients.

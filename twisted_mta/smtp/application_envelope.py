@@ -22,6 +22,7 @@ HoldUntil = datetime | float | None
 seconds since the epoch. None: it begins at once."""
 
 
+_LONGEST_ACCOUNT = 320  # characters
 _PER_STEP = 20  # recipients that are read in one go: less than a millisecond
 
 
@@ -36,6 +37,7 @@ class ApplicationEnvelope:
         recipient_parameters: as those of each RCPT.
         user: the id of the user of this machine whose program has sent the message; None: our own
             application has.
+        account: the account that the application sends for, whose limits hold; None: none.
     """
 
     sender: Mailbox | None
@@ -43,6 +45,7 @@ class ApplicationEnvelope:
     parameters: Parameters
     recipient_parameters: Parameters
     user: int | None = None
+    account: str | None = None
 
 
 def read_envelope(
@@ -90,12 +93,15 @@ def envelope_reading(
     longest: float,
     others: Parameters = NO_PARAMETERS,
     user: int | None = None,
+    account: str | None = None,
 ) -> Generator[None, None, ApplicationEnvelope]:
     """Do the same as `read_envelope`, in steps; all but the recipients are read at once.
 
     ``recipients`` may change after this call. ``others`` are further parameters of MAIL; ``user``
-    is that of `ApplicationEnvelope`.
+    and ``account`` are those of `ApplicationEnvelope`.
     """
+    if account is not None:
+        _check_account(account)
     parameters: dict[str, str | int | None] = {"BODY": "8BITMIME", "SMTPUTF8": None, **others}
     held = _held_until(hold_until, now, longest)
     if held is not None:
@@ -110,6 +116,7 @@ def envelope_reading(
         parameters,
         {} if wanted is None else {"NOTIFY": wanted},
         user,
+        account,
     )
 
 
@@ -119,13 +126,26 @@ def _reading(
     parameters: Parameters,
     recipient_parameters: Parameters,
     user: int | None,
+    account: str | None,
 ) -> Generator[None, None, ApplicationEnvelope]:
     read: dict[str, Mailbox] = {}
     for number, each in enumerate(recipients):
         if number % _PER_STEP == _PER_STEP - 1:
             yield
         read[str(each)] = _mailbox("recipients", each, may_lack_domain=True)
-    return ApplicationEnvelope(sender, list(read.items()), parameters, recipient_parameters, user)
+    return ApplicationEnvelope(
+        sender, list(read.items()), parameters, recipient_parameters, user, account
+    )
+
+
+def _check_account(account: str) -> None:
+    if not isinstance(account, str):
+        raise TypeError(f"account: found {account!r}, expected the name of an account")
+    if not account or len(account) > _LONGEST_ACCOUNT or not account.isprintable():
+        raise ValueError(
+            f"account: found {account[:_LONGEST_ACCOUNT]!r}, expected a printable name of at most"
+            f" {_LONGEST_ACCOUNT} characters"
+        )
 
 
 def _several(recipients: Iterable[str | Mailbox]) -> Sequence[str | Mailbox]:

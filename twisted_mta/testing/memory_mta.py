@@ -382,6 +382,7 @@ class MemoryMTA:
         recipients: Iterable[str | Mailbox] = (),
         notify: Notify = None,
         hold_until: HoldUntil = None,
+        account: str | None = None,
     ) -> Receipt:
         """Put a message of the application into the queue (`MailTransferAgent.submit`).
 
@@ -393,7 +394,12 @@ class MemoryMTA:
         """
         return self._result(
             self.mta.submit(
-                message, sender=sender, recipients=recipients, notify=notify, hold_until=hold_until
+                message,
+                sender=sender,
+                recipients=recipients,
+                notify=notify,
+                hold_until=hold_until,
+                account=account,
             )
         )
 

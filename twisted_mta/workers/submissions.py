@@ -30,7 +30,7 @@ from ..mail.envelope import RecipientNumber
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..queue.ids import worker_of
-from ..server.application_mail import Receipt, SubmissionRefused
+from ..server.application_mail import LimitReached, Receipt, SubmissionRefused
 from ..server.application_submission import Submission
 from ..server.reception import Reception
 from ..smtp.application_envelope import ApplicationEnvelope
@@ -283,6 +283,7 @@ def _refusal(failure: Any) -> Any:
     error = failure.value
     return {
         "refused": error.reply.to_json(),
+        "limit": isinstance(error, LimitReached),
         "recipients": {written: reply.to_json() for written, reply in error.recipients.items()},
     }
 
@@ -294,7 +295,7 @@ def _taken(answer: Mapping[str, Any]) -> str:
         SubmissionRefused: it does not.
     """
     if "refused" in answer:
-        raise SubmissionRefused(
+        raise (LimitReached if answer["limit"] else SubmissionRefused)(
             Reply.from_json(answer["refused"]),
             {written: Reply.from_json(reply) for written, reply in answer["recipients"].items()},
         )

@@ -177,6 +177,17 @@ AUTHENTICATIONS = Metric(
     },
 )
 
+ACCOUNT_LIMITS = Metric(
+    f"{PREFIX}account_limit_refusals_total",
+    "counter",
+    "Messages and recipients that were refused by the hourly limit of their account, by the kind of"
+    " account: of AUTH, a user of this machine, a client certificate, or named by an application.",
+    {
+        "what": ("messages", "recipients"),
+        "kind": ("account", "uid", "certificate", "application"),
+    },
+)
+
 # Messages delivered.
 
 OUTCOMES = Metric(
@@ -398,6 +409,7 @@ TABLE: tuple[Metric, ...] = (
     TRANSACTIONS,
     REFUSED,
     AUTHENTICATIONS,
+    ACCOUNT_LIMITS,
     OUTCOMES,
     FAILURES,
     DELIVERY_DELAY,
