@@ -20,7 +20,8 @@ EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H
 class Rspamd(Program):
     """Rspamd, as a milter that scans by itself: without Redis, and without a name server.
 
-    Mail with ``SPAM`` in its subject has a score of 7, and gets a header field.
+    Mail with ``SPAM`` in its subject has a score of 7, and gets a header field. All mail gets a
+    field ``X-Client``, with the address from which it came.
 
     Args:
         home: folder of its files.
@@ -88,6 +89,13 @@ rspamd_config:register_symbol({
     callback = function(task)
         local subject = task:get_header("Subject") or ""
         return subject:find("SPAM", 1, true) ~= nil
+    end,
+})
+rspamd_config:register_symbol({
+    name = "CLIENT", score = 0.0, group = "test", type = "postfilter",
+    callback = function(task)
+        local address = tostring(task:get_from_ip())
+        task:set_milter_reply({ add_headers = { ["X-Client"] = address } })
     end,
 })
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import smtplib
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +14,7 @@ from tests.policy.dkim.keys import key, record
 from twisted_mta.policy.dkim.body_hashes import body_hash
 from twisted_mta.policy.dkim.signing import sign_all
 
-from .machine import LOOPBACK, need
+from .machine import LOOPBACK, PATIENCE, free_port, need
 from .mail import ProgramTestCase, message, submit
 from .milters import EICAR, GTUBE, ClamAV, OpenDMARC, Rspamd
 from .mta import MTA
@@ -60,11 +62,43 @@ def signed(content: bytes) -> bytes:
     return sign_all(section + b"\r\n", body_hash([body]), [KEY], time=1_790_000_000) + content
 
 
+class _LocalClient(smtplib.SMTP):
+    """A client that connects to a UNIX socket, whose path is its host."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(timeout)
+        client.connect(host)
+        return client
+
+
 class WithRspamd(FilterTestCase):
     """Rspamd refuses the test line, and marks other mail."""
 
-    def test_spam_is_refused_and_what_looks_like_it_is_marked(self) -> None:
+    def setUp(self) -> None:
+        super().setUp()
         need("rspamd")
+
+    def test_it_learns_where_mail_comes_from(self) -> None:
+        port, path = free_port(), self.home / "submission.sock"
+        rspamd = self.enterContext(Rspamd(self.folder("rspamd")))
+        toml = (
+            f'[mta]\nlocal_submission = "unix:{path}"\n{OFF}{table(rspamd)}'
+            f"[[listener]]\nendpoint = 'tcp6:{port}:interface=\\:\\:1'\n"
+        )
+        mta = self.enterContext(MTA(self.home, toml=toml))
+        clients: dict[str, Callable[[], smtplib.SMTP]] = {
+            "X-Client: ::1": lambda: smtplib.SMTP("::1", port, timeout=PATIENCE),
+            # As with Postfix, a user of this machine is one on loopback.
+            "X-Client: 127.0.0.1": lambda: _LocalClient(str(path), timeout=PATIENCE),
+        }
+        for number, (field, connect) in enumerate(clients.items()):
+            with connect() as client:
+                client.sendmail("ann@sender.example", f"bob{number}@localhost", message())
+            (mail,) = mta.wait_for_mail("localhost", f"bob{number}")
+            self.assertIn(field, header(mail))
+
+    def test_spam_is_refused_and_what_looks_like_it_is_marked(self) -> None:
         rspamd = self.enterContext(Rspamd(self.folder("rspamd")))
         mta = self.enterContext(MTA(self.home, toml=table(rspamd) + OFF))
         code, text = self.refusal(mta, message("Buy", f"{GTUBE}\r\n"))

@@ -116,6 +116,13 @@ class Told(MilterTestCase):
         (mail,) = mta.mail("bob")
         self.assertIn(filter.macros_of(b"E")["i"].encode(), mail)
 
+    def test_a_client_over_ipv6_has_its_family(self) -> None:
+        filter = ScriptedFilter()
+        self.mta(filter).connect(source="2001:db8::7").say("QUIT")
+        (told,) = filter.data(b"C")
+        self.assertRegex(told, rb"(?s)unknown\x006..2001:db8::7\x00")
+        self.assertEqual(filter.macros_of(b"C")["_"], "unknown [2001:db8::7]")
+
     def test_a_filter_chooses_its_macros(self) -> None:
         asked = pack(">I", 0) + b"{client_addr} {client_port} {nothing}\0"
         filter = ScriptedFilter(macros=asked)
@@ -216,6 +223,15 @@ class Changes(MilterTestCase):
             b"X-Top: t\r\n" + MESSAGE.replace(b"Subject", b"X-Third: 3\r\nSubject", 1),
         )
 
+    def test_a_field_is_inserted_at_the_top_and_behind_the_last(self) -> None:
+        self.check(
+            at_end(
+                change(b"i", b"X-Top", b"t", index=0),
+                change(b"i", b"X-Last", b"l", index=1_000_000),
+            ),
+            b"X-Top: t\r\n" + MESSAGE.replace(b"\r\n\r\n", b"\r\nX-Last: l\r\n\r\n"),
+        )
+
     def test_a_field_is_changed_by_its_number(self) -> None:
         self.check(
             at_end(change(b"m", b"x-old", b"second", index=2)),
@@ -252,6 +268,32 @@ class Changes(MilterTestCase):
     def test_the_reverse_path_changes(self) -> None:
         mail = self.arrived(ScriptedFilter(at_end(change(b"e", b"<new@other.example>"))))
         self.assertIn(b"Return-Path: <new@other.example>\n", mail)
+
+    def test_the_reverse_path_changes_with_its_parameters(self) -> None:
+        changes = at_end(
+            change(b"e", b"<new@other.example>", b"RET=HDRS ENVID=id+2B1 SIZE=1"),
+            change(b"2", b"<carol@next.example>", b"NOTIFY=FAILURE ORCPT=rfc822;old@here.example"),
+        )
+        mta = self.mta(ScriptedFilter(changes))
+        hop = mta.hop()
+        hop.extensions = [*hop.extensions, "DSN"]
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example> RET=FULL", "RCPT TO:<bob@next.example>", "DATA")
+        client.send(MESSAGE + b".\r\n")
+        mta.advance(5)
+        mail, *rcpt = (each for each in hop.commands if each[:4] in ("MAIL", "RCPT"))
+        self.assertRegex(mail, r"MAIL FROM:<new@other.example> .*RET=HDRS ENVID=id\+2B1")
+        self.assertEqual(
+            rcpt,
+            [
+                "RCPT TO:<bob@next.example>",
+                "RCPT TO:<carol@next.example> NOTIFY=FAILURE ORCPT=rfc822;old@here.example",
+            ],
+        )
+
+    def test_the_reverse_path_becomes_the_null_one(self) -> None:
+        mail = self.arrived(ScriptedFilter(at_end(change(b"e", b"<>"))))
+        self.assertIn(b"Return-Path: <>\n", mail)
 
     def test_recipients_are_added_and_removed(self) -> None:
         changes = at_end(
@@ -352,7 +394,7 @@ class Verdicts(MilterTestCase):
             self.assertEqual(filter.codes, told)
 
     def test_what_it_discards_is_accepted_and_delivered_to_no_one(self) -> None:
-        for code in b"MRLE":
+        for code in b"MRTLNBE":
             mta = self.mta(ScriptedFilter({bytes([code]): [b"d"]}))
             self.assertEqual(mta.submit_by_smtp(MESSAGE, "bob@localhost")[:4], "250 ")
             self.assertEqual(mta.mail("bob"), [])
@@ -424,6 +466,12 @@ class Faults(MilterTestCase):
             at_end(b"hX\0"),
             at_end(b"y250 fine\0"),
             at_end(change(b"+", b"not an address")),
+            at_end(change(b"+", b"<>")),
+            at_end(change(b"-", b"<>")),
+            at_end(change(b"e", b"not an address")),
+            at_end(change(b"e", b"<a@b.example>", b"RET=ALL")),
+            at_end(change(b"2", b"<a@b.example>", b"NOTIFY=SOMETIMES")),
+            at_end(b"f"),
             {b"M": [b"hX\0001\0"]},
             {b"M": [b"s"]},
             {b"M": [b"c", b"c"]},

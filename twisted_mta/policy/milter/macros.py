@@ -37,6 +37,8 @@ USUAL: Mapping[Command, tuple[str, ...]] = {
 UNKNOWN = "unknown"
 """The name of a client without a confirmed name in the DNS."""
 
+_LOCAL = ("localhost", "127.0.0.1")
+
 Values = Mapping[str, str]
 
 
@@ -49,8 +51,8 @@ def of_session(session: PolicySession, *, hostname: str, version: str) -> Values
         version: the name of this program, with its version.
     """
     peer, tls, identity = session.peer, session.tls, session.identity
-    name = client_name(session)
-    address = peer.address or UNKNOWN
+    name, known = client(session)
+    address = known or UNKNOWN
     values = {
         "j": hostname,
         "{daemon_name}": hostname,
@@ -78,9 +80,18 @@ def of_session(session: PolicySession, *, hostname: str, version: str) -> Values
     return values
 
 
-def client_name(session: PolicySession) -> str:
-    """Return the confirmed name of a client in the DNS, or `UNKNOWN`."""
-    return session.peer.name or session.reverse_name or UNKNOWN
+def client(session: PolicySession) -> tuple[str, str | None]:
+    """Return the name and the address of a client, as a filter is to see them.
+
+    The name is confirmed in the DNS, or `UNKNOWN`; there is no address where a proxy does not know
+    it. A program of a user of this machine counts as a client on loopback, as with Postfix: filters
+    have lists of clients whose mail they sign, and do not judge.
+    """
+    peer = session.peer
+    if peer.user is not None and peer.address is None:
+        return _LOCAL
+    address = (peer.address or "").partition("%")[0] or None
+    return peer.name or session.reverse_name or UNKNOWN, address
 
 
 def of_mailbox(kind: str, mailbox: Mailbox | None, is_local: Callable[[str], bool]) -> Values:

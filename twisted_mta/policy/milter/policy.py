@@ -196,9 +196,8 @@ class MilterPolicy:
         return await self._connect(session, connection)
 
     async def _connect(self, session: PolicySession, connection: Connection) -> FilterAnswer:
-        name = macros.client_name(session).encode()
-        address = (session.address or "").partition("%")[0] or None
-        told = connect(name, address, session.peer.port)
+        name, address = macros.client(session)
+        told = connect(name.encode(), address, session.peer.port)
         return await self._tell(session, connection, Command.CONNECT, told)
 
     async def _greet(self, session: PolicySession, conversation: _Conversation) -> FilterAnswer:
