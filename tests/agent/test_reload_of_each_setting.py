@@ -25,7 +25,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.policy.dkim.key_files import write_key
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.config import DNSBL, DKIMKey, GreylistSettings, Listener, MilterSettings
+from twisted_mta.config import (
+    DNSBL,
+    DKIMKey,
+    GreylistSettings,
+    Listener,
+    MilterSettings,
+    PolicyServiceSettings,
+)
 from twisted_mta.config.account_limits import AccountLimit
 from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
@@ -75,6 +82,7 @@ OTHERS: Mapping[str, Any] = {
     "zone": "other.example",
     "name": "other.example",
     "answers": ("127.0.0.2/31",),
+    "policy_context": "other",
 }
 """Another value of each setting that is no choice, number, flag, file or list of networks."""
 
@@ -86,6 +94,7 @@ _HELD = {
     "dkim": "dkim_keys",
     "milter": "milters",
     "account_limit": "limits_of_accounts",
+    "policy_service": "policy_services",
 }
 """The fields of `Config` with other names than the tables that they hold, by the table."""
 
@@ -215,6 +224,7 @@ class EachSetting(SynchronousTestCase):
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
             milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
             limits_of_accounts=(AccountLimit(account="ann"),),
+            policy_services=(PolicyServiceSettings(endpoint="unix:/run/service.sock"),),
         )
 
     def write(self, name: str, content: str) -> str:

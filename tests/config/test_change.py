@@ -11,7 +11,15 @@ from attrs import evolve
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Config
-from twisted_mta.config import DNSBL, AccountLimit, AccountLimits, DKIMKey, Listener, MilterSettings
+from twisted_mta.config import (
+    DNSBL,
+    AccountLimit,
+    AccountLimits,
+    DKIMKey,
+    Listener,
+    MilterSettings,
+    PolicyServiceSettings,
+)
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
@@ -65,6 +73,7 @@ def another(name: str, value: Any) -> Any:
         "account_limits": AccountLimits(messages_per_hour=5),
         "limits_of_accounts": (AccountLimit(account="ann", messages_per_hour=5),),
         "milters": (MilterSettings(endpoint="unix:/run/filter.sock"),),
+        "policy_services": (PolicyServiceSettings(endpoint="unix:/run/postgrey.sock"),),
         "dkim_keys": (DKIMKey(domain="far.example", selector="s", key="/s.pem"),),
         "dnsbl": (DNSBL(zone="list.example"),),
         "spf": "enforce",

@@ -130,7 +130,7 @@ class TLSReports(ConfigTestCase):
 
 class NotBuilt(ConfigTestCase):
     def test_tables_of_later_are_refused_by_name(self) -> None:
-        for header in ("[[policy_service]]", "[acme]"):
+        for header in ("[acme]",):
             table = header.strip("[]")
             self.assertEqual(
                 self.refusal({}, f'{header}\na = "b"'),
@@ -253,3 +253,38 @@ class Keys(ConfigTestCase):
     def test_python_takes_only_keys_of_the_class(self) -> None:
         error = self.assertRaises(ConfigError, Config, dkim_keys=["example.net"])
         self.assertEqual(str(error), 'dkim_keys = ["example.net"]: expected a list of DKIMKey')
+
+
+class PolicyServices(ConfigTestCase):
+    def test_a_service_needs_its_endpoint_alone(self) -> None:
+        text = '[[policy_service]]\nendpoint = "unix:/run/postgrey.sock"'
+        (service,) = self.load({}, text).policy_services
+        self.assertEqual(
+            (service.at, service.clients, service.default_action, service.timeout),
+            ("rcpt", "strangers", "defer", 30.0),
+        )
+
+    def test_endpoints_are_sockets_and_ports(self) -> None:
+        for endpoint, text in (
+            ("/run/postgrey.sock", "not an endpoint of a policy service"),
+            ("unix:postgrey.sock", "no absolute path of a socket"),
+            ("tcp:127.0.0.1", "no port from 1 to 65535"),
+            ("tcp:127.0.0.1:0", "no port from 1 to 65535"),
+            ("tls:mx.example:443", "not an endpoint of a policy service"),
+            ("", "expected one such as unix:/run/postgrey.sock or tcp:127.0.0.1:10023"),
+        ):
+            refusal = self.refusal({}, f'[[policy_service]]\nendpoint = "{endpoint}"')
+            self.assertIn(text, refusal)
+            self.assertIn("unix:/run/postgrey.sock or tcp:127.0.0.1:10023", refusal)
+
+    def test_one_service_has_a_table_for_each_stage(self) -> None:
+        table = '[[policy_service]]\nendpoint = "tcp:host:10023"\n'
+        self.assertEqual(len(self.load({}, f'{table}{table}at = "end"').policy_services), 2)
+        self.assertIn(
+            '[[policy_service]] endpoint = "tcp:host:10023", at = "rcpt": found two',
+            self.refusal({}, table * 2),
+        )
+
+    def test_a_context_is_one_line(self) -> None:
+        text = '[[policy_service]]\nendpoint = "tcp:host:1"\npolicy_context = "a\\nrequest=x"'
+        self.assertIn("unprintable characters", self.refusal({}, text))

@@ -54,11 +54,12 @@ class NSD(Program):
         super().__init__(home, "nsd.log")
         self.zones = zones
         self.whole = whole or {}
+        self.address = LOOPBACK
         self.port = free_port()
 
     def start(self) -> None:
         """Start it; return when it answers."""
-        lines = [_CONFIGURATION.format(address=LOOPBACK, port=self.port, home=self.home)]
+        lines = [_CONFIGURATION.format(address=self.address, port=self.port, home=self.home)]
         zones = {
             name: None if records is None else beginning(name) + records
             for name, records in self.zones.items()

@@ -76,6 +76,7 @@ from .mta_sts import MTASTS
 from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
+from .policy_services import PolicyServices
 from .resources import Resources
 from .settings import (
     LONGEST_HOLD,
@@ -196,6 +197,7 @@ class Agent:
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
         self._filters = Filters(reactor)
+        self._policy_services = PolicyServices(reactor, resources.ids)
         self._policies = Policies(
             application,
             resolver=resources.resolver,
@@ -206,6 +208,7 @@ class Agent:
             metrics=self.metrics,
             observe=lambda observation: self.dmarc_reports.observe(observation),
             filters=self._filters,
+            services=self._policy_services,
         )
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
@@ -351,6 +354,7 @@ class Agent:
         self.drains = False
         self._resources.submitting.stop()
         self._filters.stop()
+        self._policy_services.stop()
         reports = DeferredList([self.dmarc_reports.stop(), self.tls_reports.stop()])
         await self._patience.ends(reports, _LAST_WORDS)
         closed = self._relay.close()
@@ -475,6 +479,7 @@ class Agent:
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
                 intake.policies = self._policies.stages(config, listener)
             self._filters.use(config)
+            self._policy_services.use(config)
             self.application_mail.intake.update(self._application_policy())
             if self._behind_servers is not None:
                 self._behind_servers.update(self._policy_behind_servers())

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import ip_address
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    clientFromString,
-)
-from twisted.internet.interfaces import IStreamClientEndpoint
-
 from .._version import __version__
 from ..config import Config, MilterSettings
-from ..config.endpoint import Endpoint
 from ..policy.chain import Member
+from ..policy.default_action import default_of
 from ..policy.milter.connection import Connections
-from ..policy.milter.policy import NAME, MilterPolicy, default_of
+from ..policy.milter.policy import NAME, MilterPolicy
+from .client_endpoint import client_endpoint
 
 _IN_MEMORY = 256 * 1024  # octets of a new body, beyond which it goes to the disk
 
@@ -48,7 +41,7 @@ class Filters:
         connections = self._connections.get(settings)
         if connections is None:
             connections = self._connections[settings] = Connections(
-                _endpoint(self._reactor, settings.endpoint),
+                client_endpoint(self._reactor, settings.endpoint),
                 clock=self._reactor,
                 timeout=settings.timeout,
             )
@@ -82,20 +75,3 @@ class Filters:
         for each in self._connections.values():
             each.close()
         self._connections.clear()
-
-
-def _endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
-    """Return the endpoint of a description; for an address, one that looks up nothing."""
-    parsed = Endpoint.parse(description)
-    if parsed.kind == "tcp" and len(parsed.arguments) == 2 and not parsed.named:
-        host, port = parsed.arguments
-        try:
-            version = ip_address(host).version
-        except ValueError:
-            pass
-        else:
-            made = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-            direct: IStreamClientEndpoint = made(reactor, host, int(port))
-            return direct
-    endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
-    return endpoint

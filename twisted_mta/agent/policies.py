@@ -35,6 +35,7 @@ from ..telemetry.metrics import Metrics, table
 from .application import Application
 from .file_changes import counted
 from .filters import Filters
+from .policy_services import PolicyServices
 
 # Seconds. A look-up of the DNS gives up earlier; a client waits for minutes (RFC 5321 §4.5.3.2.6).
 _LONGEST_CHECK = 30.0
@@ -66,6 +67,7 @@ class Policies:
         metrics: where verdicts are counted.
         observe: takes note of messages whose domains ask for reports of DMARC.
         filters: the filters, for all listeners.
+        services: the policy services, likewise.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Policies:
         metrics: Metrics,
         observe: Callable[[Observation], object],
         filters: Filters,
+        services: PolicyServices,
     ) -> None:
         self._application = application
         self._resolver = resolver
@@ -88,6 +91,7 @@ class Policies:
         self._metrics = metrics
         self._observe = observe
         self._filters = filters
+        self._services = services
         self._allowed = FileTable(AccessList, read_content, parse_in_slices)
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
         self._blocklists: dict[DNSBL, Blocklist] = {}
@@ -151,9 +155,10 @@ class Policies:
     def _groups(self, config: Config, listener: Listener) -> Iterator[Sequence[Member]]:
         if listener.kind == "smtp":
             yield self._about_strangers(config)
-            if config.greylist is not None:
-                # Last, so that nothing is remembered of what the others refuse.
-                yield [self._greylisting(config.greylist)]
+        yield from self._services.groups(config, listener)
+        if listener.kind == "smtp" and config.greylist is not None:
+            # Last, so that nothing is remembered of what the others refuse.
+            yield [self._greylisting(config.greylist)]
         # One after the other: each sees what the others have found and changed.
         for member in self._filters.members(config):
             yield [member]
@@ -169,7 +174,8 @@ class Policies:
         """
         settings = config.policy
         lists = self._lists(config)
-        if not settings.is_used and not lists:
+        # Services get the reverse name of the client.
+        if not settings.is_used and not lists and not config.policy_services:
             return []
         standard = partial(
             Member,

@@ -16,6 +16,7 @@ from .loading import load
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
+from .policy_service import PolicyServiceSettings
 from .setting import ConfigError
 from .tables import (
     DeliverySettings,
@@ -42,6 +43,7 @@ __all__ = [
     "LogSettings",
     "MTASTSSettings",
     "MilterSettings",
+    "PolicyServiceSettings",
     "PolicySettings",
     "QueueSettings",
     "Rate",

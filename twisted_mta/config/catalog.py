@@ -16,6 +16,7 @@ from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
+from .policy_service import PolicyServiceSettings
 from .setting import Setting, settings_of
 from .tables import (
     DeliverySettings,
@@ -42,6 +43,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "dnsbl": DNSBL,
     "greylist": GreylistSettings,
     "milter": MilterSettings,
+    "policy_service": PolicyServiceSettings,
     "tls_report": TLSReportSettings,
     "account_limits": AccountLimits,
     "account_limit": AccountLimit,
@@ -55,6 +57,7 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "dnsbl": {"zone": "zen.example.org"},
     "milter": {"endpoint": "unix:/run/rspamd/milter.sock"},
     "account_limit": {"account": "newsletter"},
+    "policy_service": {"endpoint": "unix:/run/postgrey.sock"},
 }
 """The tables that may be repeated: the keys that each must have, with an example of the value."""
 

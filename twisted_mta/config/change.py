@@ -17,6 +17,7 @@ from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
+from .policy_service import PolicyServiceSettings
 from .setting import HIDDEN, settings_of, shown
 from .tables import (
     DeliverySettings,
@@ -91,6 +92,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "account limit", old, new, _account)
         elif field.name == "milters":
             yield from _of_named((field.name,), "milter", old, new, _endpoint)
+        elif field.name == "policy_services":
+            yield from _of_named((field.name,), "policy service", old, new, _service_name)
         elif field.name == "dnsbl":
             yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
         elif field.name in SWITCHES and (old is None or new is None):
@@ -147,6 +150,11 @@ def _endpoint(filter: MilterSettings) -> str:
 
 def _account(limit: AccountLimit) -> str:
     return limit.account
+
+
+def _service_name(service: PolicyServiceSettings) -> str:
+    context = f" as {service.policy_context}" if service.policy_context else ""
+    return f"{service.endpoint} at {service.at}{context}"
 
 
 def _record_name(key: DKIMKey) -> str:

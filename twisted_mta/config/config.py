@@ -26,6 +26,7 @@ from .listener import Listener
 from .milter import MilterSettings, milters
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
+from .policy_service import PolicyServiceSettings, policy_services
 from .routes import routes
 from .setting import ConfigError, about, setting, settings, shown
 from .tables import (
@@ -83,6 +84,7 @@ class Config:
         dnsbl: the ``[[dnsbl]]`` tables.
         greylist: ``[greylist]``; None: there is no greylisting.
         milters: the ``[[milter]]`` tables, in their order.
+        policy_services: the ``[[policy_service]]`` tables, in their order.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
 
     Raises:
@@ -351,6 +353,9 @@ class Config:
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)
     milters: tuple[MilterSettings, ...] = attrs.field(factory=tuple, converter=milters)
+    policy_services: tuple[PolicyServiceSettings, ...] = attrs.field(
+        factory=tuple, converter=policy_services
+    )
 
     def _default_free_disk(self) -> int:
         return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)

@@ -23,6 +23,7 @@ from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
+from .policy_service import PolicyServiceSettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import (
     DeliverySettings,
@@ -362,6 +363,10 @@ class _Loader:
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
             milters=self._several(
                 MilterSettings, (("", values) for _, values in self.repeated["milter"])
+            ),
+            policy_services=self._several(
+                PolicyServiceSettings,
+                (("", values) for _, values in self.repeated["policy_service"]),
             ),
         )
 

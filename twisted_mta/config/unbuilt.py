@@ -24,7 +24,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {}
 """By table and key of the file."""
 
 NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
-    "policy_service": NotBuilt("services that speak the policy delegation protocol of Postfix"),
     "acme": NotBuilt("certificates by ACME"),
 }
 """By table of the file; a table is refused whole."""

@@ -24,8 +24,8 @@ from .answers import Answer, Answers, EnvelopeView, Hold, Mark, Noted, Quarantin
 from .composed import composed
 from .examination import Examination, Opinion, PolicySession
 
-Stage = Literal["client", "helo", "mail", "rcpt", "header", "message"]
-STAGES: tuple[Stage, ...] = ("client", "helo", "mail", "rcpt", "header", "message")
+Stage = Literal["client", "helo", "mail", "rcpt", "data", "header", "message"]
+STAGES: tuple[Stage, ...] = ("client", "helo", "mail", "rcpt", "data", "header", "message")
 
 Asking = Coroutine[Deferred[Any], Any, "Reply | None"]
 
@@ -137,6 +137,10 @@ class PolicyChain:
     def rcpt(self, session: PolicySession, recipient: Mailbox) -> Asking:
         """Ask about a recipient."""
         return self._ask("rcpt", session, recipient)
+
+    def data(self, session: PolicySession, envelope: EnvelopeView) -> Asking:
+        """Ask about a message before its content."""
+        return self._ask("data", session, envelope)
 
     def header(self, session: PolicySession, envelope: EnvelopeView, header: Header) -> Asking:
         """Ask about a header section."""
@@ -398,6 +402,8 @@ def _calls(group: Sequence[Member], stage: str) -> Sequence[_Call]:
         (member, method)
         for member in group
         if (method := getattr(member.policy, stage, None)) is not None
+        # Of an application's policy, ``data`` may be something else.
+        and (stage != "data" or callable(method))
     ]
 
 

@@ -69,6 +69,18 @@ class PolicySession:
         return self._view.local_address
 
     @property
+    def local_port(self) -> int:
+        """Our own port as the client sees it; 0 where it is not known."""
+        return self._view.local_port
+
+    @property
+    def declared_size(self) -> int:
+        """The octets of the content that the client has declared (RFC 1870), from RCPT on; or 0."""
+        transaction = self._view.transaction
+        size = None if transaction is None else transaction.parameters.get("SIZE")
+        return size if isinstance(size, int) else 0
+
+    @property
     def greeting(self) -> Greeting | None:
         """The verb that the client greeted us with; None before."""
         return self._view.greeting

@@ -18,7 +18,8 @@ class Policy(Protocol):
     that is missing answers None. An exception, or no answer before the deadline, refuses with 451,
     unless the policy was added with another default.
 
-    A policy may have one more method, ``body(session, envelope, header)``, which returns a function
+    A policy may have two more methods. ``data(session, envelope)`` decides on a message before its
+    content: a refusal is the reply to DATA. ``body(session, envelope, header)`` returns a function
     that takes the octets behind the header section while they stream, in pieces; or None.
     """
 

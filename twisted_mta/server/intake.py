@@ -32,7 +32,7 @@ from ..routing.routes import DISCARD
 from ..smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
 from ..smtp.extension.views import SessionView
 from ..smtp.server.session import Session
-from ..smtp.server.transaction import Accepted
+from ..smtp.server.transaction import Accepted, Transaction
 from .content_examination import ContentExamination
 from .intake_policy import IntakePolicy
 from .policy_stages import PolicyStages, end_notes, rewritten_recipients
@@ -270,15 +270,27 @@ class Intake:
         return tuple(final)
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
-        """Begin a message, within the account's limit of messages per hour."""
+        """Begin a message that the policies accept, within the account's limit of messages."""
         if not self._are_limited:
-            return self.begin(session)
+            return self._ask_before_content(session)
+
+        def decided(refusal: Decision) -> Sink | Reply | Deferred[Sink | Reply]:
+            return self._ask_before_content(session) if refusal is None else refusal
+
+        counted = self._counted(session, "messages")
+        return decided(None) if counted is None else counted.addCallback(decided)
+
+    def _ask_before_content(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
+        transaction = session.transaction
+        assert transaction is not None
+        asked: Decision | Deferred[Decision] = None
+        if self.policies is not None and self.policies.chain.asks("data"):
+            asked = self.policies.data(session, _envelope(transaction, transaction.parameters))
 
         def decided(refusal: Decision) -> Sink | Reply:
             return self.begin(session) if refusal is None else refusal
 
-        counted = self._counted(session, "messages")
-        return decided(None) if counted is None else counted.addCallback(decided)
+        return asked.addCallback(decided) if isinstance(asked, Deferred) else decided(asked)
 
     def ended(self, session: Session) -> None:
         """Let policies know (`interfaces.Delivery`)."""
@@ -458,11 +470,7 @@ class Intake:
                     ContentExamination(
                         self.policies.chain,
                         examination,
-                        EnvelopeView(
-                            transaction.reverse_path,
-                            tuple(each.mailbox for each in transaction.recipients),
-                            parameters,
-                        ),
+                        _envelope(transaction, parameters),
                         self.policy.authserv_id,
                     ),
                     partial(
@@ -562,6 +570,11 @@ class Intake:
 def _domain_of(delivered_to: bytes) -> bytes:
     """Return the domain in a Delivered-To field as it is written, in lower case."""
     return delivered_to.rpartition(b"@")[2].rstrip(b" \t\r\n>.").lower()
+
+
+def _envelope(transaction: Transaction, parameters: Parameters) -> EnvelopeView:
+    recipients = tuple(each.mailbox for each in transaction.recipients)
+    return EnvelopeView(transaction.reverse_path, recipients, parameters)
 
 
 def _reverse_path(session: SessionView) -> Mailbox | None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from ..mail.address import Mailbox
 from ..mail.decision import Decision
 from ..mail.reply import Reply
+from ..policy.answers import EnvelopeView
 from ..policy.chain import PolicyChain
 from ..policy.examination import Examination, Opinion, PolicySession
 from ..smtp.server.session import Session
@@ -70,6 +71,13 @@ class PolicyStages:
         if examination is None or not self.chain.asks("rcpt", examination.session):
             return None
         return outcome(self.chain.rcpt(examination.session, recipient))
+
+    def data(self, session: Session, envelope: EnvelopeView) -> Decision | Deferred[Decision]:
+        """Ask about a message before its content."""
+        examination = self.examination(session)
+        if examination is None or not self.chain.asks("data", examination.session):
+            return None
+        return outcome(self.chain.data(examination.session, envelope))
 
     def examination(self, session: Session) -> Examination | None:
         """Return the examination of the present transaction; None where no policy is asked."""

@@ -264,12 +264,15 @@ class ESMTPProtocol(LineReceiver):
             self._log.failure("the attributes of a protocol cannot be used")
             self._refusal = CANNOT_SERVE
         peer = self.proxied or transport.getPeer()
-        ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
+        host = transport.getHost()
+        ours = self.proxied.destination if self.proxied else plain_address(host)
+        port = self.proxied.destination_port if self.proxied else getattr(host, "port", 0)
         tls = self._tls
         self.session = Session(
             settings,
             peer=Peer(self.address, getattr(peer, "port", 0), user=user),
             local_address=ours,
+            local_port=port,
             tls_ready=None if tls is None else lambda: tls.ready,
         )
         self._timer = ConnectionTimer(self._timeouts, self._clock, self._timer_fired)

@@ -15,6 +15,7 @@ from ...mail.printable import printable
 from ...mail.reply import Reply
 from ...message.header_scanner import HeaderScanner
 from ..answers import Answer, EnvelopeView, Hold, Noted, Rewrite
+from ..default_action import UNAVAILABLE
 from ..examination import Examination, PolicySession
 from . import macros
 from .changes import Changes, Fields, NewBody
@@ -25,16 +26,10 @@ from .packets import Command, MilterError, Refusal, Verdict, connect, packet, st
 NAME = "milter"
 """The name of all filters in the log and the counters."""
 
-UNAVAILABLE = Reply.fixed(451, "7.1", "Service unavailable, try again later")
 REFUSED = Reply.fixed(550, "7.1", "Command rejected")
 CLOSING = Reply.fixed(421, "3.2", "Service closing, try again later")
 
 _CHUNK = 65_535  # octets of a body in one packet (MILTER_CHUNK_SIZE)
-_DEFAULTS: Mapping[str, Reply | None] = {
-    "defer": UNAVAILABLE,
-    "accept": None,
-    "refuse": Reply.fixed(550, "7.1", "Service unavailable"),
-}
 
 
 @define(eq=False)
@@ -449,11 +444,6 @@ class MilterPolicy:
             yield Noted("pass")
         if changes.hold:
             yield Hold(changes.hold)
-
-
-def default_of(action: str) -> Reply | None:
-    """Return the answer of a ``default_action``; None: the mail goes on."""
-    return _DEFAULTS[action]
 
 
 def _is_over(conversation: _Conversation) -> bool:

@@ -68,6 +68,10 @@ class SessionView(Protocol):
         """Our address as the client sees it; None where it is not known, and on UNIX sockets."""
 
     @property
+    def local_port(self) -> int:
+        """Our port as the client sees it; 0 where it is not known, and on UNIX sockets."""
+
+    @property
     def tls(self) -> TLSFacts | None:
         """What the TLS handshake achieved; None in clear."""
 
@@ -141,6 +145,7 @@ class NewClient:
     Attributes:
         peer: the client.
         local_address: our address that the client connected to; None where it is not known.
+        local_port: our port that the client connected to; 0 where it is not known.
         greeting: the verb that the client greeted the proxy with; None where it has yet to greet
             us.
         helo: the name in that greeting.
@@ -152,3 +157,4 @@ class NewClient:
     greeting: Greeting | None = None
     helo: str = ""
     identity: str | None = None
+    local_port: int = 0

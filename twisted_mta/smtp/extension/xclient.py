@@ -15,7 +15,7 @@ attributes of the same command are known. Without it, attributes that are not gi
 ``PROTO``      the verb: ``SMTP`` (HELO) or ``ESMTP`` (EHLO); ignored in LMTP
 ``LOGIN``      the user that the proxy has authenticated, or ``[UNAVAILABLE]``: none
 ``DESTADDR``   our address that it connected to, in the form of ``ADDR``
-``DESTPORT``   our port that it connected to, or ``[UNAVAILABLE]``; checked, and not used
+``DESTPORT``   our port that it connected to, or ``[UNAVAILABLE]``
 =============  =====================================================================================
 
 Permission goes by the connection, never by an earlier XCLIENT. A client without an address is
@@ -92,9 +92,9 @@ def _obey(account_of: Callable[[str], str], session: SessionView, argument: str)
     if session.transaction is not None:
         raise CommandError(IN_TRANSACTION)
     given = _attributes(argument)
-    client, local_address = session.peer, session.local_address
+    client, local_address, local_port = session.peer, session.local_address, session.local_port
     if "ADDR" in given:
-        client, local_address = Peer(_address("ADDR", given["ADDR"])), None
+        client, local_address, local_port = Peer(_address("ADDR", given["ADDR"])), None, 0
     if "PORT" in given:
         client = evolve(client, port=_port("PORT", given["PORT"]))
     if "NAME" in given:
@@ -102,7 +102,7 @@ def _obey(account_of: Callable[[str], str], session: SessionView, argument: str)
     if "DESTADDR" in given:
         local_address = _address("DESTADDR", given["DESTADDR"])
     if "DESTPORT" in given:
-        _port("DESTPORT", given["DESTPORT"])
+        local_port = _port("DESTPORT", given["DESTPORT"])
     login = _login(given.get("LOGIN", _UNAVAILABLE))
     # RFC 2033 §4.1: in LMTP the only greeting is LHLO.
     verb = "LHLO" if session.lmtp else _proto(given.get("PROTO", "SMTP"))
@@ -110,6 +110,7 @@ def _obey(account_of: Callable[[str], str], session: SessionView, argument: str)
     return NewClient(
         peer=client,
         local_address=local_address,
+        local_port=local_port,
         greeting=verb if helo else None,
         helo=helo,
         identity=None if login is None else account_of(login),

@@ -87,6 +87,7 @@ class Session:
             connected.
         local_address: our own address as the client sees it; None on a UNIX socket, and where a
             proxy does not tell.
+        local_port: our own port as the client sees it; 0 likewise.
         tls_ready: returns whether a handshake could begin now; None where TLS is not configured.
         greeting: the verb that the client greeted us with, after the last STARTTLS; None before.
         helo: the name in that greeting; empty before.
@@ -111,12 +112,14 @@ class Session:
         *,
         peer: Peer,
         local_address: str | None = None,
+        local_port: int = 0,
         tls_ready: Callable[[], bool] | None = None,
     ) -> None:
         self.settings = settings
         self.peer = peer
         self.proxy: Peer | None = None
         self.local_address = local_address
+        self.local_port = local_port
         self.tls_ready = tls_ready
         self.greeting: Greeting | None = None
         self.helo = ""
@@ -461,6 +464,7 @@ class Session:
             self.proxy = self.peer
         self.peer = client.peer
         self.local_address = client.local_address
+        self.local_port = client.local_port
         if self.tls is not None:
             self.tls = self.tls.without_peer
         self.greeting = client.greeting

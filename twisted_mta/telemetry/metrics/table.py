@@ -123,7 +123,7 @@ POLICY_VERDICTS = Metric(
     {
         "policy": (
             *("spf", "dkim", "dmarc", "arc", "iprev"),
-            *("allow", "deny", "dnsbl", "greylist", "milter", "application"),
+            *("allow", "deny", "dnsbl", "greylist", "policy_service", "milter", "application"),
         ),
         "result": (
             *("pass", "fail", "softfail", "neutral", "none", "policy", "temperror", "permerror"),

@@ -1,0 +1,142 @@
+"""Policy services of Debian, asked by the MTA itself."""
+
+from __future__ import annotations
+
+import smtplib
+from collections.abc import Sequence
+
+from .machine import LOOPBACK, cannot_run, eventually, need
+from .mail import ProgramTestCase, message
+from .mta import MTA
+from .nsd import NSD
+from .policy_services import PolicydSPF, Postgrey, address_with_free_port_53
+
+CLIENT, NEIGHBOR, OTHER = "198.51.100.7", "198.51.100.200", "203.0.113.9"
+ANN, BOB = "ann@sender.example", "bob@example.net"
+DELAY = 3  # seconds
+SETTINGS = f"""\
+[mta]
+local_domains = ["example.net"]
+recipients = "any"
+smtp = "off"
+relay_from = ["{LOOPBACK}/32"]
+[policy]
+spf = "off"
+dkim = "off"
+dmarc = "off"
+arc = "off"
+[dns]
+nameservers = ["{LOOPBACK}:9"]
+timeout = "1 s"
+[[listener]]
+endpoint = "tcp:0:interface={LOOPBACK}"
+xclient_from = ["{LOOPBACK}"]
+"""
+
+Envelope = tuple[str, str, str]
+"""The address of the client, the reverse-path, the recipient."""
+
+
+def table(service: Postgrey | PolicydSPF) -> str:
+    """Return the table of a service."""
+    return f'[[policy_service]]\nendpoint = "{service.endpoint}"\n'
+
+
+def reply(mta: MTA, envelope: Envelope) -> str:
+    """Send a message as another client; return the reply to RCPT, or else to the content."""
+    client, sender, recipient = envelope
+    with smtplib.SMTP(LOOPBACK, mta.smtp, timeout=60) as session:
+        session.ehlo("proxy.example")
+        named = session.docmd("XCLIENT", f"ADDR={client} NAME=client.example")
+        assert named[0] == 220, named
+        session.ehlo("client.example")
+        session.mail(sender)
+        code, text = session.rcpt(recipient)
+        if code == 250:
+            code, text = session.data(message())
+        return f"{code} {text.decode()}"
+
+
+class Greylisting(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        need("postgrey")
+
+    def test_postgrey_defers_and_lets_through_with_its_field(self) -> None:
+        service = self.enterContext(Postgrey(self.home, delay=1))
+        mta = self.enterContext(MTA(self.home, toml=SETTINGS + table(service)))
+        envelope = (CLIENT, ANN, BOB)
+        first = reply(mta, envelope)
+        self.assertRegex(first, r"^450 4\.2\.0 Greylisted, see http.*/example\.net\.html")
+        eventually(lambda: reply(mta, envelope)[:3] == "250", "postgrey to let it through")
+        (mail,) = mta.wait_for_mail("example.net", "bob", 1)
+        header = mail[: mail.index(b"\nReceived:")]
+        self.assertRegex(
+            header, rb"\nX-Greylist: delayed \d seconds by postgrey-1\.\d+ at grey\.example;"
+        )
+        self.assertIn(f"policy_service=mark ({service.endpoint})", mta.output())
+        service.stop()
+        self.assertEqual(reply(mta, envelope)[:9], "451 4.7.1")
+        self.assertIn(f"the policy service {service.endpoint} failed: ", mta.output())
+        service.start()
+        self.assertEqual(reply(mta, envelope)[:3], "250")
+
+    def outcomes(self, mta: MTA) -> Sequence[str]:
+        """Return the classes of the replies of a dialogue about greylisting, with its names."""
+        found = []
+
+        def outcome(name: str, *envelope: str) -> None:
+            client, sender, recipient = envelope
+            found.append(f"{name}: {reply(mta, (client, sender, recipient))[0]}")
+
+        outcome("a new triplet", CLIENT, ANN, BOB)
+        outcome("again at once", CLIENT, ANN, BOB)
+        outcome("another sender", CLIENT, "eve@sender.example", BOB)
+        outcome("another recipient", CLIENT, ANN, "carol@example.net")
+        outcome("a list", CLIENT, "list-b-12-x@l.example", BOB)
+        outcome("a tag", CLIENT, "list+bob@l.example", BOB)
+        outcome("the null sender", CLIENT, "", BOB)
+        outcome("the postmaster", CLIENT, ANN, "postmaster@example.net")
+        last = (CLIENT, "last@sender.example", BOB)
+        outcome("the last one", *last)
+        eventually(lambda: reply(mta, last)[0] == "2", "the delay to be over")
+        outcome("again", CLIENT, ANN, BOB)
+        outcome("a neighbor", NEIGHBOR, ANN, BOB)
+        outcome("in other letters", CLIENT, "Ann@Sender.Example", "BOB@example.net")
+        outcome("a list, with another number", CLIENT, "list-b-3456-x@l.example", BOB)
+        outcome("another tag", CLIENT, "list+carol@l.example", BOB)
+        outcome("the null sender again", CLIENT, "", BOB)
+        outcome("another network", OTHER, ANN, BOB)
+        return found
+
+    def test_postgrey_and_our_own_greylisting_have_the_same_outcomes(self) -> None:
+        service = self.enterContext(Postgrey(self.home, delay=DELAY))
+        with MTA(self.home, toml=SETTINGS + table(service)) as asking:
+            theirs = self.outcomes(asking)
+        own = self.home / "own"
+        own.mkdir()
+        with MTA(own, toml=f'{SETTINGS}[greylist]\ndelay = "{DELAY} s"\n') as greylisting:
+            ours = self.outcomes(greylisting)
+        self.assertEqual(theirs, ours)
+        self.assertEqual("".join(each[-1] for each in ours), "4444444242222224")
+
+
+class SPF(ProgramTestCase):
+    def test_policyd_spf_refuses_a_spoofed_sender(self) -> None:
+        need("policyd-spf", "nsd", "nsd-checkconf", "unshare", "systemd-socket-activate")
+        zones = {"sender.example": f'@ TXT "v=spf1 ip4:{CLIENT} -all"\n'}
+        nsd = NSD(self.home, zones)
+        try:
+            nsd.address, nsd.port = address_with_free_port_53(), 53
+        except OSError as error:
+            cannot_run(f"port 53 cannot be used: {error}", fail=False)
+        self.enterContext(nsd)
+        service = self.enterContext(PolicydSPF(self.home, nsd.address))
+        mta = self.enterContext(MTA(self.home, toml=SETTINGS + table(service)))
+        refused = reply(mta, (OTHER, ANN, BOB))
+        self.assertRegex(refused, r"^550 5\.7\.23 Message rejected due to: SPF fail")
+        self.assertIn(OTHER, refused)
+        self.assertEqual(reply(mta, (CLIENT, ANN, BOB))[:9], "250 2.0.0")
+        (mail,) = mta.wait_for_mail("example.net", "bob", 1)
+        header = b" ".join(mail[: mail.index(b"\nReceived:")].split())
+        self.assertRegex(header, rb"Received-SPF: Pass \(mailfrom\).*client-ip=198\.51\.100\.7")
