@@ -21,7 +21,7 @@ from .packets import Answer, Command, MilterError, PacketReader, Verdict, macros
 
 _MOST_WAITING = 32  # packets read ahead, beyond which the filter has to wait
 _AT_A_TIME = 32  # packets that are handled between two turns of the reactor
-_SLICE = 0.005  # seconds of such work, if that is less
+_SLICE = 0.005  # seconds of modifications, if that is less
 _MOST_IDLE = 8  # connections kept
 _LONGEST_IDLE = 60.0  # seconds
 
@@ -150,7 +150,7 @@ class Connection(Protocol):
         if self._fault is not None:
             raise self._fault
         if not dialogue.terms.answers(command):
-            if self._has_worked():
+            if self._counted():
                 await self.turn()
             return Verdict.CONTINUE
         return await self.answer(command)
@@ -182,7 +182,8 @@ class Connection(Protocol):
         return waiter
 
     async def _next(self) -> tuple[int, bytes]:
-        if self._has_worked() and self._packets:
+        has_worked = self._counted() or self._clock.seconds() - self._turned > _SLICE
+        if has_worked and self._packets:
             await self.turn()
         while not self._packets:
             if self._fault is not None:
@@ -198,10 +199,10 @@ class Connection(Protocol):
         self.is_kept = False
         return self._packets.popleft()
 
-    def _has_worked(self) -> bool:
+    def _counted(self) -> bool:
         """Count a packet; return whether others are to have their turn now."""
         self._handled += 1
-        return self._handled % _AT_A_TIME == 0 or self._clock.seconds() - self._turned > _SLICE
+        return self._handled % _AT_A_TIME == 0
 
     def turn(self) -> Deferred[None]:
         """Return a Deferred that fires once others had their turn."""

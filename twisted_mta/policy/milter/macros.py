@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from ...mail.address import Mailbox
 from ..examination import PolicySession
@@ -112,16 +113,20 @@ def chosen(terms: Terms, command: Command, *known: Values) -> Sequence[tuple[str
         command: the stage.
         known: all that there are.
     """
+    values: dict[str, str] = {}
+    for each in known:
+        values.update(each)
     found = []
     for name in terms.macros.get(command, USUAL.get(command, ())):
-        value = next((each[key] for each in known for key in _spellings(name) if key in each), "")
+        value = values.get(name) or values.get(_other_spelling(name))
         if value:
             found.append((name, value.encode("utf-8", "backslashreplace")))
     return found
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    """Return the ways to write a name: Sendmail's names of one letter need no braces."""
+@lru_cache(maxsize=256)
+def _other_spelling(name: str) -> str:
+    """Return the other way to write a name: Sendmail's names of one letter need no braces."""
     if name.startswith("{") and name.endswith("}"):
-        return name, name[1:-1]
-    return name, f"{{{name}}}"
+        return name[1:-1]
+    return f"{{{name}}}"

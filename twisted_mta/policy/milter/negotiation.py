@@ -142,16 +142,25 @@ class Terms:
     actions: Action = ACTIONS
     steps: Step = NONE
     macros: Mapping[Command, tuple[str, ...]] = field(factory=dict)
+    _unseen: frozenset[Command] = field(init=False, repr=False, eq=False)
+    _unanswered: frozenset[Command] = field(init=False, repr=False, eq=False)
+
+    @_unseen.default
+    def _find_unseen(self) -> frozenset[Command]:
+        declined = {command for command, step in _UNSEEN.items() if self.steps & step}
+        return frozenset(declined | ({Command.DATA} if self.version < 4 else set()))
+
+    @_unanswered.default
+    def _find_unanswered(self) -> frozenset[Command]:
+        return frozenset(command for command, step in _UNANSWERED.items() if self.steps & step)
 
     def sees(self, command: Command) -> bool:
         """Whether the filter is to be sent a command."""
-        if command is Command.DATA and self.version < 4:
-            return False
-        return not self.steps & _UNSEEN.get(command, Step(0))
+        return command not in self._unseen
 
     def answers(self, command: Command) -> bool:
         """Whether the filter answers a command."""
-        return not self.steps & _UNANSWERED.get(command, Step(0))
+        return command not in self._unanswered
 
     @property
     def may_skip(self) -> bool:
