@@ -165,6 +165,55 @@ class Signatures(SignerTestCase):
         self.assertEqual(self.judged(sent), [True, True])
 
 
+class Repetition(SignerTestCase):
+    """Signatures of a message for its second transaction, a second later."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.times = count(int(NOW))
+        self.signer = Signer(
+            self.signing_keys,
+            wall_time=lambda: next(self.times),
+            executor=self.executor,  # type: ignore[arg-type]
+        )
+
+    def times_of(self, *messages: Message) -> list[int]:
+        """Sign messages, check their signatures, and return the times in them (``t=``)."""
+        found = []
+        for each in messages:
+            sent = self.sent(each)
+            self.assertEqual(self.judged(sent), [True, True])
+            found.append(int(sent.partition(b"t=")[2].partition(b";")[0]) - int(NOW))
+        return found
+
+    def test_a_message_is_signed_once_for_all_its_next_hops(self) -> None:
+        for content in (CONTENT, File(CONTENT)):
+            first = message(content)
+            other = Recipient(RecipientNumber(1), Mailbox.parse("eve@other.example"))
+            second = first.for_recipients([other])
+            with self.subTest(content=content):
+                self.assertEqual(*self.times_of(first, second))
+
+    def test_whatever_differs_in_the_message_is_signed_anew(self) -> None:
+        messages = (
+            message(),
+            message(CONTENT.replace(b"Hello", b"Hallo")),
+            message(CONTENT.replace(b"Subject:  x", b"Subject:  y")),
+            message(trace=TRACE.replace(b"now", b"later")),
+        )
+        self.assertEqual(self.times_of(*messages), [0, 1, 2, 3])
+
+    def test_new_keys_sign_anew(self) -> None:
+        self.times_of(message())
+        self.keys = (key(selector="s3"), key("ed25519", selector="s4"))
+        self.signing_keys.use(self.keys)
+        self.assertEqual(self.times_of(message()), [1])
+
+    def test_a_message_with_a_very_long_header_is_signed_each_time(self) -> None:
+        content = b"X: " + b"x" * 20_000 + b"\r\n" + CONTENT
+        self.assertEqual(self.times_of(message(content), message(content)), [0, 1])
+
+
 class Choosing(SignerTestCase):
     def test_the_closest_domain_signs(self) -> None:
         self.use(

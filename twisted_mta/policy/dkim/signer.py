@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -19,13 +20,13 @@ from ..dmarc.author import author
 from .body_hashes import body_hash
 from .canonicalization import relaxed_body
 from .signing import sign_all
-from .signing_keys import SigningKeys
+from .signing_keys import SigningKey, SigningKeys
 
 _T = TypeVar("_T")
 
 _SMALL = 16_384  # octets of a content that is signed at once: 8 ms at the most, hostile or not
 _LONGEST_HEADER = 1 << 20  # octets
-_MOST_KNOWN = 256  # contents whose hash is remembered
+_MOST_KNOWN = 256  # contents whose hash is remembered, and messages whose signatures are
 _LONGEST_KNOWN = 16_384  # octets of the header of one of them
 
 
@@ -45,7 +46,9 @@ class _Content:
 class Signer:
     """Signs messages; `sign` is an `interfaces.Sign`.
 
-    A content in a file is read once for all its transactions, as far as memory serves.
+    A content in a file is read once for all its transactions, as far as memory serves. Signatures
+    take most of the time, and are made once for all transactions that send the same octets; the
+    time in them is that of the first one.
 
     Args:
         keys: in force.
@@ -60,6 +63,7 @@ class Signer:
         self._known: dict[QueueId, _Content] = {}  # of files; the newest last
         # Messages whose file is being read, and the transactions that wait for its hash.
         self._reading: dict[QueueId, list[Deferred[None]]] = {}
+        self._known_fields = lru_cache(maxsize=_MOST_KNOWN)(self._fields)
 
     def sign(self, message: Message) -> Message | Deferred[Message]:
         """Return a message with a signature of each key of its From domain in front.
@@ -120,9 +124,12 @@ class Signer:
         if not keys:
             return message, None
         content = known or _Content(header, _hash(rest))
-        time = int(self._wall_time())
-        fields = sign_all(section, content.hash, keys, time=time)
+        sign = self._known_fields if len(section) <= _LONGEST_KNOWN else self._fields
+        fields = sign(section, content.hash, keys)
         return evolve(message, trace=with_fields(message.trace, fields)), content
+
+    def _fields(self, section: bytes, hash: bytes, keys: tuple[SigningKey, ...]) -> bytes:
+        return sign_all(section, hash, keys, time=int(self._wall_time()))
 
 
 def _message(signed: tuple[Message, _Content | None]) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Literal
 
@@ -154,7 +154,7 @@ class SigningKeys:
         self._by_domain = by_domain
         return lines
 
-    def of(self, domain: str) -> Sequence[SigningKey]:
+    def of(self, domain: str) -> tuple[SigningKey, ...]:
         """Return the keys that sign for a From domain.
 
         They are those of the domain itself, or else of its closest parent that has any.
