@@ -1,13 +1,14 @@
 """The resolver with a scripted name server on loopback."""
 
 import os
+from collections.abc import Sequence
 
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
 from twisted.internet import reactor  # noqa: TID251 - real sockets
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.trial.unittest import SkipTest, TestCase
@@ -236,6 +237,34 @@ class Lookups(TestCase):
                 name = f"gone-{times}.example"
                 await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
             self.assertEqual(len(self.server.queries), times)
+
+    async def test_the_cache_answers_at_once_and_the_same(self) -> None:
+        self.server.records["some.example. TXT"] = (60, "some")
+        self.server.records["none.example. TXT"] = (60,)
+        self.answer_aliases({"alias.example.": "some.example."})
+        for name, expected in (
+            ("some.example", [b"some"]),
+            ("none.example", []),
+            ("alias.example", [b"some"]),
+            ("gone.example", None),
+            ("not..valid", None),
+        ):
+            with self.subTest(name=name):
+                for look_up in (self.resolver.text, self.at_once):
+                    try:
+                        found = list(await look_up(name))
+                    except NoSuchDomain as missing:
+                        self.assertIsNone(expected)
+                        self.assertIn(f"TXT of {name}: ", str(missing))
+                    else:
+                        self.assertEqual(found, expected)
+
+    def at_once(self, name: str) -> Deferred[Sequence[bytes]]:
+        asked = len(self.server.queries)
+        lookup = self.resolver.text(name)
+        self.assertTrue(lookup.called)
+        self.assertEqual(len(self.server.queries), asked)
+        return lookup
 
     async def test_failures_are_not_cached(self) -> None:
         self.server.rcode = dns.rcode.SERVFAIL

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import dns.entropy
 import dns.rdata
 import dns.rdatatype
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,6 +49,8 @@ from .queries import Queries
 from .query import NoAnswer, Timing
 from .resolv_conf import ResolvConf
 from .system import SystemFiles
+
+_T = TypeVar("_T")
 
 _MOST_ALIASES = 8  # CNAME chains followed from one answer to the next
 _OTHER_FAMILY = 2.0  # seconds that the addresses of one family wait for those of the other
@@ -228,15 +230,21 @@ class DNSResolver:
 
     def text(self, domain: str) -> Deferred[Sequence[bytes]]:
         """Return the TXT records of a domain, the strings of each joined; see `Resolver`."""
-        return started(self._text(domain))
+        return self._each(domain, "TXT", TXT, joined_strings)
 
     def pointers(self, address: str) -> Deferred[Sequence[str]]:
         """Return the names of an IP address; see `interfaces.Resolver`."""
-        return started(self._pointers(address))
+        try:
+            domain = _reverse_domain(address)
+        except ValueError:
+            return fail(NoSuchDomain(address, "PTR", "not an IP address"))
+        return self._each(domain, "PTR", PTR, text_name)
 
     def family_addresses(self, host: str, family: Literal[4, 6]) -> Deferred[Sequence[str]]:
         """Return the A or the AAAA records of ``host``; see `interfaces.Resolver`."""
-        return started(self._family_addresses(host, family))
+        if family == 4:
+            return self._each(host, "A", A, _address)
+        return self._each(host, "AAAA", AAAA, _address)
 
     def reload(self) -> list[str]:
         """Read the files of the system again; return lines that describe changes."""
@@ -282,22 +290,25 @@ class DNSResolver:
         records = filter(None, map(TLSA.parse, rrset.records))
         return Answered(tuple(records), rrset.authenticated, asked=domain, name=rrset.end)
 
-    async def _text(self, domain: str) -> Sequence[bytes]:
-        rrset = await self._lookup(domain, "TXT", TXT)
-        return [joined_strings(each) for each in rrset.records]
-
-    async def _pointers(self, address: str) -> Sequence[str]:
+    def _each(
+        self, domain: str, type: str, number: int, read: Callable[[bytes], _T]
+    ) -> Deferred[Sequence[_T]]:
+        """Look up records, and read each; an answer in the cache costs no coroutine."""
         try:
-            domain = _reverse_domain(address)
+            answer = self._cached((wire_name(domain), number))
         except ValueError:
-            raise NoSuchDomain(address, "PTR", "not an IP address") from None
-        rrset = await self._lookup(domain, "PTR", PTR)
-        return [text_name(each) for each in rrset.records]
+            return fail(NoSuchDomain(domain, type, "not a valid domain name"))
+        if answer is None or answer.alias is not None:
+            return started(self._each_looked_up(domain, type, number, read))
+        if answer.rcode == NXDOMAIN:
+            return fail(NoSuchDomain(domain, type, "no such domain"))
+        return succeed([read(each) for each in answer.records])
 
-    async def _family_addresses(self, host: str, family: Literal[4, 6]) -> Sequence[str]:
-        type = ("A", A) if family == 4 else ("AAAA", AAAA)
-        rrset = await self._lookup(host, *type)
-        return [_address(each) for each in rrset.records]
+    async def _each_looked_up(
+        self, domain: str, type: str, number: int, read: Callable[[bytes], _T]
+    ) -> Sequence[_T]:
+        rrset = await self._lookup(domain, type, number)
+        return [read(each) for each in rrset.records]
 
     async def _searched_addresses(self, host: str) -> Answered[str]:
         """Return the addresses of a name with the search list applied, see resolv.conf(5)."""

@@ -279,6 +279,8 @@ class PolicyChain:
         answering = [self._answer(stage, each, session, about) for each in asked]
         for (member, _), answer in zip(asked, answering, strict=True):
             answers = answer if isinstance(answer, tuple) else await answer
+            if not answers:
+                continue
             refusal = self._taken(member, answers, opinion, session, stage)
             if refusal is not None:
                 return refusal

@@ -182,6 +182,7 @@ class Examination:
             name: [] for name in awaited
         }
         self._results: dict[str, Sequence[MethodResult]] = dict.fromkeys(awaited, ())
+        self._in_order: Sequence[MethodResult] | None = ()  # None: to be put in order anew
 
     def begin_content(self, id: str, fields: Callable[[], bytes]) -> None:
         """Begin the content.
@@ -206,6 +207,7 @@ class Examination:
         if waiting is None and policy in self._results:
             return
         self._results[policy] = tuple(results)
+        self._in_order = None
         for each in waiting or ():
             each.callback(self._results[policy])
 
@@ -232,9 +234,10 @@ class Examination:
         SPF of HELO comes first, and of MAIL FROM last: a reader that keeps one of both keeps that
         of MAIL FROM.
         """
-        found = [each for results in self._results.values() for each in results]
-        found.sort(key=_place)
-        return found
+        if self._in_order is None:
+            found = (each for results in self._results.values() for each in results)
+            self._in_order = sorted(found, key=_place)
+        return self._in_order
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -40,7 +40,8 @@ class Seam(ChainTestCase):
         for reader in filter(None, readers):
             reader(body)
         message = policy.message(session, ENVELOPE, BytesIO())
-        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
+        if message is not None:  # otherwise it is concluded by now
+            self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
         (result,) = self.successResultOf(examination.concluded("arc"))
         return result, examination.trusted_chain
 
@@ -112,6 +113,5 @@ class Seam(ChainTestCase):
         header = Header(chain(1))
         self.assertIsNone(policy.header(session, ENVELOPE, header))
         self.assertIsNone(policy.body(session, ENVELOPE, header))
-        message = policy.message(session, ENVELOPE, BytesIO())
-        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
+        self.assertIsNone(policy.message(session, ENVELOPE, BytesIO()))
         self.assertEqual(self.records.asked, [])

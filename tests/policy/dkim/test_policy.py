@@ -49,7 +49,8 @@ class Seam(SynchronousTestCase):
     def conclude(self, header: bytes) -> list[MethodResult]:
         examination = self.begin(header)
         message = self.policy.message(self.session, ENVELOPE, BytesIO())
-        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
+        if message is not None:  # otherwise it is concluded by now
+            self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
         self.assertTrue(examination.is_concluded("dkim"))
         return list(examination.results)
 
@@ -85,8 +86,7 @@ class Seam(SynchronousTestCase):
         self.policy.header(self.session, ENVELOPE, header)
         self.assertIsNone(self.policy.body(self.session, ENVELOPE, header))
         self.assertEqual(self.records.asked, [])
-        message = self.policy.message(self.session, ENVELOPE, BytesIO())
-        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(message)))
+        self.assertIsNone(self.policy.message(self.session, ENVELOPE, BytesIO()))
 
     def test_another_policy_that_reads_the_hashes_does_not_read_twice(self) -> None:
         header = Header(self.signed())

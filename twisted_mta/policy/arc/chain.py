@@ -14,6 +14,7 @@ from ..dkim.tags import TagError, parse_tags
 _RESULTS = b"arc-authentication-results"
 _MESSAGE_SIGNATURE = b"arc-message-signature"
 _SEAL = b"arc-seal"
+_FIELDS = (_RESULTS, _MESSAGE_SIGNATURE, _SEAL)
 
 _MOST_SETS = 50  # RFC 8617 §4.2.1
 
@@ -53,12 +54,12 @@ def read_chain(header: SignedHeader) -> Sequence[ArcSet]:
     Raises:
         ChainError: they form no chain (RFC 8617 §5.2, steps 1 to 3), or the chain has ended.
     """
+    if not header.has_any(_FIELDS):
+        return ()  # most mail
     results = _by_instance(header, _RESULTS)
     messages = _by_instance(header, _MESSAGE_SIGNATURE)
     seals = _by_instance(header, _SEAL)
     count = len(seals)
-    if not results and not messages and not seals:
-        return ()
     if not set(results) == set(messages) == set(seals) == set(range(1, count + 1)):
         raise ChainError("the ARC sets are not complete, from 1 to the newest")
     sets = []

@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from ...dns.failure import LookupFailed, NoSuchDomain
+from ...system.coroutines import outcome
 from .key_record import KeyRecord, KeyRecordError, KeyType
 from .signature import DomainSignature
 
@@ -61,17 +61,24 @@ class KeyLookups:
 
     def __init__(self, resolver: TextResolver, signers: Iterable[DomainSignature]) -> None:
         ids = dict.fromkeys(map(key_id, signers))
-        self._asked = {each: _look_up(resolver, *each) for each in ids}
+        self._asked = {each: outcome(_look_up(resolver, *each)) for each in ids}
 
     async def keys(self) -> Keys:
         """Return all keys, as soon as the last one is known; call it once."""
-        return {each: await found for each, found in self._asked.items()}
+        return {
+            each: await found if isinstance(found, Deferred) else found
+            for each, found in self._asked.items()
+        }
 
 
-def _look_up(resolver: TextResolver, name: str, type: KeyType) -> Deferred[KeyRecord | NoKey]:
-    return resolver.text(name).addCallbacks(
-        _chosen, _not_found, callbackArgs=(name, type), errbackArgs=(name,)
-    )
+async def _look_up(resolver: TextResolver, name: str, type: KeyType) -> KeyRecord | NoKey:
+    try:
+        records = await resolver.text(name)
+    except NoSuchDomain:
+        return _no_key(name)
+    except LookupFailed:
+        return NoKey("temperror", f"no answer from the DNS for {name}")
+    return _chosen(records, name, type)
 
 
 def _chosen(records: Sequence[bytes], name: str, type: KeyType) -> KeyRecord | NoKey:
@@ -95,13 +102,6 @@ def _chosen(records: Sequence[bytes], name: str, type: KeyType) -> KeyRecord | N
 @lru_cache(maxsize=1024)
 def _remembered(text: bytes) -> KeyRecord:
     return KeyRecord.parse(text)
-
-
-def _not_found(failure: Failure, name: str) -> NoKey:
-    if failure.check(NoSuchDomain):
-        return _no_key(name)
-    failure.trap(LookupFailed)
-    return NoKey("temperror", f"no answer from the DNS for {name}")
 
 
 def _no_key(name: str) -> NoKey:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from ...interfaces import WallTime
 from ...message.header import Header
@@ -52,16 +54,15 @@ class ReadingPolicy(Generic[_R]):
             return None
         return MessageReading.of(examination, header).bodies.reader()
 
-    async def message(
+    def message(
         self, session: PolicySession, envelope: EnvelopeView, content: object
-    ) -> Answers:
+    ) -> Coroutine[Deferred[Any], Any, None] | None:
         """Conclude the examination."""
         examination = session.examination
-        if examination is not None:
-            begun = self._begun(examination)
-            if begun is not None:
-                await self.end(examination, begun)
-        return None
+        begun = None if examination is None else self._begun(examination)
+        if examination is None or begun is None:
+            return None
+        return self.end(examination, begun)
 
     def begin(self, examination: Examination, message: MessageReading) -> _R | None:
         """Begin to read a message; None where the examination is concluded by now."""

@@ -38,6 +38,10 @@ class SignedHeader:
         """The names of the fields in lower case, each once, in order."""
         return self._numbers.keys()
 
+    def has_any(self, names: Iterable[bytes]) -> bool:
+        """Whether there is a field with any of these names (lower case)."""
+        return not self._numbers.keys().isdisjoint(names)
+
     def numbers(self, name: bytes) -> Sequence[int]:
         """Return the places of the fields with a name (lower case), from the top."""
         return self._numbers.get(name, ())

@@ -12,7 +12,7 @@ from ...interfaces import Resolver
 from ...mail.reply import Reply
 from ...message.authentication_results import MethodResult
 from ...message.header import Header
-from ...system.coroutines import started
+from ...system.coroutines import outcome
 from ..answers import Answers, EnvelopeView, Quarantine
 from ..examination import Examination, PolicySession
 from ..networks import Networks
@@ -40,7 +40,7 @@ class _Message:
     """What the header section of a message led to."""
 
     author: Author
-    walk: Deferred[Walk] | None
+    walk: Walk | Deferred[Walk] | None
     header: Header
 
     @property
@@ -111,7 +111,7 @@ class DMARCPolicy:
         found = author(bytes(header))
         return _Message(
             found,
-            started(walk(found.domain, self._resolver, whole=False)) if found.domain else None,
+            outcome(walk(found.domain, self._resolver, whole=False)) if found.domain else None,
             header,
         )
 
@@ -131,7 +131,8 @@ class DMARCPolicy:
             null_path=examination.sender is None,
         )
         domain = begun.author.domain
-        evaluation = await evaluate(await begun.walk, found.spf, found.dkim, self._resolver)
+        walked = await begun.walk if isinstance(begun.walk, Deferred) else begun.walk
+        evaluation = await evaluate(walked, found.spf, found.dkim, self._resolver)
         handled = Handling("none")
         if evaluation.result == "fail" and evaluation.policy is not None:
             await examination.concluded("arc")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
@@ -133,7 +133,10 @@ class _Check:
         self._family: Literal[4, 6] = 4 if claim.address.version == 4 else 6
         self._address = int(claim.address)
         self._lookups = Lookups(checker.clock, checker.patience)
-        self._names = ClientNames(claim.address, checker.resolver, self._lookups)
+
+    @cached_property
+    def _names(self) -> ClientNames:
+        return ClientNames(self._claim.address, self._resolver, self._lookups)
 
     async def host(self, domain: str) -> _Decision:
         """Evaluate the record of a domain (RFC 7208 §4.3 to §4.7).
@@ -144,7 +147,10 @@ class _Check:
         try:
             record = await self._record(domain)
             for mechanism in record.mechanisms:
-                if await self._matches(mechanism, domain):
+                matches = self._matches_without_query(mechanism)
+                if matches is None:
+                    matches = await self._matches(mechanism, domain)
+                if matches:
                     return _Decision(mechanism.result, domain, mechanism.text, record.explanation)
             if not record.redirect or self._is_unusable(record.redirect):
                 return _Decision("neutral", domain)  # §4.7
@@ -195,7 +201,8 @@ class _Check:
             record = parse(text)
         except Malformed as malformed:
             raise _Undecided("permerror", domain, f"{domain}: {malformed}") from None
-        await self._lookups.worked(record.terms)
+        if self._lookups.count_work(record.terms):
+            await self._lookups.next_turn()
         return record
 
     async def _other(self, domain: str, term: str) -> _Decision:
@@ -210,7 +217,8 @@ class _Check:
 
     # Mechanisms (RFC 7208 §5).
 
-    async def _matches(self, mechanism: Mechanism, domain: str) -> bool:
+    def _matches_without_query(self, mechanism: Mechanism) -> bool | None:
+        """Whether a mechanism matches that needs no query; None: it needs one."""
         match mechanism.kind:
             case "all":
                 return True
@@ -218,6 +226,9 @@ class _Check:
                 return self._family == 4 and self._shares(mechanism.network, mechanism)
             case "ip6":
                 return self._family == 6 and self._shares(mechanism.network, mechanism)
+        return None
+
+    async def _matches(self, mechanism: Mechanism, domain: str) -> bool:
         self._lookups.count()
         target = await self._target(mechanism.target, domain) if mechanism.target else domain
         if target is None:

@@ -77,26 +77,29 @@ class Lookups:
             left = self._deadline - self._clock.seconds()
             lookup.addTimeout(max(0.0, left), self._clock)
         try:
-            answer = await lookup
+            answer: _T | None = await lookup
         except NoSuchDomain:
-            await self.worked(1)
-            return None
+            answer = None
         except LookupFailed as failed:
             raise Unanswered(str(failed)) from None
         except TimeoutError:
             raise Unanswered(f"no result within {self._patience:g} s") from None
-        await self.worked(1 + len(answer))
+        if self.count_work(1 + len(answer or ())):
+            await self.next_turn()
         return answer
 
-    async def worked(self, much: int) -> None:
-        """Give the reactor back for a turn after enough work.
+    def count_work(self, much: int) -> bool:
+        """Count work, and return whether others are to have their turn before it (`next_turn`).
 
         Args:
             much: terms and answers that are looked at next.
         """
         self._work += much
-        if self._work > _MOST_IN_A_TURN:
-            self._work = 0
-            turn: Deferred[None] = Deferred(lambda _: timer.cancel())
-            timer = self._clock.callLater(0, turn.callback, None)
-            await turn
+        return self._work > _MOST_IN_A_TURN
+
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires once others had their turn."""
+        self._work = 0
+        turn: Deferred[None] = Deferred(lambda _: timer.cancel())
+        timer = self._clock.callLater(0, turn.callback, None)
+        return turn

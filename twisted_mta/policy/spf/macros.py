@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 # RFC 7208 §7.1:
@@ -116,7 +117,12 @@ def domain(name: str) -> str | None:
 
     The final dot is removed, and labels on the left of a name that is too long.
     """
-    name = name[-_LONGEST_NAME - 2 :].removesuffix(".").lower()
+    return _canonical(name[-_LONGEST_NAME - 2 :])
+
+
+@lru_cache(maxsize=1024)  # most mail comes from few domains
+def _canonical(name: str) -> str | None:
+    name = name.removesuffix(".").lower()
     if len(name) > _LONGEST_NAME:
         _, dot, name = name[-_LONGEST_NAME - 1 :].partition(".")
         if not dot:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -13,7 +12,7 @@ from ...mail.address import AddressError, Mailbox, domain_name
 from ...mail.printable import printable
 from ...mail.reply import Reply
 from ...message.authentication_results import MethodResult
-from ...system.coroutines import started
+from ...system.coroutines import outcome, started
 from ..examination import PolicySession
 from .evaluation import Checker, Claim
 from .result import Result
@@ -72,11 +71,11 @@ class SPFPolicy:
     async def _check(self, session: PolicySession, sender: Mailbox | None) -> Reply | None:
         examination = session.examination
         helo = session.helo
-        checks = [started(self._helo(session))]
-        if sender is not None:
-            checks.append(started(self._mail_from(session, sender)))
         results: Sequence[Result] = ()
         try:
+            checks = [outcome(self._helo(session))]
+            if sender is not None:
+                checks.append(outcome(self._mail_from(session, sender)))
             results = await _all(checks)
         except FirstError as error:
             # Of a check that was canceled: the deadline of the policy, or the client has left.
@@ -119,11 +118,12 @@ class SPFPolicy:
         )
 
 
-async def _all(checks: Sequence[Deferred[Result]]) -> Sequence[Result]:
-    results: list[Any] = [each.result for each in checks if each.called]
-    if len(results) == len(checks) and not any(isinstance(each, Failure) for each in results):
+async def _all(checks: Sequence[Result | Deferred[Result]]) -> Sequence[Result]:
+    results = [each for each in checks if isinstance(each, Result)]
+    if len(results) == len(checks):
         return results  # at once, as with answers in the cache
-    return await gatherResults(checks, consumeErrors=True)
+    waiting = (succeed(each) if isinstance(each, Result) else each for each in checks)
+    return await gatherResults(waiting, consumeErrors=True)
 
 
 def _method_results(
