@@ -14,7 +14,7 @@ project = "twisted-mta"
 author = "the twisted-mta developers"
 release = version = _VERSION[1]
 
-extensions = ["sphinx.ext.autodoc", "public", "modules", "states", "log_table"]
+extensions = ["sphinx.ext.autodoc", "public", "modules", "states", "log_table", "trouble_table"]
 exclude_patterns = ["_build", "_ext"]
 language = "en"
 default_role = "py:obj"
@@ -70,7 +70,8 @@ nitpick_ignore_regex = [
     # Types that a program is handed or hands on, and has no reason to import.
     (
         "py:class",
-        r"twisted_mta\.(admin|agent|auth|policy\.dkim|queue|routing|server|smtp|system|telemetry|tls)\..*",
+        r"twisted_mta\.(admin|agent|auth|health|policy\.dkim|queue|routing|server|smtp|system"
+        r"|telemetry|tls)\..*",
     ),
     ("py:class", r"twisted_mta\..*\._\w+"),
     # Aliases of types, and types that a module imports for the type checker alone.

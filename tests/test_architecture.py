@@ -33,6 +33,8 @@ FLOORS = (
     ("auth", "dns", "tls"),
     # The log and the metrics.
     ("telemetry",),
+    # The troubles of the whole, and how long each lasts.
+    ("health",),
     # The operating system: time, randomness, threads, files, ports.
     ("system",),
     # A received message as a test or a page shows it.

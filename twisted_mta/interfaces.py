@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Literal, ParamSpec, Protocol, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -67,6 +68,21 @@ class Executor(Protocol):
     ) -> Deferred[_T]:
         """Call ``function``; the Deferred fires with its result, or fails with its exception."""
         ...
+
+
+@frozen
+class Space:
+    """The room on a file system.
+
+    Attributes:
+        octets: free for us.
+        inodes: free for us; None: the file system does not limit them.
+        device: identifies the file system.
+    """
+
+    octets: int
+    inodes: int | None
+    device: int
 
 
 class Files(Protocol):
@@ -131,6 +147,10 @@ class Files(Protocol):
 
     def free(self, path: str) -> int:
         """Return the free octets on the file system of ``path``."""
+        ...
+
+    def space(self, path: str) -> Space:
+        """Return the room on the file system of ``path``, an existing file or directory."""
         ...
 
 

@@ -22,7 +22,7 @@ from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
-from .admin.report import ReportedState, Trouble
+from .admin.report import ReportedState
 from .admin.status import Status
 from .admin.web.captured_pages import CapturedPages
 from .admin.web.policy_host import PolicyHost
@@ -41,6 +41,7 @@ from .agent.shard import shares
 from .config import Config
 from .config.change import changes, fixed
 from .delivery.application_delivery import ApplicationDelivery
+from .health.trouble import Trouble
 from .mail.address import Mailbox
 from .message.application_content import Content
 from .policy.protocol import Policy
@@ -61,7 +62,8 @@ from .telemetry.metrics import Metrics, table
 from .workers.single import SingleProcess
 from .workers.workers import Workers
 
-_COUNTING = 5.0  # seconds between two reports of workers, so that their counts are kept
+# Seconds between two reports of workers, so that their counts are kept, and troubles are logged.
+_COUNTING = 2.0
 
 __all__ = ["CannotReload", "Environment", "MailTransferAgent"]
 
@@ -269,7 +271,11 @@ class MailTransferAgent(Service):
                 wanted_listeners=len(config.listeners)
                 + sum(each is not None for each in (config.web, config.mta_sts.publish)),
                 started_at=lambda: self._started_at or self._wall_time(),
-                troubles=lambda: [*self._processes.troubles(), *troubles()],
+                troubles=lambda: [
+                    *self._processes.troubles(),
+                    *(() if self._maildrop is None else self._maildrop.troubles()),
+                    *troubles(),
+                ],
                 metrics=self.metrics if self._agent is None else None,
             ),
             reports=self._processes.reports,
@@ -724,6 +730,10 @@ class MailTransferAgent(Service):
     def status(self) -> Deferred[Status]:
         """Return the state of all processes together."""
         return self._overview.status()
+
+    def watch(self, watcher: Callable[[Status], object]) -> None:
+        """Call a function with each status that is gathered from now on; it must not fail."""
+        self._overview.watch(watcher)
 
     def _process_state(self) -> ReportedState:
         if self._state is ServiceState.STOPPING:

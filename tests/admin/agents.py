@@ -8,7 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from twisted_mta.admin.questions import Deliver, PendingReport, Question, ShardQuestion
-from twisted_mta.admin.report import ProcessReport, Trouble
+from twisted_mta.admin.report import ProcessReport
+from twisted_mta.health.trouble import Trouble
 from twisted_mta.telemetry.tracing import Filter
 
 

@@ -6,6 +6,7 @@ import os
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.report import Connections, ProcessReport
 from twisted_mta.admin.reporter import process_report
+from twisted_mta.interfaces import Space
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.files import UnsyncedFiles
@@ -82,6 +83,73 @@ class Reading(TidyTestCase):
         self.report()  # which tries to write again
         self.mta.advance(seconds=1)
         self.assertEqual(self.report().troubles, ())
+
+    def kinds(self) -> dict[str, str]:
+        """Return the severities of all troubles, by kind."""
+        return {each.kind: each.severity for each in self.report().troubles}
+
+    def test_a_disk_that_is_nearly_full_is_a_warning(self) -> None:
+        self.agent.capacity.minimum_free = 1 << 39
+        self.mta.advance(seconds=2)
+        self.assertEqual(self.kinds(), {})
+        self.agent.capacity.minimum_free = (1 << 39) + 1
+        self.mta.advance(seconds=2)
+        (low,) = self.report().troubles
+        self.assertEqual((low.kind, low.severity, low.stops), ("disk", "warning", False))
+        self.assertIn("and mail is refused below 549,755,813,889", low.text)
+
+    def test_few_inodes_and_a_full_file_system_of_maildirs_are_troubles(self) -> None:
+        maildir = self.mta.mta.config.maildir
+        full = Space(1000, 0, 7)
+        self.patch(
+            self.files,
+            "space",
+            lambda path: full if path == maildir else Space(1 << 40, 999, 0),
+        )
+        self.mta.advance(seconds=2)
+        self.report()
+        found = [(each.subject, each.severity) for each in self.report().troubles]
+        self.assertEqual(
+            found,
+            [("inodes", "warning"), ("inodes of Maildirs", "critical"), ("Maildirs", "critical")],
+        )
+        self.assertFalse(any(each.stops for each in self.report().troubles))
+        numbers = self.report().metrics
+        self.assertEqual(numbers.total(table.DISK_FREE, of="maildir"), 1000)
+        self.assertEqual(numbers.total(table.INODES_FREE, of="state"), 999)
+
+    def test_maildirs_that_cannot_be_looked_at_are_no_trouble(self) -> None:
+        self.files.fail_next("free", OSError(errno.EIO, "Input/output error"))
+        self.mta.advance(seconds=2)
+        self.report()
+        self.assertEqual(self.kinds(), {})
+
+    def test_old_mail_is_a_trouble_unless_it_is_on_hold(self) -> None:
+        self.mta.submit_by_smtp(MAIL, "bob@next.example")
+        self.mta.advance(seconds=86_000)
+        self.report()
+        self.mta.advance(seconds=60)
+        self.assertNotIn("queue_age", self.kinds())
+        self.mta.advance(seconds=600)
+        self.report()
+        self.mta.advance(seconds=60)
+        (old,) = [each for each in self.report().troubles if each.kind == "queue_age"]
+        self.assertRegex(old.text, r"^the oldest message, \w{13}, waits since 20")
+        self.assertNotRegex(old.brief, r"\w{13}")
+
+    def test_tables_that_are_nearly_full_are_troubles(self) -> None:
+        self.assertEqual(self.kinds(), {})
+        self.patch(self.agent.memory, "_most", 10)
+        for number in range(9):
+            self.agent.memory.remember(f"mx{number}.example", 25)
+        (table_,) = self.report().troubles
+        self.assertEqual(table_.text, "9 of 10 entries of hosts with TLS are in use")
+
+    def test_memory_and_descriptors_are_measured(self) -> None:
+        total = self.report().metrics.total
+        self.assertGreater(total(table.MEMORY), 1 << 20)
+        self.assertGreater(total(table.DESCRIPTORS), 2)
+        self.assertGreater(total(table.DESCRIPTORS_MOST), total(table.DESCRIPTORS))
 
     def test_early_data_of_clients_is_counted(self) -> None:
         client = self.mta.connect()

@@ -12,9 +12,9 @@ from twisted_mta.admin.report import (
     ProcessReport,
     RecentMessage,
     SuspendedHop,
-    Trouble,
 )
 from twisted_mta.admin.status import Status, short_duration
+from twisted_mta.health.trouble import Trouble
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0
@@ -190,21 +190,45 @@ class Readiness(TidyTestCase):
     def test_a_trouble_that_stops_mail_makes_the_mta_unready(self) -> None:
         full = Trouble(kind="disk", text="12 octets are free", stops=True)
         expired = Trouble(kind="certificate", text="mx.pem has expired")
-        status = merged(report(0, troubles=(expired, full)), report(1, troubles=(full,)))
+        status = merged(
+            report(0, troubles=(expired, full), suspended=()),
+            report(1, troubles=(evolve(full, text="11 octets are free"),), suspended=()),
+        )
         self.assertEqual(status.unready, "12 octets are free")
         self.assertEqual(status.troubles, (full, expired))
-        self.assertEqual(status.more_troubles, ["mx.pem has expired"])
+        self.assertEqual(status.brief, "not ready: 12 octets are free, and 1 more")
         self.assertEqual(status.to_json()["troubles"][0]["kind"], "disk")
         numbers = gauges(status)
         self.assertEqual(numbers.total(table.READY), 0)
         self.assertEqual(numbers.total(table.TROUBLE, kind="disk"), 1)
         self.assertEqual(numbers.total(table.TROUBLE, kind="certificate"), 1)
+        critical = {"kind": "certificate", "severity": "critical"}
+        self.assertEqual(numbers.total(table.TROUBLE, **critical), 1)
         self.assertEqual(numbers.total(table.TROUBLE, kind="dns"), 0)
 
     def test_other_troubles_are_listed_and_leave_the_mta_ready(self) -> None:
         log = Trouble(kind="log", text="the log cannot be written")
-        status = merged(report(0), troubles=[log])
+        status = merged(report(0, suspended=()), troubles=[log])
         self.assertEqual((status.unready, status.troubles), ("", (log,)))
+        self.assertEqual(status.brief, "ready: the log cannot be written")
+
+    def test_suspended_next_hops_are_named_with_the_mail_that_waits(self) -> None:
+        routed = [evolve(suspended(f"lmtp:s{n}:24"), routed=True, waiting=n) for n in range(5)]
+        status = merged(
+            report(0, suspended=(suspended("smtp:x.example"), *routed[:3])),
+            report(1, suspended=(routed[3], evolve(routed[4], last="421 \x1b" * 500), routed[3])),
+        )
+        routes, exchangers = status.troubles
+        self.assertEqual((routes.severity, routes.stops), ("warning", False))
+        self.assertTrue(
+            routes.text.startswith("5 next hops are suspended, and 13 recipients wait for them: "),
+            routes.text,
+        )
+        self.assertIn("; lmtp:s4:24 (4 recipients: 421 \\x1b", routes.text)
+        self.assertLess(len(routes.text), 1000)
+        self.assertTrue(routes.text.endswith("; and others"))
+        self.assertEqual(exchangers.severity, "info")
+        self.assertIn("smtp:x.example (0 recipients: 451 4.4.1 Refused)", exchangers.text)
 
     def test_a_listener_with_all_connections_in_use_is_a_trouble(self) -> None:
         name = "smtp tcp 127.0.0.1:25"
@@ -215,11 +239,17 @@ class Readiness(TidyTestCase):
         self.assertEqual(
             self.unready(half, full), f"all 5 connections of {name} are in use (max_connections)"
         )
+        nearly = merged(report(0, connections={name: Connections(9, 9, 10)}, suspended=()))
+        (trouble,) = nearly.troubles
+        self.assertEqual(
+            (trouble.severity, trouble.text),
+            ("warning", f"9 of 10 connections of {name} are in use"),
+        )
 
     def test_missing_workers_are_troubles(self) -> None:
-        ended = report(1, state="ended", restarts=1, counted_at=NOW - 5)
-        new = report(2, state="starting", restarts=4, counted_at=0.0)
-        status = merged(report(0), ended, new)
+        ended = report(1, state="ended", restarts=1, counted_at=NOW - 5, suspended=())
+        new = report(2, state="starting", restarts=4, counted_at=0.0, suspended=())
+        status = merged(report(0, suspended=()), ended, new)
         self.assertEqual(status.unready, "")
         self.assertEqual(
             [each.text for each in status.troubles],

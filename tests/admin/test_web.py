@@ -16,9 +16,10 @@ from twisted.web.server import Request as WebRequest
 
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.http import Request, Responder, Response
-from twisted_mta.admin.report import Connections, RecentMessage, SuspendedHop, Trouble
+from twisted_mta.admin.report import Connections, RecentMessage, SuspendedHop
 from twisted_mta.admin.status import ProcessStatus, Status
 from twisted_mta.admin.web.site import StatusReport, StatusSite
+from twisted_mta.health.trouble import Trouble
 
 MESSAGE = RecentMessage(
     id="0000000000ABC",
@@ -29,6 +30,8 @@ MESSAGE = RecentMessage(
     state="delivered",
     last="250 2.0.0 Ok",
 )
+DRAINING = Trouble(kind="drain", text="draining", stops=True)
+NOW = 1_790_000_000.0
 STATUS = Status(
     hostname="mail.example.net",
     version="1.2.3",
@@ -211,7 +214,7 @@ class Page(PageTestCase):
 
     def test_the_page_says_why_the_mta_is_not_ready(self) -> None:
         self.assertNotIn("not ready", self.ask().body)
-        status = evolve(STATUS, unready="draining")
+        status = evolve(STATUS, troubles=(DRAINING,))
         self.assertIn("not ready: draining", self.ask(status=lambda: status).body)
 
     def test_the_page_runs_no_script_and_is_not_cached(self) -> None:
@@ -260,23 +263,33 @@ class Programs(PageTestCase):
     def test_readyz_is_200_while_connections_may_come(self) -> None:
         answer = self.ask("/readyz")
         self.assertEqual((answer.code, answer.body), (200, "ready\n"))
-        answer = self.ask("/readyz", status=lambda: evolve(STATUS, unready="worker 1 is starting"))
+        starting = Trouble(kind="start", text="worker 1 is starting", stops=True)
+        answer = self.ask("/readyz", status=lambda: evolve(STATUS, troubles=(starting,)))
         self.assertEqual((answer.code, answer.body), (503, "worker 1 is starting\n"))
-        answer = self.ask("/healthz", status=lambda: evolve(STATUS, unready="draining"))
+        answer = self.ask("/healthz", status=lambda: evolve(STATUS, troubles=(DRAINING,)))
         self.assertEqual(answer.code, 200)
 
     def test_readyz_lists_other_troubles(self) -> None:
         full = Trouble(kind="disk", text="12 octets are free", stops=True)
-        log = Trouble(kind="log", text="the log cannot be written: <b>")
-        troubled = evolve(
-            STATUS, unready=full.text, troubles=(full, log), incomplete=("worker 1 has ended",)
-        )
+        log = Trouble(kind="log", text="the log cannot be written: <b>", since=NOW, seconds=61.0)
+        ended = "worker 1 has ended"
+        troubled = evolve(STATUS, troubles=(full, log), incomplete=(ended,))
         answer = self.ask("/readyz", status=lambda: troubled)
         lines = "12 octets are free\nthe log cannot be written: <b>\nworker 1 has ended\n"
         self.assertEqual((answer.code, answer.body), (503, lines))
         page = self.ask("/", status=lambda: troubled).body
-        for text in ("not ready: 12 octets are free", "written: &lt;b&gt;", "worker 1 has ended"):
+        for text in ("not ready: 12 octets are free", "written: &lt;b&gt;", ended):
             self.assertIn(text, page)
+        for text in ("critical<", "1 min 1 s ago", "twisted-mta reopen-logs"):
+            self.assertIn(text, page)
+
+    def test_readyz_names_no_peers_and_the_page_does(self) -> None:
+        dead = Trouble(kind="next_hops", text="smtp:dead.example waits: 421 \x07<b>")
+        answer = self.ask("/readyz", status=lambda: evolve(STATUS, troubles=(dead,)))
+        lines = "ready\nnext hops are suspended, and mail for them waits\n"
+        self.assertEqual((answer.code, answer.body), (200, lines))
+        page = self.ask("/", status=lambda: evolve(STATUS, troubles=(dead,))).body
+        self.assertIn(r"smtp:dead.example waits: 421 \x07&lt;b&gt;", page)
 
     def test_reading_requests_are_passed_on_to_the_api(self) -> None:
         for path in ("/metrics", "/v1/status", "/v1/metrics"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
+from attrs import asdict
 from click.testing import CliRunner, Result
 
 from tests.server.authority import self_signed
@@ -20,6 +21,7 @@ from twisted_mta.admin.report import Connections, ProcessReport, RecentMessage, 
 from twisted_mta.cli import terminal
 from twisted_mta.cli.command import main
 from twisted_mta.cli.status import facts, tables
+from twisted_mta.health.trouble import Trouble
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0
@@ -150,7 +152,7 @@ class Status(RunningTestCase):
         self.assertNotIn("Workers", result.output)
 
     def test_the_reason_for_not_being_ready_is_shown(self) -> None:
-        answer = {**status(), "unready": "draining", "state": "draining"}
+        answer = {**status(), "unready": "draining", "state": "draining", "troubles": []}
         result, _ = self.asked(answer, "status")
         self.assertIn("state: draining, not ready: draining\n", result.output)
         self.assertEqual(result.exit_code, 0)
@@ -165,6 +167,15 @@ class Status(RunningTestCase):
             "incomplete: worker 1 has ended",
         ):
             self.assertIn(line, result.output.splitlines())
+
+    def test_a_trouble_says_how_long_it_lasts_and_what_to_do(self) -> None:
+        full = Trouble(kind="disk", text="12 octets are free", stops=True, seconds=61.0, since=NOW)
+        drain = Trouble(kind="drain", text="draining", stops=True)
+        troubles = [asdict(full), asdict(drain)]
+        answer = {**status(), "unready": "12 octets are free; draining", "troubles": troubles}
+        result, _ = self.asked(answer, "status")
+        (line,) = [each for each in result.output.splitlines() if each.startswith("trouble")]
+        self.assertTrue(line.startswith("trouble: critical, for 1 min 1 s: 12 octets are free. Fr"))
 
     def test_json_is_the_answer_of_the_mta(self) -> None:
         answer = status()

@@ -63,6 +63,24 @@ class Lifecycle(NotifyTestCase):
         manager.stopping()
         self.assertEqual(self.said(), [STOPPING])
 
+    def test_a_change_of_the_state_is_notified_once(self) -> None:
+        manager = self.manager()
+        manager.status("not ready: the disk is full")
+        self.assertEqual(self.said(), [])
+        manager.ready()
+        self.said()
+        for _ in range(3):
+            manager.status("not ready: the disk is full")
+        self.assertEqual(self.said(), ["STATUS=not ready: the disk is full"])
+        manager.reloaded()
+        self.assertEqual(self.said(), ["READY=1\nSTATUS=not ready: the disk is full"])
+        manager.status("x" * 5000)
+        self.assertEqual(self.said(), ["STATUS=" + "x" * 500])
+        manager.stopping()
+        self.said()
+        manager.status("ready")
+        self.assertEqual(self.said(), [])
+
     def test_a_reload_is_notified_with_its_time_and_its_end(self) -> None:
         manager = self.manager()
         manager.ready()

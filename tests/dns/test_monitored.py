@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 
 from tests.tidy import TidyTestCase
 from twisted_mta.dns import LookupFailed, NoSuchDomain
@@ -33,7 +34,8 @@ class Names:
 class Monitoring(TidyTestCase):
     def setUp(self) -> None:
         self.names = Names()
-        self.resolver = MonitoredResolver(self.names)
+        self.clock = Clock()
+        self.resolver = MonitoredResolver(self.names, self.clock)
 
     def ask(self, times: int) -> None:
         for _ in range(times):
@@ -56,6 +58,30 @@ class Monitoring(TidyTestCase):
             self.names.failure = answer
             self.resolver.addresses("b.example").addErrback(lambda _: None)
             self.assertEqual(self.resolver.trouble, "")
+
+    def test_a_rate_of_failures_is_reported_until_it_is_long_ago(self) -> None:
+        for _ in range(5):  # every other lookup fails: never three in a row
+            self.names.failure = LookupFailed("a.example", "MX", "no answer")
+            self.ask(1)
+            self.assertEqual(self.resolver.trouble, "")
+            self.names.failure = None
+            self.successResultOf(self.resolver.mail_exchangers("b.example"))
+            self.clock.advance(10)
+        self.assertEqual(
+            self.resolver.trouble,
+            "5 of 10 DNS lookups of the last 5 min have failed: MX of a.example: no answer",
+        )
+        self.assertEqual((self.resolver.answered, self.resolver.failed), (5, 5))
+        for _ in range(11):
+            self.successResultOf(self.resolver.mail_exchangers("b.example"))
+        self.assertEqual(self.resolver.trouble, "")
+        self.names.failure = LookupFailed("a.example", "MX", "no answer")
+        self.ask(2)
+        self.names.failure = None
+        self.successResultOf(self.resolver.mail_exchangers("b.example"))
+        self.assertIn("7 of 24", self.resolver.trouble)
+        self.clock.advance(300)
+        self.assertEqual(self.resolver.trouble, "")
 
     def test_failing_name_servers_of_strangers_are_no_trouble_of_ours(self) -> None:
         self.ask(2)

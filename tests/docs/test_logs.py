@@ -21,6 +21,8 @@ EVENTS = {
     "refused: a content": "{id} refused: ",
     "a notice": "{id} is the notice ",
     "a next hop is suspended": "{next_hop} is suspended ",
+    "a trouble begins": "{kind}: {text}. ",
+    "a trouble is over": "{kind}: over after ",
 }
 """The rows of the table of useful lines, each with the beginning of its text in the source."""
 

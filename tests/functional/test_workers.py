@@ -114,17 +114,6 @@ class Life(Workers):
             mta.wait_for_mail("localhost", "bob", alive + 1)
             self.assertEqual(mta.terminate(), 0, mta.output())
 
-    def test_a_hanging_worker_is_replaced(self) -> None:
-        with self.mta() as mta:
-            first, second = self.workers(mta)
-            os.kill(second, signal.SIGSTOP)
-            eventually(lambda: not runs(second), "the end of the one that hangs", 90)
-            self.assertTrue(runs(first))
-            mta.wait_for(lambda: " works again" in mta.output(), "its successor")
-            self.assertIn("worker 1 has not answered for 30 s, and is killed", mta.output())
-            submit(mta.smtp, message(), "bob@localhost")
-            mta.wait_for_mail("localhost", "bob")
-
     def test_workers_continue_while_the_parent_is_stopped(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)

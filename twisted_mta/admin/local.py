@@ -9,10 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from ..agent.agent import Agent
+from ..health.trouble import Trouble
 from ..system.ports import Ports
 from ..telemetry.tracing import Filter
 from .questions import Deliver, Question, ShardQuestion
-from .report import ProcessReport, ReportedState, Trouble
+from .report import ProcessReport, ReportedState
 from .reporter import process_report
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ..health.trouble import KINDS, Trouble, ordered
+from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot, added, table
 from ..telemetry.metrics.table import Metric
 from .report import (
@@ -15,7 +17,7 @@ from .report import (
     Connections,
     ProcessReport,
     ReportedState,
-    Trouble,
+    SuspendedHop,
     longest_suspended,
 )
 from .status import ProcessStatus, Status
@@ -31,6 +33,11 @@ _COUNTERS = {
     "credentials_refused": (table.CREDENTIALS_REFUSED, {}),
     "over_limit": (table.ACCOUNT_LIMITS, {}),
 }
+
+
+_NEARLY = 0.9  # of the connections of a listener
+_NAMED_HOPS = 3  # in the text of a trouble
+_LONGEST_REPLY = 120  # characters of the last reply of each
 
 
 def merge(
@@ -64,12 +71,16 @@ def merge(
         _process(report) for report in sorted(reports, key=lambda each: each.number or 0)
     )
     connections = _connections(reports)
-    all_troubles = _troubles(reports, processes, connections, troubles)
-    unready = _unready(processes)
-    if not unready and len(listeners) < wanted_listeners:
-        unready = f"{len(listeners)} of {wanted_listeners} listeners listen"
-    if not unready:
-        unready = "; ".join(each.text for each in all_troubles if each.stops)
+    suspended = longest_suspended(each for report in reports for each in report.suspended)
+    all_troubles = ordered(
+        (
+            *troubles,
+            *_of_processes(processes),
+            *_of_listeners(connections, processes, len(listeners), wanted_listeners),
+            *_of_next_hops(suspended),
+            *(each for report in reports if report.state == "ready" for each in report.troubles),
+        )
+    )
     total = added(report.metrics for report in reports) if metrics is None else metrics
     newest = heapq.nlargest(
         MOST_MESSAGES,
@@ -86,9 +97,8 @@ def merge(
             name: int(total.total(metric, **labels)) for name, (metric, labels) in _COUNTERS.items()
         },
         recent=tuple(newest),
-        suspended=longest_suspended(each for report in reports for each in report.suspended),
+        suspended=suspended,
         state=_state(processes),
-        unready=unready,
         troubles=all_troubles,
         incomplete=tuple(_incomplete(processes)),
         healthy=any(_at_work(process) for process in processes),
@@ -128,8 +138,11 @@ def gauges(status: Status) -> Snapshot:
         numbers[(table.PROCESSES, state)] = sum(
             process.state == state for process in status.processes
         )
-    for kind in table.TROUBLES:
-        numbers[(table.TROUBLE, kind)] = int(any(each.kind == kind for each in status.troubles))
+    for name, kind_of_trouble in KINDS.items():
+        for severity in kind_of_trouble.severities:
+            numbers[(table.TROUBLE, name, severity)] = sum(
+                (each.kind, each.severity) == (name, severity) for each in status.troubles
+            )
     kinds = table.CONNECTIONS_OPEN.labels["kind"]
     for name, connections in status.connections.items():
         kind = name.partition(" ")[0]
@@ -161,23 +174,6 @@ def _at_work(process: ProcessStatus) -> bool:
     return process.state in ("ready", "draining") and process.queue_open
 
 
-def _unready(processes: Sequence[ProcessStatus]) -> str:
-    """Return why new connections should not come here; empty: they may.
-
-    A worker that has ended or hangs is no reason while another takes its place.
-    """
-    for process in processes:
-        if process.state == "draining":
-            return "draining"
-        if process.state == "ready" and not process.queue_open:
-            return f"the queue of {process.name} is closed"
-        if process.state == "starting" and not process.restarts:
-            return f"{process.name} is starting"
-    if any(process.state == "ready" for process in processes):
-        return ""
-    return "; ".join(f"{process.name} is {process.state}" for process in processes) or "no process"
-
-
 def _state(processes: Sequence[ProcessStatus]) -> ReportedState:
     for state in ("draining", "ready", "starting"):
         if any(process.state == state for process in processes):
@@ -185,31 +181,74 @@ def _state(processes: Sequence[ProcessStatus]) -> ReportedState:
     return "not answering"
 
 
-def _troubles(
-    reports: Sequence[ProcessReport],
-    processes: Sequence[ProcessStatus],
-    connections: Mapping[str, Connections],
-    troubles: Sequence[Trouble],
-) -> tuple[Trouble, ...]:
-    """Return all troubles, each once, those first because of which no mail is accepted."""
-    all_troubles = list(troubles)
+def _of_processes(processes: Sequence[ProcessStatus]) -> Iterator[Trouble]:
+    """Yield the troubles of the processes themselves.
+
+    A worker that has ended or hangs refuses no mail while another takes its place.
+    """
+    works = any(process.state in ("ready", "draining") for process in processes)
+    if not processes:
+        yield Trouble(kind="workers", text="no process", severity="critical", stops=True)
     for process in processes:
-        if process.state == "ready" and not process.queue_open:
-            text = f"the queue of {process.name} is closed"
-            all_troubles.append(Trouble(kind="queue", text=text, stops=True))
-        elif process.state in ("not answering", "ended") or (
-            process.state == "starting" and process.restarts
-        ):
-            text = f"{process.name} {_CONDITIONS[process.state]}"
-            all_troubles.append(Trouble(kind="workers", text=text))
+        name = process.name
+        if process.state == "draining":
+            yield Trouble(kind="drain", text="draining", stops=True)
+        elif process.state == "ready":
+            if not process.queue_open:
+                yield Trouble(
+                    kind="queue", subject=name, text=f"the queue of {name} is closed", stops=True
+                )
+        elif process.state == "starting" and not process.restarts:
+            yield Trouble(kind="start", subject=name, text=f"{name} is starting", stops=True)
+        else:
+            yield Trouble(
+                kind="workers",
+                subject=name,
+                text=f"{name} {_CONDITIONS[process.state]}",
+                severity="warning" if works else "critical",
+                stops=not works,
+            )
+
+
+def _of_listeners(
+    connections: Mapping[str, Connections],
+    processes: Sequence[ProcessStatus],
+    listening: int,
+    wanted: int,
+) -> Iterator[Trouble]:
+    """Yield the troubles of ports: those that do not listen, and those with many connections."""
+    if listening < wanted and all(process.state == "ready" for process in processes):
+        text = f"{listening} of {wanted} listeners listen"
+        yield Trouble(kind="listeners", text=text, stops=True)
     for name, each in connections.items():
         if each.open >= each.most > 0:
             text = f"all {each.most:,} connections of {name} are in use (max_connections)"
-            all_troubles.append(Trouble(kind="connections", text=text, stops=True))
-    at_work = [report for report in reports if report.state == "ready"]
-    for report in at_work:
-        all_troubles += report.troubles
-    return tuple(sorted(dict.fromkeys(all_troubles), key=lambda each: not each.stops))
+            yield Trouble(kind="connections", subject=name, text=text, stops=True)
+        elif each.open >= _NEARLY * each.most > 0:
+            text = f"{each.open:,} of {each.most:,} connections of {name} are in use"
+            yield Trouble(kind="connections", subject=name, text=text, severity="warning")
+
+
+def _of_next_hops(suspended: Sequence[SuspendedHop]) -> Iterator[Trouble]:
+    """Yield that next hops are suspended: those of routes, and the exchangers of domains."""
+    for routed, subject in ((True, "routes"), (False, "exchangers")):
+        hops = [each for each in suspended if each.routed is routed]
+        if hops:
+            waiting = sum(each.waiting for each in hops)
+            named = [_suspension(each) for each in hops[:_NAMED_HOPS]]
+            if len(hops) > len(named):
+                named.append("and others")
+            yield Trouble(
+                kind="next_hops",
+                subject=subject,
+                text=f"{len(hops):,} next hops are suspended, and {waiting:,} recipients wait for"
+                f" them: {'; '.join(named)}",
+                severity="warning" if routed else "info",
+            )
+
+
+def _suspension(hop: SuspendedHop) -> str:
+    return printable(f"{hop.next_hop} ({hop.waiting:,} recipients: {hop.last[:_LONGEST_REPLY]})")
 
 
 def _incomplete(processes: Iterable[ProcessStatus]) -> Iterator[str]:

@@ -8,11 +8,14 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
+from ..health.clock_steps import ClockSteps
+from ..health.trouble import Trouble
+from ..health.watch import Watch
 from ..interfaces import Clock, WallTime
 from ..telemetry.metrics import Metrics, Snapshot, Totals, added
 from .merging import gauges, merge
 from .questions import PendingReport
-from .report import ProcessReport, Trouble
+from .report import ProcessReport
 from .status import Status
 
 # Seconds for a process that did not answer the last time. Programs that watch over others often
@@ -73,6 +76,9 @@ class Overview:
         # The census of each worker's part of the queue and its time, by the worker's number.
         self._counted: dict[int | None, tuple[Mapping[str, int], float]] = {}
         self._waiting: list[Deferred[Status]] | None = None
+        self._watch = Watch(clock=clock, wall_time=wall_time)
+        self._clock_steps = ClockSteps(clock=clock, wall_time=wall_time)
+        self._watchers: list[Callable[[Status], object]] = []
 
     def status(self) -> Deferred[Status]:
         """Ask all processes; fires with the state of the whole.
@@ -88,6 +94,10 @@ class Overview:
         gathered = Deferred.fromCoroutine(self._gather())
         gathered.addCallback(self._merge).addBoth(self._fire)
         return answered
+
+    def watch(self, watcher: Callable[[Status], object]) -> None:
+        """Call a function with each status from now on; it must not fail."""
+        self._watchers.append(watcher)
 
     def snapshot(self) -> Deferred[Snapshot]:
         """Ask all processes; fires with the metrics of all, including those that have ended."""
@@ -115,7 +125,7 @@ class Overview:
         self._totals.alive([(report.pid, report.started_at) for report in reports])
         known = self._installation
         own = () if known.metrics is None else (known.metrics.snapshot(),)
-        return merge(
+        status = merge(
             reports,
             hostname=known.hostname,
             version=known.version,
@@ -124,8 +134,12 @@ class Overview:
             metrics=added((self._totals.sum(), *own)),
             listeners=known.listeners(),
             wanted_listeners=known.wanted_listeners,
-            troubles=known.troubles(),
+            troubles=[*known.troubles(), *self._clock_steps.troubles()],
         )
+        status = evolve(status, troubles=self._watch.seen(status.troubles))
+        for watcher in self._watchers:
+            watcher(status)
+        return status
 
     def _completed(self, report: ProcessReport) -> ProcessReport:
         """Return a report; where a process is silent, or has ended, with its last numbers.

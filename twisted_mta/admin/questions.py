@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from ..agent.agent import Agent
 from ..agent.shard import Shard
+from ..health.trouble import Trouble
 from ..telemetry.tracing import Event, Filter
 from ..tls.certificates import CertificateError
 from ..tls.handshakes import merged_handshakes
@@ -26,7 +27,7 @@ from ..tls.memory import merged_entries
 from ..tls.own_records import own_records
 from . import queue_answers
 from .explanation import explanation, merged_explanations
-from .report import ProcessReport, Trouble
+from .report import ProcessReport
 
 Answers = Sequence[tuple[int, Any]]
 """Answers of several processes, each with the number of its worker."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
+from ..health.trouble import Trouble
 from ..telemetry.metrics import Snapshot
 
 MOST_MESSAGES = 50
@@ -28,21 +29,6 @@ report in time. ``ended``: it was a worker's, and has no successor yet."""
 
 
 STATES: tuple[ReportedState, ...] = ("starting", "ready", "draining", "not answering", "ended")
-
-
-@frozen(kw_only=True)
-class Trouble:
-    """A trouble: it keeps mail from being accepted or delivered, and the operator must see it.
-
-    Attributes:
-        kind: one of `table.TROUBLES`.
-        text: what was found, and what it means; one line.
-        stops: whether no mail is accepted because of it.
-    """
-
-    kind: str
-    text: str
-    stops: bool = False
 
 
 @frozen(kw_only=True)
@@ -99,12 +85,16 @@ class SuspendedHop:
         seconds: until it is tried again.
         times: how often in a row it failed.
         last: the reason: the last reply.
+        routed: whether the configuration names its hosts; else it is the exchangers of a domain.
+        waiting: recipients that wait for it, as far as they were counted.
     """
 
     next_hop: str
     seconds: float
     times: int
     last: str
+    routed: bool = False
+    waiting: int = 0
 
     @classmethod
     def shortened(cls, *, next_hop: str, last: str, **rest: Any) -> SuspendedHop:
@@ -216,12 +206,14 @@ class ProcessReport:
 def longest_suspended(suspended: Iterable[SuspendedHop]) -> tuple[SuspendedHop, ...]:
     """Return each next hop once, with its longest suspension; at most `MOST_SUSPENDED` of them.
 
-    Those that failed most often are first.
+    Those that most mail waits for are first, then those that failed most often.
     """
     longest: dict[str, SuspendedHop] = {}
     for each in suspended:
         known = longest.get(each.next_hop)
-        if known is None or each.seconds > known.seconds:
-            longest[each.next_hop] = each
-    ordered = sorted(longest.values(), key=lambda each: (-each.times, each.next_hop))
+        if known is not None:
+            longer = each if each.seconds > known.seconds else known
+            each = evolve(longer, waiting=known.waiting + each.waiting)
+        longest[each.next_hop] = each
+    ordered = sorted(longest.values(), key=lambda each: (-each.waiting, -each.times, each.next_hop))
     return tuple(ordered[:MOST_SUSPENDED])

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from attrs import asdict
 
 from ..agent.activity import Progress
 from ..agent.agent import Agent
-from ..system.accepting import for_connections, limit
+from ..agent.health import troubles
 from .report import (
     Connections,
     ProcessReport,
     RecentMessage,
     ReportedState,
     SuspendedHop,
-    Trouble,
     longest_suspended,
 )
 
@@ -43,6 +41,7 @@ def process_report(
         shard.commit.probe()
         for name, count in asdict(shard.commit.census()).items():
             queue[name] = queue.get(name, 0) + count
+    waiting = agent.waiting_for_suspended()
     connections: dict[str, Connections] = {}
     for name, factory in zip(names, agent.listeners.factories, strict=False):
         here = Connections(
@@ -66,10 +65,12 @@ def process_report(
                 seconds=each.seconds,
                 times=each.times,
                 last=str(each.cause.reply),
+                routed=each.routed,
+                waiting=waiting.get(each.next_hop, 0),
             )
             for each in agent.suspended()
         ),
-        troubles=tuple(_troubles(agent)),
+        troubles=tuple(troubles(agent)),
     )
 
 
@@ -83,33 +84,4 @@ def recent_message(progress: Progress) -> RecentMessage:
         size=progress.size,
         state=progress.state,
         last=progress.last,
-    )
-
-
-def _troubles(agent: Agent) -> Iterator[Trouble]:
-    shortage = agent.capacity.shortage()
-    if shortage is not None:
-        yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
-    why = scarce_descriptors()
-    if why:
-        yield Trouble(kind="descriptors", text=why, stops=True)
-    if agent.resolver.trouble:
-        yield Trouble(kind="dns", text=agent.resolver.trouble)
-    for fault in agent.listeners.certificate_faults():
-        yield Trouble(kind="certificate", text=fault)
-
-
-def scarce_descriptors() -> str:
-    """Say that connections which bring mail wait for descriptors; empty while they do not."""
-    try:
-        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        return f"no descriptor is left for another connection: {error.strerror}"
-    os.close(lowest)
-    # open(2) gives the lowest number that is free: all below it are in use.
-    if lowest < for_connections():
-        return ""
-    return (
-        f"{lowest:,} of {limit():,} descriptors are in use (LimitNOFILE, ulimit -n), and the rest"
-        " is for mail on its way: connections wait"
     )

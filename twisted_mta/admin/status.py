@@ -7,13 +7,14 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from ..health.trouble import Trouble
+from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot
 from .report import (
     Connections,
     RecentMessage,
     ReportedState,
     SuspendedHop,
-    Trouble,
 )
 
 VERSION = 1
@@ -59,8 +60,7 @@ class Status:
         recent: messages, the newest first.
         suspended: next hops (`report.longest_suspended`).
         state: of all processes together.
-        unready: why no connections should be sent here now; empty: they may.
-        troubles: those first because of which no mail is accepted.
+        troubles: the worst first: those because of which no mail is accepted.
         incomplete: what the numbers of the queue leave out, or have from before; one line each.
         healthy: whether a queue is open.
         listeners: the bound ports, as the log names them.
@@ -79,7 +79,6 @@ class Status:
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
     state: ReportedState = "ready"
-    unready: str = ""
     troubles: tuple[Trouble, ...] = ()
     incomplete: tuple[str, ...] = ()
     healthy: bool = True
@@ -92,9 +91,19 @@ class Status:
     reasons: Mapping[str, int] = field(factory=dict)
 
     @property
-    def more_troubles(self) -> list[str]:
-        """The texts of troubles that ``unready`` does not mention."""
-        return [each.text for each in self.troubles if each.text not in self.unready]
+    def unready(self) -> str:
+        """Why no connections should be sent here now; empty: they may."""
+        return "; ".join(each.text for each in self.troubles if each.stops)
+
+    @property
+    def brief(self) -> str:
+        """A line for service managers: whether it is ready, and the worst trouble."""
+        if not self.troubles:
+            return self.state
+        worst, *others = self.troubles
+        more = f", and {len(others)} more" if others else ""
+        begin = "not ready" if worst.stops else self.state
+        return printable(f"{begin}: {worst.text}{more}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the status in plain types, as ``/v1/status`` documents them."""

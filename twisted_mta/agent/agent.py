@@ -6,7 +6,7 @@ A mail transfer agent is one agent, or several agents in processes of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ from ..policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
 from ..queue.commit import FULL, NOT_NOW, GroupCommit
 from ..queue.operator.operations import Inspect, Inspected
 from ..queue.operator.tallies import Tallies
+from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Changed, Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
 from ..queue.store.contract import StateInUse
@@ -63,6 +64,7 @@ from .activity import Activity
 from .application import Application
 from .audience import Audience, LocalAudience
 from .authentication import Authentication
+from .disks import Disks
 from .dmarc_reports import DMARCReports
 from .environment import Environment
 from .events import Events
@@ -151,7 +153,10 @@ class Agent:
         explainer: explains where mail is, or would go.
         domain_tls: knows the TLS that mail for a domain would have.
         resolver: the DNS, and whether it answers.
-        traffic: numbers of connections to other hosts.
+        connections: to other hosts.
+        traffic: numbers of them.
+        disks: the room on the file systems.
+        worker: see the argument.
         wall_time: the time of day.
         file_executor: where files are read and written.
         tls_news: called when another process has learned something of TLS.
@@ -177,6 +182,7 @@ class Agent:
         audience: Audience | None = None,
     ) -> None:
         self.config = config
+        self.worker = worker
         self._application = application = application or Application()
         self._resources = resources = Resources(
             config, reactor=reactor, environment=environment or Environment(), worker=worker
@@ -226,7 +232,15 @@ class Agent:
         self._contexts = ClientContexts()
         self._mta_sts = MTASTS(config, resources=resources, contexts=self._contexts)
         self._relay = self._make_relay()
-        self.traffic = self._relay.connections.traffic
+        self.connections = self._relay.connections
+        self.traffic = self.connections.traffic
+        self.disks = Disks(
+            config.state_dir,
+            config.maildir,
+            files=resources.files,
+            executor=resources.file_executor,
+            clock=reactor,
+        )
         self._home = self._make_shard(worker)
         self.shards: list[Shard] = []  # empty before the start
         self.dmarc_reports = self._make_dmarc_reports()
@@ -402,6 +416,20 @@ class Agent:
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the suspended next hops of each shard; one may be suspended in several."""
         return [each for shard in self.shards for each in shard.runner.suspended()]
+
+    def waiting_for_suspended(self) -> Mapping[str, int]:
+        """Return the recipients that wait for suspended next hops, by its name, as last counted."""
+        waiting: dict[str, int] = {}
+        for shard in self.shards:
+            for name, count in shard.waiting.counts().items():
+                waiting[name] = waiting.get(name, 0) + count
+        return waiting
+
+    def table_sizes(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the name of each table of bounded size, its entries, and how many it can have."""
+        yield "hosts with TLS", *self.memory.size
+        yield from self.authentication.table_sizes()
+        yield from self._policies.table_sizes()
 
     def tls_hosts(self, domain: str | None = None) -> list[TLSEntry]:
         """Return the hosts that TLS was used with (`tls.memory.TLSMemory.entries`).
@@ -683,7 +711,8 @@ class Agent:
         )
         runner = self._make_runner(commit)
         tallies = Tallies(commit.perform, clock=resources.reactor, wall_time=resources.wall_time)
-        return Shard(number, lock, spool, store, commit, runner, tallies)
+        waiting = WaitingMail(commit.perform, runner.suspended_domains, clock=resources.reactor)
+        return Shard(number, lock, spool, store, commit, runner, tallies, waiting)
 
     def _make_runner(self, commit: GroupCommit) -> Runner:
         resources = self._resources

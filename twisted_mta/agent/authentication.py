@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from attrs import define, field, frozen
@@ -123,6 +123,11 @@ class Authentication:
         self.sending_limits = SendingLimits(
             self._sent, clock=clock, count=partial(metrics.count, table.ACCOUNT_LIMITS)
         )
+
+    def table_sizes(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the name of each table of bounded size, its entries, and how many it can have."""
+        yield "failed logins", *self._throttle.size
+        yield "recipients of users in the last hour", *self._sent.size
 
     async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedAuthentication:
         """Read the files of another configuration, without putting it in force.

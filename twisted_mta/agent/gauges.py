@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from ..queue.operator.tallies import AGES, OLDEST, REASONS
+from ..system.accepting import limit
+from ..system.process_use import descriptors_in_use, resident_memory
 from ..telemetry.metrics import table
 from .agent import Agent
+from .disks import Disks, Space
 
 _COUNTED_BY_FACTORIES = (
     (table.CONNECTIONS_TAKEN, "connections_taken"),
@@ -39,6 +42,16 @@ def read_agent(agent: Agent) -> None:
         metrics.read(table.QUEUE_AGE, partial(_by_age, agent, age), age)
     for reason in REASONS:
         metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, agent, reason), reason)
+    agent.connections.count_session = partial(metrics.count, table.NEXT_HOP_SESSIONS)
+    resolver, disks = agent.resolver, agent.disks
+    metrics.read(table.LOOKUPS, lambda: resolver.answered, "answered")
+    metrics.read(table.LOOKUPS, lambda: resolver.failed, "failed")
+    for name in table.DISK_FREE.labels["of"]:
+        metrics.read(table.DISK_FREE, partial(_octets, disks, name), name)
+        metrics.read(table.INODES_FREE, partial(_inodes, disks, name), name)
+    metrics.read(table.MEMORY, resident_memory)
+    metrics.read(table.DESCRIPTORS, descriptors_in_use)
+    metrics.read(table.DESCRIPTORS_MOST, limit)
     metrics.read(table.TRACES_OPEN, lambda: len(agent.tracing.traces))
     metrics.read(table.NEXT_HOPS_SUSPENDED, partial(_suspended, agent))
 
@@ -53,3 +66,17 @@ def _by_reason(agent: Agent, reason: str) -> int:
 
 def _suspended(agent: Agent) -> int:
     return len({each.next_hop for each in agent.suspended()})
+
+
+def _octets(disks: Disks, name: str) -> int | None:
+    space = _space(disks, name)
+    return None if space is None else space.octets
+
+
+def _inodes(disks: Disks, name: str) -> int | None:
+    space = _space(disks, name)
+    return None if space is None else space.inodes
+
+
+def _space(disks: Disks, name: str) -> Space | None:
+    return disks.state if name == "state" else disks.maildir

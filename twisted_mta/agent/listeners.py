@@ -32,7 +32,7 @@ from ..system.outbox import Outbox
 from ..system.ownership import peer
 from ..system.slices import Work
 from ..telemetry.metrics import Metrics, table
-from ..tls.certificates import CertificateFiles
+from ..tls.certificates import CertificateFault, CertificateFiles
 from ..tls.handshake import suffices
 from ..tls.self_signed import SELF_SIGNED, self_signed
 from ..tls.server import LoadedContexts, ServerContext, TLSSettings
@@ -117,7 +117,7 @@ class Listeners:
         """Return the wall time at which the first certificate in force expires."""
         return min((context.expires_at for context in self._in_force()), default=None)
 
-    def certificate_faults(self) -> list[str]:
+    def certificate_faults(self) -> list[CertificateFault]:
         """Return each fault in the dates of the certificates in force, once."""
         now = self._wall_time()
         return list(dict.fromkeys(fault for each in self._in_force() for fault in each.faults(now)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import BinaryIO, Protocol
 
@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..health.trouble import Trouble
 from ..interfaces import Clock, Executor, WallTime
 from ..mail.address import AddressError, Mailbox
 from ..mail.body import MemoryBody
@@ -169,6 +170,12 @@ class Maildrop:
             self._looking = looking = Deferred.fromCoroutine(self._look())
             looking.addErrback(self._failed).addCallback(self._looked)
         return self._ended()
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield that mail cannot be taken in."""
+        if self._trouble:
+            text = f"mail that waits in {self._directory} cannot be taken in: {self._trouble}"
+            yield Trouble(kind="waiting", text=printable(text))
 
     def _look_again(self) -> Deferred[None] | None:
         return self.take_in() if self._clock.seconds() >= self._rests_until else None

@@ -95,12 +95,15 @@ class Policies:
         self._allowed = FileTable(AccessList, read_content, parse_in_slices)
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
         self._blocklists: dict[DNSBL, Blocklist] = {}
-        self._greylist = Decisions(
-            GreylistFile(os.path.join(state_dir, GREYLIST)), executor=executor, clock=clock
-        )
+        self._greylist_file = GreylistFile(os.path.join(state_dir, GREYLIST))
+        self._greylist = Decisions(self._greylist_file, executor=executor, clock=clock)
         self._exemptions = Exemptions(
             allowed=lambda: self._allowed.value, resolver=resolver, clock=clock, count=self._count
         )
+
+    def table_sizes(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the name of each table of bounded size, its entries, and how many it can have."""
+        yield "greylisting", *self._greylist_file.size
 
     # Files.
 

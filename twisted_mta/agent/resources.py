@@ -71,7 +71,7 @@ class Resources:
                 timeout=config.dns.timeout,
                 trust_ad=config.dns.trust_ad,
             )
-        self.resolver = MonitoredResolver(resolver)
+        self.resolver = MonitoredResolver(resolver, reactor)
         self.outbox = Outbox(reactor)
         self.sliced = Sliced(reactor, self.file_executor)
         self.submitting = Sliced(reactor, self.file_executor)

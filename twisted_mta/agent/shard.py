@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
+from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Runner
 from ..queue.store.contract import StoreError
 from ..queue.store.lock import StateLock
@@ -41,6 +42,7 @@ class Shard:
         commit: its transactions.
         runner: delivers its mail.
         tallies: count its recipients by age and by reason of deferral.
+        waiting: counts its recipients that wait for suspended next hops.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Shard:
     commit: GroupCommit
     runner: Runner
     tallies: Tallies
+    waiting: WaitingMail
 
     def recover(self, *, taken_over: bool) -> None:
         """Open the store, and log the messages that a crash has damaged.

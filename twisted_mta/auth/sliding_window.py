@@ -71,6 +71,11 @@ class SlidingWindow:
         self._limits.give_back(key)
         return True
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many events are remembered, and how many can be."""
+        return len(self._events), self._most
+
     def close(self) -> None:
         """Stop the timer."""
         self._timed = False

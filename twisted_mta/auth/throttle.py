@@ -75,6 +75,11 @@ class Throttle:
         self.settings = settings
         self._failures.period = settings.period
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many failures are remembered, and how many can be."""
+        return self._failures.size
+
     async def turn(self, account: str) -> Callable[[], None]:
         """Wait until no other attempt on ``account`` is judged; return what ends the turn."""
         key = ("auth", hashed_name(account))

@@ -47,8 +47,8 @@ def facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         state = f"not ready: {unready}" if state == "ready" else f"{state}, not ready: {unready}"
     yield "state", state
     for trouble in status.get("troubles", ()):  # missing in answers of earlier builds
-        if trouble["text"] not in status["unready"]:
-            yield "trouble", printable(str(trouble["text"]))
+        if trouble["text"] not in status["unready"] or trouble.get("remedy"):
+            yield "trouble", _trouble(trouble)
     for line in status.get("incomplete", ()):
         yield "incomplete", printable(str(line))
     yield "up for", short_duration(status["now"] - status["started_at"])
@@ -62,6 +62,17 @@ def facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         words = ", ".join(f"{number} {printable(label(name))}" for name, number in numbers.items())
         yield title, words or "nothing"
     yield "deliveries under way", str(status["deliveries"])
+
+
+def _trouble(trouble: Mapping[str, Any]) -> str:
+    """Return a trouble in one line; earlier builds told the text alone."""
+    text = printable(str(trouble["text"]))
+    if "severity" not in trouble:
+        return text
+    lasts = ""
+    if trouble["since"] is not None:
+        lasts = f", for {short_duration(trouble['seconds'])}"
+    return f"{trouble['severity']}{lasts}: {text}. {printable(str(trouble['remedy']))}".rstrip(". ")
 
 
 def tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:

@@ -69,6 +69,14 @@ class QueueSettings:
             default_text="4 h",
         ),
     )
+    age_warning: float | None = attrs.field(
+        default=86400.0,
+        converter=_period_or_off,
+        metadata=about(
+            "age of waiting mail that is reported as a trouble; off: none is",
+            default_text="1 day",
+        ),
+    )
     bounce_postmaster: bool = setting(
         read.flag,
         "whether undeliverable mail without a sender, such as notices, goes to postmaster of the"

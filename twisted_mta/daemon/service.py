@@ -21,9 +21,9 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from ..admin.report import Trouble
 from ..config import ConfigError
 from ..config.change import WARNING
+from ..health.trouble import Trouble
 from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..service import CannotReload, MailTransferAgent
@@ -45,9 +45,9 @@ __all__ = ["Options", "makeService"]
 # Seconds within which two signals count as one: a signal to a group of processes may come twice.
 _ONE_SIGNAL = 0.5
 
-# Seconds between two reports to itself: the answer to a monitor that asks once a minute then knows
-# whether the state directory is still there.
-_REPORTING = 5.0
+# Seconds between two reports to itself: the log and the service manager learn of a trouble, and a
+# monitor that asks once a minute knows whether the state directory is still there.
+_REPORTING = 2.0
 
 _PRIVILEGED = 1024  # the first port that needs no privilege
 
@@ -101,6 +101,7 @@ class Daemon(MultiService):
         self._reporting = LoopingCall(self._mta.status)
         self._reporting.clock = reactor
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
+        self._mta.watch(lambda status: self._manager.status(status.brief))
         self._mta.setServiceParent(self)
 
     def _troubles(self) -> Sequence[Trouble]:

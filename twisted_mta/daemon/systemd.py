@@ -14,6 +14,8 @@ from ..interfaces import Clock
 # is lost would look as if it hung. The watchdog's are soon sent again.
 _PATIENCE = 1.0
 
+_LONGEST = 500  # characters of the state
+
 
 class ServiceManager:
     """The service manager, if it wants notifications; otherwise they go nowhere.
@@ -38,13 +40,14 @@ class ServiceManager:
         self._limit = int(watchdog) if watchdog.isdecimal() else 0
         self._monotonic = monotonic
         self._is_ready = False
+        self._status = "ready"
         self._alive = LoopingCall(self._notify, "WATCHDOG=1", patience=0.0)
         self._alive.clock = clock
 
     def ready(self) -> None:
         """Notify that the service is ready, and from now on that it is alive."""
         self._is_ready = True
-        self._notify("READY=1\nSTATUS=ready")
+        self._notify(f"READY=1\nSTATUS={self._status}")
         if self._limit > 0 and not self._alive.running:
             # sd_watchdog_enabled(3): at half the time after which systemd takes the service for
             # dead.
@@ -61,7 +64,13 @@ class ServiceManager:
     def reloaded(self) -> None:
         """Notify that the service goes on, with new settings or with the old ones."""
         if self._is_ready:
-            self._notify("READY=1\nSTATUS=ready")
+            self._notify(f"READY=1\nSTATUS={self._status}")
+
+    def status(self, text: str) -> None:
+        """Notify of the state, if it has changed: one printable line, which is cut off."""
+        if self._is_ready and text[:_LONGEST] != self._status:
+            self._status = text[:_LONGEST]
+            self._notify(f"STATUS={self._status}", patience=0.0)
 
     def stopping(self) -> None:
         """Notify that the drain has begun; the watchdog still hears that it is alive."""

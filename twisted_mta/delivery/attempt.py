@@ -472,6 +472,7 @@ class Attempt:
             connections.traffic.handshake_failures += 1
         if result.credentials_refused:
             connections.traffic.credentials_refused += 1
+            connections.note_refused_credentials(target, result.reply)
             self.log.error(
                 "ALARM: {target} does not take our account and password: {reply}",
                 target=str(target),
@@ -529,6 +530,7 @@ class Attempt:
 
     def _note_unsafe(self, target: Target, reply: Reply) -> None:
         """Log that a host is passed over for its TLS: another one may take the message."""
+        self.connections.note_unsafe(target, reply)
         self.log.warn(
             "{target} is not safe enough for {id}: {reply}",
             target=str(target),

@@ -23,9 +23,11 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..health.lately import Lately
 from ..interfaces import Executor, NoteTLSResult, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
+from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..mail.tls_policy import TLSPolicy
 from ..smtp.client.session import ClientSession
@@ -85,6 +87,9 @@ class Connections:
         unreachable: the targets that connecting to failed lately.
         small_hellos: the hosts that were sent a small ClientHello lately.
         handshakes: the last handshake with each host.
+        refused_credentials: the hosts that did not take our credentials lately.
+        count_session: counts a session, by its level of TLS and its version, or ``none``.
+        unsafe_hosts: the hosts that were passed over lately for their TLS.
         tracing: the open traces; None: there can be none.
         stopped: the reply that ends attempts without a transaction; None: attempts may begin.
     """
@@ -119,6 +124,9 @@ class Connections:
         self.pool: Pool[Connection] = Pool(connections=settings.idle_connections)
         self.unreachable = UnreachableTargets(reactor, seconds=settings.shun)
         self.tracing: Tracing | None = None
+        self.refused_credentials = Lately("credentials", reactor)
+        self.unsafe_hosts = Lately("tls", reactor)
+        self.count_session: Callable[[str, str], object] = lambda level, version: None
         self.stopped: Reply | None = None
         self._helo = helo
         self._memory = memory
@@ -239,7 +247,7 @@ class Connections:
             convert=self._convert_body if terms.raw_headers else self._convert,
             sign=self._sign,
             executor=self._executor,
-            opened=self._opened_in_clear if in_clear else self._opened,
+            opened=self._opened_after_failure if in_clear else self._opened,
             spent=self.pool.discard,
             closed=self._closed,
         )
@@ -392,6 +400,11 @@ class Connections:
 
     def _opened(self, connection: Connection) -> None:
         self._note_handshake(connection)
+        self.unsafe_hosts.succeeded(_host(connection.target))
+        if connection.terms.credentials is not None:
+            self.refused_credentials.succeeded(_host(connection.target))
+        tls = connection.session.tls
+        self.count_session(connection.policy.level, "none" if tls is None else tls.version)
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
             self.traffic.resumed += connection.session.tls.resumed
@@ -416,6 +429,10 @@ class Connections:
                 error=fault,
             )
 
+    def _opened_after_failure(self, connection: Connection) -> None:
+        self.count_session("none", "none")
+        self._opened_in_clear(connection)
+
     def _opened_in_clear(self, connection: Connection) -> None:
         self._note_fault(connection)
         self._raise_alarm(connection.target, "delivered in clear")
@@ -431,6 +448,20 @@ class Connections:
             target=str(target),
             what=consequence,
         )
+
+    def note_unsafe(self, target: Target, reply: Reply) -> None:
+        """Take note that a host is passed over for its TLS."""
+        self.unsafe_hosts.failed(_host(target), f"{_host(target)} is passed over: {reply}")
+
+    def note_refused_credentials(self, target: Target, reply: Reply) -> None:
+        """Take note that a host did not take our credentials."""
+        text = f"{_host(target)} does not take our account and password: {reply}"
+        self.refused_credentials.failed(_host(target), text)
+
+
+def _host(target: Target) -> str:
+    """Return the name by which the troubles of a host are known: its addresses change."""
+    return printable(f"{target.name}:{target.port}")
 
 
 def _converter(executor: Executor, *, raw_headers: bool) -> Convert:

@@ -158,6 +158,16 @@ class Capacity:
         error = failure.value
         self._write_fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
 
+    def low(self) -> str:
+        """Say that the disk is nearly full, though mail is taken; empty: it is not, or is full."""
+        free = self._free_octets
+        if free is None or self._disk_is_full or free >= 2 * self.minimum_free:
+            return ""
+        return (
+            f"{free:,} octets of the disk are free, and mail is refused below {self.minimum_free:,}"
+            " (minimum_free_disk)"
+        )
+
     def reserve(self) -> None:
         """Count the memory of one more message."""
         self.in_use += self._share

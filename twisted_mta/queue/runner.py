@@ -8,7 +8,8 @@ there is a place for it. `attempts` begins the transactions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import islice
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -55,6 +56,8 @@ Waiting = dict[tuple[QueueId, RecipientNumber], float | None]
 their next hop; None: the rate does not delay it."""
 
 _LOOKED_UP = 16  # next hops of domains that are looked up in a slice
+_NAMED = 10  # suspended next hops whose domains are named
+_SEARCHED = 100  # domains among which those of suspended next hops are found
 _PAUSE = 5.0  # seconds until a dispatch that failed is tried again
 
 
@@ -381,6 +384,20 @@ class Runner:
     def suspended_next_hops(self) -> Sequence[NextHop]:
         """Return the next hops that are suspended."""
         return [state.next_hop for state in self._fair_share.suspended_next_hops()]
+
+    def suspended_domains(self) -> Mapping[str, Sequence[str]]:
+        """Return domains with mail for each suspended next hop, by its name; not all of many."""
+        states = self._fair_share.suspended_next_hops()[:_NAMED]
+        domains = {
+            state.next_hop: [state.next_hop.domain] if state.next_hop.domain else []
+            for state in states
+        }
+        if not all(domains.values()):  # several domains have the next hop of one route
+            for domain in islice(self._backlog.domains(), _SEARCHED):
+                next_hop = self._deliveries.next_hop_of_domain(domain)
+                if next_hop in domains and not next_hop.domain:
+                    domains[next_hop].append(domain)
+        return {state.name: domains[state.next_hop] for state in states}
 
     async def retry_next_hops(self, next_hops: Collection[NextHop], pace: Pace, *, by: str) -> None:
         """Make all mail for suspended next hops due now, and probe each of them once.

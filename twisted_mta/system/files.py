@@ -13,6 +13,7 @@ import stat
 import sys
 from typing import IO
 
+from ..interfaces import Space
 from .ownership import mailbox_fault
 
 # Errors of link(2) on a file system without hard links (FAT, some network and FUSE mounts), or
@@ -215,5 +216,13 @@ class DiskFiles:
 
     def free(self, path: str) -> int:
         """Return the free octets on the file system of ``path``; root's reserve is not included."""
+        return self.space(path).octets
+
+    def space(self, path: str) -> Space:
+        """Return the room on the file system of ``path``; root's reserve is not included."""
         space = os.statvfs(path)
-        return space.f_bavail * space.f_frsize
+        return Space(
+            octets=space.f_bavail * space.f_frsize,
+            inodes=space.f_favail if space.f_files else None,
+            device=os.stat(path).st_dev,
+        )

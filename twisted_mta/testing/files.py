@@ -15,6 +15,7 @@ from typing import IO
 
 from attrs import Factory, define
 
+from ..interfaces import Space
 from . import inventory
 
 
@@ -206,6 +207,10 @@ class UnsyncedFiles:
         self._begin("free", path)
         self._directory(path)
         return 1 << 40 if self.capacity is None else max(0, self._room())
+
+    def space(self, path: str) -> Space:
+        """Return the free octets; there are always inodes."""
+        return Space(self.free(path), None, 0)
 
     # Called by UnsyncedFile too.
 

@@ -16,6 +16,7 @@ from ..queue.operator.operations import (
     Action,
     Browse,
     Category,
+    CountWaiting,
     Inspect,
     Inspected,
     Intervene,
@@ -24,6 +25,7 @@ from ..queue.operator.operations import (
     Removed,
     Tallied,
     Tally,
+    WaitingCounts,
     can,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
@@ -325,6 +327,7 @@ class MemoryStore:
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         counts: dict[Category, int] = {}
+        oldest: QueueId | None = None
         keys = [key for key in sorted(self._recipients) if key[0] > tally.after]
         for key in keys[: tally.limit]:
             queued, entry = self._recipients[key], self._queued(key)
@@ -339,9 +342,21 @@ class MemoryStore:
                 ours=queued.recipient.last_remote is None,
             )
             counts[each] = counts.get(each, 0) + 1
+            due = entry.next_attempt is not None and entry.next_attempt <= tally.now
+            if oldest is None and each.waiting and not each.held and (each.deferred or due):
+                oldest = key[0]
         looked_at = min(len(keys), tally.limit)
         more = looked_at == tally.limit
-        return Tallied(counts, looked_at, keys[looked_at - 1][0] if more else None)
+        return Tallied(counts, looked_at, keys[looked_at - 1][0] if more else None, oldest)
+
+    def count_waiting(self, count: CountWaiting) -> WaitingCounts:
+        """Count the recipients of domains."""
+        by_domain = dict.fromkeys(count.domains, 0)
+        for queued in self._recipients.values():
+            domain = queued.recipient.mailbox.domain
+            if queued.waits and by_domain.get(domain, count.most) < count.most:
+                by_domain[domain] += 1
+        return WaitingCounts(by_domain)
 
     # The runner's operations.
 

@@ -36,6 +36,21 @@ class CertificateError(Exception):
 
 
 @frozen
+class CertificateFault:
+    """A fault in the dates of a certificate.
+
+    Attributes:
+        file: its name, printable.
+        text: the fault; for operators.
+        invalid: whether the certificate is not valid now; else it soon will not be.
+    """
+
+    file: str
+    text: str
+    invalid: bool
+
+
+@frozen
 class CertifiedKey:
     """A certificate with its chain and private key, from one or two PEM files.
 
@@ -106,26 +121,29 @@ class CertifiedKey:
             f" SHA-256 {fingerprint(certificate)}"
         )
 
-    def warnings(self, now: float) -> list[str]:
-        """Return warnings about the certificate's dates at ``now`` (seconds since the epoch).
+    def fault(self, now: float) -> CertificateFault | None:
+        """Return what is wrong with the certificate's dates at ``now`` (seconds since the epoch).
 
         It is used all the same: most peers do not verify it.
         """
         moment = datetime.fromtimestamp(now, UTC)
         name, certificate = printable(self.certificate_file), self.certificate
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        invalid = not start <= moment <= end
         if end < moment:
-            return [f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"]
-        if start > moment:
-            return [f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"]
-        if end < moment + _SOON:
-            return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
-        return []
+            text = f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"
+        elif start > moment:
+            text = f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"
+        elif end < moment + _SOON:
+            text = f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"
+        else:
+            return None
+        return CertificateFault(file=name, text=text, invalid=invalid)
 
-    def is_valid(self, now: float) -> bool:
-        """Whether ``now`` (seconds since the epoch) is within the certificate's dates."""
-        certificate, moment = self.certificate, datetime.fromtimestamp(now, UTC)
-        return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
+    def warnings(self, now: float) -> list[str]:
+        """Return warnings about the certificate's dates (`fault`)."""
+        fault = self.fault(now)
+        return [] if fault is None else [fault.text]
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

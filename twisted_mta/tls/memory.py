@@ -125,6 +125,11 @@ class TLSMemory:
     def __len__(self) -> int:
         return len(self._hosts)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many hosts are known, and how many can be."""
+        return len(self._hosts), self._most
+
     def known(self, host: str, port: int) -> TLSHost | None:
         """Return the entry of a host, None where it is not known to do TLS."""
         entry = self._hosts.get((host, port))

@@ -25,6 +25,7 @@ from ..system.slices import Work, finished
 from .certificates import (
     MOST_ABOVE,
     CertificateError,
+    CertificateFault,
     CertificateFiles,
     CertifiedKey,
     ChainCheck,
@@ -204,10 +205,10 @@ class ServerContext:
         """
         return [warning for key in self._loaded().keys for warning in key.warnings(now)]
 
-    def faults(self, now: float) -> list[str]:
-        """Return the warnings about certificates that are not valid at ``now``."""
-        keys = [key for key in self._loaded().keys if not key.is_valid(now)]
-        return [warning for key in keys for warning in key.warnings(now)]
+    def faults(self, now: float) -> list[CertificateFault]:
+        """Return the faults in the dates of the certificates at ``now``."""
+        found = (key.fault(now) for key in self._loaded().keys)
+        return [fault for fault in found if fault is not None]
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
         """Return the facts of a completed handshake, with the result of verifying the client."""

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.questions import PendingReport
-from ..admin.report import ProcessReport, Trouble
+from ..admin.report import ProcessReport
 from ..config import Config
+from ..health.trouble import Trouble
 from ..interfaces import WallTime
 from ..system.ports import Bound
 from ..system.shared_counts import SharedCounts
@@ -324,7 +325,12 @@ class WorkerProcess(ProcessProtocol):
         if self._early_ends < _OFTEN or (self.ready and self._has_lived_well):
             return None
         text = f"worker {self.number} has ended {self._early_ends} times in a row; the log says how"
-        return Trouble(kind="workers", text=text)
+        return Trouble(
+            kind="workers",
+            subject=f"worker {self.number}, again and again",
+            text=text,
+            severity="critical",
+        )
 
     @property
     def _has_lived_well(self) -> bool:

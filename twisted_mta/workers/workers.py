@@ -25,10 +25,11 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
-from ..admin.report import ProcessReport, Trouble
+from ..admin.report import ProcessReport
 from ..agent.audience import LocalAudience, Outcomes, Subscriber
 from ..agent.settings import LONGEST_HOLD, largest_submission
 from ..config import Config
+from ..health.trouble import Trouble
 from ..interfaces import WallTime
 from ..mail.envelope import RecipientNumber
 from ..mail.events import event_from_json

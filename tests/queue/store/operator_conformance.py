@@ -14,6 +14,7 @@ from twisted_mta.queue.operator.operations import (
     FIRST,
     Action,
     Browse,
+    CountWaiting,
     Inspect,
     Inspected,
     Intervene,
@@ -21,12 +22,14 @@ from twisted_mta.queue.operator.operations import (
     Removed,
     Tallied,
     Tally,
+    WaitingCounts,
 )
 from twisted_mta.queue.operator.selection import STATES, Selection
 from twisted_mta.queue.store.contract import Operation, Settle
 
 from ..mail import DEFERRED, LIFETIME, NOW, deferred, message, settled
 from .harness import StoreHarness
+from .priority_conformance import special
 
 
 def untried(message: Any, *which: int) -> Settle:
@@ -424,6 +427,42 @@ class OperatorConformance(StoreHarness):
                 (1, False, False, None, True): 1,
             },
         )
+
+    def test_a_tally_finds_the_oldest_message_that_waits(self) -> None:
+        held, future, tried, new = (int(first_id(NOW - age)) for age in (9000, 8000, 7000, 60))
+        first = message(tried, "a@one.example")
+        self.accept(message(held), message(future), first, message(new))
+        self.do(deferred(message(future), NOW + 900))
+        self.do(deferred(first, NOW + 900))
+        self.intervene("hold", ids=[str(QueueId(held))])
+
+        def oldest(now: float, limit: int = 100) -> int | None:
+            (tallied,) = self.do(Tally((first_id(NOW - 3600),), FIRST, limit, now))
+            assert isinstance(tallied, Tallied)
+            return tallied.oldest
+
+        self.assertEqual(oldest(NOW), future)
+        self.assertIsNone(oldest(NOW, 1))
+        self.intervene("remove", ids=[str(QueueId(future))])
+        self.assertEqual(oldest(NOW), tried)
+        self.intervene("remove", ids=[str(QueueId(tried))])
+        self.assertEqual(oldest(NOW), new)
+        # One that was never tried, and is to be released later, does not wait yet.
+        self.assertIsNone(oldest(NOW - 86_400))
+
+    def test_the_recipients_of_domains_that_wait_are_counted(self) -> None:
+        first = message(1, "a@one.example", "b@one.example", "c@two.example")
+        self.accept(first, special(2, "d@one.example", priority=3), message(3, "e@one.example"))
+        self.do(deferred(first, NOW + 900, 0))
+        self.intervene("hold", ids=[str(QueueId(3))])
+        for most, expected in ((1000, 3), (2, 2)):
+            domains = ("one.example", "two.example", "three.example")
+            (counts,) = self.do(CountWaiting(domains, most))
+            assert isinstance(counts, WaitingCounts)
+            self.assertEqual(
+                counts.by_domain,
+                {"one.example": expected, "two.example": 1, "three.example": 0},
+            )
 
 
 def picked(page: Page) -> list[tuple[int, list[int]]]:

@@ -12,7 +12,14 @@ from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import Browse, Inspect, Intervene, Page, Tally
+from twisted_mta.queue.operator.operations import (
+    Browse,
+    CountWaiting,
+    Inspect,
+    Intervene,
+    Page,
+    Tally,
+)
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -305,6 +312,12 @@ class Plans(StoreTestCase):
             self.assertOnlySearches(self.plans(Intervene("remove", selection, NOW)))
         self.assertOnlySearches(self.plans(Inspect(QueueId(1))))
         self.assertOnlySearches(self.plans(Tally((QueueId(3), QueueId(5)))))
+
+    def test_waiting_recipients_of_domains_are_counted_in_the_indexes_alone(self) -> None:
+        plans = self.plans(CountWaiting(("1.example", "2.example")))
+        self.assertOnlySearches(plans)
+        for index in ("recipient_due (domain=?", "recipient_due_by_level (domain=?"):
+            self.assertTrue(any(f"COVERING INDEX {index}" in plan for plan in plans), plans)
 
     def test_a_domain_with_little_mail_is_found_by_its_indexes(self) -> None:
         self.store.apply([Intervene("hold", Selection(domain="2.example"), NOW)])

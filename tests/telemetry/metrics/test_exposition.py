@@ -39,7 +39,7 @@ class Exposition(TidyTestCase):
     def test_counts_are_written_as_whole_numbers(self) -> None:
         self.metrics.count(table.OCTETS_ACCEPTED, by=123_456_789_012)
         self.metrics.count(table.OUTCOMES, "smtp", "failed", "1")
-        self.assertEqual(self.sample("twisted_mta_accepted_octets_total"), 123_456_789_012)
+        self.assertEqual(self.sample("twisted_mta_accepted_bytes_total"), 123_456_789_012)
         self.assertEqual(
             self.sample(
                 "twisted_mta_outcomes_total", transport="smtp", outcome="failed", subject="1"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 
+from ...health.trouble import Trouble
 from ...mail.printable import printable
 from ..report import RecentMessage, SuspendedHop
 from ..status import ProcessStatus, Status, label, short_duration
@@ -79,12 +80,10 @@ def html(status: Status) -> bytes:
             tags.p(f"not ready: {printable(status.unready)}", class_="failed")
             if status.unready
             else "",
-            [
-                tags.p(printable(each), class_="failed")
-                for each in (*status.more_troubles, *status.incomplete)
-            ],
+            [tags.p(printable(each), class_="failed") for each in status.incomplete],
         ),
         tags.main(
+            _troubles(status) if status.troubles else "",
             _numbers("Queue", status.queue),
             _numbers("Age of recipients", status.ages) if any(status.ages.values()) else "",
             _numbers("Why it was deferred", status.reasons) if any(status.reasons.values()) else "",
@@ -96,6 +95,24 @@ def html(status: Status) -> bytes:
             tags.section(tags.h2("Recent messages"), _recent(status.recent)),
         ),
         tags.footer(tags.a("The same as JSON", href="/status.json")),
+    )
+
+
+_TROUBLE_COLUMNS = ("Trouble", "Since", "What was found", "What to do")
+
+
+def _troubles(status: Status) -> Tag:
+    def row(each: Trouble) -> tuple[Flattenable, ...]:
+        return (
+            tags.span(each.severity, class_="failed" if each.severity == "critical" else ""),
+            "" if each.since is None else f"{short_duration(each.seconds)} ago",
+            printable(each.text),
+            printable(each.remedy),
+        )
+
+    return tags.section(
+        tags.h2("Troubles"),
+        table(_TROUBLE_COLUMNS, ("whole", "whole", "", ""), map(row, status.troubles)),
     )
 
 

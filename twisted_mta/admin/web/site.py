@@ -240,7 +240,11 @@ def _health(status: Status) -> Response:
 
 
 def _readiness(status: Status) -> Response:
-    """Say whether connections may come, and in the lines below which other troubles there are."""
-    code = 503 if status.unready else 200
-    more = (*status.more_troubles, *status.incomplete)
-    return short(status.unready or "ready", code, more=more)
+    """Say whether connections may come, and in the lines below which other troubles there are.
+
+    Everybody may ask: peers and messages are not named.
+    """
+    refusing = [each.brief for each in status.troubles if each.stops]
+    others = [each.brief for each in status.troubles if not each.stops]
+    code = 503 if refusing else 200
+    return short("; ".join(refusing) or "ready", code, more=(*others, *status.incomplete))

@@ -100,6 +100,12 @@ class GreylistFile:
         self._most_waiting = most_waiting
         self._cleaned_at: float | None = None
         self._new = 0  # pairs since the last count
+        self._counted = 0  # pairs at the last count
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many pairs were known at the last count of this process, and how many can be."""
+        return self._counted, self._most_pairs
 
     def decide(self, attempts: Sequence[Attempt]) -> list[Decision]:
         """Decide on attempts, in one transaction, and remember them."""
@@ -195,6 +201,7 @@ class GreylistFile:
             (now - LIFETIME, _MOST_FORGOTTEN),
         ).rowcount
         (count,) = database.execute("SELECT count(*) FROM pair").fetchone()
+        self._counted = min(count, self._most_pairs)
         if count > self._most_pairs:
             # First those that wait; they are the work of a flood.
             database.execute(

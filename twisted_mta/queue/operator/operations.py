@@ -119,18 +119,37 @@ class Tally:
         ages: ids in rising order that divide the messages by their age.
         after: the slice begins behind this id.
         limit: recipients to count.
+        now: wall time; mail that is due then, or was tried before, waits.
     """
 
     ages: tuple[QueueId, ...]
     after: int = FIRST
     limit: int = 2000
+    now: float = 0.0
 
     def apply(self, transaction: OperatorTransaction) -> Tallied:
         """Apply it."""
         return transaction.tally(self)
 
 
-OperatorOperation = Browse | Intervene | Inspect | Tally
+@frozen
+class CountWaiting:
+    """Count the recipients of domains that wait for an attempt; the result is `WaitingCounts`.
+
+    Attributes:
+        domains: whose.
+        most: of each domain to count.
+    """
+
+    domains: tuple[str, ...]
+    most: int = 1000
+
+    def apply(self, transaction: OperatorTransaction) -> WaitingCounts:
+        """Apply it."""
+        return transaction.count_waiting(self)
+
+
+OperatorOperation = Browse | Intervene | Inspect | Tally | CountWaiting
 
 
 class OperatorTransaction(Protocol):
@@ -150,6 +169,10 @@ class OperatorTransaction(Protocol):
 
     def tally(self, tally: Tally, /) -> Tallied:
         """Count recipients."""
+        ...
+
+    def count_waiting(self, count: CountWaiting, /) -> WaitingCounts:
+        """Count the recipients of domains."""
         ...
 
 
@@ -242,11 +265,25 @@ class Tallied:
         counts: recipients in each category.
         looked_at: recipients in all.
         next: as in a `Page`.
+        oldest: the first message that waits for its delivery, and is not on hold, quarantined or
+            to be released later; None: there is none.
     """
 
     counts: Mapping[Category, int] = field(factory=dict)
     looked_at: int = 0
     next: QueueId | None = None
+    oldest: QueueId | None = None
+
+
+@frozen
+class WaitingCounts:
+    """The recipients of some domains that wait.
+
+    Attributes:
+        by_domain: how many of each.
+    """
+
+    by_domain: Mapping[str, int]
 
 
 @frozen

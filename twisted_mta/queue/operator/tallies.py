@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import Clock, WallTime
+from ...mail.queue_id import QueueId
 from ..ids import first_id
 from ..store.contract import StoreError
 from .operations import FIRST, Category, Tallied, Tally
@@ -76,6 +78,7 @@ class Tallies:
         self._wall_time = wall_time
         self._ages: dict[str, int] = {}
         self._reasons: dict[str, int] = {}
+        self._oldest: QueueId | None = None
         self._begun: float | None = None  # by the clock: the last count
         self._counting = False
         self._pause: IDelayedCall | None = None
@@ -90,6 +93,11 @@ class Tallies:
         self._refresh()
         return self._reasons
 
+    def oldest(self) -> QueueId | None:
+        """Return the first message that waits for its delivery, by the last count (`Tallied`)."""
+        self._refresh()
+        return self._oldest
+
     def stop(self) -> None:
         """Stop counting."""
         self._counting = True
@@ -103,19 +111,27 @@ class Tallies:
         self._begun, self._counting = now, True
         time = self._wall_time()
         edges = tuple(first_id(time - seconds) for _, seconds in reversed(AGES))
-        self._count(edges, FIRST, {})
+        self._count(Tally(edges, FIRST, now=time), {}, None)
 
-    def _count(self, edges: Any, after: int, counts: dict[Category, int]) -> None:
-        self._perform(Tally(edges, after)).addCallbacks(
-            self._counted, self._given_up, callbackArgs=(edges, counts)
+    def _count(self, tally: Tally, counts: dict[Category, int], oldest: QueueId | None) -> None:
+        self._perform(tally).addCallbacks(
+            self._counted, self._given_up, callbackArgs=(tally, counts, oldest)
         ).addErrback(self._failed)
 
-    def _counted(self, tallied: Tallied, edges: Any, counts: dict[Category, int]) -> None:
+    def _counted(
+        self,
+        tallied: Tallied,
+        tally: Tally,
+        counts: dict[Category, int],
+        oldest: QueueId | None,
+    ) -> None:
         for each, count in tallied.counts.items():
             counts[each] = counts.get(each, 0) + count
-        following = tallied.next
-        if following is not None:
-            self._pause = self._clock.callLater(_PAUSE, self._count, edges, following, counts)
+        if oldest is None:  # slices are in the order of ids
+            oldest = tallied.oldest
+        if tallied.next is not None:
+            following = evolve(tally, after=tallied.next)
+            self._pause = self._clock.callLater(_PAUSE, self._count, following, counts, oldest)
             return
         self._counting = False
         names = [OLDEST, *(name for name, _ in reversed(AGES))]
@@ -124,7 +140,7 @@ class Tallies:
             ages[names[each.age]] += count
             if each.deferred:
                 reasons[reason(each)] += count
-        self._ages, self._reasons = ages, reasons
+        self._ages, self._reasons, self._oldest = ages, reasons, oldest
 
     def _given_up(self, failure: Failure) -> None:
         failure.trap(StoreError)  # the store is closed, and will be opened again

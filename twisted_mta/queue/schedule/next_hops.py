@@ -100,12 +100,14 @@ class SuspendedNextHop:
         seconds: until the next probe.
         times: how many times in a row it was suspended.
         cause: the outcome of the last attempt.
+        routed: whether the configuration names its hosts, or its delivery; else the DNS does.
     """
 
     next_hop: str
     seconds: float
     times: int
     cause: Outcome
+    routed: bool = False
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
@@ -200,7 +202,10 @@ class NextHopState:
         each = self.suspension
         if each is None:
             return None
-        return SuspendedNextHop(self.name, max(0.0, each.until - now), each.times, each.cause)
+        routed = not self.next_hop.domain
+        return SuspendedNextHop(
+            self.name, max(0.0, each.until - now), each.times, each.cause, routed
+        )
 
     def begin(self) -> int:
         """Count a transaction that begins; return its number."""

@@ -40,6 +40,7 @@ from ..operator.operations import (
     Page,
     Removed,
     Tallied,
+    WaitingCounts,
 )
 
 
@@ -255,7 +256,7 @@ class Leased:
     through: QueueId | None = None
 
 
-Result = Leased | Page | Inspected | Tallied | Removed | None
+Result = Leased | Page | Inspected | Tallied | WaitingCounts | Removed | None
 """The result of an operation; None where it says nothing."""
 
 

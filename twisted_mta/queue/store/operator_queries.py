@@ -17,6 +17,7 @@ from ..operator.operations import (
     Action,
     Browse,
     Category,
+    CountWaiting,
     Inspect,
     Inspected,
     Intervene,
@@ -24,6 +25,7 @@ from ..operator.operations import (
     Page,
     Tallied,
     Tally,
+    WaitingCounts,
     can,
 )
 from ..operator.selection import QueuedRecipient, Selection
@@ -225,17 +227,22 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
     edges = [tally.after, *tally.ages, _LAST]
     counts: dict[Category, int] = {}
     after, left = tally.after, tally.limit
+    oldest: int | None = None
     for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
         until = edges[age + 1]
         rows = database.execute(
             "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
-            " held IS NOT NULL, last_code, last_status, last_remote IS NULL FROM"
+            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, min(message)"
+            " FILTER (WHERE held IS NULL AND next_attempt IS NOT NULL"
+            " AND (attempts > 0 OR next_attempt <= ?)) FROM"
             " (SELECT * FROM recipient WHERE message > ? AND message < ?"
             " ORDER BY message, number LIMIT ?)"
             " GROUP BY 3, 4, 5, 6, 7, 8",
-            (after, until, left),
+            (tally.now, after, until, left),
         ).fetchall()
-        for count, _, deferred, waiting, held, code, status, ours in rows:
+        for count, _, deferred, waiting, held, code, status, ours, first in rows:
+            if first is not None:
+                oldest = first if oldest is None else min(oldest, first)
             each = Category(
                 age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
             )
@@ -244,9 +251,31 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
         if left <= 0:
             after = max(row[1] for row in rows)
             # Further recipients of the last message are not counted: the tally is an estimate.
-            return Tallied(counts, tally.limit, QueueId(after))
+            return Tallied(counts, tally.limit, QueueId(after), _id(oldest))
         after = max(after, until - 1)
-    return Tallied(counts, tally.limit - left, None)
+    return Tallied(counts, tally.limit - left, None, _id(oldest))
+
+
+def count_waiting(database: sqlite3.Connection, count: CountWaiting) -> WaitingCounts:
+    """Count the recipients of domains that wait, from the indexes alone."""
+    by_domain = {}
+    for domain in count.domains:
+        (level_0,) = database.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM recipient WHERE domain = ?"
+            " AND next_attempt IS NOT NULL AND level = 0 LIMIT ?)",
+            (domain, count.most),
+        ).fetchone()
+        (others,) = database.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM recipient WHERE domain = ?"
+            " AND next_attempt IS NOT NULL AND level <> 0 LIMIT ?)",
+            (domain, count.most),
+        ).fetchone()
+        by_domain[domain] = min(count.most, level_0 + others)
+    return WaitingCounts(by_domain)
+
+
+def _id(number: int | None) -> QueueId | None:
+    return None if number is None else QueueId(number)
 
 
 def _slice(

@@ -19,6 +19,7 @@ from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
 from ..operator.operations import (
     Browse,
+    CountWaiting,
     Inspect,
     Inspected,
     Intervene,
@@ -26,6 +27,7 @@ from ..operator.operations import (
     Removed,
     Tallied,
     Tally,
+    WaitingCounts,
 )
 from . import due, history, operator_queries
 from .contract import Accept, Deferral, Forget, Lease, Leased, Overdue, Settle, Survey
@@ -129,6 +131,10 @@ class SQLiteTransaction:
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         return operator_queries.tally(self._database, tally)
+
+    def count_waiting(self, count: CountWaiting) -> WaitingCounts:
+        """Count the recipients of domains."""
+        return operator_queries.count_waiting(self._database, count)
 
     def intervene(self, intervention: Intervene) -> Page:
         """Change recipients."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from ...health.trouble import KINDS, SEVERITIES
 from ...mail.classification_table import CLASSIFICATIONS
 
 PREFIX = "twisted_mta_"
@@ -52,6 +53,7 @@ _KIND = ("smtp", "submission", "submissions", "lmtp", "local_submission")
 _REFUSING = ("4", "5")
 _SUBJECT = ("0", "1", "2", "3", "4", "5", "6", "7", "none")  # RFC 3463 §3; none: no enhanced code
 _TRANSPORT = ("smtp", "lmtp", "deliver", "maildir", "discard", "error")
+_DISKS = ("state", "maildir")
 _TLS = ("none", "TLSv1.2", "TLSv1.3")
 # RFC 3848, RFC 6531 §4.3
 _PROTOCOL = (
@@ -145,7 +147,7 @@ RECIPIENTS_ACCEPTED = Metric(
     "Recipients of the messages that were accepted.",
 )
 OCTETS_ACCEPTED = Metric(
-    f"{PREFIX}accepted_octets_total",
+    f"{PREFIX}accepted_bytes_total",
     "counter",
     "Octets of the messages that were accepted.",
 )
@@ -213,6 +215,13 @@ DELIVERY_DELAY = Metric(
     "Time from acceptance to delivery, for each delivered recipient.",
     {"transport": _TRANSPORT},
     bounds=_DELAYS,
+)
+NEXT_HOP_SESSIONS = Metric(
+    f"{PREFIX}next_hop_sessions_total",
+    "counter",
+    "Sessions that were opened with next hops, by the level of TLS that was required and by the"
+    " version that they have.",
+    {"level": ("none", "may", "encrypt", "verify", "dane"), "tls": _TLS},
 )
 NEXT_HOP_CONNECTIONS = Metric(
     f"{PREFIX}next_hop_connections_total",
@@ -357,17 +366,50 @@ PROCESSES = Metric(
     "Processes that handle mail, by state.",
     {"state": ("starting", "ready", "draining", "not answering", "ended")},
 )
-TROUBLES = (
-    *("disk", "memory", "descriptors", "connections", "queue", "dns"),
-    *("certificate", "log", "workers"),
-)
 TROUBLE = Metric(
     f"{PREFIX}trouble",
     "gauge",
-    "1 while there is a trouble, which /v1/status describes; during those of disk, memory,"
-    " descriptors, connections and queue no mail is accepted.",
-    {"kind": TROUBLES},
+    "Troubles that are there now, by kind and severity; /v1/status describes each.",
+    {"kind": tuple(KINDS), "severity": SEVERITIES},
     fold="max",
+)
+DISK_FREE = Metric(
+    f"{PREFIX}disk_free_bytes",
+    "gauge",
+    "Free octets of the file system of the state directory, and of that of Maildirs if it is"
+    " another one.",
+    {"of": _DISKS},
+    fold="min",
+)
+INODES_FREE = Metric(
+    f"{PREFIX}disk_free_inodes",
+    "gauge",
+    "Free inodes of the same.",
+    {"of": _DISKS},
+    fold="min",
+)
+MEMORY = Metric(
+    f"{PREFIX}resident_memory_bytes",
+    "gauge",
+    "Memory of all processes together that is resident; what they share counts several times.",
+)
+DESCRIPTORS = Metric(
+    f"{PREFIX}descriptors_open",
+    "gauge",
+    "Descriptors in use, by the lowest number that is free; of the process that has most of them.",
+    fold="max",
+)
+DESCRIPTORS_MOST = Metric(
+    f"{PREFIX}descriptors_limit",
+    "gauge",
+    "Descriptors that a process may have (RLIMIT_NOFILE).",
+    fold="min",
+)
+LOOKUPS = Metric(
+    f"{PREFIX}dns_lookups_total",
+    "counter",
+    "Lookups in the DNS: answered, NXDOMAIN included, or failed.",
+    {"result": ("answered", "failed")},
 )
 WORKER_HANGS = Metric(
     f"{PREFIX}worker_hangs_total",
@@ -413,6 +455,7 @@ TABLE: tuple[Metric, ...] = (
     OUTCOMES,
     FAILURES,
     DELIVERY_DELAY,
+    NEXT_HOP_SESSIONS,
     NEXT_HOP_CONNECTIONS,
     TRACES_OPEN,
     NEXT_HOPS_SUSPENDED,
@@ -441,6 +484,12 @@ TABLE: tuple[Metric, ...] = (
     READY,
     PROCESSES,
     TROUBLE,
+    DISK_FREE,
+    INODES_FREE,
+    MEMORY,
+    DESCRIPTORS,
+    DESCRIPTORS_MOST,
+    LOOKUPS,
     WORKER_HANGS,
     WORKER_RESTARTS,
     RELOADS,
