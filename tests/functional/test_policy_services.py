@@ -65,6 +65,9 @@ class Greylisting(ProgramTestCase):
     def test_postgrey_defers_and_lets_through_with_its_field(self) -> None:
         service = self.enterContext(Postgrey(self.home, delay=1))
         mta = self.enterContext(MTA(self.home, toml=SETTINGS + table(service)))
+        checked = mta.tool("check", "--no-dns", "--config", str(self.home / "mta.toml")).stdout
+        words = f"note: [[policy_service]] {service.endpoint}: it answers within "
+        self.assertIn(words, " ".join(checked.split()))
         envelope = (CLIENT, ANN, BOB)
         first = reply(mta, envelope)
         self.assertRegex(first, r"^450 4\.2\.0 Greylisted, see http.*/example\.net\.html")

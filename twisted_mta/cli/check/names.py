@@ -1,4 +1,4 @@
-"""Names in the DNS: the name servers, our own name, hosts of routes, exchangers of our domains."""
+"""Names in the DNS: name servers, our own name, hosts of routes, exchangers of our domains."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ...routing.routes import Rule
 from ..questions import NoAnswer, Questions, TooLate
 from . import validation
 from .finding import Finding
+from .lists import lists
 from .machine import Machine
 
 _SLOW = 1.0  # seconds; a first answer that takes longer is reported
@@ -77,6 +78,7 @@ def names(
         if ours:
             yield from _own_addresses(config, questions, hosts)
             yield from _exchangers(config, questions)
+        yield from lists(config, questions)
     except TooLate:
         yield Finding(
             "warning",

@@ -19,6 +19,7 @@ from .machine import Machine
 from .mail_records import mail_records
 from .names import names
 from .processes import Processes, Running
+from .services import services
 from .signing import signing
 from .storage import occupation, storage
 from .tls_records import tls_records
@@ -117,6 +118,7 @@ def findings(
     yield from certificates(config, machine)
     yield from destinations(config, machine)
     yield from signing(config)
+    yield from services(config, machine)
     yield from listening
     table: list[Rule] = []
     for rule in rules(config):
