@@ -144,6 +144,7 @@ class Showing(AnswersTestCase):
                 "quarantine": "spoofed",
                 "signs": True,
                 "hold": "",
+                "own": False,
             },
         )
         self.assertEqual(shown["reverse_path"], "ann@sender.example")
@@ -152,5 +153,11 @@ class Showing(AnswersTestCase):
     def test_a_message_that_no_policy_was_asked_about_has_no_verdicts(self) -> None:
         self.assertEqual(
             self.shown(message(1))["assessment"],
-            {"verdicts": [], "quarantine": "", "signs": False, "hold": ""},
+            {
+                "verdicts": [],
+                "quarantine": "",
+                "signs": False,
+                "hold": "",
+                "own": False,
+            },
         )

@@ -39,6 +39,7 @@ from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
 from twisted_mta.config.setting import ConfigError, settings_of
+from twisted_mta.config.suppression import SuppressionSettings
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.service import CannotReload
 from twisted_mta.testing.files import UnsyncedFiles
@@ -221,6 +222,7 @@ class EachSetting(SynchronousTestCase):
             ),
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
             greylist=GreylistSettings(),
+            suppression=SuppressionSettings(),
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
             milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
             limits_of_accounts=(AccountLimit(account="ann"),),

@@ -73,6 +73,8 @@ def done(recipients: int, **other: Any) -> dict[str, Any]:
 
 
 class QueueCommandTestCase(TidyTestCase):
+    group = "queue"  # of commands
+
     def setUp(self) -> None:
         self.state = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.state)
@@ -87,7 +89,7 @@ class QueueCommandTestCase(TidyTestCase):
             listening.listen()
         thread = threading.Thread(target=self._serve, args=(listening, answers))
         thread.start()
-        words = ("queue", *words, "--state-dir", self.state)
+        words = (self.group, *words, "--state-dir", self.state)
         result = CliRunner().invoke(main, words, input=text)
         thread.join(PATIENCE)
         unasked = thread.is_alive()

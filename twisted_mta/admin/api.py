@@ -11,6 +11,7 @@
                          hangs up; the query is a filter (`tracing.Filter`)
     GET  /v1/tls-records what to publish about the TLS of our domains
     /v1/tls-reports      see `tls_reports`
+    /v1/suppression      see `suppression_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
 
@@ -32,13 +33,14 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from ..telemetry.metrics.exposition import exposition
-from . import queue_api, tls_api, tls_reports
+from . import queue_api, suppression_api, tls_api, tls_reports
 from .explanation import explain_query
 from .http import READING, Request, Response, Stream, error_response, json_response, only
 from .overview import Overview
 from .questions import EXPLAIN, Agents
 from .queue_api import QueueAPI
 from .status import VERSION
+from .suppression_api import SuppressionAPI
 from .tls_api import TLSAPI
 from .tls_reports import TLSReportsAPI
 from .traces import Traces
@@ -100,6 +102,7 @@ class Admin:
         self._traces = Traces(agents.trace, clock=clock)
         self._tls = TLSAPI(agents, clock=clock)
         self._tls_reports = TLSReportsAPI(agents, clock=clock)
+        self._suppression = SuppressionAPI(agents, clock=clock)
         self._readers: Mapping[str, Callable[[Request], Response | Stream | Deferred[Response]]] = {
             STATUS: self._status,
             METRICS: self._metrics,
@@ -117,6 +120,8 @@ class Admin:
             return self._tls.answer(request)
         if path == tls_reports.PATH:
             return self._tls_reports.answer(request)
+        if path == suppression_api.PATH or path.startswith(f"{suppression_api.PATH}/"):
+            return self._suppression.answer(request)
         action = path.removeprefix("/v1/")
         if path.startswith("/v1/") and action in self._actions.by_name:
             return self._act(action) if request.method == "POST" else only(("POST",))
@@ -133,6 +138,7 @@ class Admin:
             queue_api.PATH,
             tls_api.PATH,
             tls_reports.PATH,
+            suppression_api.PATH,
             f"{EXPLAIN_PATH}/<id or address>",
         )
         known = [f"GET {path}" for path in paths]

@@ -18,6 +18,7 @@ from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
 from ..agent.agent import Agent
+from ..agent.explain.explainer import read_mailbox
 from ..agent.shard import Shard
 from ..health.trouble import Trouble
 from ..telemetry.tracing import Event, Filter
@@ -210,9 +211,42 @@ TLS_RECORDS = ShardQuestion(
 )
 """What to publish about the TLS of our domains."""
 
+
+async def _suppression(
+    agent: Agent,
+    shard: Shard,
+    *,
+    action: str,
+    address: str,
+    reason: str = "",
+    by: str = "",
+    limit: int = 1,
+) -> dict[str, Any]:
+    """Return ``entries`` behind an address; or put it on the list, or take it off."""
+    suppression = agent.suppression
+    if action == "list":
+        return {"entries": [asdict(each) for each in await suppression.entries(address, limit)]}
+    if not suppression.is_on:
+        raise ValueError(
+            "there is no suppression list; expected a table [suppression] in the settings"
+        )
+    mailbox = read_mailbox(address)
+    if action == "add":
+        return {"address": await suppression.add(mailbox, reason, by=by)}
+    return {"address": str(mailbox), "found": await suppression.remove(mailbox, by=by)}
+
+
+SUPPRESSION = ShardQuestion(
+    name="suppression",  # any shard: the file is that of all
+    answer=_suppression,
+    merge=list,
+    timeout=20.0,
+)
+"""The suppression list."""
+
 SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
     question.name: question
-    for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_DOMAIN, TLS_RECORDS)
+    for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_DOMAIN, TLS_RECORDS, SUPPRESSION)
 }
 
 

@@ -32,6 +32,8 @@ from ..mail.printable import printable
 from ..policy.capacity import Capacity
 from ..policy.dkim.signer import Signer
 from ..policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
+from ..policy.suppression.file import SuppressionFile
+from ..policy.suppression.suppression import Suppression
 from ..queue.commit import FULL, NOT_NOW, GroupCommit
 from ..queue.operator.operations import Inspect, Inspected
 from ..queue.operator.tallies import Tallies
@@ -97,6 +99,9 @@ _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
 # Users are those of the application's own portal, of whose addresses we know nothing.
 _BEHIND_SERVERS = Listener(endpoint="tcp:0", own_addresses="off")
+SUPPRESSION_FILE = os.path.join("suppression", "suppression.sqlite")
+"""The suppression list of all processes, in the state directory."""
+_SMTP = ("smtp:", "smtps:")  # the beginnings of next hops that are other hosts
 _LAST_WORDS = 3.0  # seconds for connections to close, also in a hurry
 
 
@@ -142,6 +147,7 @@ class Agent:
         mailboxes: know which mailboxes are ours, and where mail goes next.
         memory: the hosts that TLS was used with.
         signing_keys: sign mail of our domains.
+        suppression: the list of addresses that get no mail of our users.
         listeners: the factories of all ports.
         application_mail: takes mail of the application.
         submissions: reads mail of the application.
@@ -216,6 +222,7 @@ class Agent:
             filters=self._filters,
             services=self._policy_services,
         )
+        self.suppression = self._make_suppression()
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
             application.deliveries,
@@ -371,6 +378,7 @@ class Agent:
         self._policy_services.stop()
         reports = DeferredList([self.dmarc_reports.stop(), self.tls_reports.stop()])
         await self._patience.ends(reports, _LAST_WORDS)
+        await self._patience.ends(self.suppression.stop(), _LAST_WORDS)
         closed = self._relay.close()
         if not await self._patience.ends(closed, _LAST_WORDS):
             self._relay.abort()
@@ -518,6 +526,7 @@ class Agent:
             lines += self._use_terms(terms)
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
+            self.suppression.use(config.suppression)
             self.dmarc_reports.use(config)
             self.tls_reports.use(config)
             for shard in self.shards:
@@ -595,6 +604,16 @@ class Agent:
         resources = self._resources
         return Signer(
             self.signing_keys, wall_time=resources.wall_time, executor=resources.file_executor
+        )
+
+    def _make_suppression(self) -> Suppression:
+        resources = self._resources
+        return Suppression(
+            SuppressionFile(os.path.join(self.config.state_dir, SUPPRESSION_FILE)),
+            executor=resources.file_executor,
+            clock=resources.reactor,
+            wall_time=resources.wall_time,
+            count=partial(self.metrics.count, table.SUPPRESSIONS),
         )
 
     def _make_maildir(self) -> MaildirDelivery:
@@ -863,6 +882,7 @@ class Agent:
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
             sending_limits=self.authentication.sending_limits,
+            suppressed=self.suppression.refusal,
             policies=policies,
         )
 
@@ -890,6 +910,7 @@ class Agent:
             intakes=lambda: self.listeners.intakes,
             relay=self._relay,
             reporter=self._reporter,
+            suppression=self.suppression,
             forecaster=Forecaster(self.resolver, self._resources.reactor),
             shards=lambda: self.shards,
             home=self._home.runner,
@@ -951,6 +972,11 @@ class Agent:
     ) -> None:
         self.activity.attempt_settled(message, outcomes, next_hop)
         self.events.settled(message, outcomes, next_hop)
+        if self.suppression.is_on and next_hop.startswith(_SMTP):
+            mailboxes = {each.number: each.mailbox for each in message.envelope.recipients}
+            for outcome in outcomes:
+                if outcome.number in mailboxes:
+                    self.suppression.note(mailboxes[outcome.number], outcome)
 
     def _noticed(self, action: str, notice: Message) -> None:
         self.metrics.count(table.NOTICES, action)
@@ -987,4 +1013,20 @@ class Agent:
             return self._maildir.deliver(next_hop, message)
         if next_hop.delivery:
             return self._own_deliveries.deliver(next_hop, message)
+        if message.assessment.own and self.suppression.is_on:
+            return Deferred.fromCoroutine(self._deliver_unsuppressed(next_hop, message))
         return self._relay.deliver(next_hop, message)
+
+    async def _deliver_unsuppressed(self, next_hop: NextHop, message: Message) -> Sequence[Outcome]:
+        """Deliver a message to the recipients that are not on the suppression list."""
+        recipients = message.envelope.recipients
+        refusals = {
+            each.number: refusal
+            for each in recipients
+            if (refusal := await self.suppression.refusal(each.mailbox)) is not None
+        }
+        outcomes = [Outcome(number, refusal) for number, refusal in refusals.items()]
+        rest = [each for each in recipients if each.number not in refusals]
+        if rest:
+            outcomes += await self._relay.deliver(next_hop, message.for_recipients(rest))
+        return outcomes

@@ -52,6 +52,7 @@ def intake_policy(
         relays_all=config.capture or listener.is_local_submission,
         direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",
         signs=bool(config.dkim_keys),
+        suppresses=config.suppression is not None,
         missing_members=config.missing_members,
         max_hops=listener.max_hops,
         max_header_size=listener.max_header_size,

@@ -20,6 +20,7 @@ _MODULES = {
     "reload": "reload",
     "reopen-logs": "reload",
     "status": "status",
+    "suppression": "suppression",
     "tls": "tls.command",
     "trace": "trace",
     "users": "users",

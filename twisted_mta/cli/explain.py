@@ -56,7 +56,7 @@ def explain(
 
 _HEADINGS = (
     *("Why:", "Next:", "Route:", "Terms:", "Now:", "Attempts:", "Maildir:", "Aliases:"),
-    *("Found:", "Junk:"),
+    *("Found:", "Junk:", "Suppressed:"),
 )
 
 

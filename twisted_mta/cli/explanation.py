@@ -239,11 +239,25 @@ def _address(facts: Facts) -> Iterator[str]:
             notified = f"<{recipient['owner']}>" if recipient["owner"] else "the sender"
             yield f"  Refused: {recipient['refused']}"
             yield f"  The others get the mail, and {notified} a notice."
+        yield from _suppressed(recipient.get("suppressed"))
         if recipient["reverse_path"]:
             yield f"  Reverse-path: becomes <{recipient['reverse_path']}> (SRS)"
         yield from _indented(_way(recipient["way"]))
     if facts["more_recipients"]:
         yield f"and {facts['more_recipients']} more recipients"
+
+
+def _suppressed(entry: Facts | None) -> Iterator[str]:
+    if entry is None:
+        return
+    until = "until it is removed"
+    if entry["until"] is not None:
+        until = f"until {moment(entry['until'])}"
+    why = f": {entry['reply']}" if entry["reply"] else ""
+    yield (
+        f"  Suppressed: since {moment(entry['since'])}, {until}; mail of our users is refused"
+        f" ({entry['bounces']} bounces){why}"
+    )
 
 
 _ACTIONS = {

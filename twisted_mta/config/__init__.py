@@ -18,6 +18,7 @@ from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
 from .setting import ConfigError
+from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
     DNSSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "Rate",
     "RelayCertificate",
     "SNICertificate",
+    "SuppressionSettings",
     "TLSReportSettings",
     "WebSettings",
     "load",

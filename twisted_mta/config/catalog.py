@@ -18,6 +18,7 @@ from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
 from .setting import Setting, settings_of
+from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
     DNSSettings,
@@ -45,6 +46,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "milter": MilterSettings,
     "policy_service": PolicyServiceSettings,
     "tls_report": TLSReportSettings,
+    "suppression": SuppressionSettings,
     "account_limits": AccountLimits,
     "account_limit": AccountLimit,
 }
@@ -65,7 +67,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {"destination": {"domain": "exchanger
 """By table, for keys that it must have: the key that may stand there instead."""
 
 
-SWITCHES = ("tls_report", "greylist")
+SWITCHES = ("tls_report", "greylist", "suppression")
 """The tables that turn something on by being there, even without a key."""
 
 

@@ -19,6 +19,7 @@ from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
 from .setting import HIDDEN, settings_of, shown
+from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
     DNSSettings,
@@ -37,6 +38,7 @@ _TABLES = (
     | LogSettings
     | MTASTSSettings
     | PolicySettings
+    | SuppressionSettings
 )
 
 WARNING = "warning: "

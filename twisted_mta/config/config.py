@@ -29,6 +29,7 @@ from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings, policy_services
 from .routes import routes
 from .setting import ConfigError, about, setting, settings, shown
+from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
     DNSSettings,
@@ -83,6 +84,7 @@ class Config:
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
         greylist: ``[greylist]``; None: there is no greylisting.
+        suppression: ``[suppression]``; None: there is no suppression list.
         milters: the ``[[milter]]`` tables, in their order.
         policy_services: the ``[[policy_service]]`` tables, in their order.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
@@ -345,6 +347,7 @@ class Config:
     mta_sts: MTASTSSettings = attrs.field(factory=MTASTSSettings)
     tls_report: TLSReportSettings | None = None
     greylist: GreylistSettings | None = None
+    suppression: SuppressionSettings | None = None
     account_limits: AccountLimits = attrs.field(factory=AccountLimits)
     limits_of_accounts: tuple[AccountLimit, ...] = attrs.field(
         factory=tuple, converter=limits_of_accounts

@@ -25,6 +25,7 @@ from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
+from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
     DNSSettings,
@@ -358,6 +359,9 @@ class _Loader:
             else None,
             greylist=self._made(GreylistSettings, "[greylist] ")
             if "greylist" in self.switched_on
+            else None,
+            suppression=self._made(SuppressionSettings, "[suppression] ")
+            if "suppression" in self.switched_on
             else None,
             dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),

@@ -33,6 +33,8 @@ class Assessment:
         quarantine: why the message belongs among junk; empty where it does not. Printable.
         signs: whether the message may be signed for the domain of its From field: it comes from us,
             or from a client of ours that may use the address there.
+        own: whether it is mail of our own users or application that came without a session in which
+            single recipients can be refused.
         hold: why the message is held in the queue from the start; empty where it is not. Printable.
     """
 
@@ -40,6 +42,7 @@ class Assessment:
     quarantine: str = ""
     signs: bool = False
     hold: str = ""
+    own: bool = False
 
 
 UNKNOWN = Assessment()

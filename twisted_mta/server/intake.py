@@ -6,7 +6,7 @@ It is the delivery (`interfaces.Delivery`) that queues. The content of a message
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from attrs import evolve
@@ -75,6 +75,8 @@ class Intake:
         count: called for each accepted message with its protocol (`message.received.with_type`).
         submission: decides on mail of authenticated clients; None where no client authenticates.
         sending_limits: of accounts; None: there are none.
+        suppressed: returns the refusal of a recipient of our users that is on the suppression list;
+            None: there is no list.
         policies: asked besides; None: there are none.
 
     Attributes:
@@ -103,6 +105,7 @@ class Intake:
         count: Callable[[str], object] = lambda protocol: None,
         submission: Submission | None = None,
         sending_limits: SendingLimits | None = None,
+        suppressed: Callable[[Mailbox], Awaitable[Reply | None]] | None = None,
         policies: PolicyStages | None = None,
     ) -> None:
         self.update(policy)
@@ -120,6 +123,7 @@ class Intake:
         self._wall_time = wall_time
         self._capacity = capacity
         self._count = count
+        self._suppressed = suppressed
 
     def update(self, policy: IntakePolicy) -> None:
         """Apply another policy to mail that begins from now on."""
@@ -211,11 +215,33 @@ class Intake:
         counted: Decision | Deferred[Decision] = decision
         if decision is None and self._are_limited:
             counted = self._counted(session, "recipients")
+        if decision is None and self._is_suppressible(session, forward_path):
+            counted = Deferred.fromCoroutine(self._refused_by_list(forward_path, counted))
         if self.policies is None or decision is not None:
             return counted
         if not isinstance(counted, Deferred):
             return self._ask_about_recipient(self.policies, session, forward_path)
         return counted.addCallback(self._ask_unless_refused, self.policies, session, forward_path)
+
+    def _is_suppressible(self, session: Session, forward_path: Mailbox) -> bool:
+        if self._suppressed is None or not self.policy.suppresses:
+            return False
+        mailbox = self.canonical(session, forward_path)
+        return mailbox.domain not in self._local and self._relaying.allows(session)
+
+    async def _refused_by_list(
+        self, recipient: Mailbox, counted: Decision | Deferred[Decision]
+    ) -> Decision:
+        refusal = await counted if isinstance(counted, Deferred) else counted
+        if refusal is None and self._suppressed is not None:
+            refusal = await self._suppressed(recipient)
+            if refusal is not None:
+                self._log.info(
+                    "refused {recipient}: {reply}",
+                    recipient=printable(str(recipient)),
+                    reply=refusal,
+                )
+        return refusal
 
     def _ask_unless_refused(
         self, refusal: Decision, policies: PolicyStages, session: Session, forward_path: Mailbox

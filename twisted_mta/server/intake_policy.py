@@ -28,6 +28,7 @@ class IntakePolicy:
         direct: whether messages are delivered at once instead of queued (`Intake.direct`).
         submission: what authenticated clients are held to.
         signs: whether mail of clients that may relay may be signed: there are keys.
+        suppresses: whether there is a list of addresses that get no mail of our users.
         missing_members: for an alias some of whose members do not exist: ``notice`` delivers to the
             others and bounces these to the sender, ``refuse`` refuses the recipient.
         max_hops: Received fields (RFC 5321 §6.3).
@@ -47,6 +48,7 @@ class IntakePolicy:
     direct: bool = False
     submission: SubmissionPolicy = field(factory=SubmissionPolicy)
     signs: bool = False
+    suppresses: bool = False
     missing_members: Literal["notice", "refuse"] = "notice"
     max_hops: int = 100
     max_header_size: int = 1024 * 1024

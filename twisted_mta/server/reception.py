@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import BodyWriter, Refused, Take
 from ..mail.address import Mailbox
-from ..mail.assessment import UNKNOWN
+from ..mail.assessment import UNKNOWN, Assessment
 from ..mail.body import Body
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import TLS_OPTIONAL, Envelope, Parameters, RecipientNumber
@@ -388,11 +388,15 @@ class Reception:
             expires_at=self._received_at + policy.lifetime,
             expanded=recipients.expanded,
             refused=recipients.refused,
-            assessment=evolve(found, signs=True) if self._signs else found,
+            assessment=self._assessed(found),
         )
         if message.released_at > message.received_at:
             message = evolve(message, expires_at=message.released_at + policy.lifetime)
         return message
+
+    def _assessed(self, found: Assessment) -> Assessment:
+        own = self._policy.suppresses and self._session.greeting is None
+        return evolve(found, signs=self._signs, own=own) if self._signs or own else found
 
     def _fields(self) -> bytes:
         """Return the fields above our Received: results of the checks, and marks of policies."""

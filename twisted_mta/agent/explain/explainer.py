@@ -25,6 +25,7 @@ from ...mail.message import Message
 from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
+from ...policy.suppression.suppression import Suppression
 from ...queue.operator.operations import Inspect, Inspected
 from ...queue.operator.selection import QueuedRecipient
 from ...queue.runner import Runner
@@ -74,6 +75,7 @@ class Explainer:
         intakes: returns those of the listeners, in the order of the configuration.
         relay: delivers to other hosts.
         reporter: reports on the lookups of next hops.
+        suppression: the list of addresses that get no mail of our users.
         forecaster: foretells what policies would say.
         shards: returns those of this process.
         home: the runner of new mail.
@@ -88,6 +90,7 @@ class Explainer:
         intakes: Callable[[], Sequence[Intake]],
         relay: Relay,
         reporter: LookupReporter,
+        suppression: Suppression,
         forecaster: Forecaster,
         shards: Callable[[], Sequence[Shard]],
         home: Runner,
@@ -98,6 +101,7 @@ class Explainer:
         self._intakes = intakes
         self._relay = relay
         self._reporter = reporter
+        self._suppression = suppression
         self._forecaster = forecaster
         self._shards = shards
         self._home = home
@@ -208,6 +212,7 @@ class Explainer:
                         "reverse_path": None if rewritten is None else str(rewritten),
                         "refused": None if each.refusal is None else str(each.refusal),
                         "owner": None if each.owner is None else str(each.owner),
+                        "suppressed": await self._suppressed(each.mailbox, next_hop),
                         "way": await self._way(each.mailbox, next_hop, self._home),
                     }
                 )
@@ -230,6 +235,10 @@ class Explainer:
             if isinstance(decided, Reply)
             else max(0, len(decided) - _MOST_WAYS),
         }
+
+    async def _suppressed(self, mailbox: Mailbox, next_hop: NextHop) -> dict[str, Any] | None:
+        entry = await self._suppression.find(mailbox) if next_hop.remote else None
+        return None if entry is None else asdict(entry)
 
     async def _forecast(
         self, query: AddressQuery, reverse_path: Mailbox | None, recipient: Mailbox

@@ -23,6 +23,8 @@ def to_column(assessment: Assessment) -> str | None:
         values["signs"] = True
     if assessment.hold:
         values["hold"] = assessment.hold
+    if assessment.own:
+        values["own"] = True
     return json.dumps(values) if values else None
 
 
@@ -37,4 +39,5 @@ def from_column(column: str | None) -> Assessment:
         quarantine=values.get("quarantine", ""),
         signs=values.get("signs", False),
         hold=values.get("hold", ""),
+        own=values.get("own", False),
     )

@@ -190,6 +190,14 @@ ACCOUNT_LIMITS = Metric(
     },
 )
 
+SUPPRESSIONS = Metric(
+    f"{PREFIX}suppression_total",
+    "counter",
+    "Recipients that were refused since they are on the suppression list, and addresses that came"
+    " on it or left it: by the operator, or since mail was delivered.",
+    {"event": ("refused", "added", "removed", "delivered")},
+)
+
 # Messages delivered.
 
 OUTCOMES = Metric(
@@ -452,6 +460,7 @@ TABLE: tuple[Metric, ...] = (
     REFUSED,
     AUTHENTICATIONS,
     ACCOUNT_LIMITS,
+    SUPPRESSIONS,
     OUTCOMES,
     FAILURES,
     DELIVERY_DELAY,
