@@ -72,6 +72,10 @@ OTHERS: Mapping[str, Any] = {
     "signed_name": "other.example",
     "bogus_name": "other.example",
     "username": "bob",
+    "token_command": ("print", "another"),
+    "oauth_token_url": "https://other.example/token",
+    "oauth_client_id": "other",
+    "oauth_scope": "mail",
     "rate": "100/min",
     "selector": "other",
     "authserv_id": "other.example",
@@ -219,6 +223,18 @@ class EachSetting(SynchronousTestCase):
                 ),
                 Destination(domain="near.example", tls="verify", authorities=self.first),
                 Destination(exchanger=".provider.example"),
+                Destination(
+                    domain="tokens.example",
+                    username="ann",
+                    oauth_token_url="https://tokens.example/token",
+                    oauth_client_id="us",
+                    oauth_client_secret_file=self.write("secret", "secret\n"),
+                    oauth_refresh_token_file=self.write("refresh", "refresh\n"),
+                ),
+                Destination(
+                    domain="file.example", username="ann", token_file=self.write("token", "abc\n")
+                ),
+                Destination(domain="command.example", username="ann", token_command=("print",)),
             ),
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
             greylist=GreylistSettings(),
@@ -248,6 +264,9 @@ class EachSetting(SynchronousTestCase):
             "deny": lambda: self.write("denied", "192.0.2.1\n"),
             "users": lambda: self.write("other users", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
+            "token_file": lambda: self.write("other token", "def\n"),
+            "oauth_client_secret_file": lambda: self.write("other secret", "other\n"),
+            "oauth_refresh_token_file": lambda: self.write("other refresh", "other\n"),
             "key": lambda: self.key(2),
             "sni": lambda: ({"names": ["sni.example"], "certificate": self.second},),
         }
@@ -375,7 +394,11 @@ class EachSetting(SynchronousTestCase):
             ]
             # The key of SRS is read once, reports are looked for from the first time that they are
             # wanted, and a context for TLS stays while it is not offered.
-            once = ("mailboxes._srs_key", "dmarc_reports._daily.", "dmarc_reports._is_started")
+            once = (
+                "mailboxes._srs_key",
+                "dmarc_reports._reporting.daily.",
+                "dmarc_reports._reporting._is_wanted",
+            )
             begun = [f"._agent.{each}" for each in once]
             for path in list(differences):
                 kept = path.startswith((*begun, *unused))

@@ -132,7 +132,37 @@ class Reading(DestinationTestCase):
             ),
             (
                 f'{one}username = "us"',
-                f'{together} username = "us": password_file is missing; expected both or neither',
+                f'{together} username = "us": password_file is missing; expected one of'
+                " password_file, token_file, token_command, oauth_token_url",
+            ),
+            (
+                f'{one}token_file = "/t"',
+                f'{together} token_file = "/t": username is missing; expected both or neither',
+            ),
+            (
+                f'{one}username = "us"\npassword_file = "/p"\ntoken_file = "/t"',
+                f'{together} token_file = "/t": password_file is there too; expected one of them',
+            ),
+            (
+                f'{one}oauth_scope = "mail"',
+                f'{together} oauth_scope = "mail": oauth_token_url is missing; expected both or'
+                " neither",
+            ),
+            (
+                f'{one}username = "us"\noauth_token_url = "https://a.example/t"\n'
+                'oauth_client_id = "i"',
+                f'{together} oauth_token_url = "https://a.example/t": found neither'
+                " oauth_client_secret_file nor oauth_refresh_token_file; expected one or both",
+            ),
+            (
+                f'{one}oauth_token_url = "http://a.example/t"',
+                'FILE: [[destination]] 1, oauth_token_url = "http://a.example/t": expected https://host/path'
+                " (http:// only for localhost, 127.0.0.1 and [::1])",
+            ),
+            (
+                f"""{one}token_command = "print 'a" """,
+                """FILE: [[destination]] 1, token_command = "print 'a": No closing quotation;"""
+                " expected a program and its arguments",
             ),
             (
                 f'{one}client_key = "/k"',

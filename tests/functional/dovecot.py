@@ -40,6 +40,7 @@ mail_gid = nogroup
 first_valid_uid = 1
 first_valid_gid = 1
 mail_plugins = $mail_plugins quota
+{tokens}
 passdb {{
   driver = passwd-file
   args = {home}/users
@@ -69,6 +70,22 @@ service auth {{
 }}
 """
 
+_TOKENS = """\
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {home}/oauth2.conf
+}}
+"""
+
+_INTROSPECTION = """\
+introspection_mode = post
+introspection_url = {url}
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+
 
 class Dovecot(Program):
     """A Dovecot with LMTP for ``ann``, ``bob``, and ``full``, whose mailbox is full.
@@ -77,12 +94,18 @@ class Dovecot(Program):
         home: folder of its configuration, mailboxes and sockets.
         pair: PEM file with a certificate and its key; None: no STARTTLS.
         mechanisms: of SASL.
+        introspection: the URL where it asks about OAuth 2.0 tokens; empty: it takes none.
     """
 
     foreign = True
 
     def __init__(
-        self, home: Path, *, pair: Path | None = None, mechanisms: str = "plain login"
+        self,
+        home: Path,
+        *,
+        pair: Path | None = None,
+        mechanisms: str = "plain login",
+        introspection: str = "",
     ) -> None:
         super().__init__(home, "dovecot.output")
         self.port = free_port()
@@ -90,6 +113,7 @@ class Dovecot(Program):
         self.auth = home / "auth"
         self._pair = pair
         self._mechanisms = mechanisms
+        self._introspection = introspection
 
     def start(self) -> None:
         """Start it; return when it listens."""
@@ -98,6 +122,10 @@ class Dovecot(Program):
         mail.mkdir(exist_ok=True)
         shutil.chown(mail, "nobody", "nogroup")
         certificate = f"ssl_cert = <{self._pair}\nssl_key = <{self._pair}" if self._pair else ""
+        if self._introspection:
+            (self.home / "oauth2.conf").write_text(
+                _INTROSPECTION.format(url=self._introspection), encoding="utf-8"
+            )
         configuration = self.home / "dovecot.conf"
         configuration.write_text(
             _SETTINGS.format(
@@ -106,6 +134,7 @@ class Dovecot(Program):
                 ssl="yes" if self._pair else "no",
                 certificate=certificate,
                 mechanisms=self._mechanisms,
+                tokens=_TOKENS.format(home=self.home) if self._introspection else "",
                 port=self.port,
                 socket=self.socket,
                 auth=self.auth,

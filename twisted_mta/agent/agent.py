@@ -19,10 +19,12 @@ from twisted.python.failure import Failure
 from ..config import Config, Listener
 from ..config.change import WARNING
 from ..delivery.application_deliveries import ApplicationDeliveries
+from ..delivery.credentials import read_secret
 from ..delivery.host_policies import HostPolicies
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
+from ..delivery.tokens.accounts import TokenAccounts
 from ..interfaces import Limits, Refused, Take
 from ..mail.envelope import NO_PARAMETERS, Parameters
 from ..mail.message import Message
@@ -162,6 +164,7 @@ class Agent:
         connections: to other hosts.
         traffic: numbers of them.
         disks: the room on the file systems.
+        tokens: those of accounts at next hops.
         worker: see the argument.
         wall_time: the time of day.
         file_executor: where files are read and written.
@@ -238,6 +241,7 @@ class Agent:
         self._locator = self._make_locator(is_own_address)
         self._contexts = ClientContexts()
         self._mta_sts = MTASTS(config, resources=resources, contexts=self._contexts)
+        self.tokens = self._make_tokens()
         self._relay = self._make_relay()
         self.connections = self._relay.connections
         self.traffic = self.connections.traffic
@@ -384,6 +388,7 @@ class Agent:
             self._relay.abort()
             await self._patience.ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
         self._mta_sts.stop()
+        self.tokens.stop()
         self._resources.stop_resolver()
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
@@ -677,6 +682,19 @@ class Agent:
             note_exchanger=self.mailboxes.groups.note,
         )
 
+    def _make_tokens(self) -> TokenAccounts:
+        resources = self._resources
+        return TokenAccounts(
+            reactor=resources.reactor,
+            executor=resources.file_executor,
+            read_secret=read_secret,
+            state_dir=self.config.state_dir,
+            resolver=self.resolver,
+            contexts=self._contexts,
+            wall_time=resources.wall_time,
+            random=resources.random,
+        )
+
     def _make_relay(self) -> Relay:
         resources, config = self._resources, self.config
         own = (each.outgoing for each in self._application.extensions if each.outgoing)
@@ -702,6 +720,7 @@ class Agent:
             sign=self._signer.sign,
             outbox=resources.outbox,
             extensions=(*OUTGOING, *own),
+            tokens=self.tokens,
             grouped=self.mailboxes.groups.grouped,
         )
 

@@ -37,6 +37,7 @@ def read_agent(agent: Agent) -> None:
     metrics.read(table.TLS_HANDSHAKE_RETRIES, lambda: traffic.handshake_retries)
     metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
+    metrics.read(table.TOKEN_FAILURES, lambda: agent.tokens.failures)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
     for age in (*(name for name, _ in AGES), OLDEST):
         metrics.read(table.QUEUE_AGE, partial(_by_age, agent, age), age)

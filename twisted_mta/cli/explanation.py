@@ -332,6 +332,8 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
     if way.get("group"):
         yield f"Group: limits and suspension are those of all domains at exchanger {way['group']}"
     yield f"Terms: {_terms(way['terms'])}"
+    for token in way.get("tokens", ()):
+        yield f"Token: {_token(token)}"
     for standing in way["standings"]:
         yield f"Now: {_standing(standing, brief=brief)}"
 
@@ -400,6 +402,15 @@ def _terms(terms: Facts) -> str:
             value = ", ".join(value)
         words.append(f"{label} {value}" + ("" if origin == "default" else f" ({origin})"))
     return ", ".join(words)
+
+
+def _token(token: Facts) -> str:
+    words = f"of {token['username']}, from {token['source']}: {token['state']}"
+    if token["expires_at"] is not None:
+        words += f" until {moment(token['expires_at'])}"
+    if token["problem"]:
+        words += f"; since {moment(token['since'])}: {token['problem']}"
+    return words
 
 
 def _standing(standing: Facts, *, brief: bool) -> str:

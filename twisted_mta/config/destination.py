@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import attrs
 from attrs import frozen
@@ -17,6 +19,7 @@ from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import Rate, duration_text, period, rate
 from .setting import ConfigError, about, setting, settings, shown
+from .token_account import TokenAccount, TokenCommand, TokenFile, TokenGrant, TokenSource
 
 TLS = read.choice("auto", "none", "may", "encrypt", "verify", "dane", "mta-sts")
 """Reads the TLS level of a next hop."""
@@ -39,6 +42,47 @@ def source_addresses(value: str | Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"two addresses of IPv{family}; expected at most one of each family")
     return addresses
 
+
+def command(value: Any) -> tuple[str, ...]:
+    """Read a command: a program and its arguments, quoted as in a shell, which is not run."""
+    if isinstance(value, tuple):
+        return value  # read before
+    written: str = read.text("a command")(value)
+    try:
+        words = tuple(shlex.split(written))
+    except ValueError as error:
+        raise ValueError(f"{error}; expected a program and its arguments") from None
+    if not words or not words[0] or "\0" in written:
+        raise ValueError("expected a program and its arguments")
+    return words
+
+
+def token_url(value: Any) -> str:
+    """Read the URL of a token server; without TLS it has to be on this machine."""
+    written: str = read.text("an https URL")(value)
+    expected = "expected https://host/path (http:// only for localhost, 127.0.0.1 and [::1])"
+    try:
+        url = urlsplit(written)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise ValueError(expected) from None
+    plain = url.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
+    printed = written.isascii() and written.isprintable() and " " not in written
+    if not (url.scheme == "https" or plain) or not host or port == 0 or not printed:
+        raise ValueError(expected)
+    if url.username is not None or url.fragment:
+        raise ValueError(f"a user or a fragment in it; {expected}")
+    return written
+
+
+_SECRETS = ("password_file", "token_file", "token_command", "oauth_token_url")
+_GRANT = (
+    "oauth_client_id",
+    "oauth_client_secret_file",
+    "oauth_refresh_token_file",
+    "oauth_scope",
+    "oauth_authorities",
+)
 
 _EXAMPLES = "expected example.net, .example.net, *, relay.example.net:587 or deliver:name"
 _DELIVER = "deliver:"
@@ -206,6 +250,51 @@ class Destination:
         converter=attrs.converters.optional(read.file),
         metadata=about("file whose first line is the password"),
     )
+    token_file: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "instead of a password: file whose first line is an OAuth access token, which another"
+            " program renews"
+        ),
+    )
+    token_command: tuple[str, ...] | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(command),
+        metadata=about("likewise: command that prints an access token"),
+    )
+    oauth_token_url: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(token_url),
+        metadata=about("likewise: server that grants access tokens (RFC 6749)"),
+    )
+    oauth_client_id: str | None = setting(
+        read.optional(read.text("a client id")), "our client id there", default=None
+    )
+    oauth_client_secret_file: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about("file whose first line is the secret of our client there"),
+    )
+    oauth_refresh_token_file: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file whose first line is a refresh token",
+            default_text="none: the grant is by client credentials",
+        ),
+    )
+    oauth_scope: str | None = setting(
+        read.optional(read.text("scopes")), "what the tokens are for", default=None
+    )
+    oauth_authorities: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "PEM file with the authorities that the token server's certificate verifies against",
+            default_text="the system's",
+        ),
+    )
     retry_minimum: float | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(period),
@@ -239,13 +328,17 @@ class Destination:
                 f" exchanger = {shown(self.exchanger)}: {found}; expected one of them"
             )
         for name, other in (
-            ("username", "password_file"),
             ("password_file", "username"),
+            ("token_file", "username"),
+            ("token_command", "username"),
+            ("oauth_token_url", "username"),
+            ("oauth_token_url", "oauth_client_id"),
             ("client_key", "client_certificate"),
         ):
             value = getattr(self, name)
             if value is not None and getattr(self, other) is None:
                 raise self._error(name, f"{other} is missing; expected both or neither")
+        self._check_account()
         if self.username is not None and not self.username.isprintable():
             raise self._error(
                 "username", "unprintable characters in it; expected the name of an account"
@@ -264,9 +357,51 @@ class Destination:
                 " expected at most as long",
             )
 
+    def _check_account(self) -> None:
+        given = [each for each in _SECRETS if getattr(self, each) is not None]
+        if self.username is not None and not given:
+            raise self._error(
+                "username", f"password_file is missing; expected one of {', '.join(_SECRETS)}"
+            )
+        if len(given) > 1:
+            raise self._error(given[1], f"{given[0]} is there too; expected one of them")
+        if self.oauth_token_url is None:
+            for name in _GRANT:
+                if getattr(self, name) is not None:
+                    raise self._error(name, "oauth_token_url is missing; expected both or neither")
+        elif self.oauth_client_secret_file is None and self.oauth_refresh_token_file is None:
+            raise self._error(
+                "oauth_token_url",
+                "found neither oauth_client_secret_file nor oauth_refresh_token_file; expected one"
+                " or both",
+            )
+
     def _error(self, name: str, problem: str) -> ConfigError:
         value = getattr(self, name)
         written = duration_text(value) if isinstance(value, float) else value
         return ConfigError(
             f"[[destination]] {printable(self.name)}, {name} = {shown(written)}: {problem}"
         )
+
+
+def token_account(destination: Destination) -> TokenAccount | None:
+    """Return the account of a destination, where it logs in with tokens."""
+    source: TokenSource
+    if destination.username is None:
+        return None
+    if destination.token_file is not None:
+        source = TokenFile(destination.token_file)
+    elif destination.token_command is not None:
+        source = TokenCommand(destination.token_command)
+    elif destination.oauth_token_url is not None and destination.oauth_client_id is not None:
+        source = TokenGrant(
+            destination.oauth_token_url,
+            destination.oauth_client_id,
+            destination.oauth_client_secret_file,
+            destination.oauth_refresh_token_file,
+            destination.oauth_scope or "",
+            destination.oauth_authorities,
+        )
+    else:
+        return None
+    return TokenAccount(destination.username, source)

@@ -33,6 +33,7 @@ from .connections import Connections
 from .race import Race, Winner
 from .session_results import host_results, session_results
 from .terms import HostTerms, Terms, terms_for
+from .tokens.token import NoToken
 from .wishes import fitted, is_proved, judged, refusal
 
 # Errors of connecting for which this system is to blame, and no target.
@@ -122,7 +123,8 @@ class Attempt:
         answered: whether a target, or our own preparation for it, decided on the message; else
             `failures` say why there was no transaction.
         reached: whether a target had a session for us, though none for the message.
-        lacking: whether this system had no descriptor, memory or local port for a connection.
+        lacking: whether this system had no descriptor, memory, local port or token for a
+            connection.
         dialogue: of the targets that were tried, for the transcript.
     """
 
@@ -284,8 +286,20 @@ class Attempt:
             else:
                 found(terms, policy)
 
+        def no_token(failure: Failure) -> None:
+            failure.trap(NoToken)
+            self.waiting = None
+            if self.state is State.ENDED:
+                return
+            # RFC 4954 §6: 454 4.7.0 is a temporary failure of authentication.
+            reply = Reply.of(454, "7.0", f"{target}: no token to log in: {_text(failure)}")
+            self.dialogue.append(Line("note", reply.text))
+            self.lacking = True
+            self.failures[target] = Unusable(reply, stage="auth")
+            self._try_next()
+
         self.waiting = policy  # type: ignore[assignment]
-        policy.addCallback(looked_up).addErrback(self._lookup_failed)
+        policy.addCallbacks(looked_up, no_token).addErrback(self._lookup_failed)
 
     def _prepared(self, policy: TLSPolicy, terms: Terms) -> TLSPolicy | Deferred[TLSPolicy]:
         """Return the policy as the sender demands it, when a connection can be made under it."""
@@ -473,8 +487,9 @@ class Attempt:
         if result.credentials_refused:
             connections.traffic.credentials_refused += 1
             connections.note_refused_credentials(target, result.reply)
+            connections.note_token(connection, accepted=False)
             self.log.error(
-                "ALARM: {target} does not take our account and password: {reply}",
+                "ALARM: {target} does not take our account: {reply}",
                 target=str(target),
                 reply=str(result.reply),
             )

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
@@ -23,6 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config.token_account import TokenAccount
 from ..health.lately import Lately
 from ..interfaces import Executor, NoteTLSResult, Sign, TLSPolicies, WallTime, unsigned
 from ..mail.message import Message
@@ -34,6 +35,7 @@ from ..smtp.client.session import ClientSession
 from ..smtp.client.step import Unusable
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
+from ..smtp.sasl.client import Credentials, TokenCredentials
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
@@ -49,6 +51,8 @@ from .host_policies import HostPolicies
 from .pool import Pool
 from .settings import RelaySettings, Traffic
 from .terms import HostTerms, Terms
+from .tokens.accounts import TokenAccounts
+from .tokens.token import NoToken
 from .unreachable_targets import UnreachableTargets
 
 
@@ -76,9 +80,11 @@ class Connections:
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
+        tokens: the tokens of accounts; None: no account has any.
         grouped: returns a next hop with the group whose limits it shares, as far as it is known.
 
     Attributes:
+        tokens: see the argument.
         grouped: see the argument.
         traffic: counts since the start.
         policies: see the argument.
@@ -113,9 +119,11 @@ class Connections:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
+        tokens: TokenAccounts | None = None,
         grouped: Callable[[NextHop], NextHop] = _alone,
     ) -> None:
         self.reactor = reactor
+        self.tokens = tokens
         self.grouped = grouped
         self.settings = settings
         self.contexts = contexts or ClientContexts()
@@ -151,6 +159,23 @@ class Connections:
     # Opening.
 
     def prepare(self, terms: Terms, policy: TLSPolicy) -> Deferred[None] | None:
+        """Get ready for a connection; None: it can be opened now.
+
+        Returns:
+            Fails with `NoToken` where its account has none.
+        """
+        with_tls = self._make_context(terms, policy)
+        account = terms.credentials
+        if not isinstance(account, TokenAccount):
+            return with_tls
+        if self.tokens is None:
+            return fail(NoToken("tokens are not configured"))
+        with_token = self.tokens.ready(account)
+        if with_tls is None:
+            return with_token
+        return with_tls.addCallback(lambda _: with_token)
+
+    def _make_context(self, terms: Terms, policy: TLSPolicy) -> Deferred[None] | None:
         """Make the TLS context of a connection in a thread; None: there is one, or none is needed.
 
         Reading the authorities of the system takes longer than a turn of the reactor may.
@@ -183,9 +208,12 @@ class Connections:
         """
         if in_clear:
             policy = evolve(policy, level="none")
-        connection = self._connection(
-            target, terms, policy, in_clear=in_clear, small_hello=small_hello, resumes=resumes
-        )
+        try:
+            connection = self._connection(
+                target, terms, policy, in_clear=in_clear, small_hello=small_hello, resumes=resumes
+            )
+        except NoToken:  # it has expired since `prepare`
+            return fail()
         if self.tracing is not None and self.tracing.traces:
             connection.attach_traces(self.tracing)
         endpoint_connecting: Deferred[IProtocol] = self._endpoint(target, terms).connect(
@@ -227,7 +255,7 @@ class Connections:
             implicit_tls=terms.implicit_tls,
             deadlines=self.settings.deadlines,
             dialect=terms.dialect,
-            credentials=terms.credentials,
+            credentials=self._credentials(terms),
             nonce=self._nonce,
             extensions=self._extensions,
             tls_failed=in_clear,
@@ -252,6 +280,13 @@ class Connections:
             closed=self._closed,
         )
 
+    def _credentials(self, terms: Terms) -> Credentials | TokenCredentials | None:
+        account = terms.credentials
+        if not isinstance(account, TokenAccount):
+            return account
+        assert self.tokens is not None  # it is ready (`prepare`)
+        return self.tokens.credentials(account)
+
     def _endpoint(self, target: Target, terms: Terms) -> Any:
         timeout = self.settings.deadlines.connect
         if target.address.startswith("/"):
@@ -270,6 +305,13 @@ class Connections:
         if self.tracing is not None:
             for connection in tuple(self._generations):
                 connection.attach_traces(self.tracing)
+
+    def note_token(self, connection: Connection, *, accepted: bool) -> None:
+        """Take note of what the server has said of the token of a connection, if it has one."""
+        account, credentials = connection.terms.credentials, connection.session.credentials
+        if isinstance(account, TokenAccount) and isinstance(credentials, TokenCredentials):
+            assert self.tokens is not None
+            self.tokens.judged(account, credentials.token, accepted=accepted)
 
     # The order of targets.
 
@@ -405,6 +447,7 @@ class Connections:
             self.refused_credentials.succeeded(_host(connection.target))
         tls = connection.session.tls
         self.count_session(connection.policy.level, "none" if tls is None else tls.version)
+        self.note_token(connection, accepted=True)
         if connection.session.tls is not None:
             self.traffic.handshakes += 1
             self.traffic.resumed += connection.session.tls.resumed

@@ -38,6 +38,7 @@ from .terms import (
     TermsBook,
     load_terms,
 )
+from .tokens.accounts import TokenAccounts
 
 __all__ = ["Relay", "RelaySettings"]
 
@@ -68,7 +69,8 @@ class Relay:
         extensions: the SMTP extensions that are used where a server announces them.
         wall_time: seconds since the epoch; without it, the reactor's time.
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
-        grouped: see `Connections`.
+        tokens: see `Connections`.
+        grouped: likewise.
 
     Attributes:
         connections: to all next hops.
@@ -98,6 +100,7 @@ class Relay:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
         outbox: Outbox | None = None,
+        tokens: TokenAccounts | None = None,
         grouped: Callable[[NextHop], NextHop] = lambda next_hop: next_hop,
     ) -> None:
         settings = settings or RelaySettings()
@@ -117,6 +120,7 @@ class Relay:
             extensions=extensions,
             wall_time=wall_time,
             outbox=outbox,
+            tokens=tokens,
             grouped=grouped,
         )
         if destination_for is None:
@@ -173,6 +177,8 @@ class Relay:
         self._destination_for = destination_for or self._destination_for
         before, self.terms = self.terms, TermsBook(self._destination_for, loaded.credentials)
         self.connections.renew(helo)
+        if self.connections.tokens is not None:
+            self.connections.tokens.use(self.terms.token_accounts)
         return [*self.terms.changes(before), *self.connections.contexts.use(loaded.contexts)]
 
     def access(self, next_hop: NextHop) -> object:

@@ -11,6 +11,8 @@ from typing import Literal
 from attrs import evolve, field, frozen
 
 from ..config import Destination
+from ..config.destination import token_account
+from ..config.token_account import TokenAccount, TokenGrant
 from ..mail.address import literal_address
 from ..mail.envelope import Recipient
 from ..mail.message import Message
@@ -45,7 +47,7 @@ class Terms:
         wish: what the sender of the message demands of the TLS; empty: nothing.
         implicit_tls: whether TLS begins with the first octet (RFC 8314), without STARTTLS.
         require_memory: whether a host that is known to do TLS must do it again.
-        credentials: our account and password; None: no AUTH.
+        credentials: our account, with its password or the source of its tokens; None: no AUTH.
         source_addresses: addresses to connect from, one of each family at most.
         dialect: SMTP or LMTP.
         messages: transactions after which it is closed.
@@ -60,7 +62,7 @@ class Terms:
     wish: Wish = ""
     implicit_tls: bool = False
     require_memory: bool = False
-    credentials: Credentials | None = None
+    credentials: Credentials | TokenAccount | None = None
     source_addresses: tuple[str, ...] = ()
     dialect: Dialect = "smtp"
     messages: int = 100
@@ -130,6 +132,9 @@ def load_terms(
         if loaded is not None:
             credentials[destination.name] = loaded
         tls = client_tls(destination)
+        account = token_account(destination)
+        if account is not None and isinstance(account.source, TokenGrant):
+            settings.append(ClientTLS(verify=True, authorities=account.source.authorities))
         settings += [
             tls,
             verifying_tls(destination),
@@ -193,6 +198,12 @@ class TermsBook:
         self._credentials = credentials or {}
         self._terms: dict[tuple[str, str, bool, bool], Terms] = {}
 
+    @property
+    def token_accounts(self) -> Sequence[TokenAccount]:
+        """The accounts that log in with tokens."""
+        accounts = (each.credentials for each in self._credentials.values())
+        return [each for each in accounts if isinstance(each, TokenAccount)]
+
     def changes(self, before: TermsBook) -> list[str]:
         """Return a line for each file of a password that has changed, printable."""
         return [
@@ -200,7 +211,7 @@ class TermsBook:
             f" {printable(new.credentials.username)} ([[destination]] {printable(domain)})"
             for domain, new in self._credentials.items()
             if (old := before._credentials.get(domain)) is not None
-            and old.file == new.file
+            and old.file == new.file != ""
             and old.credentials != new.credentials
         ]
 
@@ -251,7 +262,8 @@ class TermsBook:
         if local:
             level = "none"  # a UNIX socket does not leave this machine
         elif next_hop.implicit_tls or credentials:
-            least = "encrypt"
+            # A password is proved by challenge and response where both can; a token is handed over.
+            least = "verify" if isinstance(credentials, TokenAccount) else "encrypt"
             level = "encrypt" if level in ("none", "may") else level
         return Terms(
             level=level,

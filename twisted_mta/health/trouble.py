@@ -169,6 +169,16 @@ _ALL = (
         brief="a next hop does not take our credentials",
     ),
     Kind(
+        name="tokens",
+        severities=("critical", "warning"),
+        when="the source of an account's OAuth tokens has failed, and no token is left. A warning"
+        " while the last one serves.",
+        refuses="no",
+        remedy="See twisted-mta explain ADDRESS for the reason; renew the refresh token or the"
+        " client's secret, and run twisted-mta reload.",
+        brief="there is no token for an account at a next hop",
+    ),
+    Kind(
         name="tls",
         severities=("warning",),
         when="mail for a host waits, since its TLS is not what DANE, MTA-STS, the settings or the"

@@ -7,12 +7,12 @@ bounded: octets, addresses, seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from ipaddress import ip_address
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectionDone
@@ -64,12 +64,14 @@ class Request:
     """A request.
 
     Attributes:
-        method: ``GET`` or ``POST``.
+        method: ``GET``, ``HEAD`` or ``POST``.
         host: the name of the host, in A-labels.
         port: TCP port.
         path: with the query; begins with a slash.
         content: the octets to post; None: there are none.
         content_type: their media type.
+        headers: further fields, names with values.
+        tls: whether TLS protects it; without, it goes to this machine alone.
         reads_answer: whether the body of the answer is wanted; without it, the head is enough.
     """
 
@@ -79,13 +81,16 @@ class Request:
     path: str
     content: bytes | None = None
     content_type: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tls: bool = True
     reads_answer: bool = True
 
     @property
     def url(self) -> str:
         """The URL."""
-        port = "" if self.port == PORT else f":{self.port}"
-        return f"https://{self.host}{port}{self.path}"
+        port = "" if self.tls and self.port == PORT else f":{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}{port}{self.path}"
 
 
 @frozen
@@ -96,11 +101,13 @@ class Head:
         target: the host that answers.
         code: the status code.
         types: the values of Content-Type; one, usually.
+        headers: all fields, by name in lower case; the last of several.
     """
 
     target: Target
     code: int
     types: Sequence[str]
+    headers: Mapping[str, str] = field(factory=dict)
 
 
 class HTTPSClient:
@@ -183,13 +190,20 @@ class HTTPSClient:
         may_connect: Callable[[str], bool],
     ) -> bytes:
         problem = HTTPSError(f"{request.host} has no address")
-        addresses: Sequence[str] = await self._resolver.addresses(request.host)
+        addresses: Sequence[str] = (
+            [request.host]
+            if is_address(request.host)
+            else await self._resolver.addresses(request.host)
+        )
+        if not request.tls:
+            addresses = [each for each in addresses if ip_address(each).is_loopback]
         for address in addresses[:_MOST_ADDRESSES]:
             if not may_connect(address):
                 problem = HTTPSError(f"{request.host} has the address {address}, of no public host")
                 continue
             target = Target(request.host, address, request.port)
-            gate = _Gate(target, self._contexts, self._tls(), self._largest)
+            tls = self._tls() if request.tls else None
+            gate = _Gate(target, self._contexts, tls, self._largest)
             try:
                 return await self._exchange(gate, request, accept)
             except (HTTPSError, CancelledError):
@@ -209,6 +223,8 @@ class HTTPSClient:
 
         agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(self._reactor, gate))
         headers, producer = Headers(), None
+        for name, value in request.headers:
+            headers.addRawHeader(name, value)
         if request.content is not None:
             headers.addRawHeader("Content-Type", request.content_type)
             producer = FileBodyProducer(
@@ -219,7 +235,12 @@ class HTTPSClient:
                 request.method.encode("ascii"), request.url.encode("ascii"), headers, producer
             )
             types = response.headers.getRawHeaders("content-type", [])
-            accept(Head(gate.target, response.code, types))
+            fields = {
+                name.decode("latin-1").lower(): values[-1].decode("latin-1")
+                for name, values in response.headers.getAllRawHeaders()
+                if values
+            }
+            accept(Head(gate.target, response.code, types, fields))
             if not request.reads_answer:
                 return b""
             body = _Body(gate, self._largest)
@@ -254,7 +275,7 @@ class _Gate(Protocol):
     transport: Any
 
     def __init__(
-        self, target: Target, contexts: ClientContexts, tls: ClientTLS, largest: int
+        self, target: Target, contexts: ClientContexts, tls: ClientTLS | None, largest: int
     ) -> None:
         self.target = target
         self.is_open = False
@@ -276,17 +297,23 @@ class _Gate(Protocol):
 
     def connectionMade(self) -> None:
         """Begin TLS (called by Twisted)."""
+        if self._tls is None:
+            self._open()
+            return
         start_tls(self.transport, self._contexts.creator(self.target, self._tls))
 
     def handshakeCompleted(self) -> None:
         """Let HTTP begin, if the server is verified (called by Twisted)."""
-        _, problem = self._contexts.verify(self.transport.getHandle(), self.target, self._tls)
-        if self._opened.called:
+        if self._opened.called or self._tls is None:
             return
+        _, problem = self._contexts.verify(self.transport.getHandle(), self.target, self._tls)
         if problem is not None:
             self.refused = Unproved(f"{self.target}: {problem}")
             self.close()
             return
+        self._open()
+
+    def _open(self) -> None:
         self.is_open = True
         self._http = self._http.buildProtocol(self.transport.getPeer())
         self._http.makeConnection(self.transport)
@@ -401,6 +428,15 @@ class _One(Factory):
 
     def buildProtocol(self, addr: object) -> Protocol:
         return self._protocol
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(error: BaseException | None) -> str:

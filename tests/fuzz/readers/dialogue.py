@@ -21,7 +21,13 @@ from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import SendBody, StartTLS, TransactionDone
 from twisted_mta.smtp.conversation import Conversation, Overhearing, transcript
-from twisted_mta.smtp.sasl.client import CLIENT_MECHANISMS, Credentials, client_mechanism
+from twisted_mta.smtp.sasl.client import (
+    CLIENT_MECHANISMS,
+    TOKEN_MECHANISMS,
+    Credentials,
+    TokenCredentials,
+    client_mechanism,
+)
 from twisted_mta.smtp.sasl.evidence import ScramSalt
 from twisted_mta.smtp.sasl.exchange import SASLError
 from twisted_mta.smtp.sasl.saslprep import prepared
@@ -209,6 +215,7 @@ _REPLIES = (
     *(b"250-AUTH PLAIN ", b"PLAIN ", b"5.1.1 ", b"1"),
 )
 _CREDENTIALS = Credentials("user", "pencil")
+_TOKEN = TokenCredentials("user", "abc")
 
 
 def _message() -> Message:
@@ -274,8 +281,9 @@ def _replies(octets: bytes) -> None:
 
 
 def _challenge(octets: bytes) -> None:
-    for name in CLIENT_MECHANISMS:
-        mechanism = client_mechanism(name, _CREDENTIALS, lambda: "rOprNGfwEbeRWgbNEkqO")
+    for name in (*CLIENT_MECHANISMS, *TOKEN_MECHANISMS):
+        credentials = _TOKEN if name in TOKEN_MECHANISMS else _CREDENTIALS
+        mechanism = client_mechanism(name, credentials, lambda: "rOprNGfwEbeRWgbNEkqO")
         assert mechanism is not None
         with suppress(SASLError):
             mechanism.initial()

@@ -13,11 +13,13 @@ from twisted_mta.smtp.client.reply_reader import CHALLENGE_LIMIT
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, Derive, Ready
 from twisted_mta.smtp.sasl import client
-from twisted_mta.smtp.sasl.client import Credentials
+from twisted_mta.smtp.sasl.client import Credentials, TokenCredentials
 
 from ..player import FACTS, NONCE, Player, message
 
 USER = Credentials("user", "pencil")
+TOKEN = TokenCredentials("user@example.com", "abc")
+BEARER = b64encode(b"n,a=user@example.com,\1auth=Bearer abc\1\1").decode()
 PLAIN = b64encode(b"\0user\0pencil").decode()
 SERVER_NONCE = NONCE + "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 SCRAM_FIRST = b64encode(f"n,,n=user,r={NONCE}".encode()).decode()
@@ -30,7 +32,7 @@ SCRAM_VERIFIER = b64encode(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=").de
 
 def opened(
     *extensions: str,
-    credentials: Credentials = USER,
+    credentials: Credentials | TokenCredentials = USER,
     messages: tuple[Message, ...] = (),
     at_a_time: int = 0,
 ) -> Player:
@@ -90,6 +92,38 @@ class MechanismTests(TidyTestCase):
             S: 235 Known
             C: MAIL FROM:<a@client.example>
         """)
+
+    def test_a_token_goes_by_a_mechanism_for_tokens_alone(self) -> None:
+        player = opened("AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER", credentials=TOKEN).play(f"""
+            C: AUTH OAUTHBEARER {BEARER}
+            S: 235 2.7.0 Welcome
+            C: MAIL FROM:<a@client.example>
+        """)
+        self.assertIn(Ready(), player.steps)
+        player = opened("AUTH PLAIN LOGIN", credentials=TOKEN)
+        self.assertIn("no mechanism that we can use: PLAIN LOGIN", player.unusable.reply.text)
+
+    def test_a_refused_token_is_answered_before_the_refusal_ends_auth(self) -> None:
+        """RFC 7628 §3.2.3."""
+        player = opened("AUTH OAUTHBEARER", credentials=TOKEN).play(f"""
+            C: AUTH OAUTHBEARER {BEARER}
+            S: 334 eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=
+            C: AQ==
+            S: 535 5.7.8 no
+            C: QUIT
+        """)
+        self.assertEqual(str(player.unusable.reply), "535 5.7.8 no")
+        self.assertTrue(player.unusable.credentials_refused and player.unusable.temporary)
+
+    def test_success_after_a_refused_token_is_not_believed(self) -> None:
+        player = opened("AUTH OAUTHBEARER", credentials=TOKEN).play(f"""
+            C: AUTH OAUTHBEARER {BEARER}
+            S: 334 e30=
+            C: AQ==
+            S: 235 2.7.0 Welcome
+            C: QUIT
+        """)
+        self.assertIn("before the exchange was complete", player.unusable.reply.text)
 
     def test_an_initial_response_too_long_for_the_command_answers_a_challenge(self) -> None:
         """RFC 4954 §4: a success before it was sent is not believed."""

@@ -6,9 +6,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.smtp.sasl.client import (
     CLIENT_MECHANISMS,
+    TOKEN_MECHANISMS,
     ClientMechanism,
     Credentials,
     ScramClient,
+    TokenCredentials,
     client_mechanism,
 )
 from twisted_mta.smtp.sasl.exchange import SASLError
@@ -36,7 +38,9 @@ class CredentialsTests(SynchronousTestCase):
 class ExampleTests(SynchronousTestCase):
     """The exchanges that the standards print."""
 
-    def mechanism(self, name: str, credentials: Credentials = USER) -> ClientMechanism:
+    def mechanism(
+        self, name: str, credentials: Credentials | TokenCredentials = USER
+    ) -> ClientMechanism:
         made = client_mechanism(name, credentials, lambda: NONCE)
         assert made is not None
         return made
@@ -93,6 +97,45 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(login.respond(b"whatever"), b"pencil")
         self.assertTrue(login.complete)
         self.assertRaises(SASLError, login.respond, b"Password:")
+
+    def test_oauthbearer_matches_its_example(self) -> None:
+        """RFC 7628 §4.1, without host and port, which are not required (§3.1)."""
+        token = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg=="
+        bearer = self.mechanism("OAUTHBEARER", TokenCredentials("user@example.com", token))
+        self.assertEqual(
+            bearer.initial(), f"n,a=user@example.com,\1auth=Bearer {token}\1\1".encode()
+        )
+        self.assertTrue(bearer.complete)
+
+    def test_a_refused_token_is_answered_and_counts_as_refused(self) -> None:
+        """RFC 7628 §3.2.3, §4.3; XOAUTH2 wants an empty response."""
+        for name, answer in (("OAUTHBEARER", b"\1"), ("XOAUTH2", b"")):
+            mechanism = self.mechanism(name, TokenCredentials("user@example.com", "abc"))
+            mechanism.initial()
+            self.assertEqual(mechanism.respond(b'{"status":"invalid_token"}'), answer)
+            self.assertFalse(mechanism.complete)
+            self.assertRaises(SASLError, mechanism.respond, b"{}")
+
+    def test_the_separators_of_a_user_name_are_escaped(self) -> None:
+        bearer = self.mechanism("OAUTHBEARER", TokenCredentials("a=b,c", "abc"))
+        self.assertEqual(bearer.initial(), b"n,a=a=3Db=2Cc,\1auth=Bearer abc\1\1")
+
+    def test_xoauth2_has_user_and_token(self) -> None:
+        xoauth2 = self.mechanism("XOAUTH2", TokenCredentials("user@example.com", "abc"))
+        self.assertEqual(xoauth2.initial(), b"user=user@example.com\1auth=Bearer abc\1\1")
+
+    def test_a_token_is_never_used_as_a_password_nor_a_password_as_a_token(self) -> None:
+        tokens = TokenCredentials("user", "abc")
+        for credentials, names in ((tokens, CLIENT_MECHANISMS), (USER, TOKEN_MECHANISMS)):
+            made = [client_mechanism(name, credentials, lambda: NONCE) for name in names]
+            self.assertEqual(made, [None] * len(names))
+
+    def test_what_is_no_token_is_refused_without_showing_it(self) -> None:
+        for username, token in (("", "x"), ("a\1b", "x"), ("x", ""), ("x", "a b"), ("x", "a\1b")):
+            with self.assertRaises(ValueError) as raised:
+                TokenCredentials(username, token)
+            self.assertNotIn("a\1b", str(raised.exception))
+        self.assertNotIn("abc", repr(TokenCredentials("user", "abc")))
 
     def test_there_is_no_scram_without_a_nonce(self) -> None:
         made = [client_mechanism(name, USER, None) is not None for name in CLIENT_MECHANISMS]

@@ -13,9 +13,11 @@ from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
 from ...config import Config
+from ...config.token_account import TokenAccount
 from ...delivery.candidates import candidates
 from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...delivery.relay import Relay
+from ...delivery.terms import HostTerms
 from ...delivery.wishes import wished
 from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path
@@ -327,6 +329,7 @@ class Explainer:
             **facts,
             "group": next_hop.exchanger or None,
             "terms": terms(config, next_hop, domain),
+            "tokens": self._tokens(host_terms),
             "exchangers": [asdict(each) for each in lookup.exchangers],
             "failure": None if lookup.failure is None else str(lookup.failure),
             "targets": [
@@ -342,6 +345,14 @@ class Explainer:
             ],
             "standings": [next_hop_facts(runner.next_hop_status(next_hop))],
         }
+
+    def _tokens(self, host_terms: HostTerms) -> list[dict[str, Any]]:
+        """Return the states of the accounts that log in with tokens, as far as they were needed."""
+        tokens = self._relay.connections.tokens
+        accounts = [each.credentials for each in host_terms]
+        asked = [each for each in accounts if isinstance(each, TokenAccount)]
+        found = [tokens.status(each) for each in dict.fromkeys(asked)] if tokens else []
+        return [asdict(each) for each in found if each is not None]
 
     def _maildir(self, mailbox: Mailbox) -> str:
         try:

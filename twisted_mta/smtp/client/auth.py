@@ -10,9 +10,11 @@ from attrs import frozen
 from ...mail.reply import Reply
 from ..sasl.client import (
     CLIENT_MECHANISMS,
+    TOKEN_MECHANISMS,
     ClientMechanism,
     Credentials,
     Derivation,
+    TokenCredentials,
     client_mechanism,
 )
 from ..sasl.exchange import Nonce, SASLError
@@ -56,13 +58,19 @@ class ClientAuth:
     """
 
     def __init__(
-        self, credentials: Credentials, offered: str | None, *, nonce: Nonce | None = None
+        self,
+        credentials: Credentials | TokenCredentials,
+        offered: str | None,
+        *,
+        nonce: Nonce | None = None,
     ) -> None:
         names = (offered or "").upper().split()
         self._credentials = credentials
         self._offered = offered
         self._nonce = nonce
-        self._names: Iterator[str] = (name for name in CLIENT_MECHANISMS if name in names)
+        with_token = isinstance(credentials, TokenCredentials)
+        ours = TOKEN_MECHANISMS if with_token else CLIENT_MECHANISMS
+        self._names: Iterator[str] = (name for name in ours if name in names)
         self._mechanism: ClientMechanism | None = None
         self._held: bytes | None = None  # the initial response, if too long for the AUTH line
         self._sent: list[str] = []
@@ -71,7 +79,7 @@ class ClientAuth:
         """Return the AUTH command."""
         if self._offered is None:
             return AuthEnd(text="AUTH is not offered, and there are credentials for it")
-        text = f"AUTH is offered with no mechanism that we know: {self._offered}"
+        text = f"AUTH is offered with no mechanism that we can use: {self._offered}"
         return self._next(AuthEnd(text=text))
 
     def take(self, reply: Reply) -> bytes | Derivation | AuthEnd:
@@ -106,7 +114,7 @@ class ClientAuth:
 
     def discreet(self, reply: Reply) -> Reply:
         """Return a reply that may be logged: without its text if that repeats a secret."""
-        secrets = (self._credentials.password, *self._sent)
+        secrets = (self._credentials.secret, *self._sent)
         if reply.code != 334 and any(each in line for line in reply.lines for each in secrets):
             return Reply.of(reply.code, reply.status, "(text left out: it repeats a secret)")
         return reply

@@ -50,7 +50,7 @@ from ...mail.tls_policy import TLSLevel
 from ..extension.limits import Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
-from ..sasl.client import Credentials, Derivation
+from ..sasl.client import Credentials, Derivation, TokenCredentials
 from ..sasl.exchange import Nonce
 from .auth import CANCEL, AuthEnd, ClientAuth
 from .awaited import Awaited, Deadlines, situation
@@ -95,6 +95,7 @@ class ClientSession:
         capabilities: what the server announced in reply to the last EHLO: parameters by upper-case
             keyword.
         tls: what the TLS handshake achieved; None in clear.
+        credentials: see the argument.
         secret: whether what `output` is about to return must not be shown.
         turn: grows with every reply taken and command sent; while it stays the same, the time of
             `deadline` runs.
@@ -111,7 +112,7 @@ class ClientSession:
         implicit_tls: bool = False,
         deadlines: Deadlines | None = None,
         dialect: Dialect = "smtp",
-        credentials: Credentials | None = None,
+        credentials: Credentials | TokenCredentials | None = None,
         nonce: Nonce | None = None,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         tls_failed: bool = False,
@@ -126,7 +127,7 @@ class ClientSession:
         self._deadlines = deadlines or Deadlines()
         self._lmtp = dialect == "lmtp"
         self._ehlo = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
-        self._credentials = credentials
+        self.credentials = credentials
         self._nonce = nonce
         self._extensions = extensions
         self._auth: ClientAuth | None = None
@@ -596,12 +597,12 @@ class ClientSession:
                 self._give_up(answer, steps, self._remote, temporary=True)
                 return
             reason = f"not a reply to STARTTLS: {answer}" if answer else "STARTTLS is not offered"
-            if self._credentials is not None:
+            if self.credentials is not None:
                 reason += ", and our credentials are never sent in clear"
             self._give_up(self._own_reply(454, "7.4", reason), steps)
-        elif self._credentials is not None:
+        elif self.credentials is not None:
             self._auth = ClientAuth(
-                self._credentials, self.capabilities.get("AUTH"), nonce=self._nonce
+                self.credentials, self.capabilities.get("AUTH"), nonce=self._nonce
             )
             self._authenticate(self._auth.begin(), steps)
         else:
@@ -617,7 +618,7 @@ class ClientSession:
 
     @property
     def _needs_tls(self) -> bool:
-        return self._credentials is not None or self._tls_level not in ("none", "may")
+        return self.credentials is not None or self._tls_level not in ("none", "may")
 
     def _learn(self, capabilities: Mapping[str, str]) -> None:
         self.capabilities = capabilities

@@ -47,6 +47,46 @@ class Credentials:
     username: str = field(validator=_is_name)
     password: str = field(repr=False, validator=_is_name)
 
+    @property
+    def secret(self) -> str:
+        """What no log may show."""
+        return self.password
+
+
+def _is_token(credentials: TokenCredentials, attribute: object, value: str) -> None:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("a token has at least one character, and only letters, digits and -._~+/=")
+
+
+# RFC 6750 §2.1: b64token.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+@frozen
+class TokenCredentials:
+    """Our credentials at a server that takes OAuth 2.0 access tokens (RFC 6750).
+
+    Attributes:
+        username: the account that the token is for.
+        token: never logged.
+
+    Raises:
+        ValueError: the user name is empty or has a control character inside; the token is none.
+    """
+
+    username: str = field()
+    token: str = field(repr=False, validator=_is_token)
+
+    @username.validator
+    def _is_user(self, attribute: object, value: str) -> None:
+        if not value or not value.isprintable():  # control-A separates the fields
+            raise ValueError("a user name has at least one character, and no control character")
+
+    @property
+    def secret(self) -> str:
+        """What no log may show."""
+        return self.token
+
 
 @frozen
 class Derivation:
@@ -228,14 +268,57 @@ class ScramClient:
         self.complete = True
 
 
+class _TokenClient:
+    """One message with a token; a server that refuses it says why in a challenge first."""
+
+    _answer = b""
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self.complete = True
+
+    def initial(self) -> bytes:
+        """Return the one message of the exchange."""
+        return self._message
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Return the response to a refusal; the server's reply follows it."""
+        if not self.complete:
+            raise SASLError("the server has refused the token, and goes on")
+        self.complete = False  # a success after a refusal is none
+        return self._answer
+
+
+class OAuthBearerClient(_TokenClient):
+    """OAUTHBEARER (RFC 7628): a bearer token, and the account that it is for."""
+
+    _answer = b"\x01"  # RFC 7628 §3.2.3
+
+    def __init__(self, credentials: TokenCredentials) -> None:
+        # RFC 5801 §4: the name stands in the GS2 header.
+        name = credentials.username.replace("=", "=3D").replace(",", "=2C")
+        super().__init__(f"n,a={name},\x01auth=Bearer {credentials.token}\x01\x01".encode())
+
+
+class XOAuth2Client(_TokenClient):
+    """XOAUTH2, which large providers defined before OAUTHBEARER, and still ask for."""
+
+    def __init__(self, credentials: TokenCredentials) -> None:
+        message = f"user={credentials.username}\x01auth=Bearer {credentials.token}\x01\x01"
+        super().__init__(message.encode())
+
+
+TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
+"""The mechanisms of our client for tokens, the standard one first."""
+
 CLIENT_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")
-"""The mechanisms of our client, the strongest first."""
+"""The mechanisms of our client for passwords, the strongest first."""
 
 
 def client_mechanism(
-    name: str, credentials: Credentials, nonce: Nonce | None
+    name: str, credentials: Credentials | TokenCredentials, nonce: Nonce | None
 ) -> ClientMechanism | None:
-    """Return a mechanism of `CLIENT_MECHANISMS` for one exchange.
+    """Return a mechanism for one exchange.
 
     Args:
         name: in upper case.
@@ -243,11 +326,14 @@ def client_mechanism(
         nonce: None rules out SCRAM.
 
     Returns:
-        None where the mechanism is not one of ours, or needs a nonce.
+        None where the mechanism is not one of ours for such credentials, or needs a nonce.
 
     Raises:
         SASLError: the credentials cannot be used with the mechanism.
     """
+    if isinstance(credentials, TokenCredentials):
+        token_clients = {"OAUTHBEARER": OAuthBearerClient, "XOAUTH2": XOAuth2Client}
+        return token_clients[name](credentials) if name in token_clients else None
     if name == "PLAIN":
         return PlainClient(credentials)
     if name == "LOGIN":

@@ -277,6 +277,11 @@ CREDENTIALS_REFUSED = Metric(
     "counter",
     "Times that a next hop refused our credentials.",
 )
+TOKEN_FAILURES = Metric(
+    f"{PREFIX}token_failures_total",
+    "counter",
+    "Attempts to get an OAuth token for an account at a next hop that have failed.",
+)
 TLS_RESULTS = Metric(
     f"{PREFIX}tls_results_total",
     "counter",
