@@ -17,6 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
+from .cron import Cron
 from .machine import ROOT, eventually, need
 from .mail import ProgramTestCase
 from .mta import MTA
@@ -295,6 +296,58 @@ class Programs(SendmailTestCase):
     def test_s_nail(self) -> None:
         need("s-nail")
         self.check("s-nail", "-n", f"-Smta={self.sendmail}", "-sGreetings", "bob@localhost")
+
+
+class CronJobs(SendmailTestCase):
+    """Debian's cron mails the output of its jobs with the program as ``/usr/sbin/sendmail``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        need("cron", "sendmail", "unshare")
+
+    def cron(self, *commands: str) -> Cron:
+        """Return a cron that runs commands of root at its start, and mails bob."""
+        home = self.home / "cron"
+        home.mkdir(exist_ok=True)
+        cron = Cron(
+            home,
+            self.sendmail,
+            [("root", command) for command in commands],
+            mail_to="bob@localhost",
+            environment={"TWISTED_MTA_SENDMAIL": str(self.home / "sendmail.conf")},
+        )
+        self.addCleanup(cron.stop)
+        return cron
+
+    def test_output_of_a_job_arrives_whether_the_mta_is_up_or_down(self) -> None:
+        cron = self.cron("echo the output; echo an error >&2")
+        with self.mta, cron:
+            self.mail()
+        with cron:
+            eventually(
+                lambda: [name[:5] for name in self.waiting()] == ["mail-"], "a message that waits"
+            )
+        self.mta.start()
+        for mail in self.mail(count=2):
+            self.assertEqual(mail["Return-Path"], "<root@localhost>")
+            self.assertEqual(mail["From"], "root (Cron Daemon)")
+            self.assertTrue(mail["Subject"].endswith(" echo the output; echo an error >&2"))
+            self.assertIn("(from user id 0)", mail["Received"])
+            self.assertEqual(mail.get_payload(), "the output\nan error\n")
+
+    def test_output_of_each_job_arrives_while_the_mta_restarts_and_is_killed(self) -> None:
+        jobs = [f"sleep {number / 4}; echo job {number}" for number in range(12)]
+        self.mta.start()
+        with self.cron(*jobs):
+            for end in (self.mta.terminate, self.mta.kill):
+                end()
+                time.sleep(0.5)
+                self.mta.start()
+            # A kill between a commit and the end of a file makes a second copy.
+            said = {f"job {number}\n" for number in range(12)}
+            self.mta.wait_for(
+                lambda: {each.get_payload() for each in self.mail()} == said, "the output of each"
+            )
 
 
 class HostileUsers(SendmailTestCase):
