@@ -98,6 +98,9 @@ class PolicyChain:
             for stage in (*STAGES, "body")
         }
         self._message_calls = [_calls(group, "message") for group in self.groups]
+        self._read_content = [
+            any(member.reads_content for member, _ in calls) for calls in self._message_calls
+        ]
         self._for_all = any(not each.strangers_only for group in self.groups for each in group)
         self._awaited = [
             each.name for group in self.groups for each in group if each.concludes is not None
@@ -162,11 +165,13 @@ class PolicyChain:
         content: IO[bytes] | None = None
         examination = session.examination
         try:
-            for group, calls in zip(self.groups, self._message_calls, strict=True):
+            for group, calls, read_content in zip(
+                self.groups, self._message_calls, self._read_content, strict=True
+            ):
                 refusal = self._refusal_of_unread(group, session)
                 if refusal is not None:
                     return refusal
-                if content is None and any(member.reads_content for member, _ in calls):
+                if content is None and read_content:
                     content = open_content()
                 shown = content
                 if content is not None and examination is not None:
@@ -176,27 +181,23 @@ class PolicyChain:
                 refusal = await self._ask_group("message", calls, session, about)
                 if refusal is not None:
                     return refusal
-                await self._conclusions(group, session)
+                if examination is not None and not examination.is_complete:
+                    await self._conclusions(group, examination)
         finally:
             if content is not None:
                 content.close()
         return None
 
-    async def _conclusions(self, group: Sequence[Member], session: PolicySession) -> None:
+    async def _conclusions(self, group: Sequence[Member], examination: Examination) -> None:
         """Wait until the policies of a group have concluded, each at most until its deadline."""
-        examination = session.examination
         for member in group:
-            if (
-                member.concludes is None
-                or examination is None
-                or examination.is_concluded(member.name)
-            ):
+            if member.concludes is None or examination.is_concluded(member.name):
                 continue
             concluded = examination.concluded(member.name)
             try:
                 await concluded.addTimeout(member.timeout, self._clock)
             except TimeoutError:
-                self._conclude(member, session)
+                examination.conclude(member.name, member.concludes)
 
     def body_readers(
         self, session: PolicySession, envelope: EnvelopeView, header: Header

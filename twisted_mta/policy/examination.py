@@ -223,6 +223,11 @@ class Examination:
         waiting.append(done)
         return done
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all policies that are asked have found what they will find."""
+        return not self._waiting
+
     def is_concluded(self, policy: str) -> bool:
         """Whether a policy has found what it will find, or is not asked."""
         return policy not in self._waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 
@@ -46,7 +47,7 @@ class ReverseName:
     name: str = ""
     reason: str = ""
 
-    @property
+    @cached_property
     def method_result(self) -> MethodResult:
         """The same for the Authentication-Results field."""
         properties = () if self.address is None else (("policy.iprev", self.address),)
@@ -143,8 +144,14 @@ class ReverseNamePolicy:
 
     def mail(self, session: PolicySession, sender: Mailbox | None) -> None:
         """Let the result count for the transaction that begins."""
-        if session.examination is not None:
-            self._lookup(session).addCallback(_concluded, session.examination)
+        examination = session.examination
+        if examination is None:
+            return
+        found = self._lookup(session)
+        if isinstance(found, ReverseName):
+            _concluded(found, examination)
+        else:
+            found.addCallback(_concluded, examination)
 
     def message(
         self, session: PolicySession, envelope: EnvelopeView, content: object
@@ -155,22 +162,23 @@ class ReverseNamePolicy:
             return None
         return examination.concluded(NAME).addCallback(lambda _: None)
 
-    def _lookup(self, session: PolicySession) -> Deferred[ReverseName]:
-        lookup = session.memory.get(self)
-        if not isinstance(lookup, Deferred):
-            lookup = started(reverse_name(session.address, self._resolver))
-            lookup.addErrback(self._failed, session).addCallback(_noted, session)
-            session.memory[self] = lookup
-        return lookup
+    def _lookup(self, session: PolicySession) -> ReverseName | Deferred[ReverseName]:
+        """Return the result, once it is known; the look-ups are begun once in a session."""
+        known = session.memory.get(self)
+        if isinstance(known, ReverseName | Deferred):
+            return known
+        lookup = started(reverse_name(session.address, self._resolver))
+        session.memory[self] = lookup
+        return lookup.addErrback(self._failed, session).addCallback(self._noted, session)
 
     def _failed(self, failure: Failure, session: PolicySession) -> ReverseName:
         self._log.failure("the look-up of a reverse name failed", failure)
         return ReverseName(session.address, "temperror", reason="an internal error")
 
-
-def _noted(found: ReverseName, session: PolicySession) -> ReverseName:
-    session.reverse_name = found.name or None
-    return found
+    def _noted(self, found: ReverseName, session: PolicySession) -> ReverseName:
+        session.memory[self] = found
+        session.reverse_name = found.name or None
+        return found
 
 
 def _concluded(found: ReverseName, examination: Examination) -> ReverseName:

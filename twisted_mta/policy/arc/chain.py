@@ -48,18 +48,23 @@ class ArcSet:
     sealer: DomainSignature
 
 
+def is_in_chain(header: SignedHeader) -> bool:
+    """Whether a message has any field of an ARC set; most have none."""
+    return header.has_any(_FIELDS)
+
+
 def read_chain(header: SignedHeader) -> Sequence[ArcSet]:
     """Return the ARC sets of a message, from the oldest; empty: it has none.
 
     Raises:
         ChainError: they form no chain (RFC 8617 §5.2, steps 1 to 3), or the chain has ended.
     """
-    if not header.has_any(_FIELDS):
-        return ()  # most mail
     results = _by_instance(header, _RESULTS)
     messages = _by_instance(header, _MESSAGE_SIGNATURE)
     seals = _by_instance(header, _SEAL)
     count = len(seals)
+    if not results and not messages and not seals:
+        return ()
     if not set(results) == set(messages) == set(seals) == set(range(1, count + 1)):
         raise ChainError("the ARC sets are not complete, from 1 to the newest")
     sets = []

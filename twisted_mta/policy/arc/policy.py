@@ -10,6 +10,7 @@ from ..dkim.key_lookup import TextResolver
 from ..dkim.message_reading import TOO_LONG, MessageReading
 from ..dkim.reading_policy import ReadingPolicy
 from ..examination import Examination
+from .chain import is_in_chain
 from .validation import ChainResult, ChainValidation
 
 NAME = "arc"
@@ -19,6 +20,7 @@ FAILED = (MethodResult(NAME, "temperror", "the chain could not be validated in t
 """What is recorded where the policy fails, or has no answer in time."""
 
 _TOO_LONG = ChainResult("fail", TOO_LONG)
+_NONE = (MethodResult(NAME, "none"),)
 
 
 class ARCPolicy(ReadingPolicy[ChainValidation]):
@@ -43,6 +45,9 @@ class ARCPolicy(ReadingPolicy[ChainValidation]):
         """Read the chain; None where there is none, or its result is known from the header."""
         if message.header is None:
             self._conclude(examination, _TOO_LONG)
+            return None
+        if not is_in_chain(message.header):
+            examination.conclude(NAME, _NONE)
             return None
         validation = ChainValidation(message.header, message.bodies, self._wall_time())
         if validation.known is not None:

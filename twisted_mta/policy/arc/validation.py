@@ -9,7 +9,7 @@ from typing import Literal
 from attrs import frozen
 
 from ..dkim.body_hashes import BodyHashes
-from ..dkim.key_lookup import KeyLookups, Keys, NoKey, TextResolver, key_id
+from ..dkim.key_lookup import KeyLookups, Keys, NoKey, TextResolver
 from ..dkim.signature import DomainSignature
 from ..dkim.signed_header import SignedHeader, unsigned_field
 from ..dkim.validity import verify
@@ -131,7 +131,7 @@ class ChainValidation:
 
     def _message_signature(self, each: ArcSet, keys: Keys) -> tuple[_Outcome, str]:
         signature = each.signature
-        key = keys[key_id(signature.signer)]
+        key = keys[signature.signer.key_id]
         if isinstance(key, NoKey):
             return _without_key(key)
         if signature.expires is not None and signature.expires < self._now:
@@ -141,7 +141,7 @@ class ChainValidation:
 
 
 def _seal(sealer: DomainSignature, digest: bytes, keys: Keys) -> tuple[_Outcome, str]:
-    key = keys[key_id(sealer)]
+    key = keys[sealer.key_id]
     if isinstance(key, NoKey):
         return _without_key(key)
     if key.verifies(sealer.signature, digest):

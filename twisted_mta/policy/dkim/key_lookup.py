@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from ...dns.failure import LookupFailed, NoSuchDomain
 from ...system.coroutines import outcome
 from .key_record import KeyRecord, KeyRecordError, KeyType
-from .signature import DomainSignature
+from .signature import DomainSignature, KeyId
 
 _MOST_RECORDS = 10  # that are read; there should be one
 _LONGEST_REMEMBERED = 2_048  # octets; the record of an RSA key of 8,192 bits has fewer
@@ -39,16 +39,8 @@ class NoKey:
     reason: str
 
 
-KeyId = tuple[str, KeyType]
-"""The domain name of a key record, and the type of the key."""
-
 Keys = Mapping[KeyId, "KeyRecord | NoKey"]
 """The keys that were looked up."""
-
-
-def key_id(signer: DomainSignature) -> KeyId:
-    """Return which key a signer has."""
-    return signer.key_name, signer.key_type
 
 
 class KeyLookups:
@@ -60,7 +52,7 @@ class KeyLookups:
     """
 
     def __init__(self, resolver: TextResolver, signers: Iterable[DomainSignature]) -> None:
-        ids = dict.fromkeys(map(key_id, signers))
+        ids = dict.fromkeys(each.key_id for each in signers)
         self._asked = {each: outcome(_look_up(resolver, *each)) for each in ids}
 
     async def keys(self) -> Keys:

@@ -17,6 +17,9 @@ from .tags import TagError, names, parse_tags, without_white_space
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
 
+KeyId = tuple[str, KeyType]
+"""The domain name of a key record, and the type of the key."""
+
 _KEY_TYPES: Mapping[str, KeyType] = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
 # RFC 6376 §3.5: sig-l-tag has at most 76 digits, sig-t-tag and sig-x-tag at most 12.
 _DIGITS = re.compile(r"[0-9]{1,76}")
@@ -58,12 +61,14 @@ class DomainSignature:
         signature: its octets (``b=``).
         domain: the signing domain (``d=``), in A-labels and lower case.
         selector: of the key (``s=``), in A-labels and lower case.
+        key_id: of the key.
     """
 
     algorithm: Algorithm
     signature: bytes
     domain: str
     selector: str
+    key_id: KeyId
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> DomainSignature:
@@ -81,17 +86,8 @@ class DomainSignature:
             )
         domain = _domain(tags, "d")
         selector = _selector(tags["s"], domain)
-        return cls(cast(Algorithm, algorithm), _base64(tags, "b"), domain, selector)
-
-    @property
-    def key_name(self) -> str:
-        """The domain name of the key record."""
-        return _key_name(self.selector, self.domain)
-
-    @property
-    def key_type(self) -> KeyType:
-        """The type of the key."""
-        return _KEY_TYPES[self.algorithm]
+        key_id = _key_name(selector, domain), _KEY_TYPES[algorithm]
+        return cls(cast(Algorithm, algorithm), _base64(tags, "b"), domain, selector, key_id)
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ...message.authentication_results import MethodResult
 from .body_hashes import BodyHashes
-from .key_lookup import KeyLookups, Keys, NoKey, TextResolver, key_id
+from .key_lookup import KeyLookups, Keys, NoKey, TextResolver
 from .signature import Signature, SignatureError, parse_signature
 from .signed_header import SignedHeader
 from .tags import without_white_space
@@ -125,7 +125,7 @@ class Verification:
     def _result(self, check: _Check, keys: Keys, prefix: int) -> SignatureResult:
         key = None
         if isinstance(check.signature, Signature):
-            found = keys[key_id(check.signature.signer)]
+            found = keys[check.signature.signer.key_id]
             key = None if isinstance(found, NoKey) else found
         result, reason = self._outcome(check, keys)
         testing = key is not None and key.testing
@@ -152,7 +152,7 @@ class Verification:
             return signature.result, str(signature)
         if signature.expires is not None and signature.expires < self._now:
             return "permerror", "the signature has expired"
-        key = keys[key_id(signature.signer)]
+        key = keys[signature.signer.key_id]
         if isinstance(key, NoKey):
             return key.result, key.reason
         return verify(signature, check.number, self._header, self._bodies, key)

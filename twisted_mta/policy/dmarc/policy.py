@@ -150,7 +150,9 @@ class DMARCPolicy:
         elif evaluation.result == "temperror" and evaluation.request != "none":
             handled = Handling("none", (_UNKNOWN,))
         examination.conclude(NAME, [_result(domain, evaluation)])
-        if self._observe is not None and not (evaluation.result == "pass" and begun.is_report):
+        if self._asks_for_reports(evaluation) and not (
+            evaluation.result == "pass" and begun.is_report
+        ):
             self._take_note(session, examination, domain, evaluation, handled, found)
         return _answer(domain, handled.action)
 
@@ -162,6 +164,12 @@ class DMARCPolicy:
         examination.conclude(NAME, [MethodResult(NAME, "permerror", found.fault)])
         return Quarantine(f"DMARC: {found.fault}") if self._enforced else None
 
+    def _asks_for_reports(self, evaluation: Evaluation) -> bool:
+        policy = evaluation.policy
+        return (
+            self._observe is not None and policy is not None and bool(policy.published.record.rua)
+        )
+
     def _take_note(
         self,
         session: PolicySession,
@@ -171,14 +179,9 @@ class DMARCPolicy:
         handled: Handling,
         found: Identified,
     ) -> None:
-        """Hand on what the report to the domain needs, if it asks for one."""
+        """Hand on what the report to the domain needs."""
         policy, address = evaluation.policy, session.address
-        if (
-            self._observe is None
-            or policy is None
-            or not policy.published.record.rua
-            or not address
-        ):
+        if self._observe is None or policy is None or not address:
             return
         passes = evaluation.result == "pass" and evaluation.request != "none"
         ranked = found.ranked(domain, evaluation.dkim.domain)
