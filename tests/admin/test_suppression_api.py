@@ -70,6 +70,14 @@ class Suppression(TidyTestCase):
             self.assertEqual(self.ask(path, method, query, public=public)[0], code, (path, query))
         self.assertEqual(self.asked, [])
 
+    def test_reports_of_complaints_are_those_of_an_account_or_all(self) -> None:
+        self.agents.answer_shard = lambda shard, name, arguments: {name: arguments["account"]}
+        for query, account in (("", None), ("account=a%40b", "a@b")):
+            answer = self.successResultOf(
+                self.api.feedback(Request(method="GET", path="/v1/feedback", query=query))
+            )
+            self.assertEqual(json.loads(answer.body), {"version": 1, "feedback": account})
+
     def test_what_an_agent_refuses_is_said(self) -> None:
         self.found = ValueError("there is no suppression list")
         code, answer = self.ask("/add", "POST", "address=a%40b")

@@ -38,6 +38,7 @@ from twisted_mta.config.catalog import TABLES
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
+from twisted_mta.config.feedback import FeedbackSettings
 from twisted_mta.config.setting import ConfigError, settings_of
 from twisted_mta.config.suppression import SuppressionSettings
 from twisted_mta.mail.address import Mailbox
@@ -51,6 +52,7 @@ ONE_VALUE = {("mta", "url"), ("queue", "url"), ("listener", "kind")}
 
 OTHERS: Mapping[str, Any] = {
     "hostname": "other.example",
+    "address": Mailbox("other", "localhost"),
     "hosts": ("other.example",),
     "publish": "tcp:8443",
     "mx": ("other.example",),
@@ -239,6 +241,7 @@ class EachSetting(SynchronousTestCase):
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
             greylist=GreylistSettings(),
             suppression=SuppressionSettings(),
+            feedback=FeedbackSettings(address="fbl@localhost"),
             dnsbl=(DNSBL(zone="key.list.example", name="list.example"),),
             milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
             limits_of_accounts=(AccountLimit(account="ann"),),
@@ -321,6 +324,7 @@ class EachSetting(SynchronousTestCase):
             "tls_certificate": {"tls_key": value},
             "client_certificate": {"client_key": value},
             "dkim": {"dmarc": "off"},  # which needs it
+            "local_domains": {"feedback": FeedbackSettings(address="fbl@other.example")},
         }
         changed = evolve(tables[number], **{name: value, **also.get(name, {})})
         if table == "mta":

@@ -109,6 +109,7 @@ class Admin:
             EXPOSITION: self._exposition,
             TRACE: self._traces.answer,
             tls_reports.RECORDS: self._tls_reports.records,
+            suppression_api.FEEDBACK_PATH: self._suppression.feedback,
         }
 
     def answer(self, request: Request) -> Response | Stream | Deferred[Response]:

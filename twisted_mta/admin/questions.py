@@ -244,9 +244,32 @@ SUPPRESSION = ShardQuestion(
 )
 """The suppression list."""
 
+
+async def _feedback(agent: Agent, shard: Shard, *, account: str | None) -> dict[str, Any]:
+    return await agent.feedback.shown(account)
+
+
+FEEDBACK = ShardQuestion(
+    name="feedback",  # any shard: the file is that of all
+    answer=_feedback,
+    merge=list,
+    timeout=20.0,
+)
+"""Reports of complaints about our mail."""
+
 SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
     question.name: question
-    for question in (LIST, SHOW, BODY, STEER, TLS_REPORTS, TLS_DOMAIN, TLS_RECORDS, SUPPRESSION)
+    for question in (
+        LIST,
+        SHOW,
+        BODY,
+        STEER,
+        TLS_REPORTS,
+        TLS_DOMAIN,
+        TLS_RECORDS,
+        SUPPRESSION,
+        FEEDBACK,
+    )
 }
 
 

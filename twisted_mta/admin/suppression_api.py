@@ -1,12 +1,14 @@
-"""The suppression list over HTTP.
+"""The suppression list, and reports of complaints, over HTTP.
 
 GET  /v1/suppression          addresses on the list; ``?after=`` continues, ``?limit=`` bounds
 POST /v1/suppression/add      ``?address=&reason=``; control socket only
 POST /v1/suppression/remove   ``?address=``; control socket only
+GET  /v1/feedback             accounts with reports, and the last reports; ``?account=`` selects one
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,10 +17,11 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock
 from .http import READING, Request, Response, error_response, json_response, only
-from .questions import SUPPRESSION, Agents
+from .questions import FEEDBACK, SUPPRESSION, Agents, ShardQuestion
 from .status import VERSION
 
 PATH = "/v1/suppression"
+FEEDBACK_PATH = "/v1/feedback"
 
 _ACTIONS = ("add", "remove")
 _PAGE = 1_000  # entries in one answer
@@ -26,7 +29,7 @@ _LONGEST = 320  # characters of an address
 
 
 class SuppressionAPI:
-    """Answers requests for `PATH`, and those below it.
+    """Answers requests for `PATH`, those below it, and those for `FEEDBACK_PATH`.
 
     Args:
         agents: are asked.
@@ -63,14 +66,19 @@ class SuppressionAPI:
             action=action, address=address, reason=parameters.get("reason", ""), by=request.user
         )
 
-    def _asked(self, **arguments: Any) -> Deferred[Response]:
-        return Deferred.fromCoroutine(self._ask(**arguments)).addErrback(_failed)
+    def feedback(self, request: Request) -> Deferred[Response]:
+        """Answer a request for `FEEDBACK_PATH`."""
+        account = request.parameters.get("account")
+        return self._asked(FEEDBACK, account=account)
 
-    async def _ask(self, **arguments: Any) -> Response:
+    def _asked(self, question: ShardQuestion = SUPPRESSION, **arguments: Any) -> Deferred[Response]:
+        return Deferred.fromCoroutine(self._ask(question, arguments)).addErrback(_failed)
+
+    async def _ask(self, question: ShardQuestion, arguments: Mapping[str, Any]) -> Response:
         # Any process: all have the same file.
         shard = min(self._agents.shards())
-        asked = self._agents.ask_shard(shard, SUPPRESSION, **arguments)
-        answer: dict[str, Any] = await asked.addTimeout(SUPPRESSION.timeout, self._clock)
+        asked = self._agents.ask_shard(shard, question, **arguments)
+        answer: dict[str, Any] = await asked.addTimeout(question.timeout, self._clock)
         if answer.get("found") is False:
             return error_response(f"{arguments['address']} is not on the suppression list", 404)
         return json_response({"version": VERSION, **answer})

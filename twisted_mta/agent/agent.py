@@ -75,6 +75,7 @@ from .events import Events
 from .explain.domain_tls import DomainTLS
 from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
+from .feedback import Feedback
 from .filters import Filters
 from .listeners import Listeners
 from .mailboxes import Mailboxes
@@ -149,6 +150,7 @@ class Agent:
         mailboxes: know which mailboxes are ours, and where mail goes next.
         memory: the hosts that TLS was used with.
         signing_keys: sign mail of our domains.
+        feedback: counts reports of complaints about our mail.
         suppression: the list of addresses that get no mail of our users.
         listeners: the factories of all ports.
         application_mail: takes mail of the application.
@@ -226,6 +228,7 @@ class Agent:
             services=self._policy_services,
         )
         self.suppression = self._make_suppression()
+        self.feedback = self._make_feedback()
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
             application.deliveries,
@@ -490,7 +493,7 @@ class Agent:
             CertificateError: a file cannot be used; which, and why.
             ConfigError: the checker cannot be made; or a password cannot be read.
             ValueError: a route or an alias cannot be read.
-            OSError: the key of SRS can be neither read nor made.
+            OSError: the key of SRS, or that of feedback, can be neither read nor made.
         """
         pace = pace or self._resources.sliced
         authentication = await self.authentication.prepare(config, pace, checked)
@@ -503,6 +506,7 @@ class Agent:
         )
         use_listeners = await pace.work(self.listeners.load(config))
         signing_keys = await pace.work(load_keys(config.dkim_keys))
+        self.feedback.prepare(config)
 
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)
@@ -532,6 +536,7 @@ class Agent:
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
             self.suppression.use(config.suppression)
+            self.feedback.use(config)
             self.dmarc_reports.use(config)
             self.tls_reports.use(config)
             for shard in self.shards:
@@ -619,6 +624,17 @@ class Agent:
             clock=resources.reactor,
             wall_time=resources.wall_time,
             count=partial(self.metrics.count, table.SUPPRESSIONS),
+        )
+
+    def _make_feedback(self) -> Feedback:
+        resources = self._resources
+        return Feedback(
+            self.config,
+            executor=resources.file_executor,
+            files=resources.files,
+            secret=resources.secret,
+            wall_time=resources.wall_time,
+            metrics=self.metrics,
         )
 
     def _make_maildir(self) -> MaildirDelivery:
@@ -902,6 +918,7 @@ class Agent:
             submission=self.authentication.submission,
             sending_limits=self.authentication.sending_limits,
             suppressed=self.suppression.refusal,
+            feedback_id=self.feedback.id_for,
             policies=policies,
         )
 
@@ -939,6 +956,12 @@ class Agent:
     # Mail on its way through the parts.
 
     def _accept(self, message: Message) -> Deferred[None]:
+        if self.feedback.concerns(message):
+            # Its body may be gone once it is delivered.
+            return self.feedback.read(message).addCallback(lambda _: self._accept_now(message))
+        return self._accept_now(message)
+
+    def _accept_now(self, message: Message) -> Deferred[None]:
         def accepted(_: None) -> None:
             try:
                 self.activity.message_accepted(message)

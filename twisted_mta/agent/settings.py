@@ -7,6 +7,7 @@ from functools import lru_cache
 from ..config import Config, Listener
 from ..mail.address import Mailbox
 from ..mail.next_hop import NextHop
+from ..policy.feedback.fields import FeedbackTerms
 from ..queue.runner import RunnerSettings
 from ..queue.schedule.backoff import Backoff
 from ..queue.schedule.next_hops import NextHopLimits
@@ -52,6 +53,7 @@ def intake_policy(
         relays_all=config.capture or listener.is_local_submission,
         direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",
         signs=bool(config.dkim_keys),
+        feedback=_feedback_terms(config),
         suppresses=config.suppression is not None,
         missing_members=config.missing_members,
         max_hops=listener.max_hops,
@@ -59,6 +61,13 @@ def intake_policy(
         authserv_id=config.authserv_id if config.policy.is_used else "",
         lifetime=config.queue.lifetime,
     )
+
+
+def _feedback_terms(config: Config) -> FeedbackTerms | None:
+    if config.feedback is None:
+        return None
+    domains = frozenset(key.domain for key in config.dkim_keys)
+    return FeedbackTerms(config.feedback.address, domains)
 
 
 def runner_settings(config: Config) -> RunnerSettings:

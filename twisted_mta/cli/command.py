@@ -16,6 +16,7 @@ _MODULES = {
     "check": "check.command",
     "dkim": "dkim.command",
     "explain": "explain",
+    "feedback": "feedback",
     "queue": "queue.command",
     "reload": "reload",
     "reopen-logs": "reload",

@@ -11,6 +11,7 @@ from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
+from .feedback import FeedbackSettings
 from .listener import Listener
 from .loading import load
 from .milter import MilterSettings
@@ -39,6 +40,7 @@ __all__ = [
     "DNSSettings",
     "DeliverySettings",
     "Destination",
+    "FeedbackSettings",
     "GreylistSettings",
     "Listener",
     "LogSettings",

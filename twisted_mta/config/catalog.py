@@ -12,6 +12,7 @@ from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
 from .endpoint import endpoints
+from .feedback import FeedbackSettings
 from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
@@ -47,6 +48,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "policy_service": PolicyServiceSettings,
     "tls_report": TLSReportSettings,
     "suppression": SuppressionSettings,
+    "feedback": FeedbackSettings,
     "account_limits": AccountLimits,
     "account_limit": AccountLimit,
 }
@@ -67,7 +69,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {"destination": {"domain": "exchanger
 """By table, for keys that it must have: the key that may stand there instead."""
 
 
-SWITCHES = ("tls_report", "greylist", "suppression")
+SWITCHES = ("tls_report", "greylist", "suppression", "feedback")
 """The tables that turn something on by being there, even without a key."""
 
 

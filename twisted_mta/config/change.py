@@ -13,6 +13,7 @@ from .config import Config
 from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
+from .feedback import FeedbackSettings
 from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
@@ -34,6 +35,7 @@ _TABLES = (
     | QueueSettings
     | DeliverySettings
     | DNSSettings
+    | FeedbackSettings
     | GreylistSettings
     | LogSettings
     | MTASTSSettings

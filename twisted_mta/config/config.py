@@ -22,6 +22,7 @@ from .destination_table import DestinationTable
 from .dkim import DKIMKey, dkim_keys
 from .dnsbl import DNSBL, dnsbls
 from .endpoint import Endpoint, endpoint_or_off, endpoints
+from .feedback import FeedbackSettings
 from .listener import Listener
 from .milter import MilterSettings, milters
 from .mta_sts import MTASTSSettings
@@ -84,6 +85,7 @@ class Config:
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
         greylist: ``[greylist]``; None: there is no greylisting.
+        feedback: ``[feedback]``; None: no reports of complaints are asked for.
         suppression: ``[suppression]``; None: there is no suppression list.
         milters: the ``[[milter]]`` tables, in their order.
         policy_services: the ``[[policy_service]]`` tables, in their order.
@@ -348,6 +350,7 @@ class Config:
     tls_report: TLSReportSettings | None = None
     greylist: GreylistSettings | None = None
     suppression: SuppressionSettings | None = None
+    feedback: FeedbackSettings | None = None
     account_limits: AccountLimits = attrs.field(factory=AccountLimits)
     limits_of_accounts: tuple[AccountLimit, ...] = attrs.field(
         factory=tuple, converter=limits_of_accounts
@@ -401,6 +404,13 @@ class Config:
                 " expected aliases, the path of a file"
             )
         yield from self._relay_contradictions()
+        if self.feedback is not None:
+            domain = self.feedback.address.domain
+            if domain not in (*self.local_domains, *self.virtual_domains):
+                yield (
+                    f"[feedback] address = {shown(str(self.feedback.address))}: {domain} is not"
+                    " ours; expected an address in local_domains"
+                )
         if self.capture:
             yield from self._capture_contradictions()
         owners: dict[str, str] = {}

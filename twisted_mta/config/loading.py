@@ -19,6 +19,7 @@ from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .dkim import DKIMKey
 from .dnsbl import DNSBL
+from .feedback import FeedbackSettings
 from .listener import Listener
 from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
@@ -362,6 +363,9 @@ class _Loader:
             else None,
             suppression=self._made(SuppressionSettings, "[suppression] ")
             if "suppression" in self.switched_on
+            else None,
+            feedback=self._made(FeedbackSettings, "[feedback] ")
+            if "feedback" in self.switched_on
             else None,
             dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),

@@ -137,7 +137,7 @@ class ApplicationMail:
         )
         await self._run(self._decide(session, envelope))
         await self._count(envelope)
-        reception = self.intake.begin(session)
+        reception = self.intake.begin(session, envelope.account)
         if isinstance(reception, Reply):
             raise SubmissionRefused(reception)
         self._submitted[reception.id] = envelope.recipients

@@ -20,6 +20,7 @@ from ..mail.envelope import Parameters, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message
 from ..mail.printable import printable
+from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.delivery_fields import read_delivered_to
 from ..policy.answers import EnvelopeView
@@ -77,6 +78,7 @@ class Intake:
         sending_limits: of accounts; None: there are none.
         suppressed: returns the refusal of a recipient of our users that is on the suppression list;
             None: there is no list.
+        feedback_id: returns the id of a message of an account for reports of complaints.
         policies: asked besides; None: there are none.
 
     Attributes:
@@ -106,6 +108,7 @@ class Intake:
         submission: Submission | None = None,
         sending_limits: SendingLimits | None = None,
         suppressed: Callable[[Mailbox], Awaitable[Reply | None]] | None = None,
+        feedback_id: Callable[[QueueId, str], str] = lambda id, account: "",
         policies: PolicyStages | None = None,
     ) -> None:
         self.update(policy)
@@ -124,6 +127,7 @@ class Intake:
         self._capacity = capacity
         self._count = count
         self._suppressed = suppressed
+        self._feedback_id = feedback_id
 
     def update(self, policy: IntakePolicy) -> None:
         """Apply another policy to mail that begins from now on."""
@@ -452,8 +456,13 @@ class Intake:
 
     # Messages.
 
-    def begin(self, session: Session) -> Reception | Reply:
-        """Begin the reception of a message, or return the reply that there is no capacity."""
+    def begin(self, session: Session, account: str | None = None) -> Reception | Reply:
+        """Begin the reception of a message, or return the reply that there is no capacity.
+
+        Args:
+            session: that it comes in.
+            account: that an application sends it for; None: the one of the session.
+        """
         refusal = self._capacity.refusal()
         if refusal is not None:
             return refusal
@@ -483,6 +492,9 @@ class Intake:
             find_looping=self._looping,
             submission=None if session.identity is None else self.submission,
             completes=self._relaying.allows(session),
+            feedback_id=lambda: self._feedback_id(
+                id, account or account_of(session, self.policy.relay_certificates) or ""
+            ),
             new_body=partial(self._new_body, id),
             capacity=self._capacity,
             take=self._direct if self.policy.direct and self._direct is not None else self._queue,

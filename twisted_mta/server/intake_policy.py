@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from ..config import RelayCertificate
+from ..policy.feedback.fields import FeedbackTerms
 from ..policy.networks import Network
 from ..policy.submission import SubmissionPolicy
 
@@ -28,6 +29,7 @@ class IntakePolicy:
         direct: whether messages are delivered at once instead of queued (`Intake.direct`).
         submission: what authenticated clients are held to.
         signs: whether mail of clients that may relay may be signed: there are keys.
+        feedback: for which mail of our users reports of complaints are asked; None: for none.
         suppresses: whether there is a list of addresses that get no mail of our users.
         missing_members: for an alias some of whose members do not exist: ``notice`` delivers to the
             others and bounces these to the sender, ``refuse`` refuses the recipient.
@@ -48,6 +50,7 @@ class IntakePolicy:
     direct: bool = False
     submission: SubmissionPolicy = field(factory=SubmissionPolicy)
     signs: bool = False
+    feedback: FeedbackTerms | None = None
     suppresses: bool = False
     missing_members: Literal["notice", "refuse"] = "notice"
     max_hops: int = 100

@@ -34,6 +34,7 @@ from ..message.header_scanner import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.received import received, with_type
 from ..policy.capacity import NO_DISK, Capacity, is_full
+from ..policy.feedback.fields import feedback_fields
 from ..policy.missing_fields import missing_fields
 from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
@@ -78,6 +79,7 @@ class Reception:
             be shown to the others (RFC 5321 §7.2).
         find_looping: finds the recipients that the message has reached before.
         submission: checks the header; None for clients that are not authenticated.
+        feedback_id: returns the id of the message for reports of complaints (RFC 9477 §3.2).
         completes: whether missing fields are added (`policy.missing_fields`).
         new_body: begins the body.
         capacity: that the message takes its share of, until it is taken or given up.
@@ -100,6 +102,7 @@ class Reception:
         find_looping: FindLooping,
         submission: Submission | None,
         completes: bool,
+        feedback_id: Callable[[], str],
         new_body: Callable[[], BodyWriter],
         capacity: Capacity,
         take: Take,
@@ -118,6 +121,7 @@ class Reception:
         self._find_looping = find_looping
         self._submission = submission
         self._completes = completes
+        self._feedback_id = feedback_id
         self._new_body = new_body
         self._writer = new_body()
         self._capacity = capacity
@@ -322,6 +326,9 @@ class Reception:
                 header, id=self._id, hostname=self._policy.hostname, time=self._received_at
             )
             self._signs = self._policy.signs and self._is_by_author(header)
+            if self._signs and self._policy.feedback is not None:
+                terms = self._policy.feedback
+                self._added += feedback_fields(header, terms, self._feedback_id)
 
     def _is_by_author(self, header: bytes) -> bool:
         """Whether the account is the author; a client that may relay without one is believed."""

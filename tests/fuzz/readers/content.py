@@ -16,6 +16,7 @@ from twisted_mta.mail.reply import Reply
 from twisted_mta.message.authentication_results import without_own
 from twisted_mta.message.dsn.delivery_status import ReportedRecipient
 from twisted_mta.message.dsn.notice import notice
+from twisted_mta.message.feedback_report import read_feedback_report
 from twisted_mta.message.header import fields
 from twisted_mta.message.header_scanner import HeaderScanner
 from twisted_mta.message.mime.conversion import to_seven_bit
@@ -47,6 +48,7 @@ _HEADER_WORDS = (
     *_SPACES,
 )
 _TYPE = b"Content-Type: multipart/mixed; boundary=b\r\n"
+_REPORT = b"Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n"
 _NESTED = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
 _CONTENT_WORDS = (
     *(b"--b\r\n", b"--b\r\n\r\n", b"--b\r\nX: y\r\n", b"\r\n--b", b"\r\n--", b"--b--\r\n", b"--"),
@@ -243,6 +245,23 @@ READERS = (
         ),
         frames=((b"", b""), (b"Authentication-Results:", b""), (b"Authentication-Results:(", b"")),
         most=1 << 20,
+    ),
+    Reader(
+        name="feedback report",
+        read=lambda octets: read_feedback_report([octets]),
+        words=(
+            *_CONTENT_WORDS,
+            b"Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n",
+            b"Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: base64\r\n\r\nQQ==",
+            b"CFBL-Feedback-ID: x\r\n",
+        ),
+        frames=(
+            (_REPORT + b"\r\n--b\r\n", b""),
+            (_REPORT + b"\r\n--b\r\nContent-Type: message/feedback-report\r\n\r\n", b"\r\n--b--"),
+            (b"Content-Type: multipart/report; report-type=", b"\r\n\r\n"),
+        ),
+        most=1 << 18,
+        place="thread",
     ),
     Reader(
         name="submission",

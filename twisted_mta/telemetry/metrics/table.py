@@ -198,6 +198,17 @@ SUPPRESSIONS = Metric(
     {"event": ("refused", "added", "removed", "delivered")},
 )
 
+FEEDBACK = Metric(
+    f"{PREFIX}feedback_reports_total",
+    "counter",
+    "Reports of complaints about our mail: counted, or not since SPF and DKIM do not prove the"
+    " sender, since they have no id of ours, are repeated or cannot be read; by their type.",
+    {
+        "result": ("counted", "unverified", "unknown", "repeated", "unreadable"),
+        "type": ("abuse", "fraud", "virus", "not-spam", "opt-out", "auth-failure"),
+    },
+)
+
 # Messages delivered.
 
 OUTCOMES = Metric(
@@ -466,6 +477,7 @@ TABLE: tuple[Metric, ...] = (
     AUTHENTICATIONS,
     ACCOUNT_LIMITS,
     SUPPRESSIONS,
+    FEEDBACK,
     OUTCOMES,
     FAILURES,
     DELIVERY_DELAY,
