@@ -7,6 +7,10 @@ from twisted_mta.telemetry.metrics import TABLE, Metric, Metrics, Snapshot, Tota
 
 
 class Table(TidyTestCase):
+    def test_it_has_every_metric(self) -> None:
+        made = [each for each in vars(table).values() if isinstance(each, Metric)]
+        self.assertEqual([each for each in made if each not in TABLE], [])
+
     def test_every_metric_is_in_the_table_once(self) -> None:
         declared = [each for each in vars(table).values() if isinstance(each, Metric)]
         self.assertEqual(declared, list(TABLE))
