@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.reply import Reply
+from twisted_mta.policy.delegation import answer
 from twisted_mta.smtp.client import session
 from twisted_mta.smtp.client.awaited import Awaited
 from twisted_mta.smtp.client.machine import Event
@@ -56,6 +58,9 @@ class ShortSearch(SynchronousTestCase):
 
     def test_the_milter_target_holds_for_a_search(self) -> None:
         self.assertHolds("milter")
+
+    def test_the_policy_service_target_holds_for_a_search(self) -> None:
+        self.assertHolds("policy_service")
 
     def test_memory_does_not_grow(self) -> None:
         for name, target in TARGETS.items():
@@ -126,6 +131,9 @@ class BrokenCode(SynchronousTestCase):
             return lines.replace(b"\n", b"\r\n")
 
         self.assertFound("data", NewlineNormalizer, "feed", broken)
+
+    def test_a_control_character_in_the_answer_of_a_service_is_noticed(self) -> None:
+        self.assertFound("policy_service", answer, "_CONTROL", re.compile(rb"\0"))
 
     def test_obeying_a_command_behind_starttls_is_noticed(self) -> None:
         established = Session.tls_established

@@ -15,6 +15,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.mail.tls_facts import TLSFacts
+from twisted_mta.policy.delegation.answer import AnswerReader, ServiceError, read_action
 from twisted_mta.server.message_delivery import _LineSink
 from twisted_mta.server.proxy_header import ProxyError, read_header
 from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
@@ -306,7 +307,49 @@ def _converse(octets: bytes) -> None:
 
 _GREETED = (b"220 next.example\r\n", b"250-next.example\r\n250 PIPELINING\r\n")
 
+
+def _service(octets: bytes) -> None:
+    """Read the answer of a policy service, in one piece and cut as small as possible."""
+    for size in (len(octets) or 1, 1):
+        with suppress(ServiceError):
+            reader = AnswerReader()
+            for at in range(0, len(octets), size):
+                action = reader.feed(octets[at : at + size])
+                if action is not None:
+                    read_action(action)
+
+
+_ACTIONS = (
+    *(
+        b"a=b\n",
+        b"action=",
+        b"action=OK\n",
+        b"DUNNO",
+        b" ",
+        b"\n",
+        b"=",
+        b"\xc3\xa9",
+        b"1",
+        b"5.7.",
+    ),
+    *(b"X: ", b"a@", b"<", b'"', b"\\", b"."),
+)
+
+
 READERS = (
+    Reader(
+        name="policy service answers",
+        read=_service,
+        words=_ACTIONS,
+        frames=(
+            (b"", b""),
+            (b"", b"\n\n"),
+            (b"action=", b"\n\n"),
+            (b"action=550 ", b"\n\n"),
+            (b"action=PREPEND X: ", b"\n\n"),
+            (b"action=BCC ", b"\n\n"),
+        ),
+    ),
     Reader(
         name="commands",
         read=_session(),

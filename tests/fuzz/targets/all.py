@@ -10,9 +10,10 @@ from .client import CLIENT
 from .data import DATA
 from .header import HEADER
 from .milter import MILTER
+from .policy_service import POLICY_SERVICE
 from .scaling import SCALING
 from .session import SESSION
 
-TARGETS: Mapping[str, Target] = {
-    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT, MILTER, SCALING)
-}
+_ALL = (SESSION, ADDRESS, DATA, HEADER, CLIENT, MILTER, POLICY_SERVICE, SCALING)
+
+TARGETS: Mapping[str, Target] = {target.name: target for target in _ALL}

@@ -103,7 +103,7 @@ def _carry_out(found: Sequence[tuple[int, bytes]]) -> None:
                 demand(read.reply.code >= 400, f"a refusal that accepts: {read.reply}")
         except MilterError as error:
             demand(str(error).isprintable(), f"an error that is not safe: {error!r}")
-    for section in (changes.fields.above, changes.fields.section):
+    for section in (changes.fields.above, b"".join(changes.fields.section())):
         demand(_HEADER.fullmatch(section), f"not a header section: {section!r}")
     demand(changes.fields.above.startswith(_ABOVE[:4]) or changes.fields.changed, "it lost a field")
     demand(changes.hold.isprintable(), "a reason that is not safe")
