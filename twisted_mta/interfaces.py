@@ -112,6 +112,10 @@ class Files(Protocol):
         """
         ...
 
+    def replace(self, old: str, new: str) -> None:
+        """Move a file within its file system to a path, in place of the file there."""
+        ...
+
     def unlink(self, path: str) -> None:
         """Remove a file, if it exists."""
         ...

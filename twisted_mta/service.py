@@ -25,12 +25,14 @@ from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState
 from .admin.status import Status
 from .admin.web.captured_pages import CapturedPages
+from .admin.web.challenge_host import challenge_host
 from .admin.web.policy_host import PolicyHost
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.application import Application
 from .agent.audience import LocalAudience, Outcomes, Subscriber
+from .agent.certificate_renewal import CertificateRenewal
 from .agent.environment import Environment
 from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
@@ -41,7 +43,9 @@ from .agent.shard import shares
 from .config import Config
 from .config.change import changes, fixed
 from .delivery.application_delivery import ApplicationDelivery
+from .dns import DNSResolver
 from .health.trouble import Trouble
+from .interfaces import Resolver
 from .mail.address import Mailbox
 from .message.application_content import Content
 from .policy.protocol import Policy
@@ -54,6 +58,7 @@ from .smtp.extension import Extension
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports
+from .system.real_world import system_random
 from .system.repetition import Repetition
 from .system.shutdown import AtShutdown
 from .system.slices import finished
@@ -216,6 +221,8 @@ class MailTransferAgent(Service):
                     " processes cannot be handed objects of the application"
                 )
             self._processes = self._workers(environment, log_lines or self._log_lines)
+        self._dns: DNSResolver | None = None  # of this process, where workers have their own
+        self._renewal = None if config.acme is None else self._make_renewal(config, environment)
         self._overview = self._make_overview(troubles)
         self.admin = Admin(
             agents=self._processes,
@@ -269,11 +276,14 @@ class MailTransferAgent(Service):
                 version=__version__,
                 listeners=lambda: [str(bound) for bound in self.bound],
                 wanted_listeners=len(config.listeners)
-                + sum(each is not None for each in (config.web, config.mta_sts.publish)),
+                + sum(
+                    each is not None for each in (config.web, config.mta_sts.publish, config.acme)
+                ),
                 started_at=lambda: self._started_at or self._wall_time(),
                 troubles=lambda: [
                     *self._processes.troubles(),
                     *(() if self._maildrop is None else self._maildrop.troubles()),
+                    *self._renewal_troubles(),
                     *troubles(),
                 ],
                 metrics=self.metrics if self._agent is None else None,
@@ -282,6 +292,44 @@ class MailTransferAgent(Service):
             clock=self._reactor,
             wall_time=self._wall_time,
         )
+
+    def _make_renewal(self, config: Config, environment: Environment) -> CertificateRenewal:
+        if self._agent is not None:
+            resolver: Resolver = self._agent.resolver
+        else:
+            resolver = self._dns = DNSResolver(
+                self._reactor,
+                nameservers=config.dns.nameservers,
+                timeout=config.dns.timeout,
+                trust_ad=config.dns.trust_ad,
+            )
+        return CertificateRenewal(
+            config,
+            reactor=self._reactor,
+            wall_time=self._wall_time,
+            random=environment.random or system_random(),
+            files=self._files,
+            executor=self._processes.submissions.executor,
+            resolver=resolver,
+            install=self._use_issued_certificate,
+        )
+
+    async def _use_issued_certificate(self) -> Sequence[str]:
+        """Put a certificate that was issued in force, in all processes and at the policy host."""
+        used: Deferred[list[str]] = self._reloading.run(
+            lambda: Deferred.fromCoroutine(self._use_issued_certificate_now())
+        )
+        return await used
+
+    async def _use_issued_certificate_now(self) -> list[str]:
+        use_policy: Callable[[], Sequence[str]] = tuple
+        if self._policy_host is not None:
+            use_policy = finished(self._policy_host.load_issued())
+        return [*await self._processes.use_issued_certificate(), *use_policy()]
+
+    def _renewal_troubles(self) -> Sequence[Trouble]:
+        problem = "" if self._renewal is None else self._renewal.problem
+        return [Trouble(kind="renewal", text=problem)] if problem else []
 
     def _control_socket(self) -> ControlSocket:
         return ControlSocket(
@@ -382,6 +430,9 @@ class MailTransferAgent(Service):
                 self._web.bind("web", config.web, site)
             if config.mta_sts.publish is not None:
                 self._web.bind("mta-sts", config.mta_sts.publish, self._policy_host)
+            if self._renewal is not None and config.acme is not None:
+                challenges = challenge_host(self._renewal.answers, reactor=self._reactor)
+                self._web.bind("acme", config.acme.endpoint, challenges)
         except BaseException:
             self._unbind()
             raise
@@ -415,12 +466,17 @@ class MailTransferAgent(Service):
             self._files.make_directories(config.state_dir)
             require_ours(config.state_dir)  # and not made by another user meanwhile
             self._lock.acquire()
+            if self._renewal is not None:
+                self._renewal.check_certificate()
             own = own_certificate(config, files=self._files, wall_time=self._wall_time)
             if own is not None:
+                instead = "--tls-certificate takes a real one"
+                if self._renewal is not None:
+                    instead = "it serves until the authority of [acme] has issued one"
                 self.log.info(
-                    "the certificate for STARTTLS is our own and proves nothing: {file};"
-                    " --tls-certificate takes a real one",
+                    "the certificate for STARTTLS is our own and proves nothing: {file}; {instead}",
                     file=own,
+                    instead=instead,
                 )
             if self._policy_host is not None:
                 finished(self._policy_host.load(config))()
@@ -449,6 +505,8 @@ class MailTransferAgent(Service):
         if self._maildrop is not None:
             self._maildrop.start()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
+        if self._renewal is not None:
+            self._renewal.start()
         self._fire_ready()
 
     def _cannot_start(self, failure: Failure) -> None:
@@ -493,6 +551,10 @@ class MailTransferAgent(Service):
         if self._counting.running:
             self._counting.stop()
         try:
+            if self._renewal is not None:
+                await self._renewal.stop()
+            if self._dns is not None:
+                self._dns.stop()
             if self._maildrop is not None:
                 await self._maildrop.stop()
             await self._processes.stop()
@@ -573,6 +635,8 @@ class MailTransferAgent(Service):
         except Exception as error:
             raise CannotReload(str(error)) from error
         self.config = config
+        if self._renewal is not None:
+            self._renewal.use(config)
         # A file may be one of a listener's too.
         lines = dict.fromkeys((*await use(), *use_policy()))
         return [*changes(before, config), *lines]

@@ -59,7 +59,7 @@ def _lines() -> Iterator[str]:
     for table, cls in TABLES.items():
         yield from _title(f"``[[{table}]]``" if table in REPEATED else f"``[{table}]``")
         if table in SWITCHES:
-            yield from inspect.getdoc(cls).splitlines()  # type: ignore[union-attr]
+            yield from inspect.getdoc(cls).partition("\n\nRaises:")[0].splitlines()  # type: ignore[union-attr]
             if not settings_of(cls):
                 continue
             yield ""
@@ -80,9 +80,10 @@ def _lines() -> Iterator[str]:
             yield from _header()
             for name, setting in settings_of(SNICertificate).items():
                 yield from _row(name, setting)
-    yield from _title("Not built yet")
-    yield "These are refused by name:"
-    yield ""
+    if NOT_BUILT or NOT_BUILT_TABLES:
+        yield from _title("Not built yet")
+        yield "These are refused by name:"
+        yield ""
     for table, keys in NOT_BUILT.items():
         for key, unbuilt in keys.items():
             yield f"* ``{key}`` in ``[{table}]``: {_plain(unbuilt.doc)}"

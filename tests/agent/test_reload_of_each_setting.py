@@ -307,6 +307,8 @@ class EachSetting(SynchronousTestCase):
     def tables(self, config: Config, table: str) -> tuple[Any, ...]:
         """Return all tables of a configuration with one name."""
         held = config if table == "mta" else getattr(config, _HELD.get(table, table))
+        if held is None:
+            return ()
         return held if isinstance(held, tuple) else (held,)
 
     def changed(self, config: Config, table: str, name: str, number: int) -> Config:
@@ -378,7 +380,9 @@ class EachSetting(SynchronousTestCase):
 
     def test_each_setting_is_tried_with_another_value(self) -> None:
         tried = {(table, name) for table, name, _ in self.changes()}
-        there = {(table, name) for table, cls in TABLES.items() for name in settings_of(cls)}
+        # Settings of [acme], which contradict a certificate: tests.tls.acme.test_in_an_agent.
+        tables = {table: cls for table, cls in TABLES.items() if table != "acme"}
+        there = {(table, name) for table, cls in tables.items() for name in settings_of(cls)}
         # A capture server has none of the other settings; only a start makes one.
         self.assertEqual(there - tried - ONE_VALUE, {("mta", "listeners"), ("mta", "capture")})
 

@@ -31,6 +31,7 @@ FIXED = {
     "": {
         "hostname",
         "state_dir",
+        "acme",
         "web",
         "capture",
         "local_submission_directory",

@@ -241,6 +241,9 @@ class ResponderSite(Site):
     def log(self, request: http.Request) -> None:
         """Log nothing: monitors ask every second."""
 
+    def _updateLogDateTime(self) -> None:
+        """Keep no date for the log: Twisted would wake the process for it every second."""
+
 
 class _BoundedRequest(WebRequest):
     """A request whose body is kept up to a length, and never in a file; the rest is dropped.

@@ -557,6 +557,15 @@ class Agent:
             lambda: Deferred.fromCoroutine(use()),
         )
 
+    async def use_issued_certificate(self) -> list[str]:
+        """Put a certificate that was issued in force; return lines that say what has changed.
+
+        Raises:
+            CertificateError: it cannot be used; the one of before stays in force.
+        """
+        use = await self._resources.sliced.work(self.listeners.load_issued())
+        return use()
+
     def _use_terms(self, terms: LoadedTerms) -> list[str]:
         config = self.config
         lines = self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)

@@ -32,7 +32,8 @@ from ..system.outbox import Outbox
 from ..system.ownership import peer
 from ..system.slices import Work
 from ..telemetry.metrics import Metrics, table
-from ..tls.certificates import CertificateFault, CertificateFiles
+from ..tls.acme.store import certificate_file, certificate_files
+from ..tls.certificates import CertificateFault, CertificateFiles, CertifiedKey
 from ..tls.handshake import suffices
 from ..tls.self_signed import SELF_SIGNED, self_signed
 from ..tls.server import LoadedContexts, ServerContext, TLSSettings
@@ -198,11 +199,28 @@ class Listeners:
         for factory in self.factories:
             factory.abandon(at_once=at_once)
 
-    def load(self, config: Config) -> Work[Callable[[], list[str]]]:
+    def load_issued(self) -> Work[Callable[[], list[str]]]:
+        """Read the certificate that an authority has issued, in slices of work (`load`).
+
+        No other file is read: the operator may be changing one.
+        """
+        issued = certificate_file(self._config.state_dir)
+        known = [
+            key
+            for context in self._contexts
+            for key in context.keys
+            if key.certificate_file != issued
+        ]
+        return self.load(self._config, known)
+
+    def load(
+        self, config: Config, known: Sequence[CertifiedKey] = ()
+    ) -> Work[Callable[[], list[str]]]:
         """Read the certificates, keys and authorities of another configuration, in slices of work.
 
         Args:
             config: with the same listeners at the same ports.
+            known: certificates that stay as they are, and are not read.
 
         Returns:
             A function that puts them and the other settings of listeners in force, and returns
@@ -212,7 +230,7 @@ class Listeners:
             CertificateError: a file cannot be used.
         """
         loaded: list[tuple[ServerContext, LoadedContexts]] = []
-        files = CertificateFiles()
+        files = CertificateFiles(known)
         for listener, context in zip(config.listeners, self._contexts, strict=True):
             if listener.tls == "none":
                 continue
@@ -248,8 +266,8 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
     """Make a self-signed certificate, unless there is one or none is needed. Blocks.
 
     Returns:
-        The path of the self-signed certificate; None where another is configured, or nothing has
-        TLS.
+        The path of the self-signed certificate; None where another is configured or was issued, or
+        nothing has TLS.
 
     Raises:
         CertificateError: the file exists and cannot be used.
@@ -259,6 +277,8 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
         listener.tls == "none" for listener in config.listeners
     )
     if without_tls or config.tls_certificate is not None:
+        return None
+    if config.acme is not None and os.path.exists(certificate_file(config.state_dir)):
         return None
     path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)
     return path
@@ -305,10 +325,10 @@ def _offered(listener: Listener, context: ServerContext) -> ServerContext | None
 
 
 def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
-    certificate = config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
+    certificate, key = certificate_files(config, SELF_SIGNED)
     return TLSSettings(
         certificate_file=certificate,
-        key_file=config.tls_key or certificate,
+        key_file=key,
         ciphers=listener.ciphers,
         tickets=listener.tls_tickets,
         client_certificates=listener.client_certificates,

@@ -5,6 +5,7 @@ anything starts; then handed down by constructor arguments.
 """
 
 from .account_limits import AccountLimit, AccountLimits
+from .acme import ACMESettings
 from .amounts import Rate
 from .certificates import RelayCertificate, SNICertificate
 from .config import Config
@@ -32,6 +33,7 @@ from .tables import (
 
 __all__ = [
     "DNSBL",
+    "ACMESettings",
     "AccountLimit",
     "AccountLimits",
     "Config",

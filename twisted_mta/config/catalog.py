@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from attrs import AttrsInstance, frozen
 
 from .account_limits import AccountLimit, AccountLimits
+from .acme import ACMESettings
 from .config import DEFAULT_SMTP, Config
 from .destination import Destination
 from .dkim import DKIMKey
@@ -51,6 +52,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "feedback": FeedbackSettings,
     "account_limits": AccountLimits,
     "account_limit": AccountLimit,
+    "acme": ACMESettings,
 }
 """The classes of the file's tables."""
 
@@ -69,7 +71,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {"destination": {"domain": "exchanger
 """By table, for keys that it must have: the key that may stand there instead."""
 
 
-SWITCHES = ("tls_report", "greylist", "suppression", "feedback")
+SWITCHES = ("tls_report", "greylist", "suppression", "feedback", "acme")
 """The tables that turn something on by being there, even without a key."""
 
 

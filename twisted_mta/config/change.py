@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from .account_limits import AccountLimit, AccountLimits
+from .acme import ACMESettings
 from .catalog import SWITCHES
 from .config import Config
 from .destination import Destination
@@ -32,6 +33,7 @@ from .tables import (
 
 _TABLES = (
     AccountLimits
+    | ACMESettings
     | QueueSettings
     | DeliverySettings
     | DNSSettings
@@ -50,6 +52,7 @@ WARNING = "warning: "
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "": (
         *("hostname", "state_dir", "web", "capture", "workers", "maildir", "message_memory"),
+        "acme",  # whether it is there
         "local_submission_directory",
     ),
     "queue": ("url", "small_body", "commit_messages", "commit_octets"),
@@ -58,6 +61,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "log": ("format",),
     "web_page": ("hosts",),
     "mta_sts": ("publish",),
+    "acme": ("endpoint",),
     "listeners": (
         *("listeners", "kind", "endpoint", "implicit_tls"),
         *("proxy_protocol_from", "proxy_protocol_timeout"),

@@ -15,6 +15,7 @@ from ..mail.address import Mailbox
 from ..mail.next_hop import Host
 from . import readers as read
 from .account_limits import AccountLimit, AccountLimits, limits_of_accounts
+from .acme import ACMESettings
 from .amounts import duration, period, size
 from .checker import CheckerSpec, checker_spec
 from .destination import VERIFYING, Destination
@@ -90,6 +91,7 @@ class Config:
         milters: the ``[[milter]]`` tables, in their order.
         policy_services: the ``[[policy_service]]`` tables, in their order.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
+        acme: ``[acme]``; None: certificates come from elsewhere.
 
     Raises:
         ConfigError: a value is refused, or contradicts another.
@@ -355,6 +357,7 @@ class Config:
     limits_of_accounts: tuple[AccountLimit, ...] = attrs.field(
         factory=tuple, converter=limits_of_accounts
     )
+    acme: ACMESettings | None = None
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)
@@ -411,6 +414,8 @@ class Config:
                     f"[feedback] address = {shown(str(self.feedback.address))}: {domain} is not"
                     " ours; expected an address in local_domains"
                 )
+        if self.acme is not None:
+            yield from self._acme_contradictions(self.acme)
         if self.capture:
             yield from self._capture_contradictions()
         owners: dict[str, str] = {}
@@ -440,6 +445,24 @@ class Config:
         if self.workers != 1:
             yield f"capture = true: found workers = {self.workers}; expected 1"
 
+    def _acme_contradictions(self, acme: ACMESettings) -> Iterator[str]:
+        if self.tls_certificate is not None:
+            yield (
+                f"tls_certificate = {shown(self.tls_certificate)}: found [acme] too; expected one"
+                " of them"
+            )
+        if not acme.names and (self.hostname.startswith("[") or self.hostname == "localhost"):
+            yield (
+                f"[acme] names: none are given, and the hostname is {shown(self.hostname)};"
+                ' expected names that the authority can look up, such as ["mx.example.net"]'
+            )
+
+    @property
+    def certificate_names(self) -> Sequence[str]:
+        """The names of the certificate from the authority of ``[acme]``."""
+        names = () if self.acme is None else self.acme.names
+        return names or (self.hostname.lower().removesuffix("."),)
+
     def _relay_contradictions(self) -> Iterator[str]:
         for name in self.relay_domains:
             for ours, names in (
@@ -460,9 +483,15 @@ class Config:
             )
 
     def _endpoints(self) -> Sequence[tuple[str, str]]:
-        """Return (name, endpoint string) of all listeners and the status page."""
-        endpoints = [(listener.kind, listener.endpoint) for listener in self.listeners]
-        return [*endpoints, ("web", self.web)] if self.web else endpoints
+        """Return (name, endpoint string) of all listeners, the status page and [acme]."""
+        endpoints: list[tuple[str, str]] = [
+            (listener.kind, listener.endpoint) for listener in self.listeners
+        ]
+        if self.web:
+            endpoints.append(("web", self.web))
+        if self.acme is not None:
+            endpoints.append(("[acme] endpoint", self.acme.endpoint))
+        return endpoints
 
     @cached_property
     def _destination_table(self) -> DestinationTable:

@@ -14,6 +14,7 @@ from attrs import AttrsInstance, define, field, frozen
 from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
 from .account_limits import AccountLimit, AccountLimits
+from .acme import ACMESettings
 from .catalog import BY_OPTION, BY_TABLE, INSTEAD, LISTENER_KINDS, REPEATED, SWITCHES, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
@@ -367,6 +368,7 @@ class _Loader:
             feedback=self._made(FeedbackSettings, "[feedback] ")
             if "feedback" in self.switched_on
             else None,
+            acme=self._made(ACMESettings, "[acme] ") if "acme" in self.switched_on else None,
             dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
             dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
             milters=self._several(

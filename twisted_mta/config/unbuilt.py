@@ -23,7 +23,5 @@ class NotBuilt:
 NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {}
 """By table and key of the file."""
 
-NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {
-    "acme": NotBuilt("certificates by ACME"),
-}
+NOT_BUILT_TABLES: Mapping[str, NotBuilt] = {}
 """By table of the file; a table is refused whole."""

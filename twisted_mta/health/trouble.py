@@ -121,6 +121,15 @@ _ALL = (
         remedy="Renew the certificate, and run twisted-mta reload.",
     ),
     Kind(
+        name="renewal",
+        severities=("warning",),
+        when="the authority of [acme] has issued no new certificate, or it could not be put in"
+        " force. The one of before serves; it is tried again, less and less often.",
+        refuses="no",
+        remedy="See the reason, also in twisted-mta check; once it is mended, twisted-mta reload"
+        " tries at once.",
+    ),
+    Kind(
         name="next_hops",
         severities=("warning", "info"),
         when="no session can be opened with a next hop of a route, so that its mail waits. For mail"

@@ -153,6 +153,10 @@ class DiskFiles:
             return None
         return _unlinked(old)
 
+    def replace(self, old: str, new: str) -> None:
+        """Move a file within its file system, in place of the one that has the name, if any."""
+        os.replace(old, new)
+
     def unlink(self, path: str) -> None:
         """Remove a file; a missing one is no error."""
         try:

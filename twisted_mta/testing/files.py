@@ -150,6 +150,17 @@ class UnsyncedFiles:
         del directory.names[name]
         return None
 
+    def replace(self, old: str, new: str) -> None:
+        """Move a file, in place of the one that has the name, if any."""
+        self._begin("replace", old)
+        file = self._file(old)
+        directory, name = self._place(new)
+        if isinstance(directory.names.get(name), _Directory):
+            raise _error(errno.EISDIR, new)
+        directory.names[name] = file
+        directory, name = self._place(old)
+        del directory.names[name]
+
     def unlink(self, path: str) -> None:
         """Remove a file, if it exists."""
         self._begin("unlink", path)

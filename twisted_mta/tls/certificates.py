@@ -24,8 +24,10 @@ from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
-# A warning this long before the expiry leaves time to renew a certificate.
+# A warning this long before the expiry leaves time to renew a certificate; of one of a few days, in
+# the last sixth of its life.
 _SOON = timedelta(days=14)
+_SOON_OF_LIFE = 6
 
 _NAMED = 3  # authorities in a line
 _MOST_ERRORS = 4  # of one chain: the peer decides how many there are
@@ -134,7 +136,7 @@ class CertifiedKey:
             text = f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"
         elif start > moment:
             text = f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"
-        elif end < moment + _SOON:
+        elif end < moment + min(_SOON, (end - start) / _SOON_OF_LIFE):
             text = f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"
         else:
             return None
@@ -329,10 +331,14 @@ def described(authorities: Sequence[x509.Certificate]) -> str:
 
 
 class CertificateFiles:
-    """Reads each file of certificates and keys once, for all listeners of a configuration."""
+    """Reads each file of certificates and keys once, for all listeners of a configuration.
 
-    def __init__(self) -> None:
-        self._keys: dict[tuple[str, str], CertifiedKey] = {}
+    Args:
+        known: certificates that were read already.
+    """
+
+    def __init__(self, known: Sequence[CertifiedKey] = ()) -> None:
+        self._keys = {(key.certificate_file, key.key_file): key for key in known}
         self._authorities: dict[str, tuple[x509.Certificate, ...]] = {}
 
     def key(self, certificate_file: str, key_file: str) -> CertifiedKey:

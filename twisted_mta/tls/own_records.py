@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ..config import Config, Listener
 from ..config.endpoint import Endpoint
 from ..mail.tlsa import TLSA
+from .acme.store import certificate_files
 from .certificates import read_certificates
 from .dane import END_ENTITY, PUBLIC_KEY, SHA256, public_key_info
 from .mta_sts.own import own_domains, own_policy, record
@@ -67,7 +67,7 @@ def _certificate_file(config: Config, listener: Listener) -> str:
         for each in listener.sni:
             if wanted in each.names:
                 return each.certificate
-    return config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
+    return certificate_files(config, SELF_SIGNED)[0]
 
 
 def _port(listener: Listener) -> int:

@@ -139,6 +139,11 @@ class ServerContext:
         return self._loaded().keys[0].certificate
 
     @property
+    def keys(self) -> tuple[CertifiedKey, ...]:
+        """The certificates with their keys, the default first; none before they are loaded."""
+        return () if self._contexts is None else self._contexts.keys
+
+    @property
     def expires_at(self) -> float:
         """When the first of its certificates expires, in seconds since the epoch.
 

@@ -86,6 +86,10 @@ class SingleProcess(LocalAgent):
         """Let a stop wait for nothing."""
         self._agent.hurry()
 
+    async def use_issued_certificate(self) -> list[str]:
+        """Put a certificate that was issued in force."""
+        return await self._agent.use_issued_certificate()
+
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
         """Prepare other settings; return a function that puts them in force."""
         return (await self._agent.prepare(config)).use

@@ -115,6 +115,7 @@ class Worker:
                 "prepare": self.prepare,
                 "use": self.use,
                 "forget": self.forget,
+                "use_issued_certificate": self.use_issued_certificate,
                 "report": lambda: self._answering.report().to_json(),
                 **{question.name: partial(self._answer, question) for question in QUESTIONS},
                 "queue": self.queue,
@@ -278,6 +279,10 @@ class Worker:
         """Forget prepared settings, and stay with those in force."""
         self._preparations += 1
         self._change = None
+
+    def use_issued_certificate(self) -> Deferred[list[str]]:
+        """Put a certificate that was issued in force (`Agent.use_issued_certificate`)."""
+        return Deferred.fromCoroutine(self._started_agent.use_issued_certificate())
 
     def _share(self, settings: str) -> Config:
         """Unpack settings, with this worker's share of the memory for messages."""

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import (
     Deferred,
     DeferredList,
@@ -269,6 +270,30 @@ class Workers:
                 pipe.worker.kill(f"does not take new settings ({reason_of(answer)})")
         for worker in self._workers:
             worker.catch_up()
+        return list(changes)
+
+    async def use_issued_certificate(self) -> list[str]:
+        """Let all put a certificate that was issued in force.
+
+        Raises:
+            WorkerFailed: a worker cannot use it, and why; others may use it already.
+        """
+        # Another value, though an equal one: processes that begin now may have read the file of
+        # before, and catch up.
+        self.config = config = evolve(self.config)
+        changes: dict[str, None] = {}
+        failures: list[str] = []
+        for pipe in [worker.pipe for worker in self._workers if worker.ready]:
+            done, answer = await self._call(pipe, "use_issued_certificate")
+            pipe.config = config  # also where it stays with the certificate of before
+            if done:
+                changes.update(dict.fromkeys(answer))
+            elif not answer.check(PipeClosed):
+                failures.append(_refusal(pipe, answer))
+        for worker in self._workers:
+            worker.catch_up()
+        if failures:
+            raise WorkerFailed(failures[0])
         return list(changes)
 
     async def _call(self, pipe: ProcessPipe, name: str, **arguments: Any) -> tuple[bool, Any]:

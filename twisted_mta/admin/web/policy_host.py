@@ -6,7 +6,6 @@ that does not, as a proxy that has TLS itself, gets the same answer in clear.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,8 @@ from ...config.change import WARNING
 from ...interfaces import Clock, WallTime
 from ...system.outbox import start_tls
 from ...system.slices import Work
-from ...tls.certificates import CertificateFiles
+from ...tls.acme.store import certificate_file, certificate_files
+from ...tls.certificates import CertificateFiles, CertifiedKey
 from ...tls.mta_sts.own import own_domains, own_policy
 from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings
@@ -59,8 +59,20 @@ class PolicyHost(Factory):
         """End (called by Twisted)."""
         self._site.doStop()
 
-    def load(self, config: Config) -> Work[Callable[[], Sequence[str]]]:
+    def load_issued(self) -> Work[Callable[[], Sequence[str]]]:
+        """Read the certificate that an authority has issued, and no other file (`load`)."""
+        issued = certificate_file(self._config.state_dir)
+        known = [key for key in self._context.keys if key.certificate_file != issued]
+        return self.load(self._config, known)
+
+    def load(
+        self, config: Config, known: Sequence[CertifiedKey] = ()
+    ) -> Work[Callable[[], Sequence[str]]]:
         """Read the certificates of a configuration; nothing is in force yet.
+
+        Args:
+            config: the settings.
+            known: certificates that stay as they are, and are not read.
 
         Returns:
             A function that puts them and the settings in force, and returns printable lines about
@@ -69,7 +81,7 @@ class PolicyHost(Factory):
         Raises:
             CertificateError: a file cannot be used.
         """
-        loaded = yield from self._context.load(_tls_settings(config), CertificateFiles())
+        loaded = yield from self._context.load(_tls_settings(config), CertificateFiles(known))
 
         def use() -> Sequence[str]:
             self._config = config
@@ -125,13 +137,13 @@ class _WithTLS(Protocol):
 
 def _tls_settings(config: Config) -> TLSSettings:
     """Return the certificates of all listeners by server name, and ours for other names."""
-    certificate = config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
+    certificate, key = certificate_files(config, SELF_SIGNED)
     by_name: dict[str, SNICertificate] = {}
     for listener in config.listeners:
         for each in listener.sni:
             by_name.update((name, each) for name in each.names if name not in by_name)
     return TLSSettings(
         certificate_file=certificate,
-        key_file=config.tls_key or certificate,
+        key_file=key,
         sni=tuple(dict.fromkeys(by_name.values())),
     )
