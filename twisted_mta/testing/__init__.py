@@ -2,6 +2,9 @@
 
 memory_mta
     `MemoryMTA`: a whole mail transfer agent on a clock that the test moves, with real STARTTLS.
+world, world_network
+    `World`: several agents and other hosts on one network with one clock and one seed; crashes and
+    other faults, and exact replay.
 running_mta
     `running`: a real listener in a thread, for blocking programs.
 mixin
@@ -24,6 +27,8 @@ delivery
     `RecordingDelivery`: accepts or refuses mail as told, at once or late.
 files
     `UnsyncedFiles`: a disk that loses in a crash what was not synced, is full, or fails on cue.
+commits
+    `Commits`: runs the transactions of a queue, which fail or crash the machine on cue.
 machine
     `Machine`: timers, ports and connections of one agent, which can crash.
 resolver, zone_text
@@ -47,8 +52,9 @@ if TYPE_CHECKING:
     from .memory_mta import MemoryMTA
     from .mixin import MTAMixin
     from .running_mta import RunningMTA, running
+    from .world import World
 
-__all__ = ["FakeHop", "InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "running"]
+__all__ = ["FakeHop", "InboxMessage", "MTAMixin", "MemoryMTA", "RunningMTA", "World", "running"]
 
 _MODULES = {
     "FakeHop": ".fake_hop",
@@ -56,6 +62,7 @@ _MODULES = {
     "MTAMixin": ".mixin",
     "MemoryMTA": ".memory_mta",
     "RunningMTA": ".running_mta",
+    "World": ".world",
     "running": ".running_mta",
 }
 

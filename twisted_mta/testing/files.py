@@ -10,6 +10,7 @@ import errno
 import io
 import os
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import IO
 
@@ -53,7 +54,15 @@ class UnsyncedFiles:
     Attributes:
         operations: (operation, path) of each call, in order.
         open_files: the paths of the files that are open, in the order of their opening.
+        watch: called with (operation, path) of each call before it does anything; None: nothing is.
+        powered_off: called when the power goes off (`cut_power_in`), before the operation that
+            it ends raises `PowerCut`; None: nothing is.
+        steady: whether the power stays on for now, and operations do not count for `cut_power_in`.
     """
+
+    watch: Callable[[str, str], object] | None = None
+    powered_off: Callable[[], object] | None = None
+    steady = False
 
     def __init__(self, *, syncs: bool = True, capacity: int | None = None) -> None:
         self.syncs = syncs
@@ -87,6 +96,11 @@ class UnsyncedFiles:
         """Let the next ``operations`` succeed, and none after them, until `crash`."""
         self._power_cut_in = operations
 
+    def mend(self) -> None:
+        """Let no operation fail any more; the disk is as large as it needs."""
+        self.capacity = self._power_cut_in = None
+        self._failures.clear()
+
     def crash(self) -> None:
         """Lose everything that was not synced, close all files, and restore the power."""
         self._power_cut_in = None
@@ -99,6 +113,19 @@ class UnsyncedFiles:
     def left_open(self) -> list[str]:
         """Return the paths of the files that are open (`inventory.Double`)."""
         return list(self.open_files)
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file or directory."""
+        try:
+            self._node(path)
+        except OSError:
+            return False
+        return True
+
+    @property
+    def used(self) -> int:
+        """The octets of content on the disk."""
+        return sum(len(self._file(path).content) for path in self.tree())
 
     def content(self, path: str) -> bytes:
         """Return the content of a file."""
@@ -227,11 +254,15 @@ class UnsyncedFiles:
 
     def _begin(self, operation: str, path: str) -> None:
         self.operations.append((operation, path))
-        if self._power_cut_in is not None:
-            self._powered = self._power_cut_in > 0
+        if self._power_cut_in is not None and not self.steady:
+            was_powered, self._powered = self._powered, self._power_cut_in > 0
             self._power_cut_in -= 1
+            if was_powered and not self._powered and self.powered_off is not None:
+                self.powered_off()
         if not self._powered:
             raise PowerCut
+        if self.watch is not None:
+            self.watch(operation, path)
         self._fail(operation)
 
     def _fail(self, operation: str) -> None:
@@ -241,7 +272,7 @@ class UnsyncedFiles:
 
     def _room(self) -> int:
         assert self.capacity is not None
-        return self.capacity - sum(len(self._file(path).content) for path in self.tree())
+        return self.capacity - self.used
 
     def _forget(self, directory: _Directory) -> None:
         directory.names = dict(directory.synced)

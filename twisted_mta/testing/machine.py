@@ -19,6 +19,9 @@ class Machine:
     Args:
         network: the network, with the clock of all machines.
         address: from which its connections come; empty: from loopback.
+
+    Attributes:
+        is_up: whether it has not crashed.
     """
 
     def __init__(self, network: MemoryReactor, address: str = "") -> None:
@@ -27,14 +30,14 @@ class Machine:
         self._calls: list[Any] = []
         self._most_calls = _MANY_CALLS  # from which on those that were made are forgotten
         self._ports: list[MemoryPort] = []
-        self._is_up = True
+        self.is_up = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
     def callLater(self, delay: float, callable: Any, *args: Any, **kw: Any) -> Any:
         """Call a function later; never, once the machine has crashed (`IReactorTime`)."""
-        if not self._is_up:
+        if not self.is_up:
             return DelayedCall(
                 self._network.seconds() + delay,
                 callable,
@@ -88,7 +91,7 @@ class Machine:
         Nothing on this machine is told. Its ports are free, and the other end of a connection loses
         it, whatever was on its way.
         """
-        self._is_up = False
+        self.is_up = False
         for call in self._calls:
             if call.active():
                 call.cancel()

@@ -15,6 +15,7 @@ and the certificate are on a real disk.
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ from ..config import Config, Listener
 from ..delivery.application_delivery import ApplicationDelivery
 from ..delivery.mailbox_directory import mailbox_directory
 from ..inbox_message import InboxMessage
+from ..interfaces import Executor
 from ..mail.address import Mailbox
 from ..mail.events import MailEvent
 from ..message.application_content import Content
@@ -48,6 +50,7 @@ from ..smtp.extension import Extension
 from ..system.executors import inline_executor
 from ..system.real_world import system_random
 from .client import MemoryClient
+from .commits import Commits
 from .fake_hop import FakeHop
 from .files import UnsyncedFiles
 from .machine import Machine
@@ -68,6 +71,16 @@ EPOCH = 1_800_000_000.0
 
 SMTP = ("127.0.0.1", 25)
 """The address and port of a `MemoryMTA` by default."""
+
+
+class _Power(enum.Enum):
+    """The power of the machine, with the life of the agent on it."""
+
+    NEW = "the agent was not started"
+    ON = "it was started"
+    STOPPING = "it stops"
+    FAILING = "the power goes off in this turn of the clock"
+    OFF = "it has stopped or crashed"
 
 
 @frozen
@@ -97,7 +110,9 @@ class MemoryMTA:
         seed: the seed of all random numbers. Agents of one network draw different ones.
         reactor: the network; None: that of ``beside``, or a new one.
         files: the disk of body files and Maildirs; None: a new one.
+        file_executor: returns what runs the calls of a machine's disk; None: they run at once.
         resolver: the DNS; None: that of ``beside``, or one without any name.
+        resolver_of: returns the DNS as a machine sees it.
         extensions: SMTP extensions besides the standard ones.
         application_policy: decides on clients and their mail (`policy.protocol.Policy`); None: none
             does. The setting ``policy`` is the table of that name.
@@ -114,9 +129,15 @@ class MemoryMTA:
         address: the IP address of the agent.
         reactor: the clock and network; `MemoryNetwork.listen` adds remote servers.
         files: the disk.
+        commits: the transactions of the queue, and their failures.
         resolver: the DNS.
         hops: the next hops that `hop` has made, by address and port.
         events: the steps of all mail so far (`mail.events`), in their order.
+        clock_offset: seconds by which its wall clock is wrong.
+        domain: the local domain.
+        directory: of database, lock and certificate.
+        remove_directory: removes it, if it is a temporary one.
+        when_off: called in the turn of the clock in which a crash is complete.
     """
 
     def __init__(
@@ -129,22 +150,32 @@ class MemoryMTA:
         seed: int = 0,
         reactor: MemoryReactor | None = None,
         files: UnsyncedFiles | None = None,
+        file_executor: Callable[[Machine], Executor] | None = None,
         resolver: FakeResolver | None = None,
+        resolver_of: Callable[[Machine, FakeResolver], Any] = lambda machine, resolver: resolver,
         extensions: tuple[Extension, ...] = (),
         application_policy: object | None = None,
         deliveries: Mapping[str, ApplicationDelivery] | None = None,
         checkers: Sequence[ICredentialsChecker] = (),
         **settings: Any,
     ) -> None:
-        self._remove_directory: Callable[[], object] = lambda: None
+        self.remove_directory: Callable[[], object] = lambda: None
         if directory is None:
             directory = tempfile.mkdtemp(prefix="memory-mta-", dir=_memory_directory())
-            self._remove_directory = finalize(self, shutil.rmtree, directory, True)
-        directory = os.path.abspath(directory)
+            self.remove_directory = finalize(self, shutil.rmtree, directory, True)
+        self.directory = directory = os.path.abspath(directory)
+        self.domain = domain or "localhost"
+        self.when_off: Callable[[], object] = lambda: None
         os.makedirs(directory, mode=0o700, exist_ok=True)
         network = reactor or (beside.reactor if beside else None)
         self.reactor: MemoryReactor = network or MemoryReactor()
         self.files = files or UnsyncedFiles()
+        self.files.powered_off = self._power_is_off
+        self.commits = Commits(self.files)
+        self.commits.crash = self.lose_power
+        self.clock_offset = 0.0
+        self._file_executor = file_executor
+        self._resolver_of = resolver_of
         names = resolver or (beside.resolver if beside else None)
         self.resolver: FakeResolver = names or FakeResolver()
         self._number = self.reactor.machines
@@ -169,7 +200,7 @@ class MemoryMTA:
         self.hops: dict[tuple[str, int], FakeHop] = {}
         self._hop_ports: list[MemoryPort] = []
         self.events: list[MailEvent] = []
-        self._is_over = False  # the agent was stopped, or has crashed
+        self._power = _Power.NEW
         self._machine = Machine(self.reactor, self._own_address)
         self.mta = self._make()
 
@@ -179,6 +210,7 @@ class MemoryMTA:
         # The first one of a network draws what the seed alone says.
         random.seed(f"{self._seed} {place}" if any(place) else self._seed)
         self._starts += 1
+        machine = self.commits.machine = self._machine
         mta = MailTransferAgent(
             self._config,
             reactor=self._machine,
@@ -189,10 +221,12 @@ class MemoryMTA:
                     wall_time=self.wall_time, random=random, worker=self._number % WORKERS
                 ),
                 files=self.files,
-                commit_executor=inline_executor,
-                file_executor=inline_executor,
+                commit_executor=self.commits,
+                file_executor=(
+                    inline_executor if self._file_executor is None else self._file_executor(machine)
+                ),
                 password_executor=inline_executor,
-                resolver=self.resolver,
+                resolver=self._resolver_of(machine, self.resolver),
                 secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
@@ -203,7 +237,7 @@ class MemoryMTA:
             checkers=self._objects.checkers,
             extensions=self._objects.extensions,
         )
-        mta.subscribe(self.events.append)
+        mta.subscribe(lambda event: self.events.append(event) if machine.is_up else None)
         return mta
 
     def __enter__(self) -> Self:
@@ -217,11 +251,11 @@ class MemoryMTA:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        self._remove_directory()
+        self.remove_directory()
 
     def wall_time(self) -> float:
-        """Return the wall time of the simulation, in seconds since the epoch."""
-        return EPOCH + self.reactor.seconds()
+        """Return the wall time of the machine, in seconds since the epoch."""
+        return EPOCH + self.reactor.seconds() + self.clock_offset
 
     # Its life.
 
@@ -233,13 +267,33 @@ class MemoryMTA:
         Raises:
             Exception: as `MailTransferAgent.startService` does.
         """
-        if self._is_over:
+        self.boot()
+        self.reactor.settle()
+
+    def boot(self) -> None:
+        """Start the service as `start` does, and let the clock run what this leads to.
+
+        Raises:
+            Exception: as `MailTransferAgent.startService` does.
+        """
+        if self._power is _Power.FAILING:
+            raise RuntimeError("found the power going off, expected a later turn of the clock")
+        if self._power is _Power.OFF:
             self._machine = Machine(self.reactor, self._own_address)
             self.mta = self._make()
-            self._is_over = False
+        self._power = _Power.ON
         self.mta.privilegedStartService()
         self.mta.startService()
-        self.reactor.settle()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the agent was started, and has neither stopped nor crashed since."""
+        return self._power in (_Power.ON, _Power.STOPPING)
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether `end` can be called: it runs, and does not stop already."""
+        return self._power is _Power.ON
 
     def stop(self, patience: float = 100.0) -> None:
         """Stop the service; advance the clock until it has stopped, at most ``patience`` seconds.
@@ -249,19 +303,28 @@ class MemoryMTA:
         Raises:
             TimeoutError: it still runs.
         """
-        if not self._is_over:
-            self._is_over = True
-            self._result(self.mta.stopService(), patience=patience)
+        if self._power in (_Power.NEW, _Power.ON):
+            self._result(self.end(), patience=patience)
         for port in self._hop_ports:
             port.stopListening()
         self._hop_ports.clear()
         self.hops.clear()
 
+    def end(self) -> Deferred[None]:
+        """Stop the service; the Deferred fires when it has stopped, and never after a crash."""
+        self._power = _Power.STOPPING
+
+        def ended(result: Any) -> Any:
+            if self._power is _Power.STOPPING:
+                self._power = _Power.OFF
+            return result
+
+        return self.mta.stopService().addBoth(ended)
+
     def restart(self) -> None:
         """Stop the service, unless it has crashed, and start a new one (`start`)."""
-        if not self._is_over:
-            self._is_over = True
-            self._result(self.mta.stopService())
+        if self._power in (_Power.NEW, _Power.ON):
+            self._result(self.end())
         self.start()
 
     def crash(self) -> None:
@@ -271,11 +334,32 @@ class MemoryMTA:
         Mail that was acknowledged stays: the database is synced by each commit. Of the network, the
         zone and the hops nothing is lost.
         """
-        self._is_over = True
-        self._machine.crash()
-        self.files.crash()
-        self.mta.abandon()
+        self.lose_power()
         self.reactor.settle()
+
+    def lose_power(self) -> None:
+        """End the agent as `crash` does, also from within a call of its own.
+
+        The call goes on to its return, and changes nothing on the disks. The agent can be started
+        from the next turn of the clock on.
+        """
+        if self._power not in (_Power.FAILING, _Power.OFF):
+            self.files.cut_power_in(0)
+            self._power_is_off()
+
+    def _power_is_off(self) -> None:
+        if self._power in (_Power.FAILING, _Power.OFF):
+            return
+        self._power = _Power.FAILING
+        self._machine.crash()
+
+        def crashed() -> None:
+            self.files.crash()
+            self.mta.abandon()
+            self._power = _Power.OFF
+            self.when_off()
+
+        self.reactor.callLater(0, crashed)
 
     # Time.
 

@@ -35,6 +35,7 @@ class MemoryTransport:
         protocol: the protocol of this end.
         closed: called when the connection is over, after the protocol; None: nothing is.
         peak: the most octets that ever waited to be read by the other end.
+        latency: seconds that octets are on their way.
     """
 
     BUFFER = 65_536  # waiting octets beyond which a producer is paused
@@ -42,6 +43,7 @@ class MemoryTransport:
     other: MemoryTransport
     protocol: Any
     closed: Callable[[Failure], None] | None = None
+    latency: float = 0.0
 
     def __init__(self, clock: Any, *, client: bool, host: Any, peer: Any) -> None:
         self.peak = 0
@@ -202,15 +204,19 @@ class MemoryTransport:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._clock.callLater(0, self._deliver)
+            self._clock.callLater(self.latency, self._deliver)
 
     def _deliver(self) -> None:
         self._scheduled = False
         if self._waiting and self.connected and not self._held:
             octets = bytes(self._waiting)
             self._waiting.clear()
-            self.other.protocol.dataReceived(octets)
+            self._hand_over(octets)
         self._delivered()
+
+    def _hand_over(self, octets: bytes) -> None:
+        """Let the other end read octets that have arrived."""
+        self.other.protocol.dataReceived(octets)
 
     def _delivered(self) -> None:
         if not self.connected:
@@ -314,7 +320,10 @@ class MemoryNetwork(Clock):
         connections: the client's and the server's end of each connection, in order.
         sources: the ``bindAddress`` of each attempt to connect, in order.
         refusal: the error of an attempt to connect to an address without a server.
+        transport_class: the ends of its connections.
     """
+
+    transport_class: type[MemoryTransport] = MemoryTransport
 
     def __init__(self) -> None:
         super().__init__()
@@ -447,7 +456,6 @@ class MemoryNetwork(Clock):
     ) -> None:
         self.sources.append(bindAddress)
         source = bindAddress[0] if bindAddress else ""
-        servers = self._servers(host, port, source)
         factory.doStart()
 
         def fail(reason: Exception) -> None:
@@ -455,25 +463,40 @@ class MemoryNetwork(Clock):
             factory.doStop()
 
         def connect(server: Protocol, server_clock: Any) -> None:
+            if not getattr(server_clock, "is_up", True):
+                return fail(self.refusal)
             client = factory.buildProtocol(_place(host, port))
             connector.transport = self.join(
                 client, server, host, port, source=source, clocks=(clock, server_clock)
             )
             connector.transport.closed = closed
+            return None
 
         def closed(reason: Failure) -> None:
             connector.transport = None
             factory.clientConnectionLost(connector, reason)
             factory.doStop()
 
-        if servers is None:
-            call = clock.callLater(timeout, fail, TimeoutError())
-        elif servers:
-            call = clock.callLater(0, connect, *servers.pop(0))
+        def arrive() -> None:
+            servers = self._servers(host, port, source)
+            if servers is None:
+                call = clock.callLater(timeout, fail, TimeoutError())
+            elif servers:
+                call = clock.callLater(0, connect, *servers.pop(0))
+            else:
+                call = clock.callLater(0, fail, self.refusal)
+            connector.stopConnecting = call.cancel
+
+        delay = self._connecting_time(host)
+        if delay:
+            connector.stopConnecting = clock.callLater(delay, arrive).cancel
         else:
-            call = clock.callLater(0, fail, self.refusal)
-        connector.stopConnecting = call.cancel
+            arrive()
         factory.startedConnecting(connector)
+
+    def _connecting_time(self, host: str) -> float:
+        """Return the seconds that the next attempt to connect is on its way to a host."""
+        return 0.0
 
     def _servers(self, host: str, port: int, source: str) -> list[tuple[Protocol, Any]] | None:
         """Return the servers that wait for a client, each with its clock.
@@ -521,16 +544,20 @@ class MemoryNetwork(Clock):
         there = _place(host, port)
         client_clock, server_clock = clocks or (self, self)
         ends = (
-            MemoryTransport(client_clock, client=True, host=here, peer=there),
-            MemoryTransport(server_clock, client=False, host=there, peer=here),
+            self.transport_class(client_clock, client=True, host=here, peer=there),
+            self.transport_class(server_clock, client=False, host=there, peer=here),
         )
         self.connections.append(ends)
         for end, other, protocol in zip(ends, reversed(ends), (client, server), strict=True):
             end.other = other
             end.protocol = protocol
+        self._joined(*ends)
         server.makeConnection(ends[1])
         client.makeConnection(ends[0])
         return ends[0]
+
+    def _joined(self, client: Any, server: Any) -> None:
+        """Prepare the two ends of a new connection, on which nothing was sent."""
 
 
 def address(host: str, port: int) -> IPv4Address | IPv6Address:

@@ -64,6 +64,7 @@ class FakeResolver:
         self.signed = tuple(signed)
         self.default = ""
         self._broken: dict[tuple[str, str], str] = {}
+        self._denied: dict[str, None] = {}
         self._failures: deque[str] = deque()
         self._silent: dict[str, list[Deferred[None]]] = {}
 
@@ -90,24 +91,37 @@ class FakeResolver:
         """Make every lookup of ``name`` fail with `LookupFailed`, until `mend`."""
         self._broken.update(dict.fromkeys(((type, name) for type in types), reason))
 
+    def deny(self, name: str) -> None:
+        """Say that a name does not exist, whatever the zone has, until `mend`."""
+        self._denied[name] = None
+
     def fail_next(self, reason: str = "SERVFAIL") -> None:
         """Make the next lookup, of any name, fail with `LookupFailed`."""
         self._failures.append(reason)
 
     def hold(self, name: str) -> None:
         """Leave lookups of ``name`` without an answer, until `release`."""
-        self._silent[name] = []
+        self._silent.setdefault(name, [])
 
     def release(self, name: str) -> None:
-        """Answer the waiting lookups of ``name``."""
-        for waiting in self._silent.pop(name):
+        """Answer the waiting lookups of ``name``, if it is held."""
+        for waiting in self._silent.pop(name, ()):
             if not waiting.called:
                 waiting.callback(None)
 
     def mend(self, name: str) -> None:
         """Answer lookups of ``name`` again."""
+        self._denied.pop(name, None)
         for type in _TYPES:
             self._broken.pop((type, name), None)
+
+    def mend_all(self) -> None:
+        """Answer all lookups again, also those that wait."""
+        self._denied.clear()
+        self._broken.clear()
+        self._failures.clear()
+        for name in list(self._silent):
+            self.release(name)
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
         """Return (preference, host) of all MX records."""
@@ -182,6 +196,8 @@ class FakeResolver:
             raise LookupFailed(name, type, self._failures.popleft())
         if (type, name) in self._broken:
             raise LookupFailed(name, type, self._broken[type, name])
+        if name in self._denied:
+            raise NoSuchDomain(name, type, "no such domain")
         name = self._followed(name)[-1]
         found = records.get(name)
         if found is None and not self._exists(name):
