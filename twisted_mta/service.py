@@ -237,6 +237,9 @@ class MailTransferAgent(Service):
         self.queue = ApplicationQueue(QueueAPI(self._processes, clock=self._reactor).answer)
         self._control = self._control_socket() if control else None
         self._maildrop = self._make_maildrop() if control else None
+        if (maildrop := self._maildrop) is not None:
+            self.metrics.read(table.LOCAL_WAITING, lambda: maildrop.counts.waiting, "waiting")
+            self.metrics.read(table.LOCAL_WAITING, lambda: maildrop.counts.set_aside, "set_aside")
         # Workers are asked now and then, so that their counts are not lost with them.
         self._counting = Repetition(self._overview.status, self._reactor)
 

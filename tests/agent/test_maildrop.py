@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
-from twisted_mta.agent.maildrop import Maildrop
+from twisted_mta.agent.maildrop import Counts, Maildrop, counted
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.maildrop import WaitingEnvelope, written
@@ -248,6 +248,20 @@ class Hostile(MaildropTestCase):
         self.keep("bob@x")
         self.assertEqual(len(self.look()), 3_000)
         self.assertEqual(len(self.submitted), 1)
+
+    def test_what_waits_and_what_is_set_aside_is_counted(self) -> None:
+        self.start()
+        self.refused = {"bob@x": FULL}
+        for number in range(25):
+            self.keep("bob@x")
+            self.put(b"no message", f"mail-{number}")
+        self.put(b"", "part-1")
+        self.look()
+        self.assertEqual(self.maildrop.counts, Counts(waiting=25, set_aside=25))
+        self.assertEqual(counted(self.directory), self.maildrop.counts)
+        self.refused = {}
+        self.clock.advance(60)
+        self.assertEqual(self.maildrop.counts, Counts(waiting=0, set_aside=25))
 
     def test_too_many_recipients_are_no_message(self) -> None:
         self.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -16,6 +17,8 @@ from email.message import Message
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
+
+from twisted_mta.message.maildrop import WaitingEnvelope, written
 
 from .cron import Cron
 from .machine import ROOT, eventually, need
@@ -368,6 +371,41 @@ class HostileUsers(SendmailTestCase):
             self.assertEqual(greetings.count(b"421 "), 5)
             self.send("bob")  # waits, as there is no connection for this user
             self.mail()
+
+    def test_mail_leaves_the_rest_of_the_disk_to_the_queue(self) -> None:
+        with self.mta:
+            pass
+        conf = self.home / "sendmail.conf"
+        lines = conf.read_text()
+        # More than any disk has.
+        conf.write_text(f"{lines}\nminimum_free_disk = {(1 << 42) - 1}\n")
+        done = self.run_program(self.sendmail, "bob")
+        self.assertEqual(done.returncode, os.EX_TEMPFAIL, done.stdout)
+        self.assertIn("it cannot wait in", done.stdout)
+        self.assertRegex(done.stdout, r"found \d+ octets free, expected \d+ or more")
+        self.assertEqual(self.waiting(), [])
+        conf.write_text(f"{lines}\nminimum_free_disk = 0\n")
+        self.send("bob")
+        self.assertEqual(len(self.waiting()), 1)
+
+    def test_a_flood_that_waits_is_counted_and_another_user_is_served_first(self) -> None:
+        if os.getuid() != 0:
+            raise SkipTest("only root can be another user")
+        with self.mta:
+            pass
+        envelope = WaitingEnvelope("flood@localhost", ("eve@localhost",))
+        for number in range(3_000):
+            path = self.home / "drop" / f"mail-{number}"
+            path.write_bytes(written(envelope) + b"Subject: flood\r\n\r\nx\r\n")
+            os.chown(path, pwd.getpwnam("daemon").pw_uid, -1)
+        self.send("bob")
+        self.mta.start()
+        self.mail()
+        self.assertLess(len(self.mta.mail("localhost", "eve")), 2_000)
+        status = self.mta.tool("status")
+        self.assertRegex(status.stdout, r"mail of this machine: [1-9]\d* waiting to be taken in")
+        facts = json.loads(self.mta.tool("status", "--json").stdout)
+        self.assertGreater(facts["local_submission"]["waiting"], 0)
 
     def test_half_a_message_and_another_protocol_leave_nothing(self) -> None:
         with self.mta:

@@ -109,6 +109,7 @@ def merge(
         metrics=total,
         ages=_by_label(total, table.QUEUE_AGE),
         reasons=_by_label(total, table.QUEUE_DEFERRED_FOR),
+        local_submission=_by_label(total, table.LOCAL_WAITING),
     )
 
 

@@ -56,6 +56,7 @@ class Status:
             ``messages``, …
         ages: numbers of recipients by age, as far as they were counted (`table.QUEUE_AGE`).
         reasons: numbers of deferred recipients by reason (`table.QUEUE_DEFERRED_FOR`), likewise.
+        local_submission: numbers of files of ``twisted-mta-sendmail`` (`table.LOCAL_WAITING`).
         counters: numbers since the start: ``accepted``, ``delivered``, ``deferred``, ``failed``, …
         recent: messages, the newest first.
         suspended: next hops (`report.longest_suspended`).
@@ -89,6 +90,7 @@ class Status:
     metrics: Snapshot = field(factory=Snapshot)
     ages: Mapping[str, int] = field(factory=dict)
     reasons: Mapping[str, int] = field(factory=dict)
+    local_submission: Mapping[str, int] = field(factory=dict)
 
     @property
     def unready(self) -> str:
@@ -123,6 +125,7 @@ class Status:
             "queue": dict(self.queue),
             "ages": dict(self.ages),
             "reasons": dict(self.reasons),
+            "local_submission": dict(self.local_submission),
             "counters": dict(self.counters),
             "deliveries": self.deliveries,
             "connections": {name: asdict(each) for name, each in self.connections.items()},
@@ -144,6 +147,8 @@ _LABELS = {
     "tls": "TLS",
     "over_limit": "over an account's limit",
     "early_data": "early data",
+    "waiting": "waiting to be taken in",
+    "set_aside": "set aside",
     "tls_downgrades": "TLS downgrades",
     "tls_alarms": "TLS alarms",
     "credentials_refused": "credentials refused",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import BinaryIO, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -84,6 +84,19 @@ class Submit(Protocol):
         ...
 
 
+@frozen
+class Counts:
+    """How many files there are in a directory of waiting messages, as of the last look.
+
+    Attributes:
+        waiting: messages that are complete.
+        set_aside: what was no message (``refused-…``).
+    """
+
+    waiting: int = 0
+    set_aside: int = 0
+
+
 @frozen(eq=False)
 class _Waiting:
     """A message that waits: its open file stands at the content."""
@@ -112,6 +125,9 @@ class Maildrop:
         limit: returns the octets that a message may have.
         hostname: our name in notices.
         notice_domain: the domain of their author.
+
+    Attributes:
+        counts: of its files.
     """
 
     _log = Logger()
@@ -143,6 +159,7 @@ class Maildrop:
         self._stopped = False
         self._rests_until = 0.0
         self._trouble = ""
+        self.counts = Counts()
         self._notices = 0
         self._not_before: dict[str, float] = {}  # by name: deferred messages
         # By name: messages of which only a notice is left to send, with what was refused.
@@ -214,7 +231,8 @@ class Maildrop:
             await self._executor(_prepare, self._directory, _SHARED if self._shared else _PRIVATE)
             now = self._clock.seconds()
             resting = {name: None for name, until in self._not_before.items() if until > now}
-            names: Sequence[str] = await self._executor(
+            names: Sequence[str]
+            names, self.counts = await self._executor(
                 _ready, self._directory, self._wall_time(), resting
             )
             # Whoever fills the directory does not keep the processor busy with it.
@@ -260,6 +278,7 @@ class Maildrop:
             self._defer(name)
             return
         await self._executor(_remove, path)
+        self.counts = evolve(self.counts, waiting=max(0, self.counts.waiting - 1))
         self._not_before.pop(name, None)
         self._half_done.pop(name, None)
 
@@ -272,6 +291,8 @@ class Maildrop:
         )
         path = os.path.join(self._directory, name)
         await self._executor(os.rename, path, os.path.join(self._directory, _SET_ASIDE + name))
+        waiting, set_aside = max(0, self.counts.waiting - 1), self.counts.set_aside + 1
+        self.counts = Counts(waiting, set_aside)
 
     async def _submitted(self, waiting: _Waiting) -> bool:
         """Put a message into the queue, and a notice of what is refused; False: try again."""
@@ -407,12 +428,13 @@ def _prepare(directory: str, mode: int) -> None:
         os.chmod(directory, mode)
 
 
-def _ready(directory: str, now: float, resting: Mapping[str, None]) -> list[str]:
-    """Return the names of messages that are ready, those of each user in turn.
+def _ready(directory: str, now: float, resting: Mapping[str, None]) -> tuple[list[str], Counts]:
+    """Return the names of messages that are ready, those of each user in turn, and the counts.
 
     Files that were never completed, and those that were set aside, are removed in time.
     """
     by_user: dict[int, list[str]] = {}
+    waiting = set_aside = 0
     with os.scandir(directory) as entries:
         for entry in entries:
             name = entry.name
@@ -421,6 +443,8 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> list[str]
             )
             if not name.startswith(READY) and longest is None:
                 continue
+            waiting += longest is None
+            set_aside += name.startswith(_SET_ASIDE)
             if name in resting:
                 continue
             try:
@@ -434,7 +458,21 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> list[str]
             elif now - max(status.st_mtime, status.st_ctime) > longest:
                 _remove(os.path.join(directory, name))
     in_turn = chain.from_iterable(zip_longest(*by_user.values()))
-    return list(islice((name for name in in_turn if name is not None), _MOST_AT_A_LOOK))
+    some = islice((name for name in in_turn if name is not None), _MOST_AT_A_LOOK)
+    return list(some), Counts(waiting, set_aside)
+
+
+def counted(directory: str) -> Counts:
+    """Return the counts of a directory of waiting messages.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    names = os.listdir(directory)
+    return Counts(
+        sum(name.startswith(READY) for name in names),
+        sum(name.startswith(_SET_ASIDE) for name in names),
+    )
 
 
 def _open(path: str, name: str) -> _Waiting:

@@ -53,7 +53,11 @@ def facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "incomplete", printable(str(line))
     yield "up for", short_duration(status["now"] - status["started_at"])
     groups = [("queue", status["queue"])]
-    for title, name in (("by age", "ages"), ("deferred by reason", "reasons")):
+    for title, name in (
+        ("by age", "ages"),
+        ("deferred by reason", "reasons"),
+        ("mail of this machine", "local_submission"),
+    ):
         # Missing in answers of earlier builds; a line of zeros is left out.
         numbers = {word: count for word, count in status.get(name, {}).items() if count}
         if numbers:

@@ -233,7 +233,8 @@ def _xtext(text: str) -> str:
 
 def _wait(settings: Settings, envelope: WaitingEnvelope, message: bytes) -> str:
     try:
-        return keep(settings.directory, envelope, message)
+        minimum_free = settings.minimum_free_disk
+        return keep(settings.directory, envelope, message, minimum_free=minimum_free)
     except ValueError as error:
         raise Failed(os.EX_DATAERR, str(error)) from None
     except OSError as error:

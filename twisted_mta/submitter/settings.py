@@ -8,7 +8,7 @@ import socket
 FILE = "/etc/mta/sendmail.conf"
 """The file of settings; ``$TWISTED_MTA_SENDMAIL`` or ``-C`` names another one."""
 
-_KEYS = ("socket", "directory", "state_dir", "domain", "max_message_size")
+_KEYS = ("socket", "directory", "state_dir", "domain", "max_message_size", "minimum_free_disk")
 
 
 class SettingsError(Exception):
@@ -24,6 +24,7 @@ class Settings:
         directory: where messages wait while the MTA does not answer.
         domain: of addresses without one.
         max_message_size: octets of a message.
+        minimum_free_disk: octets that stay free where messages wait; 0: no limit.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -39,7 +40,8 @@ class Settings:
         self.state_dir = values.get("state_dir") or state_dir
         self.directory = values.get("directory") or os.path.join(self.state_dir, "maildrop")
         self.domain = values.get("domain") or _mail_name()
-        self.max_message_size = _number(values.get("max_message_size", str(50 << 20)))
+        self.max_message_size = _number(values, "max_message_size", 50 << 20, least=1)
+        self.minimum_free_disk = _number(values, "minimum_free_disk", 3 * self.max_message_size)
 
 
 def _read(path: str, *, needed: bool) -> dict[str, str]:
@@ -68,9 +70,10 @@ def _read(path: str, *, needed: bool) -> dict[str, str]:
     return values
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text) < 1 << 40:
-        raise SettingsError(f"max_message_size: found {text!r}, expected a number of octets")
+def _number(values: dict[str, str], name: str, default: int, *, least: int = 0) -> int:
+    text = values.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) < 1 << 42:
+        raise SettingsError(f"{name}: found {text!r}, expected a number of octets")
     return int(text)
 
 

@@ -54,6 +54,27 @@ class Directories(CheckTestCase):
         self.assertIn("DIR/state/maildir cannot be created: DIR/state is not writable", maildir)
 
 
+class WaitingMail(CheckTestCase):
+    def test_mail_that_waits_is_told_and_what_is_none_is_a_warning(self) -> None:
+        drop = os.path.join(self.directory, "drop")
+        config = self.config(local_submission_directory=drop)
+        self.assertEqual(self.found(config), [])
+        os.mkdir(drop)
+        self.assertEqual(self.found(config), [])
+        for name in ("mail-1", "mail-2", "part-3", "refused-mail-4"):
+            self.write(os.path.join("drop", name))
+        self.assertEqual(
+            [each for each in self.found(config, notes=True) if "DIR/drop" in each],
+            [
+                "note: [mta] local_submission_directory: 2 messages of twisted-mta-sendmail wait"
+                " in DIR/drop: the MTA takes them in while it runs",
+                "warning: [mta] local_submission_directory: 1 files in DIR/drop were no messages,"
+                " and are set aside as refused-… for a week; the log says why, and ls -l whose"
+                " they are",
+            ],
+        )
+
+
 class Files(CheckTestCase):
     def test_errors_of_lists_and_senders_that_cannot_count_are_reported(self) -> None:
         allow, deny = self.write("allow", "ann@a.example\n"), self.write("deny", "192.0.2.300\n")

@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from ...agent.maildrop import NAME as MAILDROP
+from ...agent.maildrop import counted
 from ...config import Config
 from ...config.amounts import size_text
 from ...mail.printable import printable
@@ -22,6 +24,10 @@ from .machine import Machine
 from .members import missing_members
 from .processes import Running, running
 
+_FULL = {
+    "[mta] maildir": "deliveries wait",
+    "[mta] local_submission_directory": "programs of this machine cannot leave mail",
+}
 _GIVE = "give it to the user that runs the MTA"
 
 
@@ -45,6 +51,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
         if good:
             yield from _free(config, name, path, machine)
     yield from unused_folders(config)
+    yield from _local_submission(config, machine)
     yield from accounts(config)
     if config.aliases is not None:
         ours = (*config.local_domains, *config.virtual_domains)
@@ -56,6 +63,38 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield from missing_members(config, aliases)
     yield from _relay_recipients(config)
     yield from _access_lists(config)
+
+
+def _local_submission(config: Config, machine: Machine) -> Iterator[Finding]:
+    """Yield findings about mail that waits, as ``twisted-mta-sendmail`` has left it."""
+    path = config.local_submission_directory
+    where = "[mta] local_submission_directory"
+    if path is None:
+        path, where = os.path.join(config.state_dir, MAILDROP), "[mta] state_dir"
+    try:
+        counts = counted(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # the MTA makes it; what stands in the place of the state directory is told above
+    except OSError as error:
+        yield Finding("error", where, f"{printable(path)}: {error.strerror}", _GIVE)
+        return
+    if counts.waiting:
+        yield Finding(
+            "note",
+            where,
+            f"{counts.waiting} messages of twisted-mta-sendmail wait in {printable(path)}:"
+            " the MTA takes them in while it runs",
+        )
+    if counts.set_aside:
+        yield Finding(
+            "warning",
+            where,
+            f"{counts.set_aside} files in {printable(path)} were no messages, and are set aside"
+            " as refused-… for a week",
+            "the log says why, and ls -l whose they are",
+        )
+    if config.local_submission_directory is not None:
+        yield from _free(config, where, path, machine)
 
 
 def _relay_recipients(config: Config) -> Iterator[Finding]:
@@ -194,7 +233,7 @@ def _free(config: Config, where: str, path: str, machine: Machine) -> Iterator[F
         yield Finding(
             "warning",
             where,
-            f"{_mebibytes(free)} are free for {printable(path)}: deliveries wait when it is full",
+            f"{_mebibytes(free)} are free for {printable(path)}: {_FULL[where]} when it is full",
             "free disk space",
         )
 

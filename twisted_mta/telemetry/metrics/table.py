@@ -381,6 +381,14 @@ QUEUE_FAILURES = Metric(
     "Records of failures for which no notice was sent.",
 )
 
+LOCAL_WAITING = Metric(
+    f"{PREFIX}local_submission_files",
+    "gauge",
+    "Files in the directory where messages of twisted-mta-sendmail wait, as of the last look:"
+    " messages, and what was no message and is set aside for a week.",
+    {"state": ("waiting", "set_aside")},
+)
+
 # The program.
 
 READY = Metric(f"{PREFIX}ready", "gauge", "1 while /readyz answers 200, else 0.", fold="min")
@@ -508,6 +516,7 @@ TABLE: tuple[Metric, ...] = (
     QUEUE_HELD,
     OPERATED,
     QUEUE_FAILURES,
+    LOCAL_WAITING,
     READY,
     PROCESSES,
     TROUBLE,
