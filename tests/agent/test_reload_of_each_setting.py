@@ -32,6 +32,9 @@ from twisted_mta.config import (
     Listener,
     MilterSettings,
     PolicyServiceSettings,
+    ReplyAction,
+    SourceAddress,
+    SourcePool,
 )
 from twisted_mta.config.account_limits import AccountLimit
 from twisted_mta.config.catalog import TABLES
@@ -79,6 +82,9 @@ OTHERS: Mapping[str, Any] = {
     "oauth_client_id": "other",
     "oauth_scope": "mail",
     "rate": "100/min",
+    "source_pool": "second",
+    "pattern": "other",
+    "code": "45",
     "selector": "other",
     "authserv_id": "other.example",
     "report_from": Mailbox("bob", "other.example"),
@@ -102,6 +108,8 @@ _HELD = {
     "milter": "milters",
     "account_limit": "limits_of_accounts",
     "policy_service": "policy_services",
+    "source_pool": "source_pools",
+    "reply_action": "reply_actions",
 }
 """The fields of `Config` with other names than the tables that they hold, by the table."""
 
@@ -238,6 +246,21 @@ class EachSetting(SynchronousTestCase):
                 ),
                 Destination(domain="command.example", username="ann", token_command=("print",)),
             ),
+            source_pools=(
+                SourcePool(name="first", address=[SourceAddress(address="192.0.2.3")]),
+                SourcePool(
+                    name="second",
+                    address=[
+                        SourceAddress(
+                            address="192.0.2.4", warm_up=[50, 100], warm_up_since="2026-12-01"
+                        )
+                    ],
+                ),
+            ),
+            reply_actions=(
+                ReplyAction(code="4", pattern="rate", action="suspend", duration="1 h"),
+                ReplyAction(code="4", pattern="quota", action="fail"),
+            ),
             dkim_keys=(DKIMKey(domain="localhost", selector="s1", key=self.key(1)),),
             greylist=GreylistSettings(),
             suppression=SuppressionSettings(),
@@ -283,6 +306,8 @@ class EachSetting(SynchronousTestCase):
             return self.second
         if isinstance(value, str) and value.startswith("unix:"):
             return "tcp:127.0.0.1:8891"
+        if name == "address" and isinstance(value, tuple):
+            return (SourceAddress(address="192.0.2.77", helo="helo.example"),)
         if name in OTHERS:
             return OTHERS[name]
         if name.endswith("_from"):

@@ -19,6 +19,9 @@ from twisted_mta.config import (
     Listener,
     MilterSettings,
     PolicyServiceSettings,
+    ReplyAction,
+    SourceAddress,
+    SourcePool,
 )
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -90,6 +93,9 @@ def another(name: str, value: Any) -> Any:
         "nameservers": ("192.0.2.1",),
         "relay_certificates": ("ab" * 32,),
         "hosts": ("page.example",),
+        "source_pool": "first",
+        "source_pools": (SourcePool(name="second", address=[SourceAddress(address="192.0.2.2")]),),
+        "reply_actions": (ReplyAction(code="4", action="fail"),),
         "sni": ({"names": ["a.example"], "certificate": "a.pem"},),
     }
     if name in named:
@@ -132,7 +138,8 @@ def one_by_one(before: Config) -> list[tuple[str, str, Config]]:
                 if (field.name, inner.name) not in ONE_VALUE:
                     other = another(inner.name, getattr(value, inner.name))
                     table = changed_table(value, inner.name, other)
-                    found.append((field.name, inner.name, evolve(before, **{field.name: table})))
+                    changes_one = changed_table(before, field.name, table)
+                    found.append((field.name, inner.name, changes_one))
         else:
             other = another(field.name, value)
             found.append(("", field.name, changed_table(before, field.name, other)))

@@ -34,6 +34,8 @@ class Transaction:
         content: without dot-stuffing.
         tls: the version; None: in clear.
         account: the user of AUTH PLAIN; None: no AUTH.
+        peer: the address of the client.
+        helo: the name in its greeting.
     """
 
     connection: int
@@ -41,6 +43,8 @@ class Transaction:
     began: float
     tls: str | None
     account: str | None
+    peer: str
+    helo: str
     recipients: list[str] = field(default_factory=list)
     ended: float = 0.0
     content: bytes = b""
@@ -60,6 +64,7 @@ class Hop(Service):
             `accounts`.
         context: for STARTTLS; None: not offered.
         accounts: password by user.
+        blocked: the address of a client whose recipients are refused.
         replies: replacements of the usual replies, by verb or ``"."``.
         delay: seconds before the reply to the final dot.
         connections: the number of all connections.
@@ -75,6 +80,7 @@ class Hop(Service):
         self.extensions = ["PIPELINING", "8BITMIME", "SIZE 10000000", "ENHANCEDSTATUSCODES"]
         self.context: ssl.SSLContext | None = None
         self.accounts: dict[str, str] = {}
+        self.blocked = ""
         self.replies: dict[str, str] = {}
         self.delay = 0.0
         self.connections = 0
@@ -154,6 +160,7 @@ class _Session:
         self._held = b""
         self._tls: str | None = None
         self._account: str | None = None
+        self._helo = ""
         self._transaction: Transaction | None = None
 
     def run(self) -> None:
@@ -188,6 +195,7 @@ class _Session:
     def _usual(self, verb: str, line: bytes) -> None:
         hop = self._hop
         if verb == "EHLO":
+            self._helo = line[5:].decode()
             offered = ["hop.example", *hop.extensions]
             if hop.context is not None and self._tls is None:
                 offered.append("STARTTLS")
@@ -205,6 +213,8 @@ class _Session:
         elif verb == "MAIL":
             self._begin(line)
             self._say("250 2.1.0 ok")
+        elif verb == "RCPT" and hop.blocked and self.socket.getpeername()[0] == hop.blocked:
+            self._say(f"550 5.7.1 {hop.blocked} is blocked")
         elif verb == "RCPT" and self._transaction is not None:
             found = _PATH.search(line)
             assert found is not None
@@ -235,7 +245,13 @@ class _Session:
         hop = self._hop
         self.over()
         self._transaction = Transaction(
-            self._number, line.decode(), time.monotonic(), self._tls, self._account
+            self._number,
+            line.decode(),
+            time.monotonic(),
+            self._tls,
+            self._account,
+            self.socket.getpeername()[0],
+            self._helo,
         )
         with hop.lock:
             hop.under_way += 1

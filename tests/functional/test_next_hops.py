@@ -6,6 +6,8 @@ import json
 import re
 import time
 import urllib.request
+from collections import Counter
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
@@ -214,3 +216,74 @@ class Limits(ProgramTestCase):
         for each in hop.transactions:
             counts[each.connection] = counts.get(each.connection, 0) + 1
         self.assertEqual(max(counts.values()), 4)
+
+
+class Sources(ProgramTestCase):
+    POOL = """
+    [delivery]
+    source_pool = "bulk"
+
+    [[source_pool]]
+    name = "bulk"
+
+    [[source_pool.address]]
+    address = "127.0.0.11"
+    helo = "out1.example"
+
+    [[source_pool.address]]
+    address = "{address}"
+    helo = "out2.example"
+    warm_up = {warm_up}
+    warm_up_since = {day}
+
+    [[reply_action]]
+    pattern = '127\\.0\\.0\\.11 is blocked'
+    action = "other_source"
+    """
+
+    def pooled(self, hop: Hop, *options: str, address: str, warm_up: str = "[6, 12]") -> MTA:
+        day = datetime.fromtimestamp(time.time(), UTC).date()
+        toml = self.POOL.format(address=address, warm_up=warm_up, day=day)
+        route = f"next.example=smtp://{LOOPBACK}:{hop.port}"
+        return self.enterContext(MTA(self.home, "--route", route, *options, toml=toml))
+
+    def send(self, mta: MTA, count: int) -> None:
+        flood(mta.smtp, [f"u{number}@next.example" for number in range(count)])
+
+    def sources(self, hop: Hop) -> Counter[tuple[str, str]]:
+        return Counter((each.peer, each.helo) for each in hop.transactions if each.recipients)
+
+    def test_mail_leaves_from_both_addresses_and_no_more_than_may_today(self) -> None:
+        """Workers share the count, and it survives their end."""
+        hop = self.enterContext(Hop())
+        mta = self.pooled(hop, "--workers", "2", address="127.0.0.12")
+        self.send(mta, 20)
+        hop.wait_for(20)
+        mta.kill()
+        mta.start()
+        self.send(mta, 20)
+        hop.wait_for(40)
+        left = self.sources(hop)
+        both = {("127.0.0.11", "out1.example"), ("127.0.0.12", "out2.example")}
+        self.assertEqual(left.keys(), both)
+        # Each process has counted one message at most before it died.
+        self.assertIn(left["127.0.0.12", "out2.example"], (4, 5, 6))
+
+    def test_an_address_of_another_machine_defers_mail_and_suspends_nothing(self) -> None:
+        hop = self.enterContext(Hop())
+        mta = self.pooled(hop, address="192.0.2.77", warm_up="[1000]")
+        self.send(mta, 2)
+        hop.wait_for(1)
+        text = r"deferred: .* this system cannot connect from 192\.0\.2\.77: .*Cannot assign"
+        eventually(lambda: re.search(text, mta.output()) is not None, "the deferral")
+        self.assertEqual(self.sources(hop).keys(), {("127.0.0.11", "out1.example")})
+        self.assertEqual(status(mta)["suspended"], [])
+
+    def test_a_blocked_address_is_replaced_by_another(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.blocked = "127.0.0.11"
+        mta = self.pooled(hop, address="127.0.0.12", warm_up="[1000]")
+        self.send(mta, 4)
+        eventually(lambda: len(hop.recipients()) == 4, "4 recipients")
+        self.assertEqual(self.sources(hop), {("127.0.0.12", "out2.example"): 4})
+        self.assertGreaterEqual(metric(mta, "reply_actions_total"), 1)

@@ -23,6 +23,7 @@ from ..delivery.credentials import read_secret
 from ..delivery.host_policies import HostPolicies
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
+from ..delivery.sent_counts import SentCounts
 from ..delivery.terms import LoadedTerms
 from ..delivery.tokens.accounts import TokenAccounts
 from ..interfaces import Limits, Refused, Take
@@ -568,7 +569,13 @@ class Agent:
 
     def _use_terms(self, terms: LoadedTerms) -> list[str]:
         config = self.config
-        lines = self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
+        lines = self._relay.update(
+            terms,
+            destination_for=config.destination_for,
+            helo=config.helo,
+            source_pools=config.source_pools,
+            reply_actions=config.reply_actions,
+        )
         return [*lines, *self._warned((*terms.warnings, *terms.date_warnings(self.wall_time())))]
 
     def _use_signing_keys(self, keys: Sequence[SigningKey]) -> list[str]:
@@ -747,6 +754,7 @@ class Agent:
             extensions=(*OUTGOING, *own),
             tokens=self.tokens,
             grouped=self.mailboxes.groups.grouped,
+            sent_counts=SentCounts(os.path.join(config.state_dir, "sources", "sent.sqlite")),
         )
 
     def _make_shard(self, number: int) -> Shard:

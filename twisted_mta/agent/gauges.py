@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ..config.reply_action import REPLY_ACTIONS
 from ..queue.operator.tallies import AGES, OLDEST, REASONS
 from ..system.accepting import limit
 from ..system.process_use import descriptors_in_use, resident_memory
@@ -38,6 +39,8 @@ def read_agent(agent: Agent) -> None:
     metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
     metrics.read(table.TOKEN_FAILURES, lambda: agent.tokens.failures)
+    for action in REPLY_ACTIONS:
+        metrics.read(table.REPLY_ACTIONS, partial(_acted, agent, action), action)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
     for age in (*(name for name, _ in AGES), OLDEST):
         metrics.read(table.QUEUE_AGE, partial(_by_age, agent, age), age)
@@ -63,6 +66,10 @@ def _by_age(agent: Agent, age: str) -> int:
 
 def _by_reason(agent: Agent, reason: str) -> int:
     return sum(shard.tallies.reasons().get(reason, 0) for shard in agent.shards)
+
+
+def _acted(agent: Agent, action: str) -> int:
+    return agent.traffic.reply_actions[action]
 
 
 def _suspended(agent: Agent) -> int:

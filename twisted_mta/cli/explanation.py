@@ -102,6 +102,8 @@ def _recipient(recipient: Facts, now: float) -> Iterator[str]:
     times = "not tried yet" if not tried else f"tried {tried} time{'s' if tried > 1 else ''}"
     yield f"To <{recipient['mailbox']}>{by_alias}: {recipient['state']}, {times}."
     yield f"  Why: {why(recipient)}"
+    if recipient.get("reply_action"):
+        yield f"  [[reply_action]] for that reply: {recipient['reply_action']}"
     yield f"  Next: {following(recipient, now)}"
     way = recipient["way"]
     if way is not None:
@@ -334,8 +336,29 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
     yield f"Terms: {_terms(way['terms'])}"
     for token in way.get("tokens", ()):
         yield f"Token: {_token(token)}"
+    yield from _sources(way.get("sources"))
     for standing in way["standings"]:
         yield f"Now: {_standing(standing, brief=brief)}"
+
+
+def _sources(sources: Facts | None) -> Iterator[str]:
+    """Yield the addresses of source pools, with their messages of today."""
+    if sources is None:
+        return
+    if sources["problem"]:
+        yield f"Source pools: their messages cannot be counted: {sources['problem']}"
+    for name, addresses in sources["pools"].items():
+        yield f"Source pool {name}:"
+        for each in addresses:
+            words = each["address"] + (f" ({each['helo']})" if each["helo"] else "")
+            sent, limit = each["sent"], each["limit"]
+            if limit is None:
+                words += ": no limit"
+            elif sent < limit:
+                words += f": {sent} of {limit} messages today"
+            else:
+                words += f": its {limit} messages of today are used up, until {sources['tomorrow']}"
+            yield f"  {words}{'; refused there of late' if each['refused'] else ''}"
 
 
 def _lookup(way: Facts) -> Iterator[str]:
@@ -384,6 +407,7 @@ _LABELS = (
     ("retry_maximum", "retries at least every"),
     ("lifetime", "lifetime"),
     ("source_address", "source address"),
+    ("source_pool", "source pool"),
     ("account", "account"),
     ("client_certificate", "client certificate"),
 )
@@ -393,9 +417,9 @@ _DURATIONS = ("retry_minimum", "retry_maximum", "lifetime")
 def _terms(terms: Facts) -> str:
     words = []
     for name, label in _LABELS:
-        value, origin = terms[name]["value"], terms[name]["from"]
-        if value is None:
+        if name not in terms or terms[name]["value"] is None:
             continue
+        value, origin = terms[name]["value"], terms[name]["from"]
         if name in _DURATIONS:
             value = short_duration(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):

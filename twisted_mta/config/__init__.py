@@ -19,7 +19,9 @@ from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
+from .reply_action import ReplyAction
 from .setting import ConfigError
+from .source_pool import SourceAddress, SourcePool
 from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
@@ -53,7 +55,10 @@ __all__ = [
     "QueueSettings",
     "Rate",
     "RelayCertificate",
+    "ReplyAction",
     "SNICertificate",
+    "SourceAddress",
+    "SourcePool",
     "SuppressionSettings",
     "TLSReportSettings",
     "WebSettings",

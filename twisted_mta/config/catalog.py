@@ -19,7 +19,9 @@ from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
+from .reply_action import ReplyAction
 from .setting import Setting, settings_of
+from .source_pool import SourcePool
 from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
@@ -37,6 +39,8 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "queue": QueueSettings,
     "delivery": DeliverySettings,
     "destination": Destination,
+    "source_pool": SourcePool,
+    "reply_action": ReplyAction,
     "dns": DNSSettings,
     "log": LogSettings,
     "web": WebSettings,
@@ -59,6 +63,8 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
 REPEATED: Mapping[str, Mapping[str, str]] = {
     "listener": {"endpoint": DEFAULT_SMTP},
     "destination": {"domain": "example.net"},
+    "source_pool": {"name": "bulk", "address": "192.0.2.10"},
+    "reply_action": {"action": "suspend"},
     "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
     "dnsbl": {"zone": "zen.example.org"},
     "milter": {"endpoint": "unix:/run/rspamd/milter.sock"},

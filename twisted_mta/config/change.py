@@ -20,7 +20,9 @@ from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
+from .reply_action import ReplyAction
 from .setting import HIDDEN, settings_of, shown
+from .source_pool import SourcePool
 from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
@@ -94,6 +96,10 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_listeners(old, new)
         elif field.name == "destinations":
             yield from _of_named((field.name,), "destination", old, new, _domain)
+        elif field.name == "source_pools":
+            yield from _of_named((field.name,), "source pool", old, new, _pool_name)
+        elif field.name == "reply_actions":
+            yield from _of_named((field.name,), "reply action", old, new, _condition)
         elif field.name == "dkim_keys":
             yield from _of_named((field.name,), "DKIM key", old, new, _record_name)
         elif field.name == "limits_of_accounts":
@@ -146,6 +152,14 @@ def _of_named(
 
 def _domain(destination: Destination) -> str:
     return destination.name
+
+
+def _pool_name(pool: SourcePool) -> str:
+    return pool.name
+
+
+def _condition(action: ReplyAction) -> str:
+    return action.condition
 
 
 def _list_name(settings: DNSBL) -> str:

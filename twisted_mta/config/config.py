@@ -29,8 +29,10 @@ from .milter import MilterSettings, milters
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings, policy_services
+from .reply_action import ReplyAction, reply_actions
 from .routes import routes
 from .setting import ConfigError, about, setting, settings, shown
+from .source_pool import SourcePool, source_pools
 from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
@@ -83,6 +85,8 @@ class Config:
         account_limits: ``[account_limits]``.
         limits_of_accounts: the ``[[account_limit]]`` tables.
         destinations: the ``[[destination]]`` tables.
+        source_pools: the ``[[source_pool]]`` tables.
+        reply_actions: the ``[[reply_action]]`` tables, in their order.
         dkim_keys: the ``[[dkim]]`` tables.
         dnsbl: the ``[[dnsbl]]`` tables.
         greylist: ``[greylist]``; None: there is no greylisting.
@@ -359,6 +363,8 @@ class Config:
     )
     acme: ACMESettings | None = None
     destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
+    source_pools: tuple[SourcePool, ...] = attrs.field(factory=tuple, converter=source_pools)
+    reply_actions: tuple[ReplyAction, ...] = attrs.field(factory=tuple, converter=reply_actions)
     dkim_keys: tuple[DKIMKey, ...] = attrs.field(factory=tuple, converter=dkim_keys)
     dnsbl: tuple[DNSBL, ...] = attrs.field(factory=tuple, converter=dnsbls)
     milters: tuple[MilterSettings, ...] = attrs.field(factory=tuple, converter=milters)
@@ -387,6 +393,7 @@ class Config:
             self._destination_table.all()
         except ConfigError as error:
             yield str(error)
+        yield from self._source_contradictions()
         if self.tls_key and not self.tls_certificate:
             yield (
                 f"tls_key = {shown(self.tls_key)}: tls_certificate is missing;"
@@ -463,6 +470,21 @@ class Config:
         names = () if self.acme is None else self.acme.names
         return names or (self.hostname.lower().removesuffix("."),)
 
+    def _source_contradictions(self) -> Iterator[str]:
+        pools = [each.name for each in self.source_pools]
+        users = [("[delivery]", self.delivery.source_pool)]
+        users += [(f"[[destination]] {each.name},", each.source_pool) for each in self.destinations]
+        for where, pool in users:
+            if pool is not None and pool not in pools:
+                yield (
+                    f"{where} source_pool = {shown(pool)}: there is no such [[source_pool]];"
+                    f" expected {', '.join(pools) or 'none'}"
+                )
+        if not pools:
+            for each in self.reply_actions:
+                if each.action == "other_source":
+                    yield f"[[reply_action]] {each}: there is no [[source_pool]]; expected one"
+
     def _relay_contradictions(self) -> Iterator[str]:
         for name in self.relay_domains:
             for ours, names in (
@@ -504,6 +526,7 @@ class Config:
             eight_bit_headers=delivery.eight_bit_headers,
             authorities=delivery.authorities if delivery.tls in VERIFYING else None,
             source_address=delivery.source_address,
+            source_pool=delivery.source_pool,
             retry_minimum=queue.retry_minimum,
             retry_maximum=queue.retry_maximum,
             lifetime=queue.lifetime,

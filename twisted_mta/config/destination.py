@@ -19,6 +19,7 @@ from ..mail.tls_policy import TLSSetting
 from . import readers as read
 from .amounts import Rate, duration_text, period, rate
 from .setting import ConfigError, about, setting, settings, shown
+from .source_pool import pool_name
 from .token_account import TokenAccount, TokenCommand, TokenFile, TokenGrant, TokenSource
 
 TLS = read.choice("auto", "none", "may", "encrypt", "verify", "dane", "mta-sts")
@@ -75,14 +76,17 @@ def token_url(value: Any) -> str:
     return written
 
 
-_SECRETS = ("password_file", "token_file", "token_command", "oauth_token_url")
-_GRANT = (
+SECRETS = ("password_file", "token_file", "token_command", "oauth_token_url")
+"""Settings of which each says where the secret of an account is."""
+
+GRANT = (
     "oauth_client_id",
     "oauth_client_secret_file",
     "oauth_refresh_token_file",
     "oauth_scope",
     "oauth_authorities",
 )
+"""The other settings of a token server."""
 
 _EXAMPLES = "expected example.net, .example.net, *, relay.example.net:587 or deliver:name"
 _DELIVER = "deliver:"
@@ -118,16 +122,16 @@ def _pattern_or_none(value: Any) -> str:
     return "" if value == "" else pattern(value)
 
 
-def exchanger(value: Any) -> str:
-    """Read the name of a mail exchanger, or ``.suffix`` for all below it; return it canonical."""
-    written: str = read.text("the name of a mail exchanger, or .suffix")(value).strip()
+def dotted_name(value: Any) -> str:
+    """Read a domain or host, or ``.suffix`` for all below one; return its canonical form."""
+    written: str = read.text("a name such as example.net, or .example.net")(value).strip()
     dot, name = (".", written[1:]) if written.startswith(".") else ("", written)
     return dot + str(read.dns_name(name))
 
 
-def is_exchanger_of(pattern: str, host: str) -> bool:
-    """Whether the name of a mail exchanger is that of a pattern, or below its ``.suffix``."""
-    return host == pattern or (pattern.startswith(".") and host.endswith(pattern))
+def is_below(pattern: str, name: str) -> bool:
+    """Whether a domain or host is that of a pattern (`dotted_name`), or below its ``.suffix``."""
+    return name == pattern or (pattern.startswith(".") and name.endswith(pattern))
 
 
 def _domain(text: str) -> str:
@@ -167,7 +171,7 @@ class Destination:
         default_text="required, or exchanger",
     )
     exchanger: str | None = setting(
-        read.optional(exchanger),
+        read.optional(dotted_name),
         "instead of domain: a mail exchanger (mx.example.net), or all below a name (.example.net);"
         " all domains whose most preferred exchanger it is share one set of limits. A table with"
         " domain = example.net or .example.net comes first",
@@ -239,6 +243,12 @@ class Destination:
             "address to connect from; a list may have one of each family",
             default_text="source_address of [delivery]",
         ),
+    )
+    source_pool: str | None = setting(
+        read.optional(pool_name),
+        "name of the [[source_pool]] whose addresses mail leaves from",
+        default=None,
+        default_text="source_pool of [delivery]",
     )
     username: str | None = setting(
         read.optional(read.text("the name of an account")),
@@ -343,6 +353,8 @@ class Destination:
             raise self._error(
                 "username", "unprintable characters in it; expected the name of an account"
             )
+        if self.source_pool is not None and self.source_address is not None:
+            raise self._error("source_pool", "found source_address too; expected one of them")
         if self.tls == "none":
             for name in ("username", "client_certificate"):
                 if getattr(self, name) is not None:
@@ -358,15 +370,15 @@ class Destination:
             )
 
     def _check_account(self) -> None:
-        given = [each for each in _SECRETS if getattr(self, each) is not None]
+        given = [each for each in SECRETS if getattr(self, each) is not None]
         if self.username is not None and not given:
             raise self._error(
-                "username", f"password_file is missing; expected one of {', '.join(_SECRETS)}"
+                "username", f"password_file is missing; expected one of {', '.join(SECRETS)}"
             )
         if len(given) > 1:
             raise self._error(given[1], f"{given[0]} is there too; expected one of them")
         if self.oauth_token_url is None:
-            for name in _GRANT:
+            for name in GRANT:
                 if getattr(self, name) is not None:
                     raise self._error(name, "oauth_token_url is missing; expected both or neither")
         elif self.oauth_client_secret_file is None and self.oauth_refresh_token_file is None:

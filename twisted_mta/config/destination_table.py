@@ -8,14 +8,14 @@ import attrs
 from attrs import evolve
 
 from ..mail.next_hop import Host
-from .destination import VERIFYING, Destination, is_exchanger_of
+from .destination import GRANT, SECRETS, VERIFYING, Destination, is_below
 from .setting import ConfigError, shown
 
 _CACHED = 4096  # answers
 
 NOT_BY_EXCHANGER = (
     *("tls", "tls_memory", "authorities", "client_certificate", "client_key"),
-    *("username", "password_file"),
+    *("username", *SECRETS, *GRANT),
 )
 """Settings that a destination by ``exchanger`` has not: a forged answer of the DNS, which names
 exchangers, must not lower the TLS or obtain a password."""
@@ -94,7 +94,7 @@ class DestinationTable:
 
     def by_exchanger(self, host: str) -> str:
         """Return the longest ``exchanger`` that has the name of a host; empty: there is none."""
-        found = (each for each in self._by_exchanger if is_exchanger_of(each, host))
+        found = (each for each in self._by_exchanger if is_below(each, host))
         return next(found, "")
 
     @property
@@ -136,6 +136,10 @@ def complete(
         for field in attrs.fields(Destination)
         if getattr(destination, field.name) is None
     }
+    # The one that a destination has itself takes the place of both.
+    for one, other in (("source_address", "source_pool"), ("source_pool", "source_address")):
+        if getattr(destination, one) is not None:
+            missing.pop(other, None)
     low, high = destination.retry_minimum, destination.retry_maximum
     if low is not None and high is None:
         missing["retry_maximum"] = max(low, missing["retry_maximum"])

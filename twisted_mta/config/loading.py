@@ -26,7 +26,9 @@ from .milter import MilterSettings
 from .mta_sts import MTASTSSettings
 from .policy import PolicySettings
 from .policy_service import PolicyServiceSettings
+from .reply_action import ReplyAction
 from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
+from .source_pool import SourcePool
 from .suppression import SuppressionSettings
 from .tables import (
     DeliverySettings,
@@ -355,6 +357,12 @@ class _Loader:
             ),
             destinations=self._several(
                 Destination, (("", values) for _, values in self.repeated["destination"])
+            ),
+            source_pools=self._several(
+                SourcePool, (("", values) for _, values in self.repeated["source_pool"])
+            ),
+            reply_actions=self._several(
+                ReplyAction, (("", values) for _, values in self.repeated["reply_action"])
             ),
             tls_report=self._made(TLSReportSettings, "[tls_report] ")
             if "tls_report" in self.switched_on

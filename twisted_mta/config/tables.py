@@ -14,6 +14,7 @@ from . import readers as read
 from .amounts import duration_text, period, size
 from .destination import EIGHT_BIT_HEADERS, MEMORY, TLS, source_addresses
 from .setting import ConfigError, about, mistyped, setting, settings, shown
+from .source_pool import pool_name
 
 
 def _queue_url(value: Any) -> str:
@@ -132,6 +133,11 @@ class DeliverySettings:
             default_text="the system's choice",
         ),
     )
+    source_pool: str | None = setting(
+        read.optional(pool_name),
+        "name of the [[source_pool]] whose addresses mail leaves from",
+        default=None,
+    )
     tls: TLSSetting = setting(  # noqa: RUF009
         TLS,
         "TLS to other hosts: the best that each publishes (auto: DANE, else MTA-STS, else may),"
@@ -161,6 +167,13 @@ class DeliverySettings:
             default_text="those that the system trusts",
         ),
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.source_pool is not None and self.source_address is not None:
+            raise ConfigError(
+                f"source_pool = {shown(self.source_pool)}: found source_address too; expected one"
+                " of them"
+            )
 
 
 def _nameservers(value: Iterable[str | Host]) -> tuple[Host, ...]:

@@ -15,6 +15,7 @@ from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -123,6 +124,7 @@ class Attempt:
         answered: whether a target, or our own preparation for it, decided on the message; else
             `failures` say why there was no transaction.
         reached: whether a target had a session for us, though none for the message.
+        source: the address of a pool that the last transaction was tried from; None: there is none.
         lacking: whether this system had no descriptor, memory, local port or token for a
             connection.
         dialogue: of the targets that were tried, for the transcript.
@@ -145,6 +147,7 @@ class Attempt:
     answered: bool = False
     reached: bool = False
     lacking: bool = False
+    source: str | None = None
     dialogue: list[Line] = field(factory=list)
 
     def start(self) -> None:
@@ -214,6 +217,8 @@ class Attempt:
             self._enter(Event.END)
             self.result.errback(Regrouped())
             return
+        if targets and not self._keep_reached():
+            return
         stopped = self.connections.stopped is not None
         if before is None or stopped or before.target not in self.targets:
             self._try_next()
@@ -221,6 +226,27 @@ class Attempt:
         # Equal, but with what DNSSEC proves of it now.
         target = self.targets.pop(self.targets.index(before.target))
         self._replace(before, target)
+
+    def _keep_reached(self) -> bool:
+        """Keep the targets that there is a source address for; end where that is none of them."""
+        assert self.targets is not None
+        terms = [terms_for(each, self.next_hop, self.host_terms) for each in self.targets]
+        pools = {each.source_pool for each in terms if each.source_pool}
+        if not pools:
+            return True
+        reached = [
+            target for target, each in zip(self.targets, terms, strict=True) if each.reaches(target)
+        ]
+        if self.targets and not reached:
+            families = {"IPv6" if ":" in each.address else "IPv4" for each in self.targets}
+            text = (
+                f"Source pool {', '.join(sorted(pools))} has no address left for"
+                f" {' and '.join(sorted(families))}, by which {self.next_hop} is reached"
+            )
+            self._end(Reply.of(451, "4.5", text))
+            return False
+        self.targets = reached
+        return True
 
     def _lookup_failed(self, failure: Failure) -> None:
         """End with the reply of the lookup; any other error is internal."""
@@ -393,8 +419,12 @@ class Attempt:
 
     def _connecting_failed(self, target: Target, failure: Failure) -> None:
         text = f"{target}: {_text(failure)}"
+        bind_failed = isinstance(failure.value, ConnectBindError)
+        source = terms_for(target, self.next_hop, self.host_terms).source(target)
+        if bind_failed and source is not None:
+            text = f"{target}: this system cannot connect from {source}: {_text(failure)}"
         self.dialogue.append(Line("note", text))
-        if self._is_local(target, getattr(failure.value, "osError", None)):
+        if bind_failed or self._is_local(target, getattr(failure.value, "osError", None)):
             self.lacking = True
             self.failures[target] = Unusable(Reply.of(451, "3.0", text), stage="connection")
         else:
@@ -422,6 +452,8 @@ class Attempt:
         self.connection = connection
         if reused:
             self.connections.traffic.reused += 1
+        if connection.terms.source_pool:
+            self.source = connection.terms.source(connection.target)
         connection.transact(
             self.message,
             done or (self._reused if reused else self._fresh),
@@ -578,6 +610,7 @@ class Attempt:
                     outcome,
                     setup=setup,
                     transcript=dialogue if outcome.deferred else "",
+                    source=self.source,
                 )
                 for outcome in result.outcomes
             ]
@@ -651,6 +684,7 @@ class Attempt:
                     unreachable=unreachable,
                     transcript=dialogue,
                     temporary=temporary,
+                    source=self.source if remote is not None else None,
                 )
                 for recipient in self.message.envelope.recipients
             ]

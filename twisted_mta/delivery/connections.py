@@ -7,8 +7,7 @@ clear without an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -249,7 +248,7 @@ class Connections:
         resumes: bool,
     ) -> Connection:
         session = ClientSession(
-            helo=self._helo,
+            helo=terms.helo(target) or self._helo,
             remote=str(target),
             tls=policy.level,
             implicit_tls=terms.implicit_tls,
@@ -291,13 +290,14 @@ class Connections:
         timeout = self.settings.deadlines.connect
         if target.address.startswith("/"):
             return UNIXClientEndpoint(self.reactor, target.address, timeout=timeout)
+        source = terms.source(target)
         endpoint = TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint
         return endpoint(
             self.reactor,
             target.address,
             target.port,
             timeout=timeout,
-            bindAddress=_source(target, terms.source_addresses),
+            bindAddress=None if source is None else (source, 0),
         )
 
     def attach_traces(self) -> None:
@@ -512,15 +512,6 @@ def _converter(executor: Executor, *, raw_headers: bool) -> Convert:
         return executor(seven_bit, message, raw_headers)
 
     return convert
-
-
-def _source(target: Target, sources: Iterable[str]) -> tuple[str, int] | None:
-    """Return the address to connect from, of the target's family; None: any."""
-    version = ip_address(target.address.partition("%")[0]).version
-    for source in sources:
-        if ip_address(source).version == version:
-            return source, 0
-    return None
 
 
 class _Once(Factory):

@@ -6,15 +6,25 @@ that share them; all attempts share the `connections.Connections`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from ..config import Destination
-from ..interfaces import Executor, Locate, NoteTLSResult, Sign, TLSPolicies, WallTime, unsigned
+from ..config import Destination, ReplyAction, SourcePool
+from ..interfaces import (
+    Executor,
+    Locate,
+    NoteTLSResult,
+    Regrouped,
+    Sign,
+    TLSPolicies,
+    WallTime,
+    unsigned,
+)
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop
 from ..mail.outcome import Outcome
@@ -24,23 +34,35 @@ from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
-from ..system.slices import Work
+from ..system.slices import Sliced, Work
 from ..tls.client import ClientContexts
 from ..tls.memory import TLSMemory
 from .address_order import SourceOf
 from .attempts import Attempts
 from .connections import Connections
+from .reply_actions import Acted, ReplyActions
+from .sent_counts import SentCounts
 from .settings import RelaySettings
+from .source_pools import Choice, SourcePools
 from .terms import (
     DestinationFor,
+    HostTerms,
     LoadedTerms,
     RecipientGroup,
+    Terms,
     TermsBook,
     load_terms,
 )
 from .tokens.accounts import TokenAccounts
 
 __all__ = ["Relay", "RelaySettings"]
+
+
+_MOST_SOURCES = 5  # addresses that one attempt tries, where actions on replies demand others
+
+
+def _no_executor(*args: object, **more: object) -> Any:
+    raise AssertionError("nothing that is judged here blocks")
 
 
 class Relay:
@@ -71,10 +93,13 @@ class Relay:
         outbox: collects commands until the end of the reactor's turn; without it, a new one.
         tokens: see `Connections`.
         grouped: likewise.
+        sent_counts: of the addresses in pools, for all processes; None: no address warms up.
 
     Attributes:
         connections: to all next hops.
         terms: the terms in force.
+        sources: the pools of source addresses in force.
+        reply_actions: the actions on replies in force.
     """
 
     log = Logger()
@@ -102,6 +127,7 @@ class Relay:
         outbox: Outbox | None = None,
         tokens: TokenAccounts | None = None,
         grouped: Callable[[NextHop], NextHop] = lambda next_hop: next_hop,
+        sent_counts: SentCounts | None = None,
     ) -> None:
         settings = settings or RelaySettings()
         self.locate = locate
@@ -134,6 +160,14 @@ class Relay:
             destination_for = _Everywhere(everywhere)
         self._destination_for = destination_for
         self.terms = TermsBook(destination_for)
+        self.sources = SourcePools(
+            sent_counts,
+            executor=executor,
+            wall_time=wall_time or reactor.seconds,
+            seconds=reactor.seconds,
+        )
+        self.reply_actions = ReplyActions()
+        self._pace = Sliced(reactor, executor or _no_executor)
         self._attempts = Attempts(self.connections)
 
     # Settings.
@@ -161,6 +195,8 @@ class Relay:
         *,
         destination_for: DestinationFor | None = None,
         helo: str | None = None,
+        source_pools: Sequence[SourcePool] = (),
+        reply_actions: Sequence[ReplyAction] = (),
     ) -> list[str]:
         """Put settings in force for new connections, and close idle ones.
 
@@ -170,12 +206,16 @@ class Relay:
             loaded: the contents of the destinations' files.
             destination_for: the settings by domain; None: as before.
             helo: our name in EHLO; None: as before.
+            source_pools: the pools of source addresses.
+            reply_actions: the actions on replies.
 
         Returns:
             Lines that describe the changes, printable.
         """
         self._destination_for = destination_for or self._destination_for
         before, self.terms = self.terms, TermsBook(self._destination_for, loaded.credentials)
+        self.sources.use(source_pools)
+        self.reply_actions = ReplyActions(reply_actions)
         self.connections.renew(helo)
         if self.connections.tokens is not None:
             self.connections.tokens.use(self.terms.token_accounts)
@@ -206,7 +246,7 @@ class Relay:
             return succeed(
                 [Outcome(recipient.number, reply) for recipient in message.envelope.recipients]
             )
-        if len(groups) == 1:
+        if len(groups) == 1 and not self.reply_actions and not _pools(groups[0].host_terms):
             attempt = self._attempts.begin(self.locate, next_hop, message, groups[0].host_terms)
             return attempt.result
         return Deferred.fromCoroutine(self._deliver_groups(next_hop, message, groups))
@@ -217,10 +257,113 @@ class Relay:
         outcomes: dict[int, Outcome] = {}
         for group in groups:
             part = message.for_recipients(group.recipients)
-            attempt = self._attempts.begin(self.locate, next_hop, part, group.host_terms)
-            for outcome in await attempt.result:
+            for outcome in await self._deliver_group(next_hop, part, group.host_terms):
                 outcomes[outcome.number] = outcome
         return [outcomes[recipient.number] for recipient in message.envelope.recipients]
+
+    async def _deliver_group(
+        self, next_hop: NextHop, message: Message, host_terms: HostTerms
+    ) -> Sequence[Outcome]:
+        """Deliver to recipients with the same terms; from other addresses, where an action says so.
+
+        Returns:
+            An outcome for each recipient, in any order.
+        """
+        outcomes: dict[int, Outcome] = {}
+        refused: list[str] = []
+        while True:
+            try:
+                tried = await self._deliver_from_pool(next_hop, message, host_terms, refused)
+            except Regrouped:
+                if not outcomes:
+                    raise
+                tried = None
+            if tried is None:
+                return list(outcomes.values())  # no further address is left
+            again = []
+            for each in await self._acted(message, tried):
+                outcome, action = each.outcome, each.action
+                outcomes[outcome.number] = outcome
+                if action is None:
+                    continue
+                self._note_action(message, outcome, action)
+                if action.action == "other_source" and outcome.source is not None:
+                    again.append(outcome.number)
+                    if outcome.source not in refused:
+                        refused.append(outcome.source)
+                    if action.duration is not None:
+                        self.sources.avoid(outcome.source, next_hop, action.duration)
+            if not again or len(refused) >= _MOST_SOURCES or self.connections.stopped is not None:
+                return list(outcomes.values())
+            recipients = [each for each in message.envelope.recipients if each.number in again]
+            message = message.for_recipients(recipients)
+
+    async def _acted(self, message: Message, outcomes: Sequence[Outcome]) -> Sequence[Acted]:
+        if not self.reply_actions:
+            return [Acted(each) for each in outcomes]
+        try:
+            return await self._pace.work(self.reply_actions.apply(message, outcomes))
+        except Exception:  # also at a stop
+            return [Acted(each) for each in outcomes]
+
+    def _note_action(self, message: Message, outcome: Outcome, action: ReplyAction) -> None:
+        self.connections.traffic.reply_actions[action.action] += 1
+        self.log.info(
+            "{id}: [[reply_action]] {rule} applies: {reply}",
+            id=str(message.id),
+            rule=str(action),
+            reply=str(outcome.reply),
+        )
+
+    async def _deliver_from_pool(
+        self,
+        next_hop: NextHop,
+        message: Message,
+        host_terms: HostTerms,
+        refused: Sequence[str],
+    ) -> Sequence[Outcome] | None:
+        """Try once, from the addresses that the pools of the terms have now.
+
+        Args:
+            next_hop: where the message goes.
+            message: with recipients that have the same terms.
+            host_terms: the terms.
+            refused: source addresses that are not used.
+
+        Returns:
+            The outcomes; None: no address is left besides those of ``refused``.
+        """
+        choices: dict[str, Choice] = {}
+        try:
+            for name in _pools(host_terms):
+                choices[name] = await self.sources.choose(name, next_hop, refused)
+        except (OSError, sqlite3.Error):
+            self.log.failure("the messages of source addresses cannot be counted")
+            self._give_back(choices, None)
+            return self._waiting(message, "the messages of its addresses cannot be counted", None)
+        if choices and not any(each.addresses for each in choices.values()):
+            if refused:
+                return None
+            seconds, day = self.sources.tomorrow()
+            names = ", ".join(choices)
+            text = f"no address of {names} may send more today; it waits until {day}"
+            return self._waiting(message, text, seconds)
+        chosen = tuple(_chosen(terms, choices) for terms in host_terms)
+        attempt = self._attempts.begin(self.locate, next_hop, message, chosen)
+        try:
+            return await attempt.result
+        finally:
+            self._give_back(choices, attempt.source if attempt.answered else None)
+
+    def _give_back(self, choices: Mapping[str, Choice], used: str | None) -> None:
+        for each in choices.values():
+            self.sources.give_back(each, used)
+
+    def _waiting(self, message: Message, why: str, seconds: float | None) -> Sequence[Outcome]:
+        reply = Reply.of(451, "4.5", f"Source pool: {why}")
+        return [
+            Outcome(each.number, reply, retry_after=seconds) for each in message.envelope.recipients
+        ]
 
     # The end.
 
@@ -243,6 +386,20 @@ class Relay:
     def abort(self) -> None:
         """Drop every connection at once; the recipients of open transactions are deferred."""
         self._attempts.abort()
+        self._pace.stop()
+
+
+def _pools(host_terms: HostTerms) -> list[str]:
+    """Return the names of the source pools of terms, each once."""
+    return list(dict.fromkeys(each.source_pool for each in host_terms if each.source_pool))
+
+
+def _chosen(terms: Terms, choices: Mapping[str, Choice]) -> Terms:
+    if not terms.source_pool:
+        return terms
+    choice = choices[terms.source_pool]
+    addresses = tuple(each.address for each in choice.addresses)
+    return evolve(terms, source_addresses=addresses, helos=choice.helos)
 
 
 @frozen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import define, field, frozen
 
 from ..smtp.client.awaited import Deadlines
@@ -45,6 +47,7 @@ class Traffic:
             a small ClientHello.
         clear_retries: connections in clear after STARTTLS had failed.
         credentials_refused: refusals of our account and password.
+        reply_actions: outcomes that an action on replies has changed, by the action.
     """
 
     connections: int = 0
@@ -56,3 +59,4 @@ class Traffic:
     handshake_retries: int = 0
     clear_retries: int = 0
     credentials_refused: int = 0
+    reply_actions: Counter[str] = field(factory=Counter)

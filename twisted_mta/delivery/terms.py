@@ -49,6 +49,9 @@ class Terms:
         require_memory: whether a host that is known to do TLS must do it again.
         credentials: our account, with its password or the source of its tokens; None: no AUTH.
         source_addresses: addresses to connect from, one of each family at most.
+        source_pool: name of the pool that ``source_addresses`` are chosen from for each message;
+            then it never leaves from another address. Empty: there is none.
+        helos: our names in EHLO by source address, where they have one of their own.
         dialect: SMTP or LMTP.
         messages: transactions after which it is closed.
         raw_headers: whether header fields with octets over 127 go as they are to a server without
@@ -64,9 +67,27 @@ class Terms:
     require_memory: bool = False
     credentials: Credentials | TokenAccount | None = None
     source_addresses: tuple[str, ...] = ()
+    source_pool: str = ""
+    helos: tuple[tuple[str, str], ...] = ()
     dialect: Dialect = "smtp"
     messages: int = 100
     raw_headers: bool = False
+
+    def source(self, target: Target) -> str | None:
+        """Return the address to connect to a target from, of its family; None: any."""
+        if target.address.startswith("/"):
+            return None
+        version = 6 if ":" in target.address else 4
+        return next((each for each in self.source_addresses if _version(each) == version), None)
+
+    def helo(self, target: Target) -> str | None:
+        """Return our name in EHLO to a target; None: the general one."""
+        return dict(self.helos).get(self.source(target) or "")
+
+    def reaches(self, target: Target) -> bool:
+        """Whether there is a source address for a target."""
+        is_free = not self.source_pool or target.address.startswith("/")
+        return is_free or self.source(target) is not None
 
     def tls_under(self, policy: TLSPolicy) -> ClientTLS:
         """Return the files and checks of a connection that must have the TLS of ``policy``."""
@@ -75,6 +96,10 @@ class Terms:
         # Whether the server is verified matters to REQUIRETLS alone.
         noted = self.wish == "preferred" and policy.level != "dane"
         return evolve(self.verifying, noted=True) if noted else self.tls
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
 
 
 HostTerms = tuple[Terms, ...]
@@ -274,6 +299,7 @@ class TermsBook:
             require_memory=destination.tls_memory == "require",
             credentials=credentials,
             source_addresses=destination.source_address or (),
+            source_pool=destination.source_pool or "",
             dialect="lmtp" if next_hop.transport == "lmtp" else "smtp",
             messages=destination.messages_per_connection,
             raw_headers=destination.eight_bit_headers == "send",

@@ -32,6 +32,8 @@ def failed_step(outcome: Outcome) -> str:
         outcome: of an attempt that did not get a session (`Outcome.unreachable`).
     """
     reply = outcome.reply
+    if outcome.suspends is not None:
+        return "a [[reply_action]] suspends it for its reply"
     if outcome.remote is not None:
         return _refusal(reply.code, _refused_at(outcome.transcript, outcome.remote))
     if len(reply.lines) > 1 and reply.status == "4.1":

@@ -33,6 +33,11 @@ class Outcome:
         expired: Whether the failure is our own, since no attempt has succeeded in time.
         answered: Whether the next hop gave the reply although ``remote`` is None: an application's
             own delivery.
+        source: our address that the message left from, or was refused from, where it is one of a
+            pool.
+        retry_after: seconds until the next attempt of a deferred recipient; None: by the retry
+            times.
+        suspends: seconds for which the next hop is suspended, by an action of the operator.
         temporary: Whether a ``5yz``, which is kept as the peer said it, defers all the same.
     """
 
@@ -48,6 +53,9 @@ class Outcome:
     temporary: bool = False
     expired: bool = False
     answered: bool = False
+    source: str | None = None
+    retry_after: float | None = None
+    suspends: float | None = None
 
     @property
     def delivered(self) -> bool:

@@ -196,6 +196,10 @@ class Attempts:
             backoff=state.limits.backoff(self.settings.backoff),
             random=self._random,
         )
+        by_action = max(outcomes, key=lambda each: each.suspends or 0.0, default=None)
+        if by_action is not None and by_action.suspends and queue.next_hop.limited:
+            state.suspend(by_action.suspends, by_action, now=now)
+            change = "suspended"
         if change in ("suspended", "still suspended"):
             self._fair_share.unreached(queue)
         if change == "still suspended" and state.suspension is not None:

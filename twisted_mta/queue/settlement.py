@@ -29,7 +29,7 @@ WAITING = Reply.of(451, "4.5", "Not tried yet: its next hop has been busy")
 BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see the log")
 
 _LINE = (
-    "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
+    "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_source}{_tls}"
     ' delay={delay:.2f} delays={delays} attempt={attempts}{_class} reply="{_quoted}"{_again}'
 )
 
@@ -112,7 +112,7 @@ class Settlement:
         lines: list[tuple[Recipient, Outcome, float | None]] = []
         latest = _latest(message, now, expires_at)
         # Recipients with equally many attempts come back together, in one transaction.
-        next_attempts: dict[int, float] = {}
+        next_attempts: dict[tuple[int, float | None], float] = {}
         for recipient in message.envelope.recipients:
             outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
             if cut_short(outcome):
@@ -132,11 +132,16 @@ class Settlement:
                 failed.append(ReportedRecipient(recipient, outcome, last=last))
             else:
                 attempts = recipient.attempts + 1
-                if attempts not in next_attempts:
-                    next_attempts[attempts] = backoff.next_attempt(
-                        attempts=attempts, now=now, expires_at=latest, random=self._random
+                together = attempts, outcome.retry_after
+                if together not in next_attempts:
+                    next_attempts[together] = (
+                        backoff.next_attempt(
+                            attempts=attempts, now=now, expires_at=latest, random=self._random
+                        )
+                        if outcome.retry_after is None
+                        else min(now + outcome.retry_after, latest)
                     )
-                next_attempt = next_attempts[attempts]
+                next_attempt = next_attempts[together]
                 deferred.append(Deferral(outcome, next_attempt))
                 if self._notices.is_delay_due(message, recipient, now):
                     delayed.append(ReportedRecipient(recipient, outcome, until=expires_at))
@@ -214,6 +219,8 @@ class Settlement:
             classification=classification,
             _class="" if classification is None else f" class={classification}",
             _quoted=reply.replace('"', r"\""),
+            source=outcome.source,
+            _source=f" source={outcome.source}" if outcome.source else "",
             tls=None if outcome.tls is None else outcome.tls.outgoing_description,
             _tls="" if outcome.tls is None else f" tls={_tls_words(outcome.tls)}",
             next_attempt=next_attempt,

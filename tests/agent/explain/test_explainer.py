@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,7 +12,7 @@ from tests.tidy import TidyTestCase
 from twisted_mta.admin.explanation import explain_query, merged_explanations
 from twisted_mta.admin.queue_answers import list_messages
 from twisted_mta.cli.explanation import following, lines
-from twisted_mta.config import Destination
+from twisted_mta.config import Destination, ReplyAction, SourceAddress, SourcePool
 from twisted_mta.config.amounts import Rate
 from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.testing.memory_mta import EPOCH
@@ -275,6 +276,38 @@ class Messages(ExplainerTestCase):
         _, facts = self.queued(world)
         (recipient,) = facts["recipients"]
         self.assertEqual(recipient["way"]["standings"][0]["name"], "smtp:exchanger=.host")
+
+    def test_the_source_pool_and_its_messages_of_today_are_explained(self) -> None:
+        today = datetime.fromtimestamp(EPOCH, UTC).date()
+        first = SourceAddress(address="192.0.2.77", helo="out1.example")
+        second = SourceAddress(address="192.0.2.78", warm_up=[1, 5], warm_up_since=today)
+        world = self.world(
+            source_pools=(SourcePool(name="bulk", address=(second, first)),),
+            destinations=(Destination(domain="a.example", source_pool="bulk"),),
+        )
+        world.serve("192.0.2.1", offers_tls=False)
+        text = self.text(world.explain("bob@a.example", client=None))
+        self.assertIn("source pool bulk ([[destination]] a.example)", text)
+        self.assertIn("Source pool bulk:", text)
+        self.assertIn("192.0.2.77 (out1.example): no limit", text)
+        self.assertIn("192.0.2.78: 0 of 1 messages today", text)
+        self.queued(world)
+        text = self.text(world.explain("bob@a.example", client=None))
+        until = f"{today + timedelta(days=1)} 00:00 UTC"
+        self.assertIn(f"192.0.2.78: its 1 messages of today are used up, until {until}", text)
+
+    def test_the_action_for_the_last_reply_is_explained(self) -> None:
+        action = ReplyAction(pattern="greylisted", action="defer", duration="1 h")
+        world = self.world(reply_actions=(action,))
+        world.serve("192.0.2.1", offers_tls=False, answer=b"451 4.7.1 Greylisted\r\n")
+        _, facts = self.queued(world)
+        self.assertIn(
+            '[[reply_action]] for that reply: pattern = "greylisted", action = "defer", duration ='
+            ' "1 h"',
+            self.text(facts),
+        )
+        (recipient,) = facts["recipients"]
+        self.assertAlmostEqual(recipient["next_attempt"], facts["now"] + 3600, delta=60)
 
     def test_mail_that_waits_for_a_rate_is_not_in_delivery_and_has_a_time(self) -> None:
         world = self.world(destinations=(Destination(domain="a.example", rate=Rate(1, 600.0)),))

@@ -6,6 +6,7 @@ the aliases, the intakes of listeners, the lookup of next hops, the relay, the q
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,9 +23,11 @@ from ...delivery.wishes import wished
 from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path
 from ...mail.classification import classify
+from ...mail.envelope import Recipient
 from ...mail.final_recipient import FinalRecipient
 from ...mail.message import Message
 from ...mail.next_hop import NextHop
+from ...mail.printable import printable
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ...policy.suppression.suppression import Suppression
@@ -178,6 +181,7 @@ class Explainer:
             if recipient.last_reply is None
             else classify(recipient.last_reply),
             "last_remote": recipient.last_remote,
+            "reply_action": self._reply_action(recipient),
             "expires_at": expiry(message, lifetime),
             "holds": list(waiting_reasons(inspected, entry, status, waits=key in waiting, now=now)),
             "next_attempt": next_attempt(entry, status, expected_at=expected_at, now=now),
@@ -328,6 +332,7 @@ class Explainer:
         return {
             **facts,
             "group": next_hop.exchanger or None,
+            "sources": await self._sources(next_hop, host_terms),
             "terms": terms(config, next_hop, domain),
             "tokens": self._tokens(host_terms),
             "exchangers": [asdict(each) for each in lookup.exchangers],
@@ -353,6 +358,28 @@ class Explainer:
         asked = [each for each in accounts if isinstance(each, TokenAccount)]
         found = [tokens.status(each) for each in dict.fromkeys(asked)] if tokens else []
         return [asdict(each) for each in found if each is not None]
+
+    async def _sources(self, next_hop: NextHop, host_terms: HostTerms) -> dict[str, Any] | None:
+        """Return the source pools for a next hop, by name; None: there are none."""
+        sources = self._relay.sources
+        names = dict.fromkeys(each.source_pool for each in host_terms if each.source_pool)
+        if not names:
+            return None
+        _, day = sources.tomorrow()
+        try:
+            pools = {name: await sources.standing(name, next_hop) for name in names}
+        except (OSError, sqlite3.Error) as error:
+            return {"tomorrow": day, "problem": printable(str(error)), "pools": {}}
+        return {"tomorrow": day, "problem": None, "pools": pools}
+
+    def _reply_action(self, recipient: Recipient) -> str | None:
+        """Return the action that applied to the last reply; None: none did."""
+        if recipient.last_reply is None:
+            return None
+        action = self._relay.reply_actions.find(
+            recipient.last_reply, recipient.last_remote, recipient.mailbox.domain
+        )
+        return None if action is None else str(action)
 
     def _maildir(self, mailbox: Mailbox) -> str:
         try:

@@ -21,6 +21,7 @@ _GENERAL = {
     "eight_bit_headers": ("delivery", "eight_bit_headers"),
     "authorities": ("delivery", "authorities"),
     "source_address": ("delivery", "source_address"),
+    "source_pool": ("delivery", "source_pool"),
     "connections": ("queue", "connections_per_hop"),
     "retry_minimum": ("queue", "retry_minimum"),
     "retry_maximum": ("queue", "retry_maximum"),
@@ -73,7 +74,7 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
         next_hop.destination or domain, next_hop.hosts, next_hop.exchanger
     )
     settings: dict[str, Any] = {}
-    for name in (*_LIMITS, "source_address", "client_certificate", "username"):
+    for name in (*_LIMITS, "source_address", "source_pool", "client_certificate", "username"):
         value = getattr(destination, name)
         if name == "rate" and value is not None:
             value = str(value)

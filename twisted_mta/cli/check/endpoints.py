@@ -47,6 +47,9 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (setting, address) of each source address."""
     for address in config.delivery.source_address or ():
         yield "[delivery] source_address", address
+    for pool in config.source_pools:
+        for each in pool.address:
+            yield f"[[source_pool]] {pool.name}, address", each.address
     for destination in config.destinations:
         for address in destination.source_address or ():
             yield f"[[destination]] {printable(destination.name)}, source_address", address

@@ -276,6 +276,13 @@ class NextHopState:
             return "suspended"
         return None
 
+    def suspend(self, seconds: float, cause: Outcome, *, now: float) -> None:
+        """Suspend it for so long, as an action of the operator on its reply demands."""
+        times = 1 if self.suspension is None else self.suspension.times + 1
+        self.suspension = Suspension(now + seconds, seconds, times, cause)
+        self._early = False
+        self._suspended = self._begun
+
     def _reach(self) -> Literal["reopened"] | None:
         self._reached = self._begun
         self.proven = True

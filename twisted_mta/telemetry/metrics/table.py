@@ -293,6 +293,12 @@ TOKEN_FAILURES = Metric(
     "counter",
     "Attempts to get an OAuth token for an account at a next hop that have failed.",
 )
+REPLY_ACTIONS = Metric(
+    f"{PREFIX}reply_actions_total",
+    "counter",
+    "Recipients whose attempt had a reply that a [[reply_action]] applied to, by its action.",
+    {"action": ("defer", "suspend", "other_source", "fail")},
+)
 TLS_RESULTS = Metric(
     f"{PREFIX}tls_results_total",
     "counter",
@@ -499,6 +505,7 @@ TABLE: tuple[Metric, ...] = (
     TLS_CLEAR_RETRIES,
     CREDENTIALS_REFUSED,
     TOKEN_FAILURES,
+    REPLY_ACTIONS,
     TLS_RESULTS,
     TLS_REPORTS,
     DELIVERIES_ACTIVE,
