@@ -34,7 +34,7 @@ from .agent.application import Application
 from .agent.audience import LocalAudience, Outcomes, Subscriber
 from .agent.certificate_renewal import CertificateRenewal
 from .agent.environment import Environment
-from .agent.gauges import read_agent
+from .agent.gauges import read_agent, read_process
 from .agent.listeners import own_certificate
 from .agent.maildrop import NAME as MAILDROP
 from .agent.maildrop import Maildrop
@@ -261,6 +261,7 @@ class MailTransferAgent(Service):
 
     def _workers(self, environment: Environment, lines: Callable[[bytes], None]) -> Workers:
         self.metrics = Metrics()
+        read_process(self.metrics)
         return Workers(
             self.config,
             reactor=self._reactor,

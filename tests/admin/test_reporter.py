@@ -2,10 +2,12 @@
 
 import errno
 import os
+from functools import partial
 
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.report import Connections, ProcessReport
 from twisted_mta.admin.reporter import process_report
+from twisted_mta.agent import health
 from twisted_mta.interfaces import Space
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
@@ -73,6 +75,12 @@ class Reading(TidyTestCase):
         self.assertTrue(scarce.text.endswith("connections wait"), scarce.text)
         self.patch(accepting, "limit", lambda: probe * 2)
         self.assertEqual(self.report().troubles, ())
+
+    def test_descriptors_that_are_nearly_all_in_use_are_a_warning(self) -> None:
+        self.patch(health, "descriptors_for_connections", lambda: (114, 100))
+        for used, severity in ((89, None), (90, "warning"), (99, "warning"), (100, "critical")):
+            self.patch(health, "lowest_free_descriptor", partial(int, used))
+            self.assertEqual(self.kinds().get("descriptors"), severity, used)
 
     def test_an_exhausted_quota_is_a_trouble(self) -> None:
         self.files.fail_next("create", OSError(errno.EDQUOT, "Disk quota exceeded"))

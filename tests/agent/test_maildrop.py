@@ -139,10 +139,14 @@ class Taking(MaildropTestCase):
         self.refused = {"bob@x": FULL}
         self.keep("bob@x", "eve@x")
         self.assertEqual(len(self.look()), 1)
+        (trouble,) = self.maildrop.troubles()
+        self.assertEqual((trouble.kind, trouble.severity), ("waiting", "warning"))
+        self.assertTrue(trouble.text.startswith("1 messages in "), trouble.text)
         self.refused = {}
         self.assertEqual(len(self.look()), 1)
         self.clock.advance(60)
         self.assertEqual(self.look(), [])
+        self.assertEqual(list(self.maildrop.troubles()), [])
         self.assertEqual([each["to"] for each in self.submitted], [["bob@x", "eve@x"]])
 
     def test_refused_recipients_are_bounced_and_the_others_get_it(self) -> None:
@@ -289,3 +293,5 @@ class Hostile(MaildropTestCase):
         self.clock.advance(5)
         self.clock.advance(5)
         self.assertEqual(len(lines), 1)
+        (trouble,) = self.maildrop.troubles()
+        self.assertIn("cannot be taken in: ", trouble.text)

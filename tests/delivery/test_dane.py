@@ -170,6 +170,20 @@ class NeverWeaker(DANETestCase):
         [line] = [line for line in self.log if "is not safe enough" in line]
         self.assertTrue(line.startswith("mx1.example[192.0.2.1]:25 is not safe enough for"), line)
         self.assertIn("its TLSA records cannot be looked up", line)
+        connections = self.relay.connections
+        (trouble,) = connections.unsafe_hosts.troubles()
+        self.assertEqual((trouble.kind, trouble.subject), ("tls", "mx1.example:25"))
+        self.assertTrue(trouble.text.startswith("mx1.example:25 is passed over: 4"), trouble.text)
+        self.assertEqual(list(connections.refused_credentials.troubles()), [])
+
+    def test_a_host_that_is_safe_again_is_no_trouble(self) -> None:
+        self.publish(record(3, 1, 1, self.certificate))
+        self.server(*IN_CLEAR, *PARTING)
+        self.send_one()
+        self.assertEqual(len(list(self.relay.connections.unsafe_hosts.troubles())), 1)
+        self.secured(self.certificate, *PARTING)
+        self.assertTrue(self.send_one().delivered)
+        self.assertEqual(list(self.relay.connections.unsafe_hosts.troubles()), [])
 
     def test_starttls_that_is_taken_away(self) -> None:
         self.publish(record(3, 1, 1, self.certificate))

@@ -119,6 +119,10 @@ class FullDisk(HealthTestCase):
                 wait(lambda: (seen := self.get(mta, "/readyz"))[0] == 503 and text in seen[1])
                 self.assertIn("not ready: ", self.get(mta, "/")[1])
                 self.assertEqual(self.metric(mta, "disk", "critical"), 1)
+            with contextlib.suppress(OSError), filling.open("ab") as file:
+                while True:  # outcomes of deliveries cannot be written either
+                    file.write(b"x" * 4096)
+                    file.flush()
             self.assertEqual(self.get(mta, "/healthz")[0], 200)
             with self.assertRaises(smtplib.SMTPResponseException) as refused:
                 submit(mta.smtp, message(), "bob@localhost")

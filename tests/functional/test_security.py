@@ -205,6 +205,9 @@ class Accounts(Securing):
         eventually(lambda: "ALARM: " in mta.output(), "an alarm")
         eventually(lambda: metric(mta, "credentials_refused_total") >= 1, "the count")
         eventually(lambda: re.search(r'"status": ?"deferred"', mta.output()), "a deferral")
+        refused = f"{NAME}:{hop.port} does not take our account and password: 535"
+        self.assertIn(refused, mta.tool("status").stdout)
         self.assertSecret(hop, mta, "wrong horse")
         hop.accounts["branch"] = "wrong horse"
         hop.wait_for(1)
+        eventually(lambda: refused not in mta.tool("status").stdout, "the end of the trouble")

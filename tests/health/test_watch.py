@@ -1,11 +1,16 @@
 """The watch over troubles: since when they are there, and the lines about them in the log."""
 
+import re
+
+import click
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from tests.logs import logged_events, logged_lines
 from tests.tidy import TidyTestCase
+from twisted_mta.cli.command import main
 from twisted_mta.health.clock_steps import ClockSteps
+from twisted_mta.health.growth import Growth
 from twisted_mta.health.lately import Lately
 from twisted_mta.health.trouble import KINDS, SEVERITIES, Trouble, ordered
 from twisted_mta.health.watch import Watch
@@ -25,6 +30,18 @@ class Kinds(TidyTestCase):
             self.assertEqual(bool(kind.remedy), kind.logged, name)
             if kind.remedy:
                 self.assertTrue(kind.remedy.endswith("."), name)
+
+    def test_the_commands_of_remedies_exist(self) -> None:
+        for name, kind in KINDS.items():
+            for words in re.findall(r"twisted-mta((?: [a-z][a-z-]*)*)", kind.remedy):
+                command: click.Command = main
+                for word in words.split():
+                    if not isinstance(command, click.Group):
+                        break
+                    found = command.get_command(click.Context(command), word)
+                    self.assertIsNotNone(found, (name, words))
+                    assert found is not None
+                    command = found
 
     def test_an_unknown_kind_is_refused(self) -> None:
         self.assertRaises(KeyError, Trouble, kind="bad luck", text="")
@@ -150,6 +167,22 @@ class ClockOfTheMachine(TidyTestCase):
         for _ in range(100):
             self.assertEqual(self.found(2, step=1.5), [])
         self.assertEqual(self.found(86_400, step=43.0), [])
+
+
+class GrowingCount(TidyTestCase):
+    def test_growth_counts_for_some_hours(self) -> None:
+        clock = Clock()
+        growth = Growth(clock)
+        self.assertEqual(growth.of(7), 0)
+        clock.advance(86_400)
+        self.assertEqual(growth.of(9), 2)
+        clock.advance(6 * 3600)
+        self.assertEqual(growth.of(10), 3)
+        self.assertEqual(growth.of(10), 3)
+        clock.advance(6 * 3600 + 1)
+        self.assertEqual(growth.of(10), 0)
+        self.assertEqual(growth.of(11), 1)
+        self.assertEqual(growth.of(4), 0)
 
 
 class FailuresOfLate(TidyTestCase):

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.body import Body, MemoryBody
@@ -484,6 +485,20 @@ class FullDisk(CommitTestCase):
             (refused,) = self.accept(2)
             self.turn()
             self.assertRefused(refused, FULL)
+
+    def test_a_disk_that_stays_full_is_logged_once(self) -> None:
+        lines = logged_lines(self, "there is no room for the queue")
+        self.accept(1)
+        self.turn()
+        for expected in (1, 2):
+            self.store.fail_next(*[NO_ROOM] * 50)
+            self.commit.perform(settled(message(1)))
+            for _ in range(60):
+                self.clock.advance(1)
+            self.assertEqual(len(lines), expected)
+            (taken,) = self.accept(1 + expected)
+            self.turn()
+            self.successResultOf(taken)
 
     def test_messages_around_a_full_transaction_are_refused_and_their_files_removed(self) -> None:
         self.hold()

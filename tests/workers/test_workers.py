@@ -432,6 +432,16 @@ class Hanging(WorkersTestCase):
         self.pass_time(120)
         self.assertFalse(any(process.killed for process in self.processes))
 
+    def test_a_worker_that_never_opens_its_queue_is_killed(self) -> None:
+        never: Deferred[None] = Deferred()
+        self.working()
+        self.reactor.born = lambda process: process.replies.update(start=never)
+        self.alive[-1].exit(status=1)
+        self.pass_time(500)
+        self.assertFalse(self.processes[2].killed)
+        self.pass_time(110)
+        self.assertTrue(self.processes[2].killed)
+
     def test_a_worker_that_ends_again_and_again_is_a_trouble(self) -> None:
         self.working()
         for _ in range(3):

@@ -26,6 +26,7 @@ from ..delivery.relay import Relay
 from ..delivery.sent_counts import SentCounts
 from ..delivery.terms import LoadedTerms
 from ..delivery.tokens.accounts import TokenAccounts
+from ..health.growth import Growth
 from ..interfaces import Limits, Refused, Take
 from ..mail.envelope import NO_PARAMETERS, Parameters
 from ..mail.message import Message
@@ -168,6 +169,7 @@ class Agent:
         traffic: numbers of them.
         disks: the room on the file systems.
         tokens: those of accounts at next hops.
+        failures: the records of failures without a notice, and by how much they grow.
         worker: see the argument.
         wall_time: the time of day.
         file_executor: where files are read and written.
@@ -249,6 +251,7 @@ class Agent:
         self._relay = self._make_relay()
         self.connections = self._relay.connections
         self.traffic = self.connections.traffic
+        self.failures = Growth(reactor)
         self.disks = Disks(
             config.state_dir,
             config.maildir,

@@ -8,7 +8,7 @@ from ..config.reply_action import REPLY_ACTIONS
 from ..queue.operator.tallies import AGES, OLDEST, REASONS
 from ..system.accepting import limit
 from ..system.process_use import descriptors_in_use, resident_memory
-from ..telemetry.metrics import table
+from ..telemetry.metrics import Metrics, table
 from .agent import Agent
 from .disks import Disks, Space
 
@@ -53,11 +53,16 @@ def read_agent(agent: Agent) -> None:
     for name in table.DISK_FREE.labels["of"]:
         metrics.read(table.DISK_FREE, partial(_octets, disks, name), name)
         metrics.read(table.INODES_FREE, partial(_inodes, disks, name), name)
+    read_process(metrics)
+    metrics.read(table.TRACES_OPEN, lambda: len(agent.tracing.traces))
+    metrics.read(table.NEXT_HOPS_SUSPENDED, partial(_suspended, agent))
+
+
+def read_process(metrics: Metrics) -> None:
+    """Have metrics read what this process uses of the system."""
     metrics.read(table.MEMORY, resident_memory)
     metrics.read(table.DESCRIPTORS, descriptors_in_use)
     metrics.read(table.DESCRIPTORS_MOST, limit)
-    metrics.read(table.TRACES_OPEN, lambda: len(agent.tracing.traces))
-    metrics.read(table.NEXT_HOPS_SUSPENDED, partial(_suspended, agent))
 
 
 def _by_age(agent: Agent, age: str) -> int:

@@ -109,8 +109,9 @@ def _queue(agent: Agent) -> Iterator[Trouble]:
     if quarantined:
         text = f"{quarantined:,} messages{of_whom} have lost their body file, and are not delivered"
         yield Trouble(kind="quarantine", subject=where, text=text)
-    if failures:
-        text = f"{failures:,} failures{of_whom} are recorded that no notice has reported"
+    new_failures = agent.failures.of(failures)
+    if new_failures:
+        text = f"{new_failures:,} failures{of_whom} were recorded that no notice has reported"
         yield Trouble(kind="failures", subject=where, text=text)
     most = agent.config.queue.age_warning
     if most is not None and oldest is not None and agent.wall_time() - time_of(oldest) > most:

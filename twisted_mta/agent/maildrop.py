@@ -190,8 +190,14 @@ class Maildrop:
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield that mail cannot be taken in."""
+        now = self._clock.seconds()
+        resting = sum(until > now for until in self._not_before.values())
+        text = ""
         if self._trouble:
             text = f"mail that waits in {self._directory} cannot be taken in: {self._trouble}"
+        elif resting:
+            text = f"{resting:,} messages in {self._directory} could not be taken in yet"
+        if text:
             yield Trouble(kind="waiting", text=printable(text))
 
     def _look_again(self) -> Deferred[None] | None:

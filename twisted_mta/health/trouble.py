@@ -216,9 +216,10 @@ _ALL = (
     Kind(
         name="waiting",
         severities=("warning",),
-        when="mail that twisted-mta-sendmail has left in its directory cannot be taken in.",
+        when="mail that twisted-mta-sendmail has left in its directory could not be taken in, or"
+        " the directory cannot be read.",
         refuses="no",
-        remedy="Look at the owner and the mode of the directory (setting"
+        remedy="Look in the log why; check the owner and the mode of the directory (setting"
         " local_submission_directory).",
     ),
     Kind(
@@ -232,9 +233,11 @@ _ALL = (
     Kind(
         name="failures",
         severities=("info",),
-        when="mail has failed, and no notice may go to its sender; there is a record of it.",
+        when="mail has failed since the start, and no notice may go to its sender; for 6 hours"
+        " after the last time.",
         refuses="no",
-        remedy="See the log for the message; the record goes after its time.",
+        remedy="Look for its line with failed in the log; mostly its sender is forged, and nothing"
+        " has to be done.",
     ),
 )
 

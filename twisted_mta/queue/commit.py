@@ -173,7 +173,7 @@ class GroupCommit:
         # By the clock.
         self._batch_begun = 0.0
         self._last_contact = 0.0  # the last batch or probe
-        self._full_until = 0.0  # no message is taken before
+        self._full_until = -_PAUSE  # no message is taken before
         self._reopening_delay = _REOPEN_FIRST  # seconds
         self._next_commit: IDelayedCall | None = None
         self._next_retry: IDelayedCall | None = None
@@ -409,8 +409,10 @@ class GroupCommit:
         self._refused.add_waiting(self._waiting)
         first = [each for each in batch if not isinstance(each.operation, Accept)]
         then = [each for each in self._waiting if not isinstance(each.operation, Accept)]
-        self._log.error("there is no room for the queue: {error}", error=str(error))
-        self._full_until = self._clock.seconds() + _PAUSE
+        now = self._clock.seconds()
+        if now >= self._full_until + _PAUSE:  # else it has been so since the last line
+            self._log.error("there is no room for the queue: {error}", error=str(error))
+        self._full_until = now + _PAUSE
         # Without new messages the rest may fit, and free room; else the operations behind it may.
         self._waiting = deque(first + then if accepts else then + first)
         if accepts:

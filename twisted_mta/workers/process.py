@@ -38,6 +38,7 @@ _RESTART_FIRST = 0.1  # seconds; doubled each time that a process ends early
 _RESTART_LAST = 60.0
 _LIVED_WELL = 60.0  # seconds after which the end of a process delays its successor no more
 _OFTEN = 3  # early ends in a row, after which they are a trouble
+_NEVER_OPENS = 600  # ticks of the parent in which a process has not opened its queue
 _HANGS = 30  # ticks of the parent without a message, after which a process is killed; one a second
 _MOST_FIRST_PROCESSES = 5  # that may end before a queue is open, until the start has failed
 _PATIENCE = 10.0  # seconds for a process to end without its pipe, or to answer that it will
@@ -247,6 +248,7 @@ class WorkerProcess(ProcessProtocol):
     def _spawn(self) -> None:
         parent = self.parent
         self._spawned_at = self._reactor.seconds()
+        self._silent = 0
         self._started_at = self._wall_time()
         self._pipe = pipe = ProcessPipe(self, parent.config)
         self._happened(ProcessEvent.SPAWNED)
@@ -348,7 +350,15 @@ class WorkerProcess(ProcessProtocol):
         Seconds in which the parent did not run do not count: all processes, or the whole machine,
         were stopped.
         """
-        if not self.ready or self.parent.stopping:
+        if self.parent.stopping:
+            return
+        if self.state is ProcessState.STARTING:
+            # It may have a large queue to look through, and answers nothing meanwhile.
+            self._silent += 1
+            if self._silent > _NEVER_OPENS:
+                self._metrics.count(table.WORKER_HANGS)
+                self.kill(f"has not opened its queue in {_NEVER_OPENS} s")
+        if not self.ready:
             return
         if not self._pinged:
             self._pinged = True
