@@ -7,10 +7,12 @@ import os
 import pwd
 import random
 import socket
+import socketserver
+import threading
 from pathlib import Path
 
-from .machine import path_of
-from .program import Program
+from .machine import LOOPBACK, path_of
+from .program import Program, Service
 
 
 class Postgrey(Program):
@@ -94,6 +96,56 @@ class PolicydSPF(Program):
             ]
         )
         self.wait_for(self.socket.exists, "policyd-spf listens")
+
+
+class ScriptedServices(Service):
+    """Services on ports of loopback, in threads of the test: they keep what they are asked.
+
+    Args:
+        number: how many.
+
+    Attributes:
+        ports: where they listen.
+        actions: what each answers.
+        asked: the attributes of all requests to each, in their order.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.actions = ["DUNNO"] * number
+        self.asked: list[list[dict[str, str]]] = [[] for _ in range(number)]
+        self._servers = [self._server(each) for each in range(number)]
+        self.ports: list[int] = [each.server_address[1] for each in self._servers]
+        self._threads = [threading.Thread(target=each.serve_forever) for each in self._servers]
+
+    def _server(self, number: int) -> socketserver.ThreadingTCPServer:
+        actions, asked = self.actions, self.asked[number]
+
+        class Requests(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                lines: list[str] = []
+                for line in self.rfile:
+                    if line != b"\n":
+                        lines.append(line.decode().removesuffix("\n"))
+                        continue
+                    asked.append(dict(each.split("=", 1) for each in lines))
+                    lines.clear()
+                    self.wfile.write(f"action={actions[number]}\n\n".encode())
+
+        server = socketserver.ThreadingTCPServer((LOOPBACK, 0), Requests)
+        server.daemon_threads = True  # a client may keep its connection
+        return server
+
+    def start(self) -> None:
+        """Begin to serve."""
+        for each in self._threads:
+            each.start()
+
+    def stop(self) -> None:
+        """End."""
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
 def connects(path: Path) -> bool:

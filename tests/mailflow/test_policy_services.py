@@ -258,7 +258,8 @@ class Actions(Services):
 
     def test_a_refusal_may_be_made_a_deferral(self) -> None:
         self.assertEqual([each[:9] for each in self.after("DEFER_IF_REJECT x")], TAKEN)
-        self.assertEqual(self.after("DEFER_IF_REJECT x", "REJECT No"), ["450 4.7.1 No"])
+        self.assertEqual(self.after("DEFER_IF_REJECT x", "REJECT No"), ["450 4.7.1 x"])
+        self.assertEqual(self.after("DEFER_IF_REJECT x", "421 No"), ["421 4.7.1 No"])
 
     def test_a_field_is_prepended(self) -> None:
         for at in ("mail", "rcpt", "data", "end"):

@@ -11,7 +11,6 @@ from twisted_mta.policy.delegation.answer import (
     Verb,
     read_action,
 )
-from twisted_mta.policy.delegation.request import request
 
 
 def read(*pieces: bytes) -> str | None:
@@ -103,9 +102,3 @@ class Actions(SynchronousTestCase):
         ):
             error = self.assertRaises(ServiceError, read_action, action)
             self.assertIn(text, str(error))
-
-
-class Requests(SynchronousTestCase):
-    def test_no_value_ends_its_line(self) -> None:
-        octets = request([("helo_name", "a\nsender=\r\0\x7fx"), ("sender", "\u00fc\udc80")])
-        self.assertEqual(octets, b"helo_name=a?sender=???x\nsender=\xc3\xbc?\n\n")

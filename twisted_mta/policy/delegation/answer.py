@@ -100,7 +100,7 @@ class Verb(Enum):
     OK = "the services behind it are not asked"
     REFUSE = "the client gets the reply"
     DEFER_IF_PERMIT = "the client gets the reply, unless another service refuses"
-    DEFER_IF_REJECT = "a refusal by a service behind it becomes a deferral"
+    DEFER_IF_REJECT = "the client gets the reply in place of a refusal by a service behind it"
     HOLD = "the message is held in the queue"
     DISCARD = "the message is accepted, and goes nowhere"
     PREPEND = "a header field is added"

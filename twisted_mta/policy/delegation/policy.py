@@ -28,8 +28,6 @@ NAME = "policy_service"
 NewInstance = Callable[[], str]
 """Return a word for a message, never one twice."""
 
-_SOFTENED = 450  # what DEFER_IF_REJECT makes of a refusal
-
 
 @define
 class _Turn:
@@ -38,12 +36,12 @@ class _Turn:
     Attributes:
         permits: whether one has said that no other is to be asked.
         deferral: the first reply of DEFER_IF_PERMIT.
-        softens: whether a refusal becomes a deferral.
+        instead: the first reply of DEFER_IF_REJECT, which stands for a refusal.
     """
 
     permits: bool = False
     deferral: Reply | None = None
-    softens: bool = False
+    instead: Reply | None = None
 
     @staticmethod
     def of(examination: Examination) -> _Turn:
@@ -192,14 +190,12 @@ class _Asking:
     def _carried_out(self, action: Action, turn: _Turn, found: _Found) -> Answer:
         verb = action.verb
         if verb is Verb.REFUSE:
-            reply = action.reply
-            if reply is not None and reply.code >= 500 and turn.softens:
-                return Reply.of(_SOFTENED, reply.status, *reply.lines)
-            return reply
+            refuses = action.reply is not None and action.reply.code >= 500
+            return turn.instead if refuses and turn.instead is not None else action.reply
         if verb is Verb.DEFER_IF_PERMIT:
             turn.deferral = turn.deferral or action.reply
         elif verb is Verb.DEFER_IF_REJECT:
-            turn.softens = True
+            turn.instead = turn.instead or action.reply
         elif verb is Verb.OK:
             turn.permits = True
         elif verb is Verb.DISCARD:
