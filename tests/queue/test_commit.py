@@ -595,34 +595,78 @@ class Stopping(CommitTestCase):
         self.turn()
         return settle
 
-    def test_a_store_that_is_closed_is_not_opened_again(self) -> None:
+    def test_a_store_that_is_closed_is_opened_once_more_for_outcomes(self) -> None:
         settle = self.broken()
         stopped = self.commit.stop()
         self.turn()
+        self.turn()
+        self.successResultOf(settle)
         self.successResultOf(stopped)
-        self.failureResultOf(settle, StoreError)
+        self.assertEqual(self.store.messages, {})
         opened = self.store.opened
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.clock.advance(1000)
         self.assertEqual(self.store.opened, opened)
         self.assertLogged(1)
 
-    def test_a_commit_that_fails_while_stopping_ends_the_stop(self) -> None:
-        self.hold()
-        self.store.fail_next(BROKEN)
-        settle = self.commit.perform(settled(message(1)))
+    def test_a_store_that_is_closed_is_opened_once_more_to_forget_messages(self) -> None:
+        self.store.fail_next(BROKEN, durable=True)
+        (refused,) = self.accept(1)
         self.turn()
+        self.assertRefused(refused)
+        self.assertEqual(len(self.store.messages), 1)
         stopped = self.commit.stop()
-        self.executor.let_go()
-        while self.executor.waiting:
-            self.executor.let_go()
-            self.turn()
+        self.turn()
+        self.turn()
         self.successResultOf(stopped)
-        self.failureResultOf(settle, StoreError)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.store.messages, {})  # its client sends it again
         self.assertLogged(1)
 
-    def test_a_store_that_is_being_closed_stays_closed_after_a_stop(self) -> None:
+    def test_a_store_that_cannot_be_opened_does_not_prevent_the_stop(self) -> None:
+        settle = self.broken()
+        self.store.fail_to_open(BROKEN)
+        stopped = self.commit.stop()
+        self.turn()
+        self.successResultOf(stopped)
+        self.failureResultOf(settle, StoreError)
+        self.assertEqual(self.store.opened, 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertLogged(2)
+
+    def test_a_store_that_is_closed_stays_closed_where_nothing_waits(self) -> None:
+        self.store.fail_next(BROKEN)
+        leased = self.commit.perform(Lease(NOW, (Want("x.example", 1),)))
+        self.turn()
+        self.failureResultOf(leased, StoreError)
+        stopped = self.commit.stop()
+        self.turn()
+        self.successResultOf(stopped)
+        self.assertEqual(self.store.opened, 1)
+        self.assertLogged(1)
+
+    def test_a_commit_that_fails_while_stopping_is_tried_once_more(self) -> None:
+        for failures in (1, 2):
+            self.setUp()
+            self.accept(1)
+            self.turn()
+            self.hold()
+            self.store.fail_next(*[BROKEN] * failures)
+            settle = self.commit.perform(settled(message(1)))
+            self.turn()
+            stopped = self.commit.stop()
+            self.executor.let_go()
+            while self.executor.waiting:
+                self.executor.let_go()
+                self.turn()
+            self.successResultOf(stopped)
+            if failures == 1:
+                self.successResultOf(settle)
+            else:
+                self.failureResultOf(settle, StoreError)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.assertLogged(failures)
+
+    def test_a_store_that_is_being_closed_is_opened_once_more_at_a_stop(self) -> None:
         self.hold()
         self.store.fail_next(BROKEN)
         self.accept(1)[0].addErrback(lambda failure: None)
@@ -636,7 +680,7 @@ class Stopping(CommitTestCase):
         self.successResultOf(stopped)
         self.clock.advance(1000)
         self.assertEqual(len(self.executor.waiting), 0)
-        self.assertEqual(self.store.opened, 1)
+        self.assertEqual(self.store.opened, 2)
         self.assertLogged(1)
 
     def test_a_store_that_is_being_opened_writes_outcomes_before_the_stop(self) -> None:

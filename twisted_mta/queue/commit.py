@@ -9,7 +9,8 @@ An exception of the store, whatever it is, is a failure of the store: an I/O err
 new thread. The transaction is not repeated as it was, because after a failed fsync it is not known
 what is on the disk. An `Accept` fails, so that its client tries again; the store closes and is
 opened again with back-off, in this process, since nothing restarts an embedded MTA. Operations that
-must be written are kept and tried again until they are, however often that fails: a `Settle`,
+must be written are kept and tried again until they are, however often that fails (at a stop, once):
+a `Settle`,
 because the next hop has replied and cannot be asked again, and a `Forget`, because the
 senders of its messages were told to try again. They go behind new operations (`pending.Retries`),
 so that one which cannot be written stops no other. An operator's operation is not kept: the
@@ -163,6 +164,7 @@ class GroupCommit:
         self._give_way = give_way
         self._state = State.CLOSED
         self._stopping: list[Deferred[None]] = []  # what `stop` returned
+        self._opened_to_stop = False  # the stop has opened the store once more
         self._waiting: deque[Pending] = deque()
         self._retries = Retries(
             clock, first_delay=_REOPEN_FIRST, longest_delay=_REOPEN_LAST, most=max_operations
@@ -191,6 +193,7 @@ class GroupCommit:
     def start(self) -> Recovery:
         """Open the store. Blocks, since nothing can begin before it, and raises as it does."""
         recovery = self._store.open()
+        self._opened_to_stop = False
         self._enter(Event.STARTED)
         self._opened()
         return recovery
@@ -236,7 +239,11 @@ class GroupCommit:
             self.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
 
     def stop(self) -> Deferred[None]:
-        """Commit waiting operations and close the store; those that cannot be committed fail."""
+        """Commit waiting operations and close the store; those that cannot be committed fail.
+
+        A store that is closed after a failure is opened once more where outcomes, or messages to be
+        forgotten, wait: after the next start they would be delivered again.
+        """
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
         if self._state is State.STOPPED:
@@ -277,7 +284,7 @@ class GroupCommit:
     def _commit(self) -> None:
         self._next_commit = None
         if self._state is State.CLOSED and self._stopping:
-            self._close_for_good()
+            self._stop_while_closed()
         if self._state is not State.IDLE:
             return
         if self._refused.in_doubt:
@@ -477,7 +484,7 @@ class GroupCommit:
 
     def _reopen_later(self) -> None:
         if self._stopping:
-            self._close_for_good()
+            self._stop_while_closed()
             return
         delay = self._reopening_delay
         self._reopening_delay = min(2 * delay, _REOPEN_LAST)
@@ -498,6 +505,17 @@ class GroupCommit:
         maybeDeferred(self._executor, self._store.open).addCallbacks(
             opened, still_closed
         ).addErrback(self._derailed, ())
+
+    def _stop_while_closed(self) -> None:
+        """Stop; open the store once more, without back-off, for what must be written."""
+        must_be_written = self._waiting or self._retries or self._refused.in_doubt
+        if self._opened_to_stop or not must_be_written:
+            self._close_for_good()
+            return
+        self._opened_to_stop = True
+        if self._reopening is not None and self._reopening.active():
+            self._reopening.cancel()
+        self._reopen()
 
     def _opened(self) -> None:
         self._reopening_delay = _REOPEN_FIRST
