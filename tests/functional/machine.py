@@ -199,6 +199,15 @@ def free_port() -> int:
             return port
 
 
+@cache
+def has_ipv6() -> bool:
+    """Whether the loopback interface has its IPv6 address; in some containers it has not."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
 def listens(port: int) -> bool:
     """Whether a connection to ``port`` is accepted."""
     with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1.0):

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from .machine import LOOPBACK, free_port, listens, path_of
+from .machine import LOOPBACK, free_port, has_ipv6, listens, path_of
 from .program import Program, Service
 
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
@@ -102,7 +102,7 @@ rspamd_config:register_symbol({
 
 
 class OpenDMARC(Program):
-    """OpenDMARC on the loopback interface of IPv6; it refuses what policies say.
+    """OpenDMARC on the loopback interface, by IPv6 if there is; it refuses what policies say.
 
     Args:
         home: folder of its files.
@@ -115,6 +115,7 @@ class OpenDMARC(Program):
     def __init__(self, home: Path, records: Mapping[str, str], *, trusted: str) -> None:
         super().__init__(home, "opendmarc.log")
         self.port = free_port()
+        self._host = "[::1]" if has_ipv6() else LOOPBACK
         self._records = records
         self._trusted = trusted
 
@@ -125,7 +126,9 @@ class OpenDMARC(Program):
         ignored = self.home / "opendmarc.ignored"
         ignored.write_text("192.0.2.1\n")  # by default it ignores loopback
         settings = (
-            f"Socket inet6:{self.port}@[::1]",
+            f"Socket inet6:{self.port}@[::1]"
+            if has_ipv6()
+            else f"Socket inet:{self.port}@{LOOPBACK}",
             f"PidFile {self.home}/opendmarc.pid",
             f"BaseDirectory {self.home}",
             f"IgnoreHosts {ignored}",
@@ -138,17 +141,18 @@ class OpenDMARC(Program):
         configuration = self.home / "opendmarc.conf"
         configuration.write_text("".join(f"{line}\n" for line in settings))
         self.spawn([path_of("opendmarc"), "-f", "-c", configuration])
-        self.wait_for(lambda: _listens_on_ipv6(self.port), "OpenDMARC listens")
+        self.wait_for(self._listens, "OpenDMARC listens")
+
+    def _listens(self) -> bool:
+        if not has_ipv6():
+            return listens(self.port)
+        with socket.socket(socket.AF_INET6) as client:
+            return client.connect_ex(("::1", self.port)) == 0
 
     @property
     def endpoint(self) -> str:
         """Its address, as a client endpoint of Twisted."""
-        return f"tcp:\\:\\:1:{self.port}"
-
-
-def _listens_on_ipv6(port: int) -> bool:
-    with socket.socket(socket.AF_INET6) as client:
-        return client.connect_ex(("::1", port)) == 0
+        return f"tcp:\\:\\:1:{self.port}" if has_ipv6() else f"tcp:{LOOPBACK}:{self.port}"
 
 
 class _Clamd(Program):

@@ -14,7 +14,7 @@ from tests.policy.dkim.keys import key, record
 from twisted_mta.policy.dkim.body_hashes import body_hash
 from twisted_mta.policy.dkim.signing import sign_all
 
-from .machine import LOOPBACK, PATIENCE, free_port, need
+from .machine import LOOPBACK, PATIENCE, free_port, has_ipv6, need
 from .mail import ProgramTestCase, message, submit
 from .milters import EICAR, GTUBE, ClamAV, OpenDMARC, Rspamd
 from .mta import MTA
@@ -82,16 +82,15 @@ class WithRspamd(FilterTestCase):
     def test_it_learns_where_mail_comes_from(self) -> None:
         port, path = free_port(), self.home / "submission.sock"
         rspamd = self.enterContext(Rspamd(self.folder("rspamd")))
-        toml = (
-            f'[mta]\nlocal_submission = "unix:{path}"\n{OFF}{table(rspamd)}'
-            f"[[listener]]\nendpoint = 'tcp6:{port}:interface=\\:\\:1'\n"
-        )
-        mta = self.enterContext(MTA(self.home, toml=toml))
+        toml = f'[mta]\nlocal_submission = "unix:{path}"\n{OFF}{table(rspamd)}'
         clients: dict[str, Callable[[], smtplib.SMTP]] = {
-            "X-Client: ::1": lambda: smtplib.SMTP("::1", port, timeout=PATIENCE),
             # As with Postfix, a user of this machine is one on loopback.
             "X-Client: 127.0.0.1": lambda: _LocalClient(str(path), timeout=PATIENCE),
         }
+        if has_ipv6():
+            toml += f"[[listener]]\nendpoint = 'tcp6:{port}:interface=\\:\\:1'\n"
+            clients["X-Client: ::1"] = lambda: smtplib.SMTP("::1", port, timeout=PATIENCE)
+        mta = self.enterContext(MTA(self.home, toml=toml))
         for number, (field, connect) in enumerate(clients.items()):
             with connect() as client:
                 client.sendmail("ann@sender.example", f"bob{number}@localhost", message())

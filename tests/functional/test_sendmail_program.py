@@ -356,11 +356,16 @@ class CronJobs(SendmailTestCase):
 class HostileUsers(SendmailTestCase):
     """What local users may try on the socket; the others go on."""
 
+    @property
+    def path(self) -> str:
+        """The path of the socket."""
+        return str(self.home / "submission.sock")
+
     def connection(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         self.addCleanup(client.close)
         client.settimeout(30)
-        client.connect(str(self.home / "submission.sock"))
+        client.connect(self.path)
         return client
 
     def test_floods_of_one_user_end_at_the_limit_and_the_message_waits(self) -> None:
@@ -371,6 +376,12 @@ class HostileUsers(SendmailTestCase):
             self.assertEqual(greetings.count(b"421 "), 5)
             self.send("bob")  # waits, as there is no connection for this user
             self.mail()
+            python = "/usr/bin/python3"  # another user need not reach the one of the tests
+            if os.getuid() == 0 and os.path.exists(python):
+                code = f"from socket import *; s = socket(AF_UNIX); s.connect({self.path!r})"
+                code += "; print(s.recv(4))"
+                other = self.run_program(python, "-c", code, user="daemon")
+                self.assertEqual(other.stdout, "b'220 '\n")
 
     def test_mail_leaves_the_rest_of_the_disk_to_the_queue(self) -> None:
         with self.mta:
