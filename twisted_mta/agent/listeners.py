@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -112,11 +113,15 @@ class Listeners:
         for factory in self.factories:
             factory.fails_on_cue = config.capture
         if metrics is not None:
-            metrics.read(table.CERTIFICATE_EXPIRY, self._first_expiry)
+            for kind in dict.fromkeys(listener.kind for listener in config.listeners):
+                metrics.read(table.CERTIFICATE_EXPIRY, partial(self._first_expiry, kind), kind)
 
-    def _first_expiry(self) -> float | None:
-        """Return the wall time at which the first certificate in force expires."""
-        return min((context.expires_at for context in self._in_force()), default=None)
+    def _first_expiry(self, kind: str) -> float | None:
+        """Return the wall time at which the first certificate of a kind of listener expires."""
+        pairs = zip(self._config.listeners, self._contexts, strict=True)
+        offered = (_offered(each, context) for each, context in pairs if each.kind == kind)
+        in_force = (context for context in offered if context is not None and context.ready)
+        return min((context.expires_at for context in in_force), default=None)
 
     def certificate_faults(self) -> list[CertificateFault]:
         """Return each fault in the dates of the certificates in force, once."""

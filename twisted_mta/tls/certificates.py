@@ -24,8 +24,8 @@ from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
-# A warning this long before the expiry leaves time to renew a certificate; of one of a few days, in
-# the last sixth of its life.
+# A warning this long before the expiry leaves time to renew a certificate; one that is valid for a
+# few weeks or days has it in the last sixth of its life.
 _SOON = timedelta(days=14)
 _SOON_OF_LIFE = 6
 
@@ -136,7 +136,7 @@ class CertifiedKey:
             text = f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"
         elif start > moment:
             text = f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"
-        elif end < moment + min(_SOON, (end - start) / _SOON_OF_LIFE):
+        elif end < moment + _soon(end - start):
             text = f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"
         else:
             return None
@@ -146,6 +146,11 @@ class CertifiedKey:
         """Return warnings about the certificate's dates (`fault`)."""
         fault = self.fault(now)
         return [] if fault is None else [fault.text]
+
+
+def _soon(life: timedelta) -> timedelta:
+    """Return how long before its expiry a certificate is warned about."""
+    return _SOON if life > 2 * _SOON else life / _SOON_OF_LIFE
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.cli.check.checking import CheckTestCase
 from tests.server.authority import Authority, Issued, self_signed
 from twisted_mta.cli.check.certificates import covers
-from twisted_mta.config import Listener, MTASTSSettings
+from twisted_mta.config import ACMESettings, Listener, MTASTSSettings
 from twisted_mta.config.destination import Destination
+from twisted_mta.system.files import DiskFiles
 from twisted_mta.system.real_world import wall_time
+from twisted_mta.tls.acme.store import Status, Store
 from twisted_mta.tls.certificates import CertificateError
 from twisted_mta.tls.server import ServerContext
 
@@ -20,7 +22,7 @@ HOST = "mail.example.net"
 LISTENER = "tcp:0:interface=127.0.0.1"
 
 
-class Certificates(CheckTestCase):
+class CertificateFilesTestCase(CheckTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = Authority("Root")
@@ -44,6 +46,8 @@ class Certificates(CheckTestCase):
         config = self.config(LISTENER, tls_certificate=file, tls_key=key or file, **values)
         return self.found(config, wall_time=lambda: wall_time() + days * 86400)
 
+
+class Certificates(CertificateFilesTestCase):
     def test_a_good_certificate_is_no_finding(self) -> None:
         self.assertEqual(self.of(self.good()), [])
         self.assertEqual(self.of(self.good("*.example.net", "other.example")), [])
@@ -181,3 +185,61 @@ class Names(CheckTestCase):
             self.assertTrue(covers(certificate, name), name)
         for name in ("example.net", "a.mail.example.net", "*.example", "x", "[127.0.0.1]"):
             self.assertFalse(covers(certificate, name), name)
+
+
+class FromAnAuthority(CertificateFilesTestCase):
+    """``[acme]``: certificates that renew themselves."""
+
+    def settings(self, **more: object) -> ACMESettings:
+        endpoint = "tcp:0:interface=127.0.0.1"
+        values = {"directory": "https://ca.example/directory", "endpoint": endpoint, **more}
+        return ACMESettings(**values)  # type: ignore[arg-type]
+
+    def of_acme(self, **more: object) -> list[str]:
+        config = self.config(LISTENER, acme=self.settings(**more))
+        return [
+            line
+            for line in self.found(config, wall_time=wall_time, notes=True)
+            if "acme" in line or line.startswith(("warning:", "error:"))
+            if "authorities fetch the answers" not in line
+        ]
+
+    def store(self) -> Store:
+        os.makedirs(self.state, mode=0o700, exist_ok=True)
+        return Store(self.state, DiskFiles())
+
+    def test_before_the_first_certificate(self) -> None:
+        self.assertEqual(
+            self.of_acme(),
+            [
+                "note: [acme]: there is no certificate yet; the self-signed one serves until the"
+                " authority has issued one; start the MTA"
+            ],
+        )
+
+    def test_a_certificate_that_was_issued_is_checked_as_others_are(self) -> None:
+        with open(self.good(), "rb") as file:
+            self.store().save_certificate(file.read())
+        self.assertEqual(self.of_acme(), [])
+        found = self.of_acme(names=["mx.example.net"])
+        self.assertIn("the certificate is not for mx.example.net", found[0])
+
+    def test_the_reason_why_there_is_no_new_one(self) -> None:
+        problem = "429 rateLimited: too many certificates"
+        self.store().save_status(Status(problem=problem, failures=1, next_try=1_800_000_000.0))
+        [line] = self.of_acme()
+        self.assertTrue(line.startswith("warning: [acme]: no new certificate of mail.example.net"))
+        self.assertIn(f"{problem}; tried again at 2027-01-15 08:00 UTC", line)
+        self.assertIn("mend that, and run twisted-mta reload", line)
+
+    def test_files_that_cannot_be_used(self) -> None:
+        key = self.write("eab", "not base64!")
+        found = self.of_acme(eab_key_id="1", eab_key_file=key, authorities=self.path("missing"))
+        self.assertIn("found no base64url; expected the key alone", " ".join(found))
+        self.assertIn("missing: ", " ".join(found))
+        self.assertNotIn("not base64!", " ".join(found))
+
+    def test_another_port_is_said(self) -> None:
+        config = self.config(LISTENER, acme=self.settings())
+        lines = " ".join(self.found(config, wall_time=wall_time, notes=True))
+        self.assertIn("fetch the answers to challenges from port 80, and this is port 0", lines)

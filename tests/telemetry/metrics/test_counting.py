@@ -77,7 +77,7 @@ class Counting(TidyTestCase):
         kept = [3, 4]
         self.metrics.read(table.COMMIT_BATCHES, lambda: kept[0])
         self.metrics.read(table.COMMIT_BATCHES, lambda: kept[1])
-        self.metrics.read(table.CERTIFICATE_EXPIRY, lambda: None)
+        self.metrics.read(table.CERTIFICATE_EXPIRY, lambda: None, "smtp")
         self.assertEqual(self.metrics.snapshot().total(table.COMMIT_BATCHES), 7)
         kept[0] = 5
         self.assertEqual(self.metrics.snapshot().total(table.COMMIT_BATCHES), 9)
@@ -102,7 +102,7 @@ class Crossing(TidyTestCase):
         metrics = Metrics()
         metrics.count(table.REFUSED, "rcpt", "5", "7")
         metrics.count(table.MESSAGES_ACCEPTED, by=2)
-        metrics.set(table.CERTIFICATE_EXPIRY, 1_900_000_000.5)
+        metrics.set(table.CERTIFICATE_EXPIRY, 1_900_000_000.5, "smtp")
         metrics.observe(table.DELIVERY_DELAY, 2.5, "smtp")
         self.snapshot = metrics.snapshot()
 
@@ -141,7 +141,7 @@ class Crossing(TidyTestCase):
 def counted(accepted: int, expiry: float, *delays: float) -> Snapshot:
     metrics = Metrics()
     metrics.count(table.MESSAGES_ACCEPTED, by=accepted)
-    metrics.set(table.CERTIFICATE_EXPIRY, expiry)
+    metrics.set(table.CERTIFICATE_EXPIRY, expiry, "smtp")
     metrics.set(table.DELIVERIES_ACTIVE, 1)
     for delay in delays:
         metrics.observe(table.DELIVERY_DELAY, delay, "smtp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from itertools import pairwise
@@ -14,10 +15,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import MD5, SHA1
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ...config import Config, Listener
+from ...config import ACMESettings, Config, Listener
+from ...config.endpoint import Endpoint
 from ...config.unreadable import unreadable
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
+from ...tls.acme.issuance import names_of
+from ...tls.acme.jws import from_base64url
+from ...tls.acme.renewer import describe
+from ...tls.acme.store import certificate_file, read_binding_key, read_status
 from ...tls.certificates import CertificateError, CertifiedKey, read_certificates, read_key
 from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings
@@ -40,7 +46,10 @@ def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
             continue
         yield from _judge(loaded, names, machine.wall_time())
         yield from secret(key)
-    if config.tls_certificate is None:
+    if config.acme is not None:
+        yield from _renewal(config, config.acme)
+        yield from _self_signed(config)
+    elif config.tls_certificate is None:
         yield Finding(
             "note",
             "[mta] tls_certificate",
@@ -77,10 +86,64 @@ def _files(config: Config) -> dict[tuple[str, str], list[str]]:
     pairs: dict[tuple[str, str], list[str]] = {}
     if config.tls_certificate and config.tls_key:
         pairs[config.tls_certificate, config.tls_key] = [config.hostname]
+    issued = certificate_file(config.state_dir)
+    if config.acme is not None and os.path.exists(issued):
+        pairs[issued, issued] = [config.hostname, *config.certificate_names]
     for listener in config.listeners:
         for named in listener.sni:
             pairs.setdefault((named.certificate, named.key), []).extend(named.names)
     return {files: list(dict.fromkeys(names)) for files, names in pairs.items()}
+
+
+def _renewal(config: Config, acme: ACMESettings) -> Iterator[Finding]:
+    """Yield how the renewal of the certificate stands, and what would keep it from starting."""
+    for file, read in (
+        (acme.authorities, read_certificates),
+        (acme.eab_key_file, _read_binding),
+    ):
+        if file is not None:
+            try:
+                read(file)
+            except CertificateError as error:
+                yield Finding.from_error("error", str(error))
+    status, issued = read_status(config.state_dir), certificate_file(config.state_dir)
+    current = None
+    with suppress(CertificateError):
+        current = CertifiedKey.read(issued, issued)
+    if status.problem:
+        names = names_of(config.certificate_names)
+        text = describe(status, current, names, acme.directory)
+        yield Finding("warning", "[acme]", text, "mend that, and run twisted-mta reload")
+    elif current is None:
+        yield Finding(
+            "note",
+            "[acme]",
+            "there is no certificate yet; the self-signed one serves until the authority has issued"
+            " one",
+            "start the MTA",
+        )
+    port = Endpoint.parse(acme.endpoint).port
+    if port not in (None, "80"):
+        yield Finding(
+            "note",
+            "[acme] endpoint",
+            f"authorities fetch the answers to challenges from port 80, and this is port {port}",
+            "forward port 80 to it",
+        )
+
+
+def _read_binding(file: str) -> object:
+    """Read the key of an account binding.
+
+    Raises:
+        CertificateError: it cannot be used.
+    """
+    try:
+        return from_base64url(read_binding_key(file))
+    except ValueError:
+        raise CertificateError(
+            f"{printable(file)}: found no base64url; expected the key alone"
+        ) from None
 
 
 def _authorities(config: Config) -> Generator[Finding, None, int]:

@@ -63,6 +63,11 @@ def check(
                 click.echo(line)
             for record in finding.records:
                 click.echo(f"    {record}")  # never wrapped: it is to be copied
+        if checked.expiries:
+            click.secho("expires:", bold=True)
+        for line in checked.expiry_lines:
+            for part in wrapped(f"  {line}"):
+                click.echo(part)
         click.secho(checked.verdict, bold=True)
     if not checked.passed:
         raise click.exceptions.Exit(1)

@@ -35,6 +35,8 @@ def endpoints(config: Config, running: Running | None, processes: Processes) -> 
         places.append(("[mta] web", config.web))
     if config.mta_sts.publish is not None:
         places.append(("[mta_sts] publish", config.mta_sts.publish))
+    if config.acme is not None:
+        places.append(("[acme] endpoint", config.acme.endpoint))
     with ExitStack() as held:
         binding = _Binding(running, processes, held)
         for where, description in places:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
+from ...agent.expiry import Expiry
 from ...mail.printable import printable
 
 Severity = Literal["error", "warning", "note", "pass", "fail"]
@@ -87,10 +88,14 @@ class Report:
     Attributes:
         of: the file that was checked, or "the defaults".
         findings: in the order of the check.
+        expiries: what expires, the first first.
+        now: wall time of the check.
     """
 
     of: str
     findings: Sequence[Finding]
+    expiries: Sequence[Expiry] = ()
+    now: float = 0.0
 
     def count(self, severity: Severity) -> int:
         """Return the number of findings of a severity."""
@@ -119,6 +124,16 @@ class Report:
         words = "a start would work" if self.good else "not ready to start"
         return f"{self.of}: {words}" + (f" ({', '.join(counts)})" if counts else "")
 
+    @property
+    def expiry_lines(self) -> Sequence[str]:
+        """What expires, a line for each."""
+        lines = []
+        for each in self.expiries:
+            left = each.days_left(self.now)
+            when = f"in {left} days" if left >= 0 else f"{-left} days ago"
+            lines.append(f"{each.day} ({when}): {each.kind} of {each.of}, {each.file}; {each.do}")
+        return lines
+
     def as_json(self) -> Mapping[str, Any]:
         """Return the object that ``--json`` writes."""
         return {
@@ -135,4 +150,5 @@ class Report:
                 }
                 for finding in self.findings
             ],
+            "expiries": [each.to_json() for each in self.expiries],
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ...agent.expiry import Expiry, expiries
 from ...config import Config
 from ...config.loading import load_leniently
 from ...config.unreadable import unreadable
@@ -72,7 +73,10 @@ def report(
         )
     if file and change_user is not None:
         all_findings.extend(_unreadable_later(file))
-    return Report(of, tuple(dict.fromkeys(all_findings)))
+    now, expire = 0.0, tuple[Expiry, ...]()
+    if config is not None:
+        now, expire = (machine or Machine()).wall_time(), tuple(expiries(config))
+    return Report(of, tuple(dict.fromkeys(all_findings)), expire, now)
 
 
 def _unreadable_later(file: str) -> Iterator[Finding]:

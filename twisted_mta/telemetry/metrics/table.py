@@ -110,9 +110,11 @@ HANDSHAKES_FAILED = Metric(
     {"side": ("server", "client")},
 )
 CERTIFICATE_EXPIRY = Metric(
-    f"{PREFIX}certificate_expiry_timestamp_seconds",
+    f"{PREFIX}certificate_expiry_time_seconds",
     "gauge",
-    "Time at which the first of the certificates in force expires, in seconds since the epoch.",
+    "Time at which the first of the certificates in force expires, in seconds since the epoch, by"
+    " the kind of listener.",
+    {"listener": _KIND},
     fold="min",
 )
 
