@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -9,6 +10,7 @@ from attrs import evolve
 from tests.tidy import TidyTestCase
 from twisted_mta import LimitReached, SubmissionRefused
 from twisted_mta.config import AccountLimit, AccountLimits
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.memory_mta import MemoryMTA
 
@@ -54,6 +56,22 @@ class Application(TidyTestCase):
         self.assertEqual(mta.status().counters["over_limit"], 3)
         counted = mta.status().metrics.total(table.ACCOUNT_LIMITS, kind="application")
         self.assertEqual(counted, 3)
+
+    def test_mail_that_waited_in_the_directory_counts_for_its_user(self) -> None:
+        mta = self.mta(limits_of_accounts=(AccountLimit(account="uid:33", messages_per_hour=1),))
+        submit = partial(
+            mta.mta._submit_of_user, MAIL, sender="", recipients=[Mailbox("bob", "shop.test")]
+        )
+        for user, taken in ((33, True), (33, False), (34, True), (34, True)):
+            submitted = submit(user=user)
+            mta.reactor.settle()
+            if taken:
+                self.successResultOf(submitted)
+            else:
+                reply = self.failureResultOf(submitted, LimitReached).value.reply
+                self.assertEqual(str(reply)[:24], "450 4.7.1 Limit of 1 mes")
+        counted = mta.status().metrics.total(table.ACCOUNT_LIMITS, kind="uid", what="messages")
+        self.assertEqual(counted, 1)
 
     def test_a_reload_changes_the_limits(self) -> None:
         mta = self.mta(account_limits=AccountLimits(messages_per_hour=1))

@@ -1082,10 +1082,13 @@ class Agent:
     async def _deliver_unsuppressed(self, next_hop: NextHop, message: Message) -> Sequence[Outcome]:
         """Deliver a message to the recipients that are not on the suppression list."""
         recipients = message.envelope.recipients
-        refusals = {
-            each.number: refusal
+        # All are looked up together.
+        asked = [
+            (each.number, Deferred.fromCoroutine(self.suppression.refusal(each.mailbox)))
             for each in recipients
-            if (refusal := await self.suppression.refusal(each.mailbox)) is not None
+        ]
+        refusals = {
+            number: refusal for number, found in asked if (refusal := await found) is not None
         }
         outcomes = [Outcome(number, refusal) for number, refusal in refusals.items()]
         rest = [each for each in recipients if each.number not in refusals]

@@ -256,9 +256,11 @@ def _suppressed(entry: Facts | None) -> Iterator[str]:
     if entry["until"] is not None:
         until = f"until {moment(entry['until'])}"
     why = f": {entry['reply']}" if entry["reply"] else ""
+    bounces = entry["bounces"]
+    times = f" ({bounces} bounce{'s' if bounces > 1 else ''})" if bounces else ""
     yield (
         f"  Suppressed: since {moment(entry['since'])}, {until}; mail of our users is refused"
-        f" ({entry['bounces']} bounces){why}"
+        f"{times}{why}"
     )
 
 

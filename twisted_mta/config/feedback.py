@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
 from attrs import frozen
 
 from ..mail.address import AddressError, Mailbox
 from . import readers as read
-from .setting import ConfigError, about, settings
+from .setting import ConfigError, setting, settings
 
 _EXPECTED = "a mailbox such as fbl@example.net"
 
@@ -36,14 +33,12 @@ class FeedbackSettings:
         ConfigError: the address is missing, or is none.
     """
 
-    address: Any = attrs.field(
+    address: Mailbox = setting(  # noqa: RUF009
+        _address,
+        "a mailbox of ours that gets reports of complaints; mail that is signed for its domain, or"
+        " a parent of it, asks for them",
         default=None,
-        converter=_address,
-        metadata=about(
-            "a mailbox of ours that gets reports of complaints; mail that is signed for its domain,"
-            " or a parent of it, asks for them",
-            default_text="required",
-        ),
+        default_text="required",
     )
 
     def __attrs_post_init__(self) -> None:

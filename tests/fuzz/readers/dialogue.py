@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.classification import classify
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
@@ -336,6 +337,10 @@ _ACTIONS = (
 )
 
 
+def _classify(octets: bytes) -> None:
+    classify(Reply.of(550, None, octets.decode("latin-1")))
+
+
 READERS = (
     Reader(
         name="policy service answers",
@@ -349,6 +354,22 @@ READERS = (
             (b"action=PREPEND X: ", b"\n\n"),
             (b"action=BCC ", b"\n\n"),
         ),
+    ),
+    Reader(
+        name="classification of replies",
+        read=_classify,
+        words=(
+            b"over quota",
+            b"user unknown",
+            b"5.1.1",
+            b"5.",
+            b" ",
+            b"\t",
+            b"spf",
+            b"dmarc",
+            b"a",
+        ),
+        frames=((b"", b""), (b"5.4.7 ", b"")),
     ),
     Reader(
         name="commands",

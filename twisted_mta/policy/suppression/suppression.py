@@ -200,10 +200,11 @@ class Suppression:
         entry = changed.entry
         if changed.change == "added":
             self._log.info(
-                "the address {recipient} comes on the suppression list: it has bounced on {count}"
-                " days, the last time with {reply}",
+                "the address {recipient} comes on the suppression list: it has bounced on {_days},"
+                " the last time with {reply}",
                 recipient=printable(entry.address),
                 count=entry.bounces,
+                _days=_days(entry.bounces),
                 reply=entry.reply,
             )
         else:
@@ -234,7 +235,9 @@ def _reply(entry: Entry) -> Reply:
     why = f": {entry.reply[:_LONGEST_REASON]}" if entry.reply else ""
     if not entry.bounces:
         return Reply.of(550, "1.1", f"The address is on the suppression list{why}")
-    days = f"{entry.bounces} day{'s' if entry.bounces > 1 else ''}"
-    return Reply.of(
-        550, "1.1", f"The address is on the suppression list, since it bounced on {days}{why}"
-    )
+    since = f"since it bounced on {_days(entry.bounces)}"
+    return Reply.of(550, "1.1", f"The address is on the suppression list, {since}{why}")
+
+
+def _days(number: int) -> str:
+    return f"{number} days" if number != 1 else "1 day"
