@@ -4,9 +4,11 @@ import errno
 import os
 from functools import partial
 
+from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.report import Connections, ProcessReport
 from twisted_mta.admin.reporter import process_report
+from twisted_mta.admin.status import Status
 from twisted_mta.agent import health
 from twisted_mta.interfaces import Space
 from twisted_mta.system import accepting
@@ -75,6 +77,26 @@ class Reading(TidyTestCase):
         self.assertTrue(scarce.text.endswith("connections wait"), scarce.text)
         self.patch(accepting, "limit", lambda: probe * 2)
         self.assertEqual(self.report().troubles, ())
+
+    def test_a_trouble_is_logged_and_told_to_watchers_with_its_duration(self) -> None:
+        lines = logged_lines(self, "disk: ")
+        seen: list[Status] = []
+        self.mta.mta.watch(seen.append)
+        self.files.capacity = 1000
+        self.mta.advance(seconds=2)
+        began = self.mta.status().now
+        self.mta.advance(seconds=60)
+        (full,) = self.mta.status().troubles
+        self.assertEqual((full.since, round(full.seconds)), (began, 60))
+        self.assertTrue(seen[-1].brief.startswith("not ready: "), seen[-1].brief)
+        self.files.capacity = None
+        self.mta.advance(seconds=2)
+        self.assertEqual(self.mta.status().troubles, ())
+        self.assertEqual(seen[-1].brief, "ready")
+        begun, over = lines
+        self.assertIn("minimum_free_disk is ", begun)
+        self.assertIn(full.remedy, begun)
+        self.assertTrue(over.startswith("disk: over after 62 s: "), over)
 
     def test_descriptors_that_are_nearly_all_in_use_are_a_warning(self) -> None:
         self.patch(health, "descriptors_for_connections", lambda: (114, 100))

@@ -116,7 +116,7 @@ _ALL = (
         name="certificate",
         severities=("critical", "warning"),
         when="a certificate of a listener has expired, or is not valid yet. A warning in the 14"
-        " days before it expires.",
+        " days before it expires, or in the last sixth of a life of fewer than 84 days.",
         refuses="no, but clients may refuse to send",
         remedy="Renew the certificate, and run twisted-mta reload.",
     ),

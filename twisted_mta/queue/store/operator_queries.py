@@ -233,7 +233,7 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
         rows = database.execute(
             "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
             " held IS NOT NULL, last_code, last_status, last_remote IS NULL, min(message)"
-            " FILTER (WHERE held IS NULL AND next_attempt IS NOT NULL"
+            " FILTER (WHERE next_attempt IS NOT NULL"  # as none on hold or quarantined has
             " AND (attempts > 0 OR next_attempt <= ?)) FROM"
             " (SELECT * FROM recipient WHERE message > ? AND message < ?"
             " ORDER BY message, number LIMIT ?)"
