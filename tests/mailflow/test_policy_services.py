@@ -12,6 +12,7 @@ from tests.logs import logged_lines
 from tests.policy.delegation.scripted import Attributes, ScriptedService
 from tests.tidy import TidyTestCase
 from twisted_mta.agent.explain.explainer import AddressQuery
+from twisted_mta.cli.explanation import lines
 from twisted_mta.config import Listener, PolicyServiceSettings, PolicySettings
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.client import MemoryClient
@@ -84,13 +85,16 @@ class Services(TidyTestCase):
 
 
 class Asked(Services):
-    def test_a_service_is_asked_about_each_recipient_of_a_stranger(self) -> None:
-        service = ScriptedService()
-        names = FakeResolver(
+    def names(self) -> FakeResolver:
+        """Return a DNS in which the stranger has a name."""
+        return FakeResolver(
             pointers={STRANGER: ["client.host.example"]},
             addresses={"client.host.example": [STRANGER]},
         )
-        mta = self.mta(service, resolver=names, more=[{"policy_context": "mx"}])
+
+    def test_a_service_is_asked_about_each_recipient_of_a_stranger(self) -> None:
+        service = ScriptedService()
+        mta = self.mta(service, resolver=self.names(), more=[{"policy_context": "mx"}])
         client = mta.connect(source=STRANGER)
         client.say("MAIL FROM:<ann@sender.example> SIZE=1234")
         client.say("RCPT TO:<bob@us.example>", "RCPT TO:<carol@us.example>", "RSET")
@@ -130,6 +134,21 @@ class Asked(Services):
                 "policy_context": "mx",
             },
         )
+
+    def test_the_name_of_a_client_is_waited_for_ten_seconds(self) -> None:
+        for seconds, name in ((5, "client.host.example"), (11, "unknown")):
+            service = ScriptedService()
+            names = self.names()
+            names.hold(STRANGER)
+            mta = self.mta(service, resolver=names)
+            client = mta.connect(source=STRANGER)
+            client.say("MAIL FROM:<ann@sender.example>")
+            self.assertEqual(client.send(b"RCPT TO:<bob@us.example>\r\n"), [])
+            mta.advance(seconds)
+            names.release(STRANGER)
+            mta.reactor.settle()
+            self.assertEqual(client.heard()[0][:3], "250")
+            self.assertEqual([each["client_name"] for each in service.asked], [name])
 
     def test_requests_about_one_message_have_one_instance(self) -> None:
         services = [ScriptedService(), ScriptedService()]
@@ -222,6 +241,22 @@ class Asked(Services):
         for client in clients:
             self.assertEqual(client.heard()[0][:3], "250")
 
+    def test_a_service_has_a_hundred_connections_at_most(self) -> None:
+        service = ScriptedService(b"")
+        mta = self.mta(service)
+        clients = [mta.connect(source=f"192.0.2.{number}") for number in range(1, 103)]
+        for client in clients:
+            client.say("MAIL FROM:<ann@sender.example>")
+            client.send(b"RCPT TO:<bob@us.example>\r\n")
+        self.assertEqual((service.connections, len(service.asked)), (100, 100))
+        service.protocols[0].say(b"action=OK\n\n")
+        mta.reactor.settle()
+        self.assertEqual((service.connections, len(service.asked)), (100, 101))
+        mta.advance(30)
+        self.assertEqual(service.open, 0)
+        replies = [client.heard()[0][:3] for client in clients]
+        self.assertEqual((replies.count("250"), replies.count("451")), (1, 101))
+
 
 class Actions(Services):
     def mail(self, *answers: str, at: str = "rcpt") -> bytes:
@@ -259,6 +294,7 @@ class Actions(Services):
     def test_a_refusal_may_be_made_a_deferral(self) -> None:
         self.assertEqual([each[:9] for each in self.after("DEFER_IF_REJECT x")], TAKEN)
         self.assertEqual(self.after("DEFER_IF_REJECT x", "REJECT No"), ["450 4.7.1 x"])
+        self.assertEqual(self.after("DEFER_IF_REJECT x", "500 No"), ["450 4.7.1 x"])
         self.assertEqual(self.after("DEFER_IF_REJECT x", "421 No"), ["421 4.7.1 No"])
 
     def test_a_field_is_prepended(self) -> None:
@@ -320,14 +356,16 @@ class Actions(Services):
             total = counted.total(table.POLICY_VERDICTS, policy="policy_service", result=result)
             self.assertEqual(total, number, result)
 
-    def test_explain_asks_no_service(self) -> None:
+    def test_explain_asks_no_service_and_names_it(self) -> None:
         service = ScriptedService("REJECT")
         mta = self.mta(service)
         query = AddressQuery(address="bob@us.example", client=STRANGER, sender="x@y.example")
         explaining: Deferred[Any] = mta.mta.agent.explainer.address(query)
         mta.reactor.settle()
-        self.successResultOf(explaining)
+        facts = self.successResultOf(explaining)
         self.assertEqual(service.asked, [])
+        self.assertEqual(facts["forecast"]["not_asked"], [f"policy_service tcp:{HOST}:10023"])
+        self.assertIn(f"  Not asked: policy_service tcp:{HOST}:10023", [*lines(facts)])
 
 
 class Faults(Services):

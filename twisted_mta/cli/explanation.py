@@ -291,6 +291,8 @@ def _forecast(facts: Facts) -> Iterator[str]:
         yield f"  {_verdict(dmarc)}"
     for each in forecast["refusals"]:
         yield f"  Refused by {each['policy']}: {each['reply']}"
+    for each in forecast.get("not_asked", ()):
+        yield f"  Not asked: {each}"
     if dmarc is not None and dmarc["result"] == "fail":
         yield (
             "  Mail with that domain in From, in which no DKIM signature passes, is"

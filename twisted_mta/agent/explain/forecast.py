@@ -121,6 +121,8 @@ class Forecaster:
             "helo": view.helo or address_literal(client),
             "verdicts": [asdict(each) for each in found.verdicts],
             "refusals": refusals,
+            # Other programs, many of which remember what they are asked.
+            "not_asked": [f"{e.name} {e.about}" for e in self._all(intake) if e.about],
             "dmarc": dmarc,
         }
 
