@@ -12,4 +12,6 @@ def printable(text: str) -> str:
 
     Text of a peer passes through here before it reaches a header, a notice, the log or a terminal.
     """
+    if text.isascii() and text.isprintable():
+        return text  # most is, and this takes a tenth of the time
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)

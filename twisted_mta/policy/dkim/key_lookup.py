@@ -58,7 +58,7 @@ class KeyLookups:
     async def keys(self) -> Keys:
         """Return all keys, as soon as the last one is known; call it once."""
         return {
-            each: await found if isinstance(found, Deferred) else found
+            each: found if isinstance(found, KeyRecord | NoKey) else await found
             for each, found in self._asked.items()
         }
 

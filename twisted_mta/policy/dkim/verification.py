@@ -119,7 +119,9 @@ class Verification:
         """
         assert self._lookups is not None, "the keys were not looked up"
         keys = await self._lookups.keys()
-        prefix = _prefix_length([each.text("b") for each in self._checks])
+        prefix = _SHORTEST_PREFIX
+        if len(self._checks) > 1:
+            prefix = _prefix_length([each.text("b") for each in self._checks])
         return [self._result(each, keys, prefix) for each in self._checks]
 
     def _result(self, check: _Check, keys: Keys, prefix: int) -> SignatureResult:

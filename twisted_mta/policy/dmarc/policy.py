@@ -131,7 +131,7 @@ class DMARCPolicy:
             null_path=examination.sender is None,
         )
         domain = begun.author.domain
-        walked = await begun.walk if isinstance(begun.walk, Deferred) else begun.walk
+        walked = begun.walk if isinstance(begun.walk, Walk) else await begun.walk
         evaluation = await evaluate(walked, found.spf, found.dkim, self._resolver)
         handled = Handling("none")
         if evaluation.result == "fail" and evaluation.policy is not None:
