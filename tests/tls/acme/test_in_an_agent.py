@@ -10,7 +10,7 @@ from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
 from tests.logs import logged_lines
 from tests.server.authority import Authority
@@ -51,7 +51,7 @@ class ACMETestCase(TidyTestCase):
         )
         self.port = self.reactor.listenTCP(443, self.ca, interface=CA)
         self.addCleanup(self.reactor.settle)
-        self.addCleanup(self.port.stopListening)
+        self.addCleanup(lambda: self.port.stopListening())
         self.mta: MailTransferAgent | None = None
 
     def true_time(self) -> float:
@@ -142,6 +142,13 @@ class ACMETestCase(TidyTestCase):
         status = self.mta.status()
         self.reactor.settle()
         return " ".join(each.text for each in self.successResultOf(status).troubles)
+
+
+class _Silent(Factory):
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return Protocol()
 
 
 class _Clients(ClientFactory):
@@ -280,6 +287,20 @@ class InAnAgent(ACMETestCase):
         self.until(lambda: self.ca.issued)
         self.reactor.advance(30.0)
         self.assertEqual(self.shown(), self.ca.issued[0])
+
+    def test_an_answer_without_an_end(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+        self.ca.plan["directory"] += [head + b" " * 1_000_000]
+        self.start()
+        self.reactor.advance(60.0)
+        self.assertIn("more than 131072 octets", self.trouble())
+
+    def test_an_answer_that_never_comes(self) -> None:
+        self.port.stopListening()
+        self.port = self.reactor.listenTCP(443, _Silent(), interface=CA)
+        self.start()
+        self.reactor.advance(120.0)
+        self.assertIn("no answer within 60 s", self.trouble())
 
     def test_the_answers_to_challenges_are_all_that_is_there(self) -> None:
         self.start()
