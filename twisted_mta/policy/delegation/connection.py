@@ -88,11 +88,14 @@ class Connection(Protocol):
         if answer is not None and not answer.called:
             answer.callback(result)
 
-    def close(self) -> None:
-        """End the connection."""
+    def close(self, *, gently: bool = False) -> None:
+        """End the connection; gently: a service that waits for a request sees its end."""
         if self.is_open:
             self.is_open = False
-            self.transport.abortConnection()
+            if gently:
+                self.transport.loseConnection()
+            else:
+                self.transport.abortConnection()
 
 
 class Connections:
@@ -159,7 +162,7 @@ class Connections:
 
     def _keep(self, connection: Connection) -> None:
         if self._closed or len(self._idle) >= _MOST_IDLE or not connection.is_open:
-            connection.close()
+            connection.close(gently=True)
             return
         timer = self._clock.callLater(_LONGEST_IDLE, self._drop, connection)
         self._idle[connection] = timer.cancel
@@ -174,7 +177,7 @@ class Connections:
     def _drop(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
         connection.lost = None
-        connection.close()
+        connection.close(gently=True)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed once it has its answer."""
