@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 from tests.logs import logged_lines
@@ -89,6 +90,43 @@ class Groups(TidyTestCase):
         self.assertEqual(len(hop.received), 30)
         self.assertEqual(mta.status().suspended, ())
 
+    def test_a_domain_whose_own_hosts_fail_suspends_no_provider(self) -> None:
+        """The owner of a domain names its exchangers, and may name some of the provider."""
+        evil = "\n".join(
+            f"evil{number}.test. MX 10 gone.provider.test.\n"
+            f"evil{number}.test. MX 20 mx.evil{number}.test.\n"
+            f"mx.evil{number}.test. A 192.0.2.66"
+            for number in range(5)
+        )
+        mta = self.started(f"{tenants(2)}\n{evil}", PROVIDER)
+        hop = mta.hop(MX)
+        self.send(mta, *(f"evil{number}.test" for number in range(5)))
+        mta.advance(60)
+        self.assertEqual(mta.status().suspended, ())
+        self.send(mta, "d0.test")
+        self.assertEqual(len(hop.received), 1)
+
+    def test_a_domain_whose_dns_fails_suspends_no_provider(self) -> None:
+        mta = self.started(tenants(3), PROVIDER)
+        hop = mta.hop(MX)
+        self.send(mta, "d0.test", "d1.test", "d2.test")
+        for domain in ("d0.test", "d1.test"):
+            mta.resolver.fail(domain)
+        mta.advance(minutes=10)  # no connection stays open
+        self.send(mta, "d0.test", "d1.test", "d2.test")
+        self.assertEqual(mta.status().suspended, ())
+        self.assertEqual(len(hop.received), 4)
+
+    def test_a_single_domain_at_a_host_that_is_gone_suspends_no_provider(self) -> None:
+        zone = f"{tenants(2)}\nold.test. MX 10 old.provider.test.\nold.provider.test. A 192.0.2.66"
+        mta = self.started(zone, PROVIDER)
+        hop = mta.hop(MX)
+        self.send(mta, "old.test", "old.test", "old.test")
+        mta.advance(60)
+        self.assertEqual(mta.status().suspended, ())
+        self.send(mta, "d0.test")
+        self.assertEqual(len(hop.received), 1)
+
     def test_a_table_with_the_domain_wins(self) -> None:
         mta = self.started(tenants(20), PROVIDER, Destination(domain="d7.test", connections=2))
         hop = mta.hop(MX).hang(at="dot")
@@ -130,12 +168,13 @@ class Groups(TidyTestCase):
     def test_a_domain_that_moves_to_another_provider_leaves_the_group(self) -> None:
         zone = f"""
             moving.test. MX 10 mx.provider.test.
+            staying.test. MX 10 mx.provider.test.
             mx.provider.test. A {MX}
             mx.elsewhere.test. A {OTHER}
         """
         mta = self.started(zone, Destination(exchanger=".provider.test", connections=1))
         hop, other = mta.hop(MX).defer(at="connect", reply="421 4.3.2 Later"), mta.hop(OTHER)
-        self.send(mta, "moving.test")
+        self.send(mta, "moving.test", "staying.test")
         mta.advance(10)
         self.assertEqual(len(mta.status().suspended), 1)
         mta.zone("moving.test. MX 10 mx.elsewhere.test.")
@@ -150,9 +189,15 @@ class Groups(TidyTestCase):
         """
         mta = self.started(zone, PROVIDER)
         hop, other = mta.hop(MX), mta.hop(OTHER)
-        names = ["mx.provider.test", "mx.elsewhere.test"]
-        for turn in range(20):
-            mta.zone(f"torn.test. MX 10 {names[turn % 2]}.")
+        names = cycle(("mx.provider.test", "mx.elsewhere.test"))
+        look_up = mta.resolver.exchangers
+
+        def other_exchangers(domain: str) -> Any:
+            mta.zone(f"torn.test. MX 10 {next(names)}.")
+            return look_up(domain)
+
+        mta.resolver.exchangers = other_exchangers  # type: ignore[method-assign]
+        for _ in range(20):
             self.send(mta, "torn.test")
             mta.advance(7)
         self.assertEqual(len(hop.received) + len(other.received), 20)

@@ -21,6 +21,9 @@ ZONE = f"""
     six.test. MX 10 mx6.test.
     mx4.test. A {IPV4}
     mx6.test. AAAA {IPV6}
+    both.test. MX 10 mx46.test.
+    mx46.test. A {IPV4}
+    mx46.test. AAAA {IPV6}
 """
 
 
@@ -78,6 +81,14 @@ class Pools(TidyTestCase):
         self.send(mta, recipient="bob@four.test")
         self.send(mta, recipient="bob@six.test")
         self.assertEqual(mta.reactor.sources, [(FIRST, 0), ("2001:db8::9", 0)])
+
+    def test_a_target_of_another_family_is_passed_over(self) -> None:
+        mta = self.started(pool(SourceAddress(address=FIRST)))
+        four, six = mta.hop(IPV4).defer(2), mta.hop(IPV6)
+        self.send(mta, recipient="bob@both.test")
+        mta.advance(hours=3)
+        self.assertEqual((len(four.received), six.connections), (1, 0))
+        self.assertEqual(self.used(mta).keys(), {FIRST})
 
     def test_without_an_address_of_the_family_mail_waits_and_leaves_from_no_other(self) -> None:
         mta = self.started(pool(SourceAddress(address=FIRST)))

@@ -19,6 +19,7 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config.destination import is_below
 from ..interfaces import Locate, NoTarget, Regrouped
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
@@ -672,6 +673,7 @@ class Attempt:
         # session for us, and this system lacked nothing.
         deferred = temporary or reply.code // 100 == 4
         unreachable = unreachable and deferred and not self.reached and not self.lacking
+        unreachable = unreachable and self._tried_shared_hosts()
         dialogue = transcript(self.dialogue) if deferred else ""
         self._settle(
             [
@@ -689,6 +691,15 @@ class Attempt:
                 for recipient in self.message.envelope.recipients
             ]
         )
+
+    def _tried_shared_hosts(self) -> bool:
+        """Whether a failure is about the next hop that shares its suspension with others.
+
+        The domain may name other hosts too, and its DNS may fail: that must not keep the mail of
+        all other domains at the same provider.
+        """
+        exchanger = self.next_hop.exchanger
+        return not exchanger or any(is_below(exchanger, each.name) for each in self.failures)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         if self.state is not State.ENDED:

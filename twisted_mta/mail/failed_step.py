@@ -33,7 +33,7 @@ def failed_step(outcome: Outcome) -> str:
     """
     reply = outcome.reply
     if outcome.suspends is not None:
-        return "a [[reply_action]] suspends it for its reply"
+        return "a [[reply_action]] says so"
     if outcome.remote is not None:
         return _refusal(reply.code, _refused_at(outcome.transcript, outcome.remote))
     if len(reply.lines) > 1 and reply.status == "4.1":

@@ -167,7 +167,7 @@ class Attempts:
             slot.give_back()
         if isinstance(outcomes, Failure) and outcomes.check(Regrouped):
             try:
-                self._learn(queue, attempt, ())
+                self._learn(queue, attempt, (), delivery)
             finally:
                 self._fair_share.ended(queue, kind)
                 self._regrouped(delivery, queue)
@@ -178,19 +178,28 @@ class Attempts:
             outcomes = ()
         outcomes = delivery.outcomes(outcomes)
         try:
-            self._learn(queue, attempt, outcomes)
+            self._learn(queue, attempt, outcomes, delivery)
         finally:
             self._fair_share.ended(queue, kind)
             self._settle(delivery, outcomes)
             self._wake()
 
-    def _learn(self, queue: NextHopQueue, attempt: int, outcomes: Sequence[Outcome]) -> None:
+    def _learn(
+        self,
+        queue: NextHopQueue,
+        attempt: int,
+        outcomes: Sequence[Outcome],
+        delivery: Delivery,
+    ) -> None:
         """Change the state of a next hop by the outcomes of one transaction."""
         state, now = queue.state, self._clock.seconds()
+        shown = verdict(outcomes)
+        if shown == "unreachable" and delivery.next_hop.exchanger and state.suspension is None:
+            shown = shown if state.confirms(delivery.next_hop.domain) else "silent"
         change = state.end(
             attempt,
             # A transaction that the stop cut short shows nothing.
-            "silent" if self._lifecycle.is_stopping else verdict(outcomes),
+            "silent" if self._lifecycle.is_stopping else shown,
             next((each for each in outcomes if each.unreachable), None),
             now=now,
             backoff=state.limits.backoff(self.settings.backoff),

@@ -137,6 +137,7 @@ class NextHopState:
     __slots__ = (
         "_begun",
         "_early",
+        "_failed_domain",
         "_limited",
         "_probe",
         "_reached",
@@ -163,6 +164,7 @@ class NextHopState:
         self._width = float(INITIAL)
         self._begun = 0
         self._probe = 0  # the number of the probe that is under way; 0: none is
+        self._failed_domain = ""  # the last one that was not reached, since the last that was
         self._early = False  # a probe may go, or is under way, before the suspension is over
         self._suspended_by_early_probe = False
         # The number of the last attempt that had begun when the next hop was reached, its width
@@ -276,6 +278,15 @@ class NextHopState:
             return "suspended"
         return None
 
+    def confirms(self, domain: str) -> bool:
+        """Whether a failure to reach a domain shows something about all that share this next hop.
+
+        It does after a failure at another domain, with none reached in between: a single one may
+        name a host that is long gone.
+        """
+        before, self._failed_domain = self._failed_domain, self._failed_domain or domain
+        return before not in ("", domain)
+
     def suspend(self, seconds: float, cause: Outcome, *, now: float) -> None:
         """Suspend it for so long, as an action of the operator on its reply demands."""
         times = 1 if self.suspension is None else self.suspension.times + 1
@@ -285,6 +296,7 @@ class NextHopState:
 
     def _reach(self) -> Literal["reopened"] | None:
         self._reached = self._begun
+        self._failed_domain = ""
         self.proven = True
         if self.suspension is not None:
             self.suspension = None
