@@ -25,9 +25,9 @@ from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
 # A warning this long before the expiry leaves time to renew a certificate; one that is valid for a
-# few weeks or days has it in the last sixth of its life.
+# few weeks or days has it in the last quarter of its life.
 _SOON = timedelta(days=14)
-_SOON_OF_LIFE = 6
+_SOON_OF_LIFE = 4
 
 _NAMED = 3  # authorities in a line
 _MOST_ERRORS = 4  # of one chain: the peer decides how many there are
