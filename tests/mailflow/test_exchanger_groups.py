@@ -102,7 +102,8 @@ class Groups(TidyTestCase):
         hop = mta.hop(MX)
         self.send(mta, *(f"evil{number}.test" for number in range(5)))
         mta.advance(60)
-        self.assertEqual(mta.status().suspended, ())
+        suspended = {each.next_hop for each in mta.status().suspended}
+        self.assertEqual(suspended, {f"smtp:evil{number}.test" for number in range(5)})
         self.send(mta, "d0.test")
         self.assertEqual(len(hop.received), 1)
 
@@ -155,15 +156,17 @@ class Groups(TidyTestCase):
             in.test. MX 20 mx.elsewhere.test.
             out.test. MX 20 mx.provider.test.
             out.test. MX 10 mx.elsewhere.test.
+            named.test. MX 10 gone.provider.test.
+            named.test. MX 20 mx.elsewhere.test.
             mx.provider.test. A {MX}
             mx.elsewhere.test. A {OTHER}
         """
         one = Destination(exchanger=".provider.test", connections=1)
         mta = self.started(zone, one)
         hop, other = mta.hop(MX).hang(at="dot"), mta.hop(OTHER).hang(at="dot")
-        self.send(mta, *["in.test"] * 4, *["out.test"] * 4)
+        self.send(mta, *["in.test"] * 4, *["out.test"] * 4, *["named.test"] * 4)
         mta.advance(60)
-        self.assertEqual((hop.transactions, other.transactions), (1, 4))
+        self.assertEqual((hop.transactions, other.transactions), (1, 8))
 
     def test_a_domain_that_moves_to_another_provider_leaves_the_group(self) -> None:
         zone = f"""

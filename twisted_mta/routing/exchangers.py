@@ -72,8 +72,8 @@ class TargetLocator:
         port: of exchangers.
         is_local: whether a domain, or the name of an exchanger, is one of ours.
         is_own_address: whether a listener of ours has that address and port.
-        note_exchanger: called with each domain that is looked up, and its most preferred exchanger:
-            the first by name, among equals; itself, where it has no MX record.
+        note_exchanger: called with each domain that is looked up, and its most preferred exchanger
+            that has an address: the first by name, among equals; itself, where it has no MX record.
     """
 
     def __init__(
@@ -137,7 +137,6 @@ class TargetLocator:
         hosts = [exchanger for exchanger in exchangers.records if exchanger[1]]
         if not hosts:
             raise _no_target(556, "1.10", f"{domain} accepts no mail (null MX)")
-        self._note_exchanger(domain, min(hosts)[1])
         targets = await self._of_exchangers(domain, hosts)
         if exchangers.secure:
             # RFC 7672 §3.2.2: the name before and after the aliases of the domain.
@@ -164,6 +163,9 @@ class TargetLocator:
             if host in located.targets
         }
         if targets:
+            preferred = next(iter(targets)).name
+            best = next(group for group in better if preferred in group)
+            self._note_exchanger(domain, min(each.name for each in targets if each.name in best))
             return evolve(located, targets=targets).all
         if better and located.lookup_failed is not None:
             raise _no_target(451, "4.4", f"No mail exchanger of {domain} can be looked up now")
