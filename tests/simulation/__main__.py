@@ -68,7 +68,7 @@ def _verdicts(jobs: Iterator[tuple[int, str | None]], processes: int) -> Iterato
 
 def search(arguments: argparse.Namespace) -> bool:
     """Run many seeds; return whether all are good."""
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
 
     def jobs() -> Iterator[tuple[int, str | None]]:
         for seed in range(arguments.seed, arguments.seed + arguments.count):
@@ -87,9 +87,10 @@ def search(arguments: argparse.Namespace) -> bool:
             print(f"seed {verdict.seed}: {line}", flush=True)
         if verdict.violations and arguments.first:
             break
-    seconds = time.monotonic() - began
+    seconds, worked = time.monotonic() - began, time.process_time() - worked
+    processor = f" ({runs / worked:.1f} of the processor)" if arguments.jobs == 1 else ""
     print(
-        f"{runs} seeds in {seconds:.1f} s, {runs / seconds:.1f} a second:"
+        f"{runs} seeds in {seconds:.1f} s, {runs / seconds:.1f} a second{processor}:"
         f" {counts['messages']} messages, {counts['acknowledged']} recipients acknowledged,"
         f" {counts['attempts']} attempts, {counts['crashes']} crashes,"
         f" {counts['seconds'] / 3600:.0f} h on the clock"

@@ -104,11 +104,14 @@ class Oracle:
         self._messages: dict[tuple[str, QueueId], tuple[str, dict[int, str]]] = {}
         self._bodies: dict[tuple[str, QueueId], tuple[str, bytes]] = {}
         self._returned: dict[Key, None] = {}
+        # The notice that says that a recipient has failed, by the queue id of its message.
+        self._notified: dict[tuple[str, str, str], str] = {}
+        self._held: dict[tuple[str, QueueId, str], None] = {}
         self._recorded: dict[Key, None] = {}
         self._removed: dict[Key, None] = {}
         self._perhaps_removed: dict[str, None] = {}
         # Queue ids that an agent had of a message as another content of it arrived.
-        self._before: dict[tuple[str, str], Sequence[QueueId]] = {}
+        self._before: dict[tuple[str, str, str], Sequence[QueueId]] = {}
         # Queue ids of messages that an agent has stored and refused, and has to forget.
         self._refused: dict[tuple[str, QueueId], str] = {}
 
@@ -161,8 +164,11 @@ class Oracle:
                     known, numbers_of = self._messages.get((agent.domain, id), ("", {}))
                     for recipient in numbers_of.values():
                         self._account(agent.domain, known, recipient).done[id] = None
-            elif isinstance(operation, Intervene) and isinstance(result, Page):
-                self._intervened(agent, operation, result)
+            elif isinstance(operation, Intervene):
+                if isinstance(result, Page):
+                    self._intervened(agent, operation, result)
+                else:
+                    self._held.clear()  # it is in doubt
 
     def _accepted(self, agent: MemoryMTA, message: Message) -> None:
         if (agent.domain, message.id) in self._messages:
@@ -185,31 +191,47 @@ class Oracle:
             self.promised(name, [str(each.mailbox) for each in notice.envelope.recipients])
             about = _QUEUE_ID.search(body)
             if about is not None:
-                of = self.name_of(agent.domain, about[1].decode())
-                for failed in _FAILED.findall(body):
-                    self._returned[of, failed.decode()] = None
+                self._is_returned(agent.domain, about[1].decode(), name, body)
+
+    def _is_returned(self, agent: str, id: str, notice: str, body: bytes) -> None:
+        name = self.name_of(agent, id)
+        for each in _FAILED.findall(body):
+            failed = each.decode()
+            self._returned[name, failed] = None
+            if self._notified.setdefault((agent, id, failed), notice) != notice:
+                self.note("returned twice", f"{name} as {id} for {failed} by {agent}")
+            account = self._accounts.get((agent, name, failed))
+            if account is not None and any(str(done) == id for done in account.done):
+                self.note("returned after its end", f"{name} as {id} for {failed} by {agent}")
 
     def _settled(self, agent: MemoryMTA, settle: Settle) -> None:
         id = settle.message.id
         name, recipients = self._messages.get((agent.domain, id), ("", {}))
+        new = [
+            each for each in settle.notices if (agent.domain, each.id) not in self._messages
+        ]  # others are written again
+        self._notices(agent, new)
         for number in settle.done:
             if number in recipients:
                 self._account(agent.domain, name, recipients[number]).done[id] = None
         for outcome in settle.unreported:
             if outcome.number in recipients:
                 self._recorded[name, recipients[outcome.number]] = None
-        self._notices(agent, settle.notices)
 
     def _intervened(self, agent: MemoryMTA, operation: Intervene, page: Page) -> None:
-        if operation.action != "remove" or operation.dry_run:
-            return
-        for listed in page.messages:
+        for listed in page.messages if not operation.dry_run else ():
             name, _ = self._messages.get((agent.domain, listed.id), ("", {}))
             for entry in listed.recipients:
                 recipient = str(entry.recipient.mailbox)
-                self._removed[name, recipient] = None
-                if not entry.leased:
-                    self._account(agent.domain, name, recipient).done[listed.id] = None
+                key = agent.domain, listed.id, recipient
+                if operation.action != "hold":
+                    self._held.pop(key, None)
+                elif not entry.leased:  # else an attempt may be under way
+                    self._held[key] = None
+                if operation.action == "remove":
+                    self._removed[name, recipient] = None
+                    if not entry.leased:
+                        self._account(agent.domain, name, recipient).done[listed.id] = None
 
     def _name(self, agent: MemoryMTA, message: Message) -> str:
         return message_id(_content(agent, message))
@@ -250,7 +272,10 @@ class Oracle:
             if domain != agent.domain:
                 continue
             name, recipients = self._messages[domain, id]
-            if all(id in self._account(domain, name, each).done for each in recipients.values()):
+            if all(
+                id in self._account(domain, name, each).done or (name, each) in self._removed
+                for each in recipients.values()
+            ):
                 del self._bodies[domain, id]
             elif not agent.files.has(path) or agent.files.content(path) != content:
                 self.note("a body is lost", f"{name} as {id} at {domain}")
@@ -268,7 +293,7 @@ class Oracle:
         """The end of a content has arrived at a server."""
         if server in self._names and recipients:
             name = message_id(content)
-            self._before[server, name] = self._ids(server, name, recipients)
+            self._before[server, name, recipients[0]] = self._ids(server, name, recipients)
         if client in self._names:
             for recipient in recipients:
                 self._check(client, server, message_id(content), recipient, "the content")
@@ -279,7 +304,11 @@ class Oracle:
         return tuple(self._account(agent, name, first).accepted)
 
     def _check(self, client: str, server: str, name: str, recipient: str, what: str) -> None:
-        account = self._account(self._names[client], name, recipient)
+        agent = self._names[client]
+        account = self._account(agent, name, recipient)
+        ids = [id for id in account.accepted if id not in account.done]
+        if ids and all((agent, id, recipient) in self._held for id in ids):
+            self.note("tried while it is held", f"{name} for {recipient} by {agent}")
         if account.waiting <= 0:
             self.note(
                 "tried again after a final answer",
@@ -295,7 +324,7 @@ class Oracle:
             return
         name = message_id(content)
         if code // 100 != 2:
-            before = self._before.get((server, name), ())
+            before = self._before.get((server, name, recipients[0]), ())
             for id in self._ids(server, name, recipients):
                 if id not in before:
                     self._refused[agent, id] = name

@@ -68,12 +68,14 @@ class Plan:
         seed: of latencies, queue ids and all else that the world draws.
         agents: how many there are, the first ones of `AGENTS`.
         speed: the seconds of the slowest latency, commit and disk call.
+        lifetime: seconds after which undelivered mail is returned.
         steps: in the order of time.
     """
 
     seed: int
     agents: int
     speed: tuple[float, float, float]
+    lifetime: float
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
@@ -81,7 +83,8 @@ class Plan:
         latency, commit, disk = self.speed
         head = (
             f"seed {self.seed}: {', '.join(AGENTS[: self.agents])}; up to {latency:g} s on the"
-            f" network, {commit:g} s for a commit, {disk:g} s for a call of the disk"
+            f" network, {commit:g} s for a commit, {disk:g} s for a call of the disk;"
+            f" mail is returned after {self.lifetime:g} s"
         )
         return "\n".join([head, *map(str, self.steps)])
 
@@ -120,7 +123,8 @@ def plan_of(seed: int) -> Plan:
     steps = _traffic(draw, AGENTS[:agents])
     if draw.random() < 0.9:  # some runs have no fault: they must be without any second copy
         steps += _faults(draw, AGENTS[:agents], steps)
-    return Plan(seed, agents, speed, tuple(sorted(steps, key=lambda step: step.at)))
+    lifetime = draw.choice((1800.0, 1800.0, 100.0))
+    return Plan(seed, agents, speed, lifetime, tuple(sorted(steps, key=lambda step: step.at)))
 
 
 def _time(draw: random.Random) -> float:
@@ -177,9 +181,10 @@ def _host(draw: random.Random, agents: Sequence[str]) -> str:
 
 
 def _hop(draw: random.Random, agents: Sequence[str]) -> tuple[Value, ...]:
-    act = draw.choice(("defer", "refuse", "hang", "drop", "drop"))
+    act = draw.choice(("defer", "refuse", "close", "hang", "drop", "drop"))
     stage = draw.choice(("connect", "ehlo", "mail", "rcpt", "rcpt", "data", "dot", "dot"))
-    return draw.choice(HOPS), act, draw.randint(1, 4), stage
+    to = draw.choice(("*", "*r[02]@*", "*r1@*")) if stage == "rcpt" else "*"
+    return draw.choice(HOPS), act, draw.randint(1, 4), stage, to
 
 
 @frozen
@@ -250,7 +255,7 @@ FAULTS: dict[str, Fault] = {
         1,
         lambda draw, agents: (
             draw.choice(agents),
-            draw.choice((-86_400.0, -600.0, -1.0, 1.0, 300.0, 600.0)),
+            draw.choice((-86_400.0, -600.0, -1.0, 1.0, 300.0, 86_400.0)),
         ),
     ),
     "names": Fault(
@@ -261,7 +266,8 @@ FAULTS: dict[str, Fault] = {
             _seconds(draw),
         ),
     ),
-    "hop": Fault(4, _hop, is_now=False),
+    "hop": Fault(5, _hop, is_now=False),
+    "slow": Fault(1, lambda draw, agents: (draw.choice(HOPS), round(20 * draw.random(), 3))),
     "cut_next": Fault(
         2,
         lambda draw, agents: (

@@ -34,13 +34,6 @@ from .plan import (
     message_id,
 )
 
-_QUEUE = QueueSettings(
-    retry_minimum=20.0,
-    retry_maximum=120.0,
-    lifetime=1800.0,
-    delay_warning=400.0,
-    small_body=1024,
-)
 _DRAINED = 2 * 3600.0  # seconds after all faults in which all mail has an end
 _STARTED_ANEW = 4  # one run of so many starts all agents anew at its end
 _LOOK = 60.0  # seconds between two looks at the queues
@@ -100,9 +93,16 @@ class Run:
         world.latency = (latency / 10, latency)
         world.commit_time = (commit / 10, commit)
         world.disk_time = (disk / 10, disk)
+        queue = QueueSettings(
+            retry_minimum=20.0,
+            retry_maximum=120.0,
+            lifetime=plan.lifetime,
+            delay_warning=plan.lifetime / 4,
+            small_body=1024,
+        )
         for number, domain in enumerate(AGENTS[: plan.agents]):
             settings: dict[str, Any] = {
-                "queue": _QUEUE,
+                "queue": queue,
                 "routes": {DISCARDED: "discard:"},
                 "relay_from": ("127.0.0.0/8", "198.51.100.0/24"),
             }
@@ -234,14 +234,20 @@ class Run:
                 resolver.fail(domain, how)
             self._world.at(seconds, resolver.mend, domain)
 
-    def do_hop(self, domain: str, act: str, times: int, stage: str) -> None:
+    def do_hop(self, domain: str, act: str, times: int, stage: Any, to: str) -> None:
         """Let a next hop misbehave."""
         hop = self.hops[domain]
-        if act in ("defer", "refuse"):
-            code = "451 4.3.0" if act == "defer" else "550 5.7.1"
-            getattr(hop, act)(times, f"{code} By plan", at=stage)
+        if act == "refuse":
+            hop.refuse(times, "550 5.7.1 By plan", at=stage, to=to)
+        elif act in ("defer", "close"):
+            code = "451 4.3.0" if act == "defer" else "421 4.3.2"
+            hop.defer(times, f"{code} By plan", at=stage, to=to)
         else:
             getattr(hop, act)(times, at=stage)
+
+    def do_slow(self, domain: str, seconds: float) -> None:
+        """Let a next hop take its time for each reply."""
+        self.hops[domain].slow(seconds)
 
     def do_cut_next(self, domain: str, at: Any, octets: int) -> None:
         """Break the next connection to a host."""
@@ -274,6 +280,8 @@ class Run:
         """End all faults, let everything be delivered, start anew, and judge."""
         world = self._world
         world.mend()
+        for hop in self.hops.values():
+            hop.slow(0.0)
         agents = list(world.agents.values())
         world.advance(world.down_time + 1)  # one may have crashed just now
         for agent in agents:

@@ -67,6 +67,18 @@ class Scripts(Case):
         self.assertEqual([mail.to for mail in self.hop.received], [("eve@there.example",)])
         self.assertEqual(self.hop.transactions, 4)
 
+    def test_a_step_for_some_recipients_leaves_the_others_alone(self) -> None:
+        self.hop.refuse(1, to="b*@there.example").defer(1, to="eve@*").then_accept()
+        recipients = [f"{name}@there.example" for name in ("bob", "eve", "zoe")]
+        for _ in range(2):
+            self.mta.submit(CONTENT, sender="ann@example.test", recipients=recipients)
+        self.assertEqual(
+            [mail.to for mail in self.hop.received],
+            [tuple(recipients[1:]), (recipients[0], recipients[2])],
+        )
+        self.assertEqual(sorted(set(self.replies())), ["250 2.0.0", "451 4.3.0", "550 5.1.1"])
+        self.assertRaises(ValueError, self.hop.refuse, 1, at="dot", to="bob@*")
+
     def test_a_step_for_all_is_replaced_by_the_next_one(self) -> None:
         self.hop.refuse()
         self.submit()

@@ -16,6 +16,7 @@ import enum
 import re
 from collections import deque
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from attrs import define, frozen
@@ -57,6 +58,7 @@ class _Step:
         act: what it does.
         stage: from where on.
         reply: what it replies.
+        to: at RCPT, the recipients that get the reply, as a pattern.
         left: how many transactions it still has; None: all.
     """
 
@@ -64,6 +66,7 @@ class _Step:
     stage: int = 0
     reply: str = ""
     left: int | None = None
+    to: str = "*"
 
 
 @frozen
@@ -140,6 +143,7 @@ class FakeHop(Factory):
         reply: str = "451 4.3.0 Try again later",
         *,
         at: Stage = "rcpt",
+        to: str = "*",
     ) -> FakeHop:
         """Reply 4yz to the next ``times`` transactions; None: to all that follow.
 
@@ -147,11 +151,13 @@ class FakeHop(Factory):
             times: how many transactions; None: all that follow.
             reply: with its code; lines are separated by LF. After 421 the connection is closed.
             at: where; at ``"rcpt"`` each recipient gets the reply.
+            to: with ``at="rcpt"``, only the recipients that match this pattern, with ``*`` and
+                ``?``; the others are accepted.
 
         Raises:
             ValueError: the reply is no such reply, or there is no such stage.
         """
-        return self._add(_reply_step("4", times, reply, at))
+        return self._add(_reply_step("4", times, reply, at, to))
 
     def refuse(
         self,
@@ -159,9 +165,10 @@ class FakeHop(Factory):
         reply: str = "550 5.1.1 No such mailbox",
         *,
         at: Stage = "rcpt",
+        to: str = "*",
     ) -> FakeHop:
         """Reply 5yz to the next ``times`` transactions; None: to all that follow (see `defer`)."""
-        return self._add(_reply_step("5", times, reply, at))
+        return self._add(_reply_step("5", times, reply, at, to))
 
     def hang(self, times: int | None = None, *, at: Stage = "dot") -> FakeHop:
         """Never answer, and leave the connection open."""
@@ -185,9 +192,10 @@ class FakeHop(Factory):
         reply: str = "451 4.3.0 Try again later",
         *,
         at: Stage = "rcpt",
+        to: str = "*",
     ) -> FakeHop:
         """Reply 4yz from now on (`defer`)."""
-        return self.defer(times, reply, at=at)
+        return self.defer(times, reply, at=at, to=to)
 
     def then_refuse(
         self,
@@ -195,9 +203,10 @@ class FakeHop(Factory):
         reply: str = "550 5.1.1 No such mailbox",
         *,
         at: Stage = "rcpt",
+        to: str = "*",
     ) -> FakeHop:
         """Reply 5yz from now on (`refuse`)."""
-        return self.refuse(times, reply, at=at)
+        return self.refuse(times, reply, at=at, to=to)
 
     def then_hang(self, times: int | None = None, *, at: Stage = "dot") -> FakeHop:
         """Never answer from now on (`hang`)."""
@@ -341,10 +350,12 @@ def _stage(at: str) -> int:
     return _STAGES.index(at)
 
 
-def _reply_step(first: str, times: int | None, reply: str, at: str) -> _Step:
+def _reply_step(first: str, times: int | None, reply: str, at: str, to: str) -> _Step:
     if not re.fullmatch(rf"{first}[0-5]\d [^\r]+", reply, re.DOTALL):
         raise ValueError(f"found reply {reply!r}, expected {first}yz, a space and a text")
-    return _Step(_Act.REPLY, _stage(at), reply, times)
+    if to != "*" and at != "rcpt":
+        raise ValueError(f"to: found {to!r} with at={at!r}, expected at='rcpt'")
+    return _Step(_Act.REPLY, _stage(at), reply, times, to)
 
 
 class _Session(Protocol):
@@ -513,7 +524,8 @@ class _Session(Protocol):
         path = _PATH.match(line)
         if path is None or self._sender is None:
             return self._reply("503 5.5.1 MAIL comes first")
-        if self._acts("rcpt"):
+        step = self._step
+        if (step is None or fnmatchcase(path[1], step.to)) and self._acts("rcpt"):
             return None
         left = self._hop._greylisted(_Seen(self._client, self._sender, path[1]))
         if left > 0:
@@ -524,7 +536,8 @@ class _Session(Protocol):
     def _data(self) -> None:
         if not self._recipients:
             return self._reply("503 5.5.1 RCPT comes first")
-        if self._acts("data"):
+        step = self._step
+        if (step is None or step.to == "*") and self._acts("data"):
             return None
         self._reading_content = True
         return self._reply("354 Go ahead")
@@ -534,7 +547,7 @@ class _Session(Protocol):
         self._reset()
         if self._step is not None and self._step.act is _Act.DROP:
             self._hop._take(message)
-        if self._acts("dot"):
+        if (self._step is None or self._step.to == "*") and self._acts("dot"):
             return
         if not self._hop._requires_dkim:
             self._accept(message)
