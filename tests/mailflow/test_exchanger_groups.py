@@ -85,6 +85,11 @@ class Groups(TidyTestCase):
         (suspended,) = mta.status().suspended
         self.assertEqual(suspended.next_hop, "smtp:exchanger=.provider.test")
         self.assertEqual(len(warnings), 1)
+        self.assertFalse(suspended.routed)
+        mta.advance(30)  # counted now and then
+        mta.status()
+        mta.advance(1)
+        self.assertEqual(mta.status().suspended[0].waiting, 30)
         hop.accept()
         mta.advance(hours=2)
         self.assertEqual(len(hop.received), 30)

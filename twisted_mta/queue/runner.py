@@ -392,9 +392,9 @@ class Runner:
             state.next_hop: [state.next_hop.domain] if state.next_hop.domain else []
             for state in states
         }
-        if not all(domains.values()):  # several domains have the next hop of one route
+        if not all(domains.values()):  # several domains have one route, or one provider
             for domain in islice(self._backlog.domains(), _SEARCHED):
-                next_hop = self._deliveries.next_hop_of_domain(domain)
+                next_hop = self._deliveries.next_hop_of_domain(domain).shared
                 if next_hop in domains and not next_hop.domain:
                     domains[next_hop].append(domain)
         return {state.name: domains[state.next_hop] for state in states}

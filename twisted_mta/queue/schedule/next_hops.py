@@ -204,7 +204,7 @@ class NextHopState:
         each = self.suspension
         if each is None:
             return None
-        routed = not self.next_hop.domain
+        routed = not (self.next_hop.domain or self.next_hop.exchanger)
         return SuspendedNextHop(
             self.name, max(0.0, each.until - now), each.times, each.cause, routed
         )
