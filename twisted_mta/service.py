@@ -12,6 +12,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
 from twisted.mail.interfaces import IMessageDelivery
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from ._version import __version__
@@ -24,7 +25,9 @@ from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState
 from .admin.status import Status
+from .admin.web.access import Access
 from .admin.web.captured_pages import CapturedPages
+from .admin.web.certificates import SiteCertificates
 from .admin.web.challenge_host import challenge_host
 from .admin.web.policy_host import PolicyHost
 from .admin.web.site import StatusSite
@@ -57,7 +60,7 @@ from .smtp.application_envelope import HoldUntil, Notify
 from .smtp.extension import Extension
 from .system.files import DiskFiles
 from .system.ownership import require_ours
-from .system.ports import Bound, Ports
+from .system.ports import Bound, Ports, on_loopback
 from .system.real_world import system_random
 from .system.repetition import Repetition
 from .system.shutdown import AtShutdown
@@ -201,6 +204,9 @@ class MailTransferAgent(Service):
         self._policy_host: PolicyHost | None = None
         if config.mta_sts.publish is not None:
             self._policy_host = PolicyHost(config, reactor=self._reactor, wall_time=self._wall_time)
+        self._page_certificates: SiteCertificates | None = None
+        if config.web is not None and config.web_page.tls:
+            self._page_certificates = SiteCertificates(config, wall_time=self._wall_time)
         self._agent: Agent | None = None
         self._processes: SingleProcess | Workers
         application = Application(
@@ -235,6 +241,12 @@ class MailTransferAgent(Service):
             clock=self._reactor,
         )
         self.queue = ApplicationQueue(QueueAPI(self._processes, clock=self._reactor).answer)
+        self._access = Access(
+            clock=self._reactor,
+            secret=environment.secret,
+            executor=self._processes.submissions.executor,
+            open=config.capture,
+        )
         self._control = self._control_socket() if control else None
         self._maildrop = self._make_maildrop() if control else None
         if (maildrop := self._maildrop) is not None:
@@ -326,10 +338,10 @@ class MailTransferAgent(Service):
         return await used
 
     async def _use_issued_certificate_now(self) -> list[str]:
-        use_policy: Callable[[], Sequence[str]] = tuple
-        if self._policy_host is not None:
-            use_policy = finished(self._policy_host.load_issued())
-        return [*await self._processes.use_issued_certificate(), *use_policy()]
+        sites = (self._policy_host, self._page_certificates)
+        uses = [finished(each.load_issued()) for each in sites if each is not None]
+        lines = await self._processes.use_issued_certificate()
+        return list(dict.fromkeys((*lines, *(line for use in uses for line in use()))))
 
     def _renewal_troubles(self) -> Sequence[Trouble]:
         problem = "" if self._renewal is None else self._renewal.problem
@@ -342,6 +354,20 @@ class MailTransferAgent(Service):
             reactor=self._reactor,
             in_place=lambda: self._lock.in_place,
         )
+
+    def _load_sites(self, config: Config) -> Sequence[Callable[[], Sequence[str]]]:
+        """Read the files of the sites; return functions that put them in force.
+
+        Raises:
+            CertificateError: a certificate cannot be used.
+            AccountsError: the file of accounts of the page cannot be used.
+            TokensError: the file of its tokens cannot be used.
+        """
+        sites = [each for each in (self._policy_host, self._page_certificates) if each is not None]
+        uses = [finished(each.load(config)) for each in sites]
+        if config.web is not None:
+            uses.append(finished(self._access.load(config)))
+        return uses
 
     def _captured_pages(self) -> CapturedPages:
         mail = CapturedMail(self.config.maildir, self._files)
@@ -426,12 +452,20 @@ class MailTransferAgent(Service):
             if config.web is not None:
                 site = StatusSite(
                     self._overview.status,
+                    access=self._access,
                     answer=self.admin.answer,
                     hosts=(config.hostname, *config.web_page.hosts),
                     captured=self._captured_pages() if config.capture else None,
                     reactor=self._reactor,
                 )
-                self._web.bind("web", config.web, site)
+                factory: Any = site
+                if self._page_certificates is not None:
+                    creator: Any = self._page_certificates.context.creator
+                    factory = TLSMemoryBIOFactory(creator, False, site)
+                    factory.noisy = False
+                tls = factory is not site or config.web.startswith("ssl:")
+                self._web.bind("web", config.web, factory, implicit_tls=tls)
+                self._access.on_loopback = on_loopback(self._web.bound[-1].address)
             if config.mta_sts.publish is not None:
                 self._web.bind("mta-sts", config.mta_sts.publish, self._policy_host)
             if self._renewal is not None and config.acme is not None:
@@ -482,8 +516,8 @@ class MailTransferAgent(Service):
                     file=own,
                     instead=instead,
                 )
-            if self._policy_host is not None:
-                finished(self._policy_host.load(config))()
+            for use in self._load_sites(config):
+                use()
             if self._control is not None:
                 self._control.start()
             started = self._processes.start(shares(config.state_dir, config.workers))
@@ -632,9 +666,7 @@ class MailTransferAgent(Service):
         try:
             if self._lock.in_place:  # or one would be made where the state directory has gone
                 own_certificate(config, files=self._files, wall_time=self._wall_time)
-            use_policy: Callable[[], Sequence[str]] = tuple
-            if self._policy_host is not None:
-                use_policy = finished(self._policy_host.load(config))
+            sites = self._load_sites(config)
             use = await self._processes.prepare(config)
         except Exception as error:
             raise CannotReload(str(error)) from error
@@ -642,7 +674,7 @@ class MailTransferAgent(Service):
         if self._renewal is not None:
             self._renewal.use(config)
         # A file may be one of a listener's too.
-        lines = dict.fromkeys((*await use(), *use_policy()))
+        lines = dict.fromkeys((*await use(), *(line for each in sites for line in each())))
         return [*changes(before, config), *lines]
 
     def when_ready(self) -> Deferred[None]:

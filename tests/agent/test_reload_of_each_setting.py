@@ -289,6 +289,7 @@ class EachSetting(SynchronousTestCase):
             "allow": lambda: self.write("allowed", "192.0.2.1\n"),
             "deny": lambda: self.write("denied", "192.0.2.1\n"),
             "users": lambda: self.write("other users", "\n"),
+            "tokens": lambda: self.write("other tokens", "\n"),
             "password_file": lambda: self.write("other password", "confidential\n"),
             "token_file": lambda: self.write("other token", "def\n"),
             "oauth_client_secret_file": lambda: self.write("other secret", "other\n"),
@@ -298,7 +299,7 @@ class EachSetting(SynchronousTestCase):
         }
         if name in files:
             return files[name]()
-        if name == "tls":
+        if name == "tls" and not isinstance(value, bool):
             return "none" if value == "may" else "may"
         if name in ("tls_key", "client_key"):
             return None if value is None else shutil.copy(value, f"{value}.again")

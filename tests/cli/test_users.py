@@ -9,12 +9,13 @@ from click.testing import CliRunner, Result
 from tests.tidy import TidyTestCase
 from twisted_mta.auth.accounts import verify
 from twisted_mta.auth.accounts_file import read_accounts
+from twisted_mta.auth.tokens import read_tokens
 from twisted_mta.cli.command import main
 
 PIN = "a1" * 32
 
 
-class Users(TidyTestCase):
+class UsersTestCase(TidyTestCase):
     def setUp(self) -> None:
         self.path = os.path.abspath(self.mktemp())
 
@@ -36,6 +37,8 @@ class Users(TidyTestCase):
         account = read_accounts(self.path).get(name)
         return account is not None and verify(account.argon2, password)
 
+
+class Users(UsersTestCase):
     def test_an_account_is_added_with_the_password_of_standard_input(self) -> None:
         self.assertEqual(self.succeeds("add", "ann", said="opensesame\n"), ["ann added"])
         self.assertTrue(self.has_password("ann", "opensesame"))
@@ -98,3 +101,29 @@ class Users(TidyTestCase):
         result = CliRunner().invoke(main, ["users", "list"])
         self.assertEqual(result.exit_code, 2)
         self.assertIn("--file FILE, or --config FILE", result.output)
+
+
+class Tokens(UsersTestCase):
+    """The tokens of programs."""
+
+    def test_a_token_is_printed_once_and_only_its_digest_is_stored(self) -> None:
+        (text,) = self.succeeds("token", "--scope", "submit,read", "billing")
+        token = read_tokens(self.path).find(text)
+        assert token is not None
+        self.assertEqual((token.name, token.scopes), ("billing", ("read", "submit")))
+        with open(self.path, encoding="utf-8") as file:
+            self.assertNotIn(text, file.read())
+        self.assertEqual(self.succeeds("tokens"), ["billing\tread,submit"])
+
+    def test_a_new_token_replaces_the_one_of_that_name(self) -> None:
+        (first,) = self.succeeds("token", "billing")
+        (second,) = self.succeeds("token", "Billing")
+        tokens = read_tokens(self.path)
+        self.assertIsNone(tokens.find(first))
+        self.assertTrue(tokens.find(second))
+        self.assertEqual(self.succeeds("token", "--remove", "billing"), ["billing removed"])
+        self.assertEqual(self.succeeds("tokens"), [])
+        self.assertIn("no such token", self.fails("token", "--remove", "billing"))
+
+    def test_an_unknown_scope_is_refused(self) -> None:
+        self.assertIn("scopes: found root", self.fails("token", "--scope", "root", "billing"))

@@ -46,7 +46,7 @@ FIXED = {
     "delivery": {"port"},
     "dns": {"nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"},
     "log": {"format"},
-    "web_page": {"hosts"},
+    "web_page": {"hosts", "tls"},
     "mta_sts": ("publish",),
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
 }

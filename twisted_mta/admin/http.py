@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
@@ -29,6 +29,7 @@ from ..mail.printable import printable
 from ..system.accepting import share
 from ..system.ownership import peer
 from .channel import Bounds, Channel, Connections, Lane
+from .grant import OPERATOR, Grant
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -54,8 +55,12 @@ class Request:
         version: of HTTP: ``HTTP/1.1``.
         query: the octets behind the question mark, percent-encoded.
         body: the content, where contents are taken.
-        user: the client's user, where the kernel tells: ``uid 0``.
+        fields: all header fields, by lower-case name; they may hold secrets.
+        client: the address of the client; empty for a UNIX socket.
+        secure: whether it came under TLS.
+        user: the client's user, where the kernel tells, or its login: ``uid 0``, ``ann (login)``.
         public: whether clients other than the operator can send it.
+        grant: what the client may do.
         gone: whether the client has hung up.
     """
 
@@ -66,15 +71,24 @@ class Request:
     accept: str = ""
     version: str = "HTTP/1.1"
     query: str = ""
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
+    fields: Mapping[str, tuple[str, ...]] = field(factory=dict, repr=False)
+    client: str = ""
+    secure: bool = False
     user: str = ""
     public: bool = False
+    grant: Grant = OPERATOR
     gone: Callable[[], bool] = field(default=lambda: False, eq=False, repr=False)
 
     @property
     def parameters(self) -> dict[str, str]:
         """The parameters in the query; of several with one name, the last."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
+
+    def only_field(self, name: str) -> str:
+        """Return the value of a header field, by its lower-case name; empty unless there is one."""
+        values = self.fields.get(name, ())
+        return values[0] if len(values) == 1 else ""
 
 
 Pieces = Callable[[], "Deferred[bytes]"]
@@ -203,7 +217,8 @@ class ResponderSite(Site):
         answer: answers requests.
         headers: of every response, by name.
         reactor: times connections out.
-        longest: octets of a request's body; 0: bodies are read past.
+        longest: octets of a request's body, or a function that returns them for a request without
+            its body; 0: bodies are read past.
         bounds: for the connections.
 
     Attributes:
@@ -220,7 +235,7 @@ class ResponderSite(Site):
         *,
         headers: dict[str, str] | None = None,
         reactor: IReactorTime | None = None,
-        longest: int = 0,
+        longest: int | Callable[[Request], int] = 0,
         bounds: Bounds | None = None,
     ) -> None:
         answers = _Answers(answer, headers or {})
@@ -253,15 +268,26 @@ class _BoundedRequest(WebRequest):
         too_long: whether octets were dropped.
     """
 
-    def __init__(self, longest: int, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self, longest: int | Callable[[Request], int], *arguments: Any, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
-        self._longest = longest
+        self._allowed = longest
+        self._longest = 0
         self._dropped = 0
         self.body = bytearray()
         self.too_long = False
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)  # type: ignore[no-untyped-call]
+        if length == 0:
+            return
+        channel: Any = self.channel
+        self._longest = (
+            self._allowed(_request(self, channel._command, channel._path, channel._version))
+            if callable(self._allowed)
+            else self._allowed
+        )
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep octets of the body, or drop them."""
@@ -371,7 +397,9 @@ class _Answers(Resource):
 
         def ask() -> None:
             if not left:
-                received = evolve(_request(request), gone=lambda: bool(left))
+                uri: Any = request.uri
+                made = _request(request, request.method, uri, request.clientproto)
+                received = evolve(made, gone=lambda: bool(left))
                 answered = Deferred.fromCoroutine(self._answered(received))
                 answered.addErrback(self._failed).addCallback(send)
 
@@ -410,31 +438,32 @@ class _Answers(Resource):
 _ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
 
 
-def _request(request: WebRequest) -> Request:
-    uri: Any = request.uri
-    target, _, query = uri.decode("latin-1").partition("?")
-    hosts = _fields(request, "Host")
-    absolute = _ABSOLUTE.fullmatch(target)
+def _request(request: WebRequest, method: bytes, target: bytes, version: bytes) -> Request:
+    uri, _, query = target.decode("latin-1").partition("?")
+    fields: dict[str, tuple[str, ...]] = {
+        name.decode("latin-1").lower(): tuple(each.decode("latin-1") for each in values)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
+    hosts = fields.get("host", ())
+    absolute = _ABSOLUTE.fullmatch(uri)
     if absolute:
-        target = absolute[2] or "/"
+        uri = absolute[2] or "/"
         # RFC 9112 §3.2.2: the host of the target counts; the field has to be there all the same.
         hosts = tuple(absolute[1] for _ in hosts)
     return Request(
-        method=request.method.decode("latin-1"),
-        path=target,
+        method=method.decode("latin-1"),
+        path=uri,
         hosts=hosts,
-        origins=_fields(request, "Origin"),
-        accept=(request.getHeader(b"accept") or b"").decode("latin-1"),
-        version=request.clientproto.decode("latin-1"),
+        origins=fields.get("origin", ()),
+        accept=(fields.get("accept") or ("",))[-1],
+        version=version.decode("latin-1"),
         query=query,
         body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
+        fields=fields,
+        client=getattr(request.getClientAddress(), "host", ""),
+        secure=bool(request.isSecure()),
         user=_user(request),
     )
-
-
-def _fields(request: WebRequest, name: str) -> tuple[str, ...]:
-    values: Any = request.requestHeaders.getRawHeaders(name.encode("ascii")) or []
-    return tuple(value.decode("latin-1") for value in values)
 
 
 def _user(request: WebRequest) -> str:

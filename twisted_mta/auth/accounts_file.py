@@ -6,17 +6,14 @@ Empty lines, and lines that begin with ``#``, are kept as they are.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import stat
 from collections.abc import Iterator
 from io import BytesIO
 
 from ..config.text_file import without_mark
-from ..config.unreadable import unreadable
 from ..mail.printable import printable
 from ..system.slices import Work, finished
 from .accounts import Account, Accounts, AccountsError, AccountTable, account_key
+from .private_file import locked, read_private, replace
 
 _PER_SLICE = 8  # accounts read before other work may have its turn
 
@@ -36,15 +33,7 @@ def read_content(path: str) -> bytes:
     Raises:
         AccountsError: the file cannot be read, or others than its owner and group can access it.
     """
-    try:
-        with open(path, "rb", opener=_opener) as file:
-            _check_mode(path, os.fstat(file.fileno()))
-            return file.read()
-    except OSError as error:
-        raise AccountsError(
-            f"{printable(path)}: {unreadable(path, error)};"
-            " expected a file made by twisted-mta users add"
-        ) from None
+    return read_private(path, AccountsError, "twisted-mta users add")
 
 
 def parse_in_slices(content: bytes, path: str) -> Work[Accounts]:
@@ -77,7 +66,7 @@ def changing(path: str) -> Iterator[dict[str, Account | None]]:
         AccountsError: the file cannot be used.
         OSError: the file cannot be written.
     """
-    with _locked(path) as (descriptor, status):
+    with locked(path, AccountsError) as (descriptor, status):
         with open(descriptor, "rb", closefd=False) as file:
             entries = list(_lines(file.read(), path))
         before = {account_key(each.name): each for _, each in entries if each is not None}
@@ -92,65 +81,7 @@ def changing(path: str) -> Iterator[dict[str, Account | None]]:
                 lines.append(now.line())
         added = (each for key, each in accounts.items() if key not in before)
         lines += [each.line() for each in added if each is not None]
-        _replace(path, "".join(f"{line}\n" for line in lines), status)
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[tuple[int, os.stat_result]]:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            status = os.fstat(descriptor)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(status, os.stat(path)):
-                    _check_mode(path, status)
-                    yield descriptor, status
-                    return
-            # Another process has replaced the file while we waited.
-        finally:
-            os.close(descriptor)
-
-
-def _replace(path: str, text: str, like: os.stat_result) -> None:
-    path = os.path.realpath(path)
-    name = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name)  # left by a process that crashed: we have the lock
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, like.st_uid, like.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _opener(path: str, flags: int) -> int:
-    # Without waiting for the writer of a pipe, which `_check_mode` refuses.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _check_mode(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise AccountsError(f"{printable(path)}: not a regular file")
-    if status.st_mode & 0o027:
-        raise AccountsError(
-            f"{printable(path)}: found mode {stat.S_IMODE(status.st_mode):04o}, expected 0600"
-            " or 0640: others can read or write it"
-        )
+        replace(path, "".join(f"{line}\n" for line in lines), status)
 
 
 def _lines(content: bytes, path: str) -> Iterator[tuple[str, Account | None]]:

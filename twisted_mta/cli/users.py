@@ -1,4 +1,4 @@
-"""``twisted-mta users``: commands that list and change the file of accounts."""
+"""``twisted-mta users``: commands that list and change the files of accounts and of tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import click
 
 from ..auth.accounts import Account, AccountsError, account_key
 from ..auth.accounts_file import changing, read_accounts
+from ..auth.tokens import Token, TokensError, read_tokens
+from ..auth.tokens import changing as changing_tokens
 from ..mail.printable import printable
 from ..system.real_world import secret_octets
 from .client import failure
@@ -27,7 +29,7 @@ _CONFIG: Callable[[Any], Any] = click.option(
 
 @click.group()
 def users() -> None:
-    """List and change the accounts for AUTH.
+    """List and change the accounts for AUTH and for the page, and the tokens of programs.
 
     A running MTA reads them again at `twisted-mta reload` or SIGHUP.
     """
@@ -128,21 +130,85 @@ def list_command(file: str | None, config: str | None, name: str | None) -> None
         click.echo("\t".join(map(printable, fields)).rstrip("\t"))
 
 
+_TOKEN_FILE: Callable[[Any], Any] = click.option(
+    "--file",
+    "file",
+    metavar="FILE",
+    help="the file of tokens  [default: tokens of [web] of --config]",
+)
+
+
+@users.command("token")
+@_TOKEN_FILE
+@_CONFIG
+@click.option(
+    "--scope",
+    "scope",
+    metavar="SCOPE,…",
+    default="read",
+    show_default=True,
+    help="what it is for: read, act (the actions of an operator), submit (mail); by commas",
+)
+@click.option("--remove", is_flag=True, help="remove the token of that name instead")
+@click.argument("name")
+def token(file: str | None, config: str | None, scope: str, remove: bool, name: str) -> None:
+    """Make a bearer token for a program, or a new one in place of its old.
+
+    It is printed, and stored nowhere: the file has its SHA-256 alone.
+    """
+    path = _token_path(file, config)
+
+    def change() -> str:
+        if remove and not os.path.exists(path):
+            raise TokensError(f"{printable(path)}: no such file")
+        made, text = Token.new(name, [each.strip() for each in scope.split(",")], secret_octets)
+        with changing_tokens(path) as tokens:
+            before = tokens.pop(account_key(made.name), None)
+            if not remove:
+                tokens[account_key(made.name)] = made
+        if remove and before is None:
+            raise TokensError(f"{printable(name)}: no such token in {printable(path)}")
+        return f"{printable(name)} removed" if remove else text
+
+    click.echo(_result_or_exit(change))
+
+
+@users.command("tokens")
+@_TOKEN_FILE
+@_CONFIG
+def tokens_command(file: str | None, config: str | None) -> None:
+    """List the tokens of programs: the name and the scopes of each, separated by a tab."""
+    path = _token_path(file, config)
+    for each in _result_or_exit(lambda: read_tokens(path)).by_digest.values():
+        click.echo(f"{printable(each.name)}\t{','.join(each.scopes)}")
+
+
+def _token_path(file: str | None, config: str | None) -> str:
+    return _named(file, config, "tokens", lambda loaded: loaded.web_page.tokens)
+
+
 def _path(file: str | None, config: str | None) -> str:
+    return _named(file, config, "accounts", lambda loaded: loaded.users)
+
+
+def _named(
+    file: str | None, config: str | None, kind: str, named: Callable[[Any], str | None]
+) -> str:
     if file is not None:
         return os.path.abspath(file)
     if config is None:
         raise click.UsageError(
-            "no file of accounts is named; expected --file FILE, or --config FILE that names it"
+            f"no file of {kind} is named; expected --file FILE, or --config FILE that names it"
         )
     from ..config import ConfigError, load  # imported here: the settings take a while to load
 
     try:
-        path = load({}, config).users
+        path = named(load({}, config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     if path is None:
-        raise click.UsageError(f"{printable(config)} names no users; expected --file FILE")
+        what = "users" if kind == "accounts" else kind
+        raise click.UsageError(f"{printable(config)} names no {what}; expected --file FILE")
     return path
 
 
@@ -162,7 +228,7 @@ def _result_or_exit(action: Callable[[], _Result]) -> _Result:
     """Return the result of ``action``, or exit with its error."""
     try:
         return action()
-    except AccountsError as error:
+    except (AccountsError, TokensError) as error:
         raise failure(str(error)) from None
     except OSError as error:
         raise failure(f"{printable(str(error.filename))}: {error.strerror}") from None

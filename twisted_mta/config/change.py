@@ -61,7 +61,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "delivery": ("port",),
     "dns": ("nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"),
     "log": ("format",),
-    "web_page": ("hosts",),
+    "web_page": ("hosts", "tls"),
     "mta_sts": ("publish",),
     "acme": ("endpoint",),
     "listeners": (

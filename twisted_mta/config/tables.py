@@ -232,6 +232,27 @@ class WebSettings:
             " addresses"
         ),
     )
+    users: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of the accounts that may log in to the page, written by twisted-mta users add;"
+            " each may read everything and act, so this is another file than users of [mta]",
+        ),
+    )
+    tokens: str | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(read.file),
+        metadata=about(
+            "file of the bearer tokens of programs, written by twisted-mta users token",
+        ),
+    )
+    tls: bool = setting(
+        read.flag,
+        "whether the page is served by HTTPS, with the certificates of the listeners",
+        default=False,
+        default_text="false",
+    )
 
 
 @frozen(kw_only=True)

@@ -60,7 +60,12 @@ def log_first_steps(
         host = _host(port)
         if port.kind == "web" and host is not None:
             literal = f"[{host}]" if ":" in host else host
-            log.info("look: http://{host}:{port}/", host=literal, port=port.address.port)
+            log.info(
+                "look: {scheme}://{host}:{port}/",
+                scheme="https" if port.implicit_tls else "http",
+                host=literal,
+                port=port.address.port,
+            )
 
 
 def _host(bound: Bound) -> str | None:

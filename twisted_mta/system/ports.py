@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+from ipaddress import ip_address
 from typing import Any
 
 from attrs import field, frozen
@@ -190,6 +191,16 @@ class Unserved(Factory):
 
     def buildProtocol(self, addr: object) -> None:
         """Return None: no connection is served here."""
+
+
+def on_loopback(address: Any) -> bool:
+    """Whether only this machine can connect to the address of a bound port.
+
+    Args:
+        address: `IAddress`; that of a UNIX socket, which has no host, is of this machine.
+    """
+    host = getattr(address, "host", None)
+    return host is None or ip_address(host.partition("%")[0]).is_loopback
 
 
 def _is_of_this_machine(address: str) -> bool:

@@ -13,17 +13,14 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from ...config import Config, SNICertificate
-from ...config.change import WARNING
+from ...config import Config
 from ...interfaces import Clock, WallTime
 from ...system.outbox import start_tls
 from ...system.slices import Work
-from ...tls.acme.store import certificate_file, certificate_files
-from ...tls.certificates import CertificateFiles, CertifiedKey
 from ...tls.mta_sts.own import own_domains, own_policy
-from ...tls.self_signed import SELF_SIGNED
-from ...tls.server import ServerContext, TLSSettings
+from ...tls.server import ServerContext
 from ..http import READING, Request, ResponderSite, Response, only, short
+from .certificates import SiteCertificates
 
 _PATH = "/.well-known/mta-sts.txt"
 _HANDSHAKE = 0x16  # RFC 8446 §5.1: the type of the first record of a client
@@ -43,13 +40,12 @@ class PolicyHost(Factory):
 
     def __init__(self, config: Config, *, reactor: Clock, wall_time: WallTime) -> None:
         self._config = config
-        self._wall_time = wall_time
-        self._context = ServerContext(_tls_settings(config))
+        self._certificates = SiteCertificates(config, wall_time=wall_time)
         self._site: Any = ResponderSite(self.answer, reactor=reactor)
 
     def buildProtocol(self, addr: Any) -> Protocol:
         """Return the protocol of a connection (called by Twisted)."""
-        return _WithTLS(self._site.buildProtocol(addr), self._context)
+        return _WithTLS(self._site.buildProtocol(addr), self._certificates.context)
 
     def startFactory(self) -> None:
         """Begin (called by Twisted)."""
@@ -61,33 +57,18 @@ class PolicyHost(Factory):
 
     def load_issued(self) -> Work[Callable[[], Sequence[str]]]:
         """Read the certificate that an authority has issued, and no other file (`load`)."""
-        issued = certificate_file(self._config.state_dir)
-        known = [key for key in self._context.keys if key.certificate_file != issued]
-        return self.load(self._config, known)
+        return self._certificates.load_issued()
 
-    def load(
-        self, config: Config, known: Sequence[CertifiedKey] = ()
-    ) -> Work[Callable[[], Sequence[str]]]:
-        """Read the certificates of a configuration; nothing is in force yet.
+    def load(self, config: Config) -> Work[Callable[[], Sequence[str]]]:
+        """Read the certificates of a configuration (`SiteCertificates.load`).
 
-        Args:
-            config: the settings.
-            known: certificates that stay as they are, and are not read.
-
-        Returns:
-            A function that puts them and the settings in force, and returns printable lines about
-            changed files, and warnings.
-
-        Raises:
-            CertificateError: a file cannot be used.
+        The function that is returned puts its settings in force too.
         """
-        loaded = yield from self._context.load(_tls_settings(config), CertificateFiles(known))
+        use_certificates = yield from self._certificates.load(config)
 
         def use() -> Sequence[str]:
             self._config = config
-            lines = self._context.use(loaded)
-            warnings = self._context.warnings(self._wall_time())
-            return [*lines, *(f"{WARNING}{each}" for each in warnings)]
+            return use_certificates()
 
         return use
 
@@ -133,17 +114,3 @@ class _WithTLS(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End (called by Twisted)."""
         self._http.connectionLost(reason)
-
-
-def _tls_settings(config: Config) -> TLSSettings:
-    """Return the certificates of all listeners by server name, and ours for other names."""
-    certificate, key = certificate_files(config, SELF_SIGNED)
-    by_name: dict[str, SNICertificate] = {}
-    for listener in config.listeners:
-        for each in listener.sni:
-            by_name.update((name, each) for name in each.names if name not in by_name)
-    return TLSSettings(
-        certificate_file=certificate,
-        key_file=key,
-        sni=tuple(dict.fromkeys(by_name.values())),
-    )

@@ -1,9 +1,9 @@
-"""The site of the status page. It can only be read, but for the mail of a capture server.
+"""The site of the status page. Without a login it can only be read (`access`).
 
 ``GET /`` is the page, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while a queue
 is open, for programs that restart the MTA; ``/readyz`` while connections may come, for load
-balancers; both are ``503`` otherwise. ``/metrics`` and some paths below ``/v1/`` are answered by
-`admin.api.Admin`, without the contents of messages.
+balancers; both are ``503`` otherwise. ``/metrics`` and paths below ``/v1/`` are answered by
+`admin.api.Admin`; for clients without a login some of them alone, without the contents of messages.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ...interfaces import Clock
 from ..channel import Lane
+from ..grant import ANYBODY
 from ..http import (
     READING,
     Request,
@@ -27,10 +28,13 @@ from ..http import (
     ResponderSite,
     Response,
     Stream,
+    error_response,
     json_response,
+    only,
     short,
 )
 from ..status import Status
+from .access import Access
 from .captured_pages import CapturedPages
 from .page import STYLE_HASH, html
 
@@ -43,7 +47,8 @@ _HEADERS = {
         " form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Under no-referrer a browser would send "Origin: null" with our own forms.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
@@ -70,6 +75,7 @@ class StatusSite(ResponderSite):
         hosts: names by which browsers may ask for the page, besides localhost and addresses. The
             name of a hostile page could be made to lead here, so that the page reads what its
             visitor can (DNS rebinding); it cannot make the browser send one of these names.
+        access: decides on clients; None: everybody may read.
         answer: answers the requests of programs (`admin.api.Admin`).
         captured: the pages of a capture server; the status page is ``/status`` there. None: this is
             none.
@@ -81,12 +87,18 @@ class StatusSite(ResponderSite):
         status: StatusReport,
         *,
         hosts: Sequence[str] = (),
+        access: Access | None = None,
         answer: Responder | None = None,
         captured: CapturedPages | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        pages = _Pages(status, hosts, answer, captured)
-        super().__init__(pages.answer, headers=_HEADERS, reactor=reactor)
+        pages = _Pages(status, hosts, access, answer, captured)
+        super().__init__(
+            pages.answer,
+            headers=_HEADERS,
+            reactor=reactor,
+            longest=0 if access is None else access.longest,
+        )
         pages.clock = self.reactor
         pages.lane = self.lane
 
@@ -142,9 +154,11 @@ class _Pages:
         self,
         status: StatusReport,
         hosts: Sequence[str],
+        access: Access | None,
         answer: Responder | None,
         captured: CapturedPages | None,
     ) -> None:
+        self._access = access
         self._captured = captured
         self._status = status
         # By path and Accept: until when a response is reused.
@@ -152,16 +166,16 @@ class _Pages:
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
         self._in_turn = _InTurn(answer)
-        self._pages: Mapping[str, Callable[[Status], Response]] = {
-            "/" if captured is None else "/status": lambda status: Response(
+        self._pages: Mapping[str, Callable[[Status, Request], Response]] = {
+            "/" if captured is None else "/status": lambda status, request: Response(
                 body=html(status), content_type=_HTML
             ),
-            "/status.json": lambda status: json_response(status.to_json()),
-            "/healthz": _health,
-            "/readyz": _readiness,
+            "/status.json": lambda status, request: json_response(status.to_json()),
+            "/healthz": lambda status, request: _health(status),
+            "/readyz": lambda status, request: _readiness(status),
         }
 
-    def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
+    def answer(self, request: Request) -> Response | Stream | Deferred[Any]:
         """Answer a request."""
         # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; browsers always send it.
         if len(request.hosts) > 1 or not (request.hosts or request.version == "HTTP/1.0"):
@@ -177,18 +191,51 @@ class _Pages:
             # A browser names the page that asks, where it is from another site.
             if not all(map(self._of_ours, request.origins)):
                 return short("Pages from elsewhere are not answered.", 403)
+        access = self._access
+        if access is None or request.path in _BY_ANY_NAME:
+            return self._answer_anybody(evolve(request, public=True, grant=ANYBODY))
+        if access.serves(request.path):
+            return access.answer(request)
+        captured = self._captured
+        # The mail of tests may be read, and deleted, by anybody on this machine.
+        if access.on_loopback and captured is not None and captured.serves(request.path):
+            return captured.answer(request)
+        admitted = access.admit(request)
+        if isinstance(admitted, Response):
+            return admitted
+        if admitted.grant.public:
+            return self._answer_anybody(admitted)
+        return self._answer_login(admitted)
+
+    def _answer_login(self, request: Request) -> Response | Stream | Deferred[Any]:
+        """Answer a request of a client with a login or a token, which has the scope for it."""
+        if self._captured is not None and self._captured.serves(request.path):
+            return self._captured.answer(request)
+        page = self._pages.get(request.path)
+        if page is not None:
+            if request.method not in READING:
+                return only(READING)
+            return Deferred.fromCoroutine(self._page(page, request))
+        if self._answer is None:
+            return error_response("there is nothing at this path", 404)
+        return self._answer(request)
+
+    def _answer_anybody(self, request: Request) -> Response | Deferred[Any]:
+        """Answer a request of a client without a login, which may read some paths."""
         if self._captured is not None and self._captured.serves(request.path):
             return self._captured.answer(request)
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
         if self._answer is not None and request.path.startswith(f"{_QUEUE}/"):
             passed_on += (request.path,)
         if request.path not in self._pages and request.path not in passed_on:
+            if self._access is not None and self._access.configured and request.path[:4] == "/v1/":
+                return self._access.refusal_of_anybody(request)
             *most, last = (*self._pages, *passed_on)
             return short(f"There is {', '.join(most)} and {last}.", 404)
         if request.method not in READING:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
         if request.path == _QUEUE or request.path not in (*self._pages, *_PASSED_ON):
-            return self._in_turn.take(evolve(request, public=True))
+            return self._in_turn.take(request)
         return self._reused(request) or Deferred.fromCoroutine(self._made(request))
 
     def _reused(self, request: Request) -> Response | None:
@@ -202,10 +249,10 @@ class _Pages:
     async def _made(self, request: Request) -> Response:
         began = self.clock.seconds()
         if request.path in self._pages:
-            answer = await self._page(self._pages[request.path])
+            answer = await self._page(self._pages[request.path], request)
         else:
             assert self._answer is not None
-            made = self._answer(evolve(request, public=True))
+            made = self._answer(request)
             assert not isinstance(made, Stream)
             answer = await made if isinstance(made, Deferred) else made
         now = self.clock.seconds()
@@ -215,9 +262,11 @@ class _Pages:
         self._kept[request.path, request.accept] = now + lasts, answer
         return answer
 
-    async def _page(self, page: Callable[[Status], Response]) -> Response:
+    async def _page(
+        self, page: Callable[[Status, Request], Response], request: Request
+    ) -> Response:
         status = self._status()
-        return page(await status if isinstance(status, Deferred) else status)
+        return page(await status if isinstance(status, Deferred) else status, request)
 
     def _ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
