@@ -526,7 +526,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.store.census(), before)
 
-    # Bodies in files.
+    # Large bodies.
 
     def test_a_large_body_is_kept_until_its_last_recipient_leaves(self) -> None:
         body = self.large_body(1, b"large " * 50_000)
@@ -536,15 +536,15 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual(leased.body.size, 300_000)
         self.assertEqual(b"".join(leased.body.chunks()), b"large " * 50_000)
         self.do(settled(leased, 0))
-        self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
+        self.assertEqual(self.stored_bodies(), [str(QueueId(1))])
         self.do(settled(leased, 1))
-        self.assertEqual(self.files.names("/state/body"), [])
+        self.assertEqual(self.stored_bodies(), [])
 
-    def test_forgetting_removes_the_body_file_with_or_without_a_row(self) -> None:
+    def test_forgetting_removes_the_large_body_with_or_without_a_row(self) -> None:
         self.accept(message(1, body=self.large_body(1, b"x" * 200)))
         self.large_body(2, b"y" * 200)
         self.do(Forget((QueueId(1), QueueId(2))))
-        self.assertEqual(self.files.names("/state/body"), [])
+        self.assertEqual(self.stored_bodies(), [])
 
     def test_a_file_that_cannot_be_removed_is_no_error(self) -> None:
         self.accept(message(1, body=self.large_body(1, b"x" * 200)), lease=True)

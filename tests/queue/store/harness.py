@@ -76,8 +76,12 @@ class StoreHarness(Mixin):
         """Lease all due mail; return the ids with the numbers of their recipients."""
         return [(int(each.id), numbers(each)) for each in self.lease(now).messages]
 
+    def stored_bodies(self) -> list[str]:
+        """Return the ids of all messages whose large body is stored, in rising order."""
+        return sorted(self.files.names("/state/body"))
+
     def large_body(self, id: int, content: bytes) -> Body:
-        """Return a body that is in a file."""
+        """Return a large body on its way into the queue."""
         writer = self.spool.new_body(QueueId(id))
         writer.write(content)
         sealed = writer.seal()

@@ -344,10 +344,10 @@ class OperatorConformance(StoreHarness):
         self.accept(message(1, "a@one.example", "b@two.example", body=body))
         self.assertEqual(self.intervene("remove", domain="one.example"), [(1, [0])])
         self.assertEqual(self.state(1), ["queued"])
-        self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
+        self.assertEqual(self.stored_bodies(), [str(QueueId(1))])
         self.intervene("remove")
         self.assertIsNone(self.inspect(1))
-        self.assertEqual(self.files.names("/state/body"), [])
+        self.assertEqual(self.stored_bodies(), [])
         self.assertEqual(self.store.census().recipients, 0)
 
     def test_a_held_recipient_can_be_removed(self) -> None:
@@ -382,7 +382,7 @@ class OperatorConformance(StoreHarness):
         self.assertIsNone(self.inspect(1))
         self.assertEqual(self.due(), [(2, [0])])
         self.assertEqual(self.store.census().recipients, 1)
-        self.assertEqual(self.files.names("/state/body"), [])
+        self.assertEqual(self.stored_bodies(), [])
 
     def test_a_recipient_settled_and_removed_in_one_batch_leaves(self) -> None:
         self.accept(message(1), lease=True)

@@ -4,8 +4,9 @@ It is the *recipient* of a message that has a state. A message is in the store a
 recipients is.
 
     queued        waits for ``next_attempt``; due from that time on
-    leased        queued on disk, and leased to a runner that delivers it. Leases are in memory
-                  only: they end with the process, and the recipient is due again
+    leased        leased to a runner that delivers it. The lease ends with that process, and the
+                  recipient is due again. How it ends is up to the store: the embedded one keeps
+                  leases in memory only; one that several processes share has to find out
     held          by the operator: not tried until it is released
     quarantined   the message's body file is missing: never tried, shown to the operator
     (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
