@@ -139,20 +139,20 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertIn(b"X-Original-To: team@localhost", mta.mail("bob")[0])
 
     def test_a_power_cut_at_any_moment_loses_no_accepted_mail(self) -> None:
-        answered = []
+        unanswered = 0
         for operations in range(1, 40):
             mta = self.direct()
             client = self.client(mta)
             mta.files.cut_power_in(operations)
             answer = client.mail(CONTENT, "bob@localhost", "eve@localhost")
             mta.files.crash()
-            for name, line in zip(("bob", "eve"), answer, strict=True):
-                answered.append(line[:3])
-                self.assertEqual(len(mta.mail(name)), int(line.startswith("250")), answer)
-            if answer[0][:3] == answer[1][:3] == "250":
+            unanswered += not answer
+            for name, line in zip(("bob", "eve"), answer, strict=False):
+                self.assertEqual((line[:3], len(mta.mail(name))), ("250", 1), answer)
+            if len(answer) == 2:
                 break
-        self.assertIn("451", answered)
-        self.assertEqual(answered[-2:], ["250", "250"])
+        self.assertEqual(len(answer), 2)
+        self.assertGreater(unanswered, 1)
 
     def test_a_full_disk_defers_each_recipient_by_itself(self) -> None:
         mta = self.direct()
