@@ -128,6 +128,58 @@ class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[mi
         self.assertEqual(self.hop.recipients(), ["bob@a.far.example", "carol@b.far.example"])
         self.assertEqual(self.mta.terminate(), 0)
 
+    def test_a_queue_moves_to_another_machine_and_nothing_is_sent_twice(self) -> None:
+        self.mta.terminate()  # its next hop is not there
+        self.mta.start()
+        sent = message_with_attachment(2 * MIB)
+        submit(self.mta.smtp, sent, "bob@a.far.example", "carol@b.far.example")
+        flood(self.mta.smtp, [f"u{number}@a.far.example" for number in range(20)])
+        self.tool("hold", "--all")
+        eventually(lambda: self.states() == ["held"] * 22, "all on hold")
+        file = self.home / "queue.jsonl"
+        self.tool("export", "--all", "--file", str(file))
+        running = file.read_bytes()
+        (self.home / "new").mkdir()
+        new = MTA(
+            self.home / "new",
+            *("--route", f".far.example=smtp://{LOOPBACK}:{self.hop.port}"),
+            *("--workers", str(self.workers)),
+            toml=PATIENT,
+        )
+        self.addCleanup(new.kill)
+        new.start()
+        words = ("import", "--file", str(file), "--state-dir", str(new.state))
+        ran = CliRunner().invoke(main, ["queue", *words])
+        self.assertEqual(ran.exit_code, 3, ran.output)
+        self.assertEqual(new.terminate(), 0)
+        for expected in ("imported: 22 recipients of 21 messages\n", "here before: 22 recipients"):
+            ran = CliRunner().invoke(main, ["queue", *words])
+            self.assertIn(expected, ran.output)
+        self.assertEqual(self.tool("remove", "--all", "--yes").split(":")[0], "removed")
+        self.hop.start()
+        new.start()
+        ran = CliRunner().invoke(main, ["queue", "release", "--all", "--state-dir", str(new.state)])
+        self.assertEqual(ran.exit_code, 0, ran.output)
+        self.hop.wait_for(21)
+        self.mta.terminate()
+        self.assertEqual(new.terminate(), 0)
+        self.assertEqual(
+            sorted(self.hop.recipients()),
+            sorted(
+                [
+                    *("bob@a.far.example", "carol@b.far.example"),
+                    *(f"u{number}@a.far.example" for number in range(20)),
+                ]
+            ),
+        )
+        # What was exported from the files is what the process gave.
+        stopped = self.home / "stopped.jsonl"
+        ran = CliRunner().invoke(main, ["queue", *words])
+        self.assertIn("here before: 22 recipients", ran.output)
+        self.tool("export", "--all", "--file", str(stopped))
+        self.assertEqual(stopped.read_bytes(), b"")
+        self.assertEqual(len(running.splitlines()), 21)
+
     def test_long_lists_and_actions_are_done_in_parts(self) -> None:
         flood(self.mta.smtp, [f"u{number}@a.far.example" for number in range(600)])
         self.assertIn(
@@ -211,7 +263,8 @@ class Alone(States, QueueToolTestCase):
         self.tool("hold", "0000000000000", status=1)
         self.assertIn("domain: ", self.tool("list", "--domain", "a b", status=1))
         self.assertEqual(self.mta.terminate(), 0)
-        self.tool("list", status=3)
+        self.assertEqual(self.listed(), [])  # of its files
+        self.tool("hold", "--all", status=3)
 
 
 class WithWorkers(States, QueueToolTestCase):

@@ -149,6 +149,14 @@ BODY = ShardQuestion(
 )
 """A piece of a message's content."""
 
+EXPORT = ShardQuestion(
+    name="export",
+    answer=queue_answers.export_message,
+    merge=queue_answers.first_found,
+    timeout=20.0,
+)
+"""One message, for another queue."""
+
 STEER = ShardQuestion(
     name="steer",
     answer=queue_answers.steer_messages,
@@ -263,6 +271,7 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         LIST,
         SHOW,
         BODY,
+        EXPORT,
         STEER,
         TLS_REPORTS,
         TLS_DOMAIN,

@@ -31,6 +31,7 @@ from ..queue.operator.operations import (
     Page,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
+from ..queue.operator.transfer import exported
 from ..queue.runner import Waiting
 from ..queue.schedule.backoff import expiry
 from ..queue.store.spool import FileBody
@@ -39,6 +40,7 @@ COUNTS = ("messages", "recipients", "busy", "looked_at")
 """The numbers in the answer about an action (`steer_messages`)."""
 
 _SLICES = 50  # slices that one list looks at: each has its time limits (`queue.operator`)
+_PIECE = 256 * 1024  # octets of a body that come along with an exported message
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
@@ -137,6 +139,35 @@ async def read_content(
     return {
         "content": b64encode(content).decode("ascii"),
         "size": len(message.trace) + message.body.size,
+    }
+
+
+async def export_message(agent: Agent, shard: Shard, *, id: str) -> dict[str, Any] | None:
+    """Return one message as another queue imports it (`queue.operator.transfer`).
+
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        id: of the message.
+
+    Returns:
+        The ``record``; and its ``content``, base64: None where it is long, to be read by itself
+        (`read_content`). None where the shard does not have the message.
+    """
+    inspected = await _inspect(shard, id)
+    if inspected is None:
+        return None
+    message = inspected.message
+    content = None
+    if not inspected.quarantine and message.body.size <= _PIECE:
+        body = await agent.file_executor(lambda: b"".join(message.body.chunks()))
+        content = b64encode(body).decode("ascii")
+    return {
+        "record": exported(inspected),
+        "content": content,
+        "quarantine": inspected.quarantine,
+        "in_delivery": [each.recipient.number for each in inspected.recipients if each.leased],
+        "content_begins": len(message.trace),
     }
 
 

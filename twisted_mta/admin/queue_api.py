@@ -3,6 +3,7 @@
     GET  /v1/queue               messages, the oldest first
     GET  /v1/queue/<id>          one message
     GET  /v1/queue/<id>/body     its content
+    GET  /v1/queue/<id>/record   what another queue needs to go on with it
     POST /v1/queue/<action>      ``retry``, ``hold``, ``release`` or ``remove``
 
 The shards of the queue belong to several processes. Ids rise with time in all of them, so that a
@@ -27,7 +28,7 @@ from ..interfaces import Clock
 from ..mail.queue_id import QueueId
 from ..queue.operator.operations import ACTIONS
 from .http import JSON, READING, Request, Response, error_response, json_response, only
-from .questions import BODY, LIST, SHOW, STEER, Agents, ShardQuestion
+from .questions import BODY, EXPORT, LIST, SHOW, STEER, Agents, ShardQuestion
 from .status import VERSION
 
 PATH = "/v1/queue"
@@ -66,11 +67,16 @@ class QueueAPI:
             response = self._list(request)
         else:
             id, _, rest = place.partition("/")
-            if rest not in ("", "body"):
-                return error_response(f"there is {PATH}/{id} and {PATH}/{id}/body", 404)
+            if rest not in ("", "body", "record"):
+                return error_response(
+                    f"there is {PATH}/{id}, {PATH}/{id}/body and {PATH}/{id}/record", 404
+                )
             if rest and request.public:
                 return error_response("contents are given at the control socket only", 403)
-            response = self._body(id) if rest else self._show(id, content=not request.public)
+            if rest:
+                response = self._body(id) if rest == "body" else self._record(id)
+            else:
+                response = self._show(id, content=not request.public)
         return Deferred.fromCoroutine(response).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Response:
@@ -120,6 +126,15 @@ class QueueAPI:
         if message is None:
             return _not_there(id, missing)
         return json_response({"version": VERSION, "message": message})
+
+    async def _record(self, id: str) -> Response:
+        QueueId.parse(id)
+        answers, missing = await self._ask_all(EXPORT, id=id)
+        message = EXPORT.merge(list(answers.values()))
+        if message is None:
+            return _not_there(id, missing)
+        record = {"version": VERSION, **message}
+        return Response(body=json.dumps(record).encode("ascii") + b"\n", content_type=JSON)
 
     async def _body(self, id: str) -> Response:
         QueueId.parse(id)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -41,13 +41,13 @@ def client(state_dir: str | None, *, timeout: float = 30.0) -> ControlClient:
             ``$STATE_DIRECTORY``, else ``./mta-state``.
         timeout: seconds that each step of an answer may take.
     """
+    return ControlClient(state_directory(state_dir), timeout=timeout)
+
+
+def state_directory(state_dir: str | None) -> str:
+    """Return the state directory that ``--state-dir`` and the environment name (`client`)."""
     if state_dir is None:
         state_dir = click.get_current_context().find_root().params.get("state_dir")
-    if state_dir and state_dir.startswith("~"):
-        raise click.UsageError(
-            f"--state-dir {printable(state_dir)}: only a shell replaces ~; expected the whole path,"
-            f" such as {printable(os.path.expanduser(state_dir))}"
-        )
     if state_dir and state_dir.startswith("~"):
         raise click.UsageError(
             f"--state-dir {printable(state_dir)}: only a shell replaces ~; expected the whole path,"
@@ -56,7 +56,76 @@ def client(state_dir: str | None, *, timeout: float = 30.0) -> ControlClient:
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates by colons
     if not state_dir and not named and os.geteuid() == 0:
         _require_root_owned(_DEFAULT_STATE_DIR)
-    return ControlClient(state_dir or named or _DEFAULT_STATE_DIR, timeout=timeout)
+    return state_dir or named or _DEFAULT_STATE_DIR
+
+
+class Reader(Protocol):
+    """Answers requests that change nothing (`ControlClient`, `StoppedMTA`)."""
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at ``path``."""
+        ...
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content at ``path``, piece by piece."""
+        ...
+
+
+def reader(state_dir: str | None) -> Reader:
+    """Return a client of the running MTA, which reads the files of the queue where none runs.
+
+    Args:
+        state_dir: see `client`.
+    """
+    return _EitherReader(client(state_dir), state_directory(state_dir))
+
+
+class _EitherReader:
+    def __init__(self, asker: ControlClient, directory: str) -> None:
+        self._reader: Reader = asker
+        self._directory: str | None = directory
+
+    def get(self, path: str) -> Any:
+        try:
+            return self._reader.get(path)
+        except NotRunning as error:
+            return self._read_files(error).get(path)
+
+    def content(self, path: str) -> Iterator[bytes]:
+        try:
+            yield from self._reader.content(path)
+        except NotRunning as error:
+            yield from self._read_files(error).content(path)
+
+    def _read_files(self, error: NotRunning) -> Reader:
+        """Turn to the files of the queue, once; an MTA that stops half-way is an error."""
+        directory, self._directory = self._directory, None
+        if directory is None:
+            raise error
+        self._reader = _stopped(directory, error)
+        return self._reader
+
+
+def _stopped(directory: str, not_running: NotRunning) -> Reader:
+    if not os.path.exists(os.path.join(directory, "queue.sqlite")):
+        raise failure(str(not_running), NOT_RUNNING)
+    # Imported here: commands that ask a running MTA start faster without them.
+    from twisted.internet.task import Clock
+
+    from ..admin.stopped import StoppedMTA
+    from ..system.executors import inline_executor
+    from ..system.real_world import wall_time
+
+    try:
+        stopped = StoppedMTA(
+            directory, wall_time=wall_time, executor=inline_executor, clock=Clock()
+        )
+    except NotRunning:
+        raise failure(str(not_running), NOT_RUNNING) from None
+    except Refused as error:
+        raise failure(str(error)) from None
+    click.get_current_context().call_on_close(stopped.close)
+    return stopped
 
 
 def _require_root_owned(directory: str) -> None:

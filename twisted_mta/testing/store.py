@@ -11,18 +11,22 @@ from attrs import evolve, frozen
 from ..interfaces import Files
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
+from ..mail.outcome import Outcome
 from ..mail.queue_id import QueueId
 from ..queue.operator.operations import (
     Action,
     Browse,
     Category,
     CountWaiting,
+    FindKnown,
     Inspect,
     Inspected,
     Intervene,
+    Known,
     ListedMessage,
     Page,
     Removed,
+    Restore,
     Tallied,
     Tally,
     WaitingCounts,
@@ -31,6 +35,8 @@ from ..queue.operator.operations import (
 from ..queue.operator.selection import QueuedRecipient, Selection
 from ..queue.schedule.priority import effective_due, has_return_time, level
 from ..queue.store.contract import (
+    FAILURE_LIFE,
+    MOST_FAILURES,
     Accept,
     Census,
     Forget,
@@ -99,6 +105,8 @@ class MemoryStore:
         self._spool = spool
         self._files = files
         self._recipients: dict[Key, _Queued] = {} if disk is None else disk._recipients
+        self._failed_at: dict[Key, float] = {} if disk is None else disk._failed_at
+        self._imported: dict[Key, None] = {} if disk is None else disk._imported
         self._leases = Leases()
         self._open = False
         self._failures: deque[_Failure] = deque()
@@ -189,8 +197,7 @@ class MemoryStore:
             self._insert((each.message,), lease=each.lease)
             self._insert(each.notices, lease=False)
             for outcome in each.unreported:
-                key = each.message.id, outcome.number
-                self.failures.setdefault(key, str(outcome.reply))
+                self._record(each.message.id, outcome, each.message.received_at)
 
     def settle(self, settles: Sequence[Settle]) -> Sequence[Removed | None]:
         """Record outcomes."""
@@ -200,8 +207,22 @@ class MemoryStore:
         """Remove messages."""
         for each in forgets:
             self._remove([key for key in self._recipients if key[0] in each.ids])
-            for key in [key for key in self.failures if key[0] in each.ids]:
-                del self.failures[key]
+            self._drop_failures([key for key in self.failures if key[0] in each.ids])
+
+    def _record(self, id: QueueId, outcome: Outcome, at: float) -> None:
+        key = id, outcome.number
+        self.failures.setdefault(key, str(outcome.reply))
+        self._failed_at.setdefault(key, at)
+        oldest = sorted(self.failures, key=self._failed_at.__getitem__)
+        self._drop_failures(oldest[: max(0, len(oldest) - MOST_FAILURES)])
+        self._expire_failures(at)
+
+    def _expire_failures(self, now: float) -> None:
+        self._drop_failures([key for key, at in self._failed_at.items() if at < now - FAILURE_LIFE])
+
+    def _drop_failures(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            del self.failures[key], self._failed_at[key]
 
     def _insert(self, messages: Iterable[Message], *, lease: bool) -> None:
         for message in messages:
@@ -239,7 +260,7 @@ class MemoryStore:
         self._leases.end((id, each.outcome.number) for each in settle.deferred)
         self._leases.end((id, number) for number in settle.untried)
         for outcome in settle.unreported:
-            self.failures.setdefault((id, outcome.number), str(outcome.reply))
+            self._record(id, outcome, settle.at)
         for number in settle.warned:
             queued = self._recipients.get((id, number))
             if queued is not None:
@@ -324,6 +345,31 @@ class MemoryStore:
         recipients = tuple(self._queued(key) for key in sorted(self._recipients) if key[0] == id)
         return Inspected(self._part(id, [each.recipient for each in recipients]), recipients)
 
+    def find_known(self, find: FindKnown) -> Known:
+        """Find recipients of a message that are in the queue, or were imported."""
+        message = self.messages.get(find.id)
+        numbers = (number for id, number in (*self._recipients, *self._imported) if id == find.id)
+        return Known(None if message is None else message.for_recipients(()), frozenset(numbers))
+
+    def restore(self, restore: Restore) -> None:
+        """Insert recipients that another queue has exported."""
+        message = restore.message
+        known = self.find_known(FindKnown(message.id)).numbers
+        for recipient, next_attempt, held in zip(
+            message.envelope.recipients, restore.next_attempts, restore.held, strict=True
+        ):
+            if recipient.number in known:
+                continue
+            key = message.id, recipient.number
+            due = restore.at if next_attempt is None else next_attempt
+            self._recipients[key] = _Queued(recipient, due, held)
+            self._imported[key] = None
+            before = self.messages.get(message.id, message.for_recipients(()))
+            others = [
+                each for each in before.envelope.recipients if each.number != recipient.number
+            ]
+            self.messages[message.id] = before.for_recipients([*others, recipient])
+
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         counts: dict[Category, int] = {}
@@ -376,6 +422,7 @@ class MemoryStore:
 
     def survey(self, survey: Survey) -> Leased:
         """Return the domains that have mail."""
+        self._expire_failures(survey.now)
         rest: dict[str, float | None] = {}
         for key, queued in self._recipients.items():
             if not queued.waits:

@@ -12,8 +12,9 @@ from twisted_mta.mail.message import Message, RefusedRecipient
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.queue.operator.operations import Inspect
+from twisted_mta.queue.operator.operations import FindKnown, Inspect, Restore
 from twisted_mta.queue.store.contract import (
+    FAILURE_LIFE,
     Accept,
     Census,
     Forget,
@@ -462,6 +463,43 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         census = self.store.census()
         self.assertEqual((census.messages, census.failures), (0, 1))
+
+    def fail(self, id: int, at: float) -> None:
+        lost = message(id, sender=None, received_at=at)
+        outcome = Outcome(RecipientNumber(0), FAILED, "mx.example")
+        self.accept(lost, lease=True)
+        self.do(Settle(lost, done=(RecipientNumber(0),), unreported=(outcome,), at=at))
+
+    def test_a_record_of_a_failure_is_kept_for_thirty_days(self) -> None:
+        self.fail(1, NOW)
+        self.survey(NOW + FAILURE_LIFE - 1)
+        self.assertEqual(self.store.census().failures, 1)
+        self.survey(NOW + FAILURE_LIFE + 1)
+        self.assertEqual(self.store.census().failures, 0)
+        self.restart()
+        self.assertEqual(self.store.census().failures, 0)
+
+    def test_a_new_failure_removes_records_whose_life_has_ended(self) -> None:
+        self.fail(1, NOW)
+        self.fail(2, NOW + FAILURE_LIFE + 1)
+        self.assertEqual(self.store.census().failures, 1)
+
+    def test_a_restored_recipient_is_not_restored_again_when_it_has_left(self) -> None:
+        sent = message(1, "a@next.example", "b@next.example")
+        restore = Restore(sent, (NOW + 5, None), (None, NOW), NOW)
+        self.do(restore)
+        self.do(restore)
+        self.restart()
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.held), (1, 2, 1))
+        self.assertEqual(self.due(NOW + 4), [])
+        ((id, numbers),) = self.due(NOW + 5)
+        self.assertEqual((id, numbers), (1, [0]))
+        self.do(settled(sent, 0))
+        self.do(restore)
+        self.assertEqual(self.store.census().recipients, 1)
+        (known,) = self.do(FindKnown(QueueId(1)))
+        self.assertEqual(known.numbers, {0, 1})
 
     def test_the_failure_of_a_refused_recipient_leaves_a_record(self) -> None:
         gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))

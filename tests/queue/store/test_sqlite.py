@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import (
     Browse,
@@ -22,12 +24,14 @@ from twisted_mta.queue.operator.operations import (
 )
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
+    MOST_FAILURES,
     Accept,
     Census,
     Forget,
     Lease,
     NewerSchema,
     Operation,
+    Settle,
     StoreError,
     StoreFull,
     Survey,
@@ -40,7 +44,7 @@ from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import UnsyncedFiles
 
-from ..mail import BODY, LIFETIME, NOW, deferred, message, settled
+from ..mail import BODY, FAILED, LIFETIME, NOW, deferred, message, settled
 from .priority_conformance import special
 
 
@@ -227,6 +231,29 @@ class Schema(StoreTestCase):
         self.store.apply([Accept(message(1), False)])
         self.store.close()
         self.assertEqual(self.query("SELECT assessment FROM message"), [(None,)])
+
+    def test_of_too_many_records_of_failures_the_oldest_are_removed(self) -> None:
+        self.store.open()
+        self.store.close()
+        database = sqlite3.connect(self.path, isolation_level=None)
+        database.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO failure SELECT i, 0, '', '', ? + i / 1000.0, '550', NULL FROM n",
+            (MOST_FAILURES, NOW),
+        )
+        database.execute("UPDATE census SET failures = ?", (MOST_FAILURES,))
+        database.close()
+        self.store.open()
+        lost = message(MOST_FAILURES + 1, sender=None, received_at=NOW + 200)
+        self.store.apply([Accept(lost)])
+        failed = Outcome(RecipientNumber(0), FAILED)
+        self.store.apply([Settle(lost, (RecipientNumber(0),), unreported=(failed,), at=NOW + 200)])
+        self.assertEqual(self.store.census().failures, MOST_FAILURES)
+        self.store.close()
+        self.assertEqual(
+            self.query("SELECT min(message), max(message), count(*) FROM failure"),
+            [(2, MOST_FAILURES + 1, MOST_FAILURES)],
+        )
 
     def test_a_step_that_fails_is_rolled_back(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)

@@ -137,10 +137,13 @@ class _Action:
 
 
 def _amount(result: Mapping[str, Any]) -> str:
-    def count(number: int, name: str) -> str:
-        return f"{number:,} {name}{'' if number == 1 else 's'}"
+    recipients, messages = result["recipients"], result["messages"]
+    return f"{counted(recipients, 'recipient')} of {counted(messages, 'message')}"
 
-    return f"{count(result['recipients'], 'recipient')} of {count(result['messages'], 'message')}"
+
+def counted(number: int, name: str) -> str:
+    """Return a number of things: ``1 message``, ``2,000 messages``."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 _EXIT_STATUS = "Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running."

@@ -7,6 +7,7 @@ import click
 from .actions import hold, release, remove, retry
 from .listing import list_command
 from .message import show_command
+from .transfer import export_command, import_command
 
 
 @click.group("queue")
@@ -19,5 +20,14 @@ def queue() -> None:
     """
 
 
-for _command in (list_command, show_command, retry, hold, release, remove):
+for _command in (
+    list_command,
+    show_command,
+    retry,
+    hold,
+    release,
+    remove,
+    export_command,
+    import_command,
+):
     queue.add_command(_command)

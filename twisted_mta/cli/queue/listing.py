@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 
 import click
 
-from ...admin.control.client import ControlClient
 from ...mail.printable import printable
-from ..client import REFUSED, answer_or_exit, client, require_version
+from ..client import REFUSED, Reader, answer_or_exit, reader, require_version
 from ..terminal import moment, show
 from .selection import PATH, Filters, filters_of, queue_ids, selecting
 
@@ -52,11 +51,12 @@ def list_command(
 ) -> None:
     """List messages, oldest first, with a row for each recipient.
 
-    Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running.
+    Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running
+    and there is no queue. Without a running MTA the files of the queue are read.
     """
     terminal = sys.stdout.isatty() and not as_json
     most = limit if limit is not None else _TERMINAL_LIMIT if terminal else 0
-    listing = Listing(client(state_dir), filters_of(ids, **options), most, after=after)
+    listing = Listing(reader(state_dir), filters_of(ids, **options), most, after=after)
     rest = iter(listing)
     messages = chain(tuple(islice(rest, 1)), rest)  # a refusal comes before any output
     if as_json:
@@ -90,7 +90,7 @@ class Listing:
     """
 
     def __init__(
-        self, asker: ControlClient, filters: Filters, most: int, *, after: str | None = None
+        self, asker: Reader, filters: Filters, most: int, *, after: str | None = None
     ) -> None:
         self._asker = asker
         self._filters = filters

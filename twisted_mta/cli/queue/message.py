@@ -10,9 +10,15 @@ from urllib.parse import quote
 
 import click
 
-from ...admin.control.client import ControlClient
 from ...mail.printable import printable
-from ..client import answer_or_exit, client, json_option, require_version, state_dir_option
+from ..client import (
+    Reader,
+    answer_or_exit,
+    json_option,
+    reader,
+    require_version,
+    state_dir_option,
+)
 from ..terminal import Table, lines, moment, show
 from .listing import classified, last_reply, next_attempt, sender, state
 from .selection import PATH, queue_ids
@@ -29,9 +35,10 @@ def show_command(id: str, body: bool, state_dir: str | None, as_json: bool) -> N
     That is its envelope, recipients, attempts and header section. The content that --body writes
     begins with the fields that this MTA has added.
 
-    Exit status: 0 done, 1 not found or refused, 3 no MTA is running.
+    Exit status: 0 done, 1 not found or refused, 3 no MTA is running
+    and there is no queue. Without a running MTA the files of the queue are read.
     """
-    asker = client(state_dir)
+    asker = reader(state_dir)
     if body:
         if as_json:
             raise click.UsageError("--body writes the content, and never JSON")
@@ -51,7 +58,7 @@ def show_command(id: str, body: bool, state_dir: str | None, as_json: bool) -> N
             click.echo(line)
 
 
-def _write_body(asker: ControlClient, id: str) -> None:
+def _write_body(asker: Reader, id: str) -> None:
     output = sys.stdout.buffer
     for piece in asker.content(f"{PATH}/{quote(id)}/body"):
         output.write(piece)

@@ -77,6 +77,13 @@ def selecting(command: Any) -> Any:
     return command
 
 
+def selecting_without_json(command: Any) -> Any:
+    """Add the options to a command that selects messages, and has an output of its own."""
+    for option in reversed(_OPTIONS[:-1]):
+        command = option(command)
+    return command
+
+
 def filters_of(
     ids: Sequence[str],
     to: str | None,

@@ -149,7 +149,46 @@ class CountWaiting:
         return transaction.count_waiting(self)
 
 
-OperatorOperation = Browse | Intervene | Inspect | Tally | CountWaiting
+@frozen
+class FindKnown:
+    """Find out which recipients of a message need no import; the result is `Known`.
+
+    Attributes:
+        id: of the message.
+    """
+
+    id: QueueId
+
+    def apply(self, transaction: OperatorTransaction) -> Known:
+        """Apply it."""
+        return transaction.find_known(self)
+
+
+@frozen
+class Restore:
+    """Put recipients into the queue that another queue has exported; the result is None.
+
+    Recipients that are known (`FindKnown`) are left alone, so that a restore may be applied twice.
+
+    Attributes:
+        message: with those recipients, their attempts and last replies; a body in a file is durable
+            already.
+        next_attempts: wall time for each recipient; None: it is held.
+        held: since when each is held, wall time; None: it is not.
+        at: wall time.
+    """
+
+    message: Message
+    next_attempts: tuple[float | None, ...]
+    held: tuple[float | None, ...]
+    at: float
+
+    def apply(self, transaction: OperatorTransaction) -> None:
+        """Apply it."""
+        transaction.restore(self)
+
+
+OperatorOperation = Browse | Intervene | Inspect | Tally | CountWaiting | FindKnown | Restore
 
 
 class OperatorTransaction(Protocol):
@@ -173,6 +212,14 @@ class OperatorTransaction(Protocol):
 
     def count_waiting(self, count: CountWaiting, /) -> WaitingCounts:
         """Count the recipients of domains."""
+        ...
+
+    def find_known(self, find: FindKnown, /) -> Known:
+        """Find recipients of a message that are in the queue, or were imported."""
+        ...
+
+    def restore(self, restore: Restore, /) -> None:
+        """Insert recipients that another queue has exported."""
         ...
 
 
@@ -232,6 +279,19 @@ class Inspected:
     recipients: tuple[QueuedRecipient, ...]
     quarantine: str | None = None
     attempts: Mapping[RecipientNumber, tuple[PastAttempt, ...]] = field(factory=dict)
+
+
+@frozen
+class Known:
+    """What a store knows of a message that is to be imported.
+
+    Attributes:
+        message: as it is in the queue, without recipients; None: it is not there.
+        numbers: its recipients that are in the queue, or were imported before.
+    """
+
+    message: Message | None
+    numbers: frozenset[int]
 
 
 @frozen

@@ -36,6 +36,7 @@ from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
 from ..operator.operations import (
     Inspected,
+    Known,
     OperatorOperation,
     OperatorTransaction,
     Page,
@@ -43,6 +44,12 @@ from ..operator.operations import (
     Tallied,
     WaitingCounts,
 )
+
+FAILURE_LIFE = 30 * 86_400.0
+"""Seconds for which the record of a failure that no DSN reports is kept."""
+
+MOST_FAILURES = 100_000
+"""Records of failures that a store keeps; of more, the oldest are removed."""
 
 
 class StoreError(Exception):
@@ -257,7 +264,7 @@ class Leased:
     through: QueueId | None = None
 
 
-Result = Leased | Page | Inspected | Tallied | WaitingCounts | Removed | None
+Result = Leased | Page | Inspected | Tallied | WaitingCounts | Known | Removed | None
 """The result of an operation; None where it says nothing."""
 
 
@@ -272,7 +279,7 @@ class Census:
         leased: recipients that are leased.
         held: recipients that the operator holds.
         quarantined: messages whose body file is missing.
-        failures: records of failures that no DSN reported.
+        failures: records of failures that no DSN reported, of the last 30 days (`FAILURE_LIFE`).
     """
 
     messages: int = 0

@@ -18,9 +18,11 @@ from ..operator.operations import (
     Browse,
     Category,
     CountWaiting,
+    FindKnown,
     Inspect,
     Inspected,
     Intervene,
+    Known,
     ListedMessage,
     Page,
     Tallied,
@@ -220,6 +222,18 @@ def inspect(
     recipients = tuple(_queued(each, leased) for each in rows)
     inspected = message(row[:-1], tuple(each.recipient for each in recipients), spool)
     return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
+
+
+def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> Known:
+    """Return what is known of a message that is to be imported."""
+    row = database.execute(f"SELECT {MESSAGE} FROM message WHERE id = ?", (find.id,)).fetchone()
+    numbers = database.execute(
+        "SELECT number FROM recipient WHERE message = ?1"
+        " UNION SELECT number FROM imported WHERE message = ?1",
+        (find.id,),
+    ).fetchall()
+    found = None if row is None else message(row, (), spool)
+    return Known(found, frozenset(number for (number,) in numbers))
 
 
 def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:

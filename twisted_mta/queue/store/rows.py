@@ -42,6 +42,10 @@ NEW_RECIPIENT = (
 """The columns of a recipient that was not tried yet, as `recipient_row` writes them."""
 
 
+RESTORED_RECIPIENT = f"{NEW_RECIPIENT}, last_code, last_status, last_text, last_remote, warned"
+"""The columns of a recipient of another queue, as `restored_row` writes them."""
+
+
 def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -> int:
     """Insert ``rows`` by statements that begin with ``start``; return how many were inserted."""
     inserted = 0
@@ -134,6 +138,17 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
         level(message),
         "\n".join(map(str, recipient.aliases)) or None,
     )
+
+
+def restored_row(
+    message: Message, recipient: Recipient, next_attempt: float | None, held: float | None
+) -> Row:
+    """Return the row of a recipient that another queue has exported."""
+    row = list(recipient_row(message, recipient))
+    row[5:8] = recipient.attempts, next_attempt, held
+    reply = recipient.last_reply
+    last = (None, None, None) if reply is None else (reply.code, reply.status, reply.text)
+    return (*row, *last, recipient.last_remote, int(recipient.warned))
 
 
 def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:

@@ -20,31 +20,50 @@ from ...mail.queue_id import QueueId
 from ..operator.operations import (
     Browse,
     CountWaiting,
+    FindKnown,
     Inspect,
     Inspected,
     Intervene,
+    Known,
     Page,
     Removed,
+    Restore,
     Tallied,
     Tally,
     WaitingCounts,
 )
 from . import due, history, operator_queries
-from .contract import Accept, Deferral, Forget, Lease, Leased, Overdue, Settle, Survey
+from .contract import (
+    FAILURE_LIFE,
+    MOST_FAILURES,
+    Accept,
+    Deferral,
+    Forget,
+    Lease,
+    Leased,
+    Overdue,
+    Settle,
+    Survey,
+)
 from .counts import Counts
 from .leases import Leases, RecipientKey
 from .levels import Levels
 from .rows import (
     MESSAGE,
     NEW_RECIPIENT,
+    RESTORED_RECIPIENT,
     chunks,
     flat,
     insert_rows,
     marks,
     message_row,
     recipient_row,
+    restored_row,
 )
 from .spool import Spool
+
+_EXPIRED = 500  # records of failures that one operation removes for their age
+_IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
 
 
 class SQLiteTransaction:
@@ -106,6 +125,7 @@ class SQLiteTransaction:
 
     def survey(self, survey: Survey) -> Leased:
         """List the domains that have mail."""
+        self._expire_failures(survey.now)
         return due.survey(self._database, survey, self._levels)
 
     def lease(self, lease: Lease) -> Leased:
@@ -135,6 +155,43 @@ class SQLiteTransaction:
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""
         return operator_queries.count_waiting(self._database, count)
+
+    def find_known(self, find: FindKnown) -> Known:
+        """Find recipients of a message that are in the queue, or were imported."""
+        return operator_queries.find_known(self._database, find, self._spool)
+
+    def restore(self, restore: Restore) -> None:
+        """Insert recipients that another queue has exported."""
+        message = restore.message
+        known = self.find_known(FindKnown(message.id)).numbers
+        rows = [
+            restored_row(message, recipient, next_attempt, held)
+            for recipient, next_attempt, held in zip(
+                message.envelope.recipients, restore.next_attempts, restore.held, strict=True
+            )
+            if recipient.number not in known
+        ]
+        if not rows:
+            return
+        self._levels.add([message])
+        self.counts.messages += insert_rows(
+            self._database,
+            f"INSERT OR IGNORE INTO message ({MESSAGE}) VALUES ",
+            [message_row(message)],
+        )
+        self.counts.recipients += insert_rows(
+            self._database, f"INSERT INTO recipient ({RESTORED_RECIPIENT}) VALUES ", rows
+        )
+        self.counts.deferred += sum(1 for row in rows if row[5])
+        self.counts.held += sum(1 for row in rows if row[7] is not None)
+        insert_rows(
+            self._database,
+            "INSERT INTO imported (message, number, imported_at) VALUES ",
+            [(row[0], row[1], restore.at) for row in rows],
+        )
+        self._database.execute(
+            "DELETE FROM imported WHERE imported_at < ?", (restore.at - _IMPORT_LIFE,)
+        )
 
     def intervene(self, intervention: Intervene) -> Page:
         """Change recipients."""
@@ -209,6 +266,22 @@ class SQLiteTransaction:
                 for outcome in failures
             ],
         )
+        self._remove_failures("1", (), self.counts.failures - MOST_FAILURES)
+        self._expire_failures(at)
+
+    def _expire_failures(self, now: float) -> None:
+        """Remove records of failures whose life has ended."""
+        if self.counts.failures:
+            self._remove_failures("failed_at < ?", (now - FAILURE_LIFE,), _EXPIRED)
+
+    def _remove_failures(self, condition: str, values: Sequence[float], most: int) -> None:
+        """Remove so many records of failures, the oldest first."""
+        if most > 0:
+            self.counts.failures -= self._database.execute(
+                "DELETE FROM failure WHERE (message, number) IN (SELECT message, number FROM"
+                f" failure WHERE {condition} ORDER BY failed_at LIMIT ?)",
+                (*values, most),
+            ).rowcount
 
     # Settle.
 

@@ -1,0 +1,166 @@
+"""The queue of an MTA that does not run, as its control socket would give it, read from its files.
+
+The requests are those of `queue_api`, as far as they change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..agent.shard import QUEUE, shard_directory, shards_there
+from ..health.trouble import Trouble
+from ..interfaces import Executor, WallTime
+from ..mail.printable import printable
+from ..queue.store.contract import NewerSchema, StateInUse, StoreError
+from ..queue.store.spool import Spool
+from ..queue.store.stopped import StoppedQueue
+from ..system.files import DiskFiles
+from .control.client import NotRunning, Refused
+from .http import Request, Response
+from .questions import Deliver, Question, ShardQuestion
+from .queue_api import QueueAPI
+from .report import ProcessReport
+
+
+class StoppedMTA:
+    """Answers requests for the queue in a state directory. It blocks.
+
+    Args:
+        state_dir: of the MTA. No process can start on it before `close`.
+        wall_time: for ages.
+        executor: runs calls in the caller's turn.
+        clock: for time-outs that never come.
+
+    Raises:
+        NotRunning: there is no queue, or an MTA has been started on it.
+        Refused: it cannot be read.
+    """
+
+    def __init__(
+        self, state_dir: str, *, wall_time: WallTime, executor: Executor, clock: IReactorTime
+    ) -> None:
+        self._queues: dict[int, StoppedQueue] = {}
+        self._agents = _StoppedAgents(self._queues, wall_time=wall_time, executor=executor)
+        self._api = QueueAPI(self._agents, clock=clock)
+        try:
+            for number in (0, *shards_there(state_dir)):
+                directory = shard_directory(state_dir, number)
+                spool = Spool(os.path.join(directory, "body"), files=DiskFiles(), executor=executor)
+                queue = StoppedQueue(os.path.join(directory, QUEUE), spool=spool)
+                queue.open(os.path.join(directory, "queue.lock"))
+                self._queues[number] = queue
+        except (FileNotFoundError, NotADirectoryError, StateInUse) as error:
+            self.close()
+            raise NotRunning(printable(str(error))) from None
+        except (OSError, StoreError, NewerSchema) as error:
+            self.close()
+            raise Refused(printable(str(error))) from None
+
+    def close(self) -> None:
+        """Let processes open the queue."""
+        for queue in self._queues.values():
+            queue.close()
+        self._queues.clear()
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at ``path``.
+
+        Raises:
+            Refused: the request is wrong, or the files cannot be read.
+        """
+        response = self._answered(path)
+        if response.pieces is not None:
+            raise Refused(f"{path} is no JSON")
+        answer = json.loads(response.body)
+        if response.code >= 400:
+            raise Refused(printable(str(answer.get("error"))))
+        return answer
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Refuse: a queue that no process works on is not changed."""
+        raise NotRunning(f"no MTA is running, and {path} is for a running one")
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content at ``path``, piece by piece.
+
+        Raises:
+            Refused: the request is wrong, or the files cannot be read.
+        """
+        response = self._answered(path)
+        if response.code >= 400:
+            raise Refused(printable(str(json.loads(response.body).get("error"))))
+        if response.pieces is None:
+            yield response.body
+            return
+        while piece := _result(response.pieces()):
+            yield piece
+
+    def _answered(self, path: str) -> Response:
+        place, _, query = path.partition("?")
+        request = Request(method="GET", path=place, query=query)
+        answered: Response = _result(maybeDeferred(self._api.answer, request))
+        return answered
+
+
+def _result(deferred: Deferred[Any]) -> Any:
+    """Return the result of a Deferred that has fired, as everything here blocks."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    (result,) = results
+    if not isinstance(result, Failure):
+        return result
+    error = result.value
+    assert error is not None
+    if isinstance(error, OSError | StoreError | ValueError | LookupError):
+        raise Refused(printable(str(error)))
+    raise error
+
+
+class _StoppedAgents:
+    """Queues without an agent (`questions.Agents`)."""
+
+    def __init__(
+        self, queues: Mapping[int, StoppedQueue], *, wall_time: WallTime, executor: Executor
+    ) -> None:
+        self._queues = queues
+        self._agent: Any = SimpleNamespace(wall_time=wall_time, file_executor=executor)
+        self._executor = executor
+
+    def ask(self, question: Question, **arguments: Any) -> Deferred[Any]:
+        """Fail: there is no agent."""
+        raise NotRunning("no MTA is running")
+
+    def ask_shard(self, shard: int, question: ShardQuestion, **arguments: Any) -> Deferred[Any]:
+        """Answer a question that changes nothing."""
+        queue = self._queues[shard]
+        stopped: Any = SimpleNamespace(
+            commit=SimpleNamespace(
+                perform=lambda operation: self._executor(queue.perform, operation)
+            ),
+            runner=SimpleNamespace(waiting=lambda ids: {}),
+        )
+        return Deferred.fromCoroutine(question.answer(self._agent, stopped, **arguments))
+
+    def shards(self) -> Sequence[int]:
+        """Return the numbers of all shards of the queue."""
+        return list(self._queues)
+
+    def reports(self) -> Sequence[ProcessReport]:
+        """Return nothing: no process runs."""
+        return ()
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Return nothing: no process runs."""
+        return ()
+
+    def trace(self, wanted: Any, deliver: Deliver) -> Callable[[], object]:
+        """Fail: nothing happens that could be traced."""
+        raise NotRunning("no MTA is running")

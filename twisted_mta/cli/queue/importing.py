@@ -1,0 +1,258 @@
+"""Reads exported messages line by line, and puts them into the queue of a stopped MTA."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import IO, Any
+
+from attrs import define
+
+from ...agent.shard import QUEUE
+from ...mail.body import Body
+from ...mail.printable import printable
+from ...mail.queue_id import QueueId
+from ...queue.operator.operations import FindKnown, Known, Restore
+from ...queue.operator.transfer import Imported
+from ...queue.store.lock import StateLock
+from ...queue.store.spool import Spool
+from ...queue.store.sqlite import SQLiteStore
+from ...system.executors import inline_executor
+from ...system.files import DiskFiles
+from ...system.real_world import wall_time
+
+_HEAD = 16 << 20  # octets of a line before its content
+_PIECE = 1 << 16  # octets that are read at once; a multiple of 4
+_BATCH = 64  # messages of one transaction
+_BATCH_OCTETS = 4 << 20  # of their contents in memory, or somewhat more
+_CONTENT = re.compile(rb',\s*"content"\s*:\s*"')
+_END = re.compile(rb'"\s*\}\s*\Z')
+
+
+class WrongLine(ValueError):
+    """A line cannot be imported; the text has its number, and what was expected."""
+
+
+@define
+class Result:
+    """What an import did.
+
+    Attributes:
+        messages: with a recipient that was imported.
+        recipients: that were imported.
+        known: recipients that are in the queue, or were imported before.
+    """
+
+    messages: int = 0
+    recipients: int = 0
+    known: int = 0
+
+
+class Importer:
+    """Imports messages into the queue in a state directory.
+
+    Args:
+        directory: the state directory, which belongs to the user of this process.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._result = Result()
+        self._pending: dict[QueueId, Restore] = {}
+        self._octets = 0
+        files = DiskFiles()
+        self._locks = [StateLock(os.path.join(directory, name)) for name in ("lock", "queue.lock")]
+        self._spool = Spool(os.path.join(directory, "body"), files=files, executor=inline_executor)
+        self._store = SQLiteStore(
+            os.path.join(directory, QUEUE), spool=self._spool, files=files, lock=self._locks[1]
+        )
+
+    def run(self, file: IO[bytes]) -> Result:
+        """Check all lines of a file, then import their messages.
+
+        Args:
+            file: can be read twice.
+
+        Raises:
+            WrongLine: a line is wrong; nothing was imported.
+            StateInUse: an MTA is running.
+            StoreError, StoreFull, OSError: the queue cannot be written. Messages that were imported
+                before are there, and the same file can be imported again.
+        """
+        held = []
+        try:
+            for lock in self._locks:
+                lock.acquire()
+                held.append(lock)
+            self._store.open()
+            self._each(file, self._check, "nothing was imported")
+            file.seek(0)
+            self._each(file, self._take, "the messages before it were imported")
+            self._flush()
+        finally:
+            self._store.close()
+            for lock in held:
+                lock.release()
+        return self._result
+
+    def _each(self, file: IO[bytes], handle: Callable[[Imported, _Line], None], state: str) -> None:
+        number = 0
+        while True:
+            number += 1
+            line = _Line(file)
+            try:
+                if line.is_end:
+                    return
+                handle(Imported(line.values()), line)
+                line.finish()
+            except WrongLine as error:
+                self._flush()
+                raise WrongLine(f"line {number}: {error}; {state}") from None
+            except (ValueError, RecursionError) as error:
+                self._flush()
+                raise WrongLine(f"line {number}: {printable(str(error))}; {state}") from None
+
+    def _known(self, message: Imported) -> Known:
+        (known,) = self._store.apply([FindKnown(message.id)])
+        assert isinstance(known, Known)
+        if known.message is not None and message.is_other_than(known.message):
+            raise ValueError(f"id: {message.id} is another message in this queue")
+        return known
+
+    def _check(self, message: Imported, line: _Line) -> None:
+        self._known(message)
+        size = sum(map(len, line.content()))
+        if size != message.size:
+            raise ValueError(f"content: found {size} octets, expected the {message.size} of size")
+
+    def _take(self, message: Imported, line: _Line) -> None:
+        if message.id in self._pending:
+            self._flush()
+        known = self._known(message)
+        new = message.numbers(known.numbers)
+        self._result.known += len(message.numbers()) - len(new)
+        if not new or known.message is not None:
+            for _ in line.content():  # it is here
+                pass
+        if not new:
+            return
+        body = self._body(message.id, line) if known.message is None else known.message.body
+        self._pending[message.id] = message.restore(body, wall_time())
+        self._octets += min(body.size, _PIECE)
+        self._result.messages += 1
+        self._result.recipients += len(new)
+        if len(self._pending) >= _BATCH or self._octets >= _BATCH_OCTETS:
+            self._flush()
+
+    def _body(self, id: QueueId, line: _Line) -> Body:
+        writer = self._spool.new_body(id)
+        try:
+            for piece in line.content():
+                writer.write(piece)
+            bodies: list[Body] = []
+            sealed: Any = writer.seal()
+            if hasattr(sealed, "addCallback"):
+                failures: list[Any] = []
+                sealed.addCallbacks(bodies.append, failures.append)
+                for failure in failures:
+                    failure.raiseException()
+            else:
+                bodies.append(sealed)
+        except BaseException:
+            writer.discard()
+            raise
+        return bodies[0]
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._store.apply(list(self._pending.values()))
+        self._pending.clear()
+        self._octets = 0
+
+
+class _Line:
+    """One line of a file: a JSON object whose last member is the content, which may be long."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._rest = b""
+        self._ended = False
+        self._begun = b""
+        while not self._begun and not self._ended:  # empty lines do no harm at the end
+            piece = file.readline(_PIECE)
+            if not piece:
+                self._ended = True
+            self._begun = piece if piece.strip() else b""
+        self.is_end = not self._begun
+
+    def values(self) -> Any:
+        """Return the object without its content.
+
+        Raises:
+            WrongLine: it is none.
+        """
+        head = bytearray(self._begun)
+        start = 0
+        while True:
+            found = _CONTENT.search(head, start)
+            if found or head.endswith(b"\n"):
+                break
+            start = max(0, len(head) - 64)
+            if len(head) > _HEAD:
+                raise WrongLine(f"found {_HEAD >> 20} MiB without a content, expected one")
+            piece = self._file.readline(_PIECE)
+            if not piece:
+                break
+            head += piece
+        if not found:
+            json.loads(head)  # a clearer error where it is no JSON at all
+            raise WrongLine('expected "content" as the last member, a text in base64')
+        self._rest = bytes(head[found.end() :])
+        return json.loads(bytes(head[: found.start()]) + b"}")
+
+    def content(self) -> Any:
+        """Yield the content, decoded, piece by piece.
+
+        Raises:
+            WrongLine: it is no base64, or the line ends within it.
+        """
+        text = self._rest
+        while True:
+            end = text.find(b'"')
+            if end >= 0:
+                yield _decoded(text[:end])
+                self._rest = text[end:]
+                return
+            if text.endswith(b"\n"):
+                raise WrongLine("the line ends within the content")
+            whole = len(text) - len(text) % 4
+            if b"=" in text[:whole]:
+                raise WrongLine("content: expected base64")
+            yield _decoded(text[:whole])
+            piece = self._file.readline(_PIECE)
+            if not piece:
+                raise WrongLine("the file ends within the content")
+            text = text[whole:] + piece
+
+    def finish(self) -> None:
+        """Require that nothing follows the content.
+
+        Raises:
+            WrongLine: something does.
+        """
+        while not self._rest.endswith(b"\n") and len(self._rest) < 64:
+            piece = self._file.readline(64)
+            if not piece:
+                break
+            self._rest += piece
+        if not _END.match(self._rest):
+            raise WrongLine("expected the end of the object behind its content")
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True) if text else b""
+    except binascii.Error as error:
+        raise WrongLine(f"content: expected base64: {error}") from None
