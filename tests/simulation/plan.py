@@ -30,6 +30,9 @@ TRAFFIC = 120.0
 MENDED = 180.0
 """When all faults are ended, seconds from the start."""
 
+STORM = 5
+"""One plan of so many has faults of all kinds, and up to 40 of them."""
+
 Value = str | int | float | bool | tuple[str, ...]
 
 
@@ -122,7 +125,8 @@ def plan_of(seed: int) -> Plan:
     )
     steps = _traffic(draw, AGENTS[:agents])
     if draw.random() < 0.9:  # some runs have no fault: they must be without any second copy
-        steps += _faults(draw, AGENTS[:agents], steps)
+        most = 40 if seed % STORM == STORM - 1 else 14
+        steps += _faults(draw, AGENTS[:agents], steps, most)
     lifetime = draw.choice((1800.0, 1800.0, 100.0))
     return Plan(seed, agents, speed, lifetime, tuple(sorted(steps, key=lambda step: step.at)))
 
@@ -157,11 +161,14 @@ def _traffic(draw: random.Random, agents: Sequence[str]) -> list[Step]:
     return steps
 
 
-def _faults(draw: random.Random, agents: Sequence[str], traffic: Sequence[Step]) -> list[Step]:
+def _faults(
+    draw: random.Random, agents: Sequence[str], traffic: Sequence[Step], most: int
+) -> list[Step]:
     # A run with few kinds of faults meets each of them often.
-    some = draw.choices(tuple(FAULTS), weights=[each.weight for each in FAULTS.values()], k=3)
+    kinds = 3 if most < 20 else len(FAULTS)
+    some = draw.choices(tuple(FAULTS), weights=[each.weight for each in FAULTS.values()], k=kinds)
     steps: list[Step] = []
-    for _ in range(draw.randint(1, 14)):
+    for _ in range(draw.randint(1, most)):
         kind = draw.choice(some)
         at = _time(draw)
         if draw.random() < 0.8:  # most faults meet a message on its way

@@ -80,6 +80,9 @@ class Run:
         self.crashes = 0
         self.hops: dict[str, FakeHop] = {domain: world.hop(domain) for domain in HOPS}
         self._addresses = dict(zip(HOPS, world.hops, strict=True))
+        # One domain has a second exchanger, which is that of another.
+        first, second = (hop.name for hop in list(self.hops.values())[1:])
+        world.resolver.add_zone(f"{HOPS[1]}. MX 10 {first}.\n{HOPS[1]}. MX 20 {second}.\n")
         names: dict[str, str] = {}
         self.oracle = Oracle(names)
         world.network.watchers.append(Dialogues(self.oracle))

@@ -18,7 +18,7 @@ from .plan import FAULTS, Plan, Step, plan_of
 from .run import Run, run
 from .shrink import shrunk
 
-SEEDS = 200
+SEEDS = 120
 
 CAUGHT: dict[str, tuple[int, int]] = {
     "acknowledged-early": (0, 1),
@@ -28,7 +28,7 @@ CAUGHT: dict[str, tuple[int, int]] = {
     "body-not-synced": (0, 5),
     "lease-lost": (6, 4),
     "notice-later": (0, 2),
-    "refusal-retried": (31, 3),
+    "refusal-retried": (18, 3),
     "outcome-dropped": (0, 2),
     "refused-kept": (5, 3),
     "dots-not-doubled": (0, 1),
@@ -123,7 +123,7 @@ class Shrinking(SynchronousTestCase):
         self.flushLoggedErrors()
 
     def test_a_failing_plan_becomes_small(self) -> None:
-        plan = plan_of(32)
+        plan = plan_of(19)
         with BUGS["refusal-retried"]():
             kind = "tried again after a final answer"
             small = shrunk(plan, lambda candidate: kind in run(candidate).kinds, runs=80)
