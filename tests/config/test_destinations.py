@@ -161,7 +161,7 @@ class Reading(DestinationTestCase):
             ),
             (
                 f"""{one}token_command = "print 'a" """,
-                """FILE: [[destination]] 1, token_command = "print 'a": No closing quotation;"""
+                """FILE: [[destination]] 1, token_command = "print 'a": no closing quotation;"""
                 " expected a program and its arguments",
             ),
             (

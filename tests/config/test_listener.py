@@ -229,7 +229,7 @@ class TLSOfListeners(ConfigTestCase):
                 {}, f'[[listener]]\nendpoint = "tcp:25"\n[[listener.sni]]\n{toml}'
             )
             self.assertIn(text, refusal)
-            self.assertTrue(refusal.startswith("FILE: [[listener]] 1, sni = [{"), refusal)
+            self.assertTrue(refusal.startswith("FILE: [[listener]] 1, sni: "), refusal)
         self.assertIn(
             "expected tables, each under a line [[listener.sni]]",
             self.refusal({}, '[[listener]]\nendpoint = "tcp:25"\nsni = {names = []}'),

@@ -8,6 +8,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 
 from twisted_mta import config, service
 from twisted_mta.config import Config, ConfigError, Listener, QueueSettings, load
+from twisted_mta.config.loading import load_leniently
 from twisted_mta.mail.next_hop import Host
 
 from .loading import ConfigTestCase
@@ -456,6 +457,20 @@ class Refusals(ConfigTestCase):
             '"example.net" has two routes',
             self.refusal({"route": ["Example.net=discard:", "example.NET.=maildir:"]}),
         )
+
+    def test_a_refused_key_is_not_said_to_be_missing(self) -> None:
+        for toml in (
+            '[acme]\ndirectory = "ftp://x"',
+            '[feedback]\naddress = "fbl"',
+            '[[reply_action]]\naction = "fail"\ncode = "9"',
+            '[[destination]]\ndomain = "a.example"\nusername = "me"\ntoken_command = "\'x"',
+            '[[listener]]\nendpoint = "tcp:2525"\nclient_certificate_authorities = 3\n'
+            'client_certificates = "require"',
+        ):
+            error = self.assertRaises(ConfigError, self.load, {}, toml)
+            self.assertEqual([str(each) for each in error.others], [], toml)
+            _, errors = load_leniently({}, self.file)
+            self.assertEqual(len(errors), 1, errors)
 
     def test_an_error_in_toml_names_the_line(self) -> None:
         self.assertIn("FILE: not TOML: ", self.refusal({}, "[mta\n"))

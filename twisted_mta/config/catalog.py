@@ -60,18 +60,30 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
 }
 """The classes of the file's tables."""
 
+
+def _such(key: str, example: str) -> Mapping[str, str]:
+    return {key: f'one such as {key} = "{example}"'}
+
+
 REPEATED: Mapping[str, Mapping[str, str]] = {
-    "listener": {"endpoint": DEFAULT_SMTP},
-    "destination": {"domain": "example.net"},
-    "source_pool": {"name": "bulk", "address": "192.0.2.10"},
-    "reply_action": {"action": "suspend"},
-    "dkim": {"domain": "example.net", "selector": "s2026", "key": "/etc/mta/s2026.pem"},
-    "dnsbl": {"zone": "zen.example.org"},
-    "milter": {"endpoint": "unix:/run/rspamd/milter.sock"},
-    "account_limit": {"account": "newsletter"},
-    "policy_service": {"endpoint": "unix:/run/postgrey.sock"},
+    "listener": _such("endpoint", DEFAULT_SMTP),
+    "destination": _such("domain", "example.net"),
+    "source_pool": {
+        **_such("name", "bulk"),
+        "address": "its addresses, each below a line [[source_pool.address]]",
+    },
+    "reply_action": _such("action", "suspend"),
+    "dkim": {
+        **_such("domain", "example.net"),
+        **_such("selector", "s2026"),
+        **_such("key", "/etc/mta/s2026.pem"),
+    },
+    "dnsbl": _such("zone", "zen.example.org"),
+    "milter": _such("endpoint", "unix:/run/rspamd/milter.sock"),
+    "account_limit": _such("account", "newsletter"),
+    "policy_service": _such("endpoint", "unix:/run/postgrey.sock"),
 }
-"""The tables that may be repeated: the keys that each must have, with an example of the value."""
+"""The tables that may be repeated: the keys that each must have, with what is expected."""
 
 INSTEAD: Mapping[str, Mapping[str, str]] = {"destination": {"domain": "exchanger"}}
 """By table, for keys that it must have: the key that may stand there instead."""

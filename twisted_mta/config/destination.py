@@ -52,7 +52,8 @@ def command(value: Any) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(written))
     except ValueError as error:
-        raise ValueError(f"{error}; expected a program and its arguments") from None
+        problem = str(error).lower()  # "No closing quotation"
+        raise ValueError(f"{problem}; expected a program and its arguments") from None
     if not words or not words[0] or "\0" in written:
         raise ValueError("expected a program and its arguments")
     return words
@@ -329,6 +330,11 @@ class Destination:
     def name(self) -> str:
         """The pattern that it is for, which no two destinations share."""
         return self.domain if self.exchanger is None else f"exchanger {self.exchanger}"
+
+    def without_account(self) -> Destination:
+        """Return the same settings without those of an account."""
+        nothing: dict[str, Any] = dict.fromkeys(("username", *SECRETS, *GRANT))
+        return attrs.evolve(self, **nothing)
 
     def __attrs_post_init__(self) -> None:
         if bool(self.domain) is (self.exchanger is not None):

@@ -153,6 +153,8 @@ class _Place:
 
     def error(self, value: object, problem: str) -> ConfigError:
         """Return an error about ``value`` at this place."""
+        if value and _is_list_of_tables(value):  # too long to be shown
+            return ConfigError(f"{self.start.removesuffix(' = ')}: {problem}")
         return ConfigError(f"{self.start}{self.show(value)}: {problem}")
 
     def hidden(self) -> _Place:
@@ -172,6 +174,21 @@ class _Place:
             raise ConfigError(str(first), others) from None
 
 
+@frozen
+class _Repeated:
+    """One of the tables ``[[table]]`` of a kind.
+
+    Attributes:
+        header: where it stands: ``[[listener]] 2``.
+        values: by field.
+        whole: whether no key of it was refused.
+    """
+
+    header: str
+    values: dict[str, Any]
+    whole: bool
+
+
 @define
 class _Loader:
     """Collects values from the file and the options, and an error for each that is refused.
@@ -180,8 +197,9 @@ class _Loader:
         file: the path of the file, for errors.
         errors: in the order of the file, then of the options.
         values: by class and field.
-        repeated: by table, for each ``[[table]]``: its place, and its values by field.
+        repeated: by table, the tables of each kind ``[[table]]``.
         switched_on: the tables of `SWITCHES` that are there.
+        incomplete: the classes of tables ``[table]`` that have a refused key.
     """
 
     file: str
@@ -189,10 +207,9 @@ class _Loader:
     values: dict[type[AttrsInstance], dict[str, Any]] = field(
         factory=lambda: {cls: {} for cls in TABLES.values()}
     )
-    repeated: dict[str, list[tuple[str, dict[str, Any]]]] = field(
-        factory=lambda: {table: [] for table in REPEATED}
-    )
+    repeated: dict[str, list[_Repeated]] = field(factory=lambda: {table: [] for table in REPEATED})
     switched_on: set[str] = field(factory=set)
+    incomplete: set[type[AttrsInstance]] = field(factory=set)
 
     def read_document(self, document: Mapping[str, Any]) -> None:
         """Read the tables of the file."""
@@ -211,7 +228,8 @@ class _Loader:
             elif isinstance(content, Mapping):
                 if table in SWITCHES:
                     self.switched_on.add(table)
-                self._read_table(table, f"[{table}]", content, None)
+                if not self._read_table(table, f"[{table}]", content, None):
+                    self.incomplete.add(TABLES[table])
             else:
                 self.errors.append(
                     self._place("", table).error(
@@ -230,11 +248,10 @@ class _Loader:
         for number, keys in enumerate(content, 1):
             header = f"[[{table}]] {number}"
             values: dict[str, Any] = {}
-            self._read_table(table, f"{header},", keys, values)
+            whole = self._read_table(table, f"{header},", keys, values)
             self.errors += [
                 ConfigError(
-                    f"{printable(self.file)}: {header} has no {required};"
-                    f' expected one such as {required} = "{example}"'
+                    f"{printable(self.file)}: {header} has no {required}; expected {example}"
                 )
                 for required, example in REPEATED[table].items()
                 if required not in keys and INSTEAD.get(table, {}).get(required) not in keys
@@ -243,17 +260,24 @@ class _Loader:
                 required in values or INSTEAD.get(table, {}).get(required) in values
                 for required in REPEATED[table]
             ):
-                self.repeated[table].append((header, values))
+                self.repeated[table].append(_Repeated(header, values, whole))
 
     def _read_table(
         self, table: str, header: str, content: Mapping[str, Any], into: dict[str, Any] | None
-    ) -> None:
-        """Read the keys of a table, into ``into`` or, if that is None, into `values`."""
+    ) -> bool:
+        """Read the keys of a table, into ``into`` or, if that is None, into `values`.
+
+        Returns:
+            Whether no key was refused.
+        """
+        whole = True
         for key, value in content.items():
             try:
                 self._read_key(table, self._place(header, key), key, value, into)
             except ConfigError as error:
                 self._refuse(error)
+                whole = False
+        return whole
 
     def _refuse(self, error: ConfigError) -> None:
         self.errors += [error, *error.others]
@@ -352,18 +376,10 @@ class _Loader:
             policy=self._made(PolicySettings, "[policy] ") or PolicySettings(),
             mta_sts=self._made(MTASTSSettings, "[mta_sts] ") or MTASTSSettings(),
             account_limits=self._made(AccountLimits, "[account_limits] ") or AccountLimits(),
-            limits_of_accounts=self._several(
-                AccountLimit, (("", values) for _, values in self.repeated["account_limit"])
-            ),
-            destinations=self._several(
-                Destination, (("", values) for _, values in self.repeated["destination"])
-            ),
-            source_pools=self._several(
-                SourcePool, (("", values) for _, values in self.repeated["source_pool"])
-            ),
-            reply_actions=self._several(
-                ReplyAction, (("", values) for _, values in self.repeated["reply_action"])
-            ),
+            limits_of_accounts=self._several(AccountLimit, self.repeated["account_limit"]),
+            destinations=self._several(Destination, self.repeated["destination"]),
+            source_pools=self._several(SourcePool, self.repeated["source_pool"]),
+            reply_actions=self._several(ReplyAction, self.repeated["reply_action"]),
             tls_report=self._made(TLSReportSettings, "[tls_report] ")
             if "tls_report" in self.switched_on
             else None,
@@ -377,38 +393,33 @@ class _Loader:
             if "feedback" in self.switched_on
             else None,
             acme=self._made(ACMESettings, "[acme] ") if "acme" in self.switched_on else None,
-            dnsbl=self._several(DNSBL, (("", values) for _, values in self.repeated["dnsbl"])),
-            dkim_keys=self._several(DKIMKey, (("", values) for _, values in self.repeated["dkim"])),
-            milters=self._several(
-                MilterSettings, (("", values) for _, values in self.repeated["milter"])
-            ),
-            policy_services=self._several(
-                PolicyServiceSettings,
-                (("", values) for _, values in self.repeated["policy_service"]),
-            ),
+            dnsbl=self._several(DNSBL, self.repeated["dnsbl"]),
+            dkim_keys=self._several(DKIMKey, self.repeated["dkim"]),
+            milters=self._several(MilterSettings, self.repeated["milter"]),
+            policy_services=self._several(PolicyServiceSettings, self.repeated["policy_service"]),
         )
 
-    def _several(
-        self, cls: Callable[..., Any], tables: Iterable[tuple[str, Mapping[str, Any]]]
-    ) -> Sequence[Any]:
+    def _several(self, cls: Callable[..., Any], tables: Iterable[_Repeated]) -> Sequence[Any]:
         """Return an instance for each table without contradictions."""
-        made = (self._made(cls, place, values) for place, values in tables)
+        made = (self._instance(cls, "", each.values, each.whole) for each in tables)
         return tuple(each for each in made if each is not None)
 
-    def _made(
-        self, cls: Callable[..., Any], place: str, values: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Return an instance of a table's class; None if its values contradict each other.
+    def _made(self, cls: type[AttrsInstance], place: str) -> Any:
+        """Return an instance of the class of a table ``[table]``; None if it has contradictions.
 
-        Args:
-            cls: the class.
-            place: precedes an error.
-            values: of the fields; None: those of the file's only table of the class.
+        ``place`` precedes an error.
         """
+        return self._instance(cls, place, self.values[cls], cls not in self.incomplete)
+
+    def _instance(
+        self, cls: Callable[..., Any], place: str, values: Mapping[str, Any], whole: bool
+    ) -> Any:
         try:
-            return cls(**(self.values[cls] if values is None else values))  # type: ignore[index]
+            return cls(**values)
         except ConfigError as error:
-            self.contradicted(ConfigError(f"{place}{error}", error.others))
+            # Without its refused keys a table may lack what was given: that is no second error.
+            if whole:
+                self.contradicted(ConfigError(f"{place}{error}", error.others))
             return None
 
     def _listeners(self, default: Sequence[str]) -> Sequence[Listener]:
@@ -423,11 +434,13 @@ class _Loader:
                 for kind, several in endpoints.items()
                 for endpoint in several
             ),
-            *self._several(
-                Listener,
+            *filter(
+                None,
                 (
-                    (f"{header}, ", {**common, **listener})
-                    for header, listener in self.repeated["listener"]
+                    self._instance(
+                        Listener, f"{each.header}, ", {**common, **each.values}, each.whole
+                    )
+                    for each in self.repeated["listener"]
                 ),
             ),
         )

@@ -159,7 +159,7 @@ def read_each(read: Read, items: Sequence[Any]) -> list[Any]:
         Problems: items are refused.
     """
     values, problems = [], []
-    for item in items:
+    for number, item in enumerate(items, 1):
         try:
             values.append(read(item))
         except ConfigError:
@@ -167,6 +167,8 @@ def read_each(read: Read, items: Sequence[Any]) -> list[Any]:
         except ValueError as error:
             # An error about the only item need not repeat it.
             prefix = f"{shown(item)}: " if items[1:] else ""
+            if isinstance(item, Mapping):
+                prefix = f"table {number}: "
             problems += [prefix + problem for problem in problems_of(error)]
     if problems:
         raise Problems(problems)

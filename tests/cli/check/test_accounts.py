@@ -3,6 +3,7 @@
 from tests.cli.check.checking import CheckTestCase
 from twisted_mta.config import Listener
 from twisted_mta.config.checker import checker_spec
+from twisted_mta.config.tables import WebSettings
 
 PLAIN_ONLY = checker_spec("unix:")  # it takes plain passwords alone
 ENDPOINT = "tcp:0:interface=127.0.0.1"
@@ -61,3 +62,11 @@ class Mechanisms(CheckTestCase):
                 " brings here; name accounts by --users FILE, or another checker by --auth"
             ],
         )
+
+
+class Page(CheckTestCase):
+    def test_files_of_logins_and_tokens_that_cannot_be_read_are_errors(self) -> None:
+        page = WebSettings(users=self.write("users", "ann\n"), tokens=self.path("tokens"))
+        users, tokens = self.found(self.config(web_page=page))
+        self.assertTrue(users.startswith("error: DIR/users: line 1: not an object"), users)
+        self.assertTrue(tokens.startswith("error: DIR/tokens: "), tokens)

@@ -184,6 +184,30 @@ class Files(CheckTestCase):
         text = self.found(self.config(destinations=[destination]))[-1]
         self.assertIn("warning: DIR/password: others than its owner can read", text)
 
+    def test_an_account_with_tokens_is_checked(self) -> None:
+        token = self.write("token", "t0ken\n")
+        kept = Destination(domain="hub.example", username="me", token_file=token)
+        away = Destination(domain="other.example", username="me", token_file=self.path("away"))
+        granted = Destination(
+            domain="third.example",
+            username="me",
+            oauth_token_url="https://login.example/token",
+            oauth_client_id="us",
+            oauth_client_secret_file=self.path("secret"),
+        )
+        missing = Destination(
+            domain="fourth.example", username="me", token_command=self.path("program") + " us"
+        )
+        found = self.found(self.config(destinations=[kept, away, granted, missing]))
+        self.assertIn(
+            "error: [[destination]] fourth.example, token_command: DIR/program cannot be run;"
+            " expected the path of a program, and its arguments",
+            found,
+        )
+        self.assertEqual([each for each in found if "hub.example" in each], [])
+        self.assertEqual(len([each for each in found if "DIR/away" in each]), 1, found)
+        self.assertEqual(len([each for each in found if "DIR/secret" in each]), 1, found)
+
 
 class Folders(CheckTestCase):
     def warnings(self, *folders: str) -> list[str]:

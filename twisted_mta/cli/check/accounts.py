@@ -9,13 +9,14 @@ from ...auth.accounts import AccountsError
 from ...auth.accounts_file import read_accounts
 from ...auth.authenticator import judged_mechanisms
 from ...auth.checker import credentials_of
+from ...auth.tokens import TokensError, read_tokens
 from ...config import Config, ConfigError, Listener
 from ...mail.printable import printable
 from .finding import Finding
 
 
 def accounts(config: Config) -> Iterator[Finding]:
-    """Yield findings about accounts and checkers, and listeners where no user can authenticate."""
+    """Yield findings about accounts, checkers and tokens, and listeners without AUTH in effect."""
     taken: list[Any] = []  # interfaces of credentials
     known = True
     if config.auth is not None:
@@ -39,6 +40,7 @@ def accounts(config: Config) -> Iterator[Finding]:
                     f"{printable(config.users)} has no accounts: no user can authenticate",
                     "twisted-mta users add NAME",
                 )
+    yield from _web_access(config)
     for listener in config.listeners:
         if listener.auth == "off":
             continue
@@ -51,6 +53,19 @@ def accounts(config: Config) -> Iterator[Finding]:
             )
         elif known:
             yield from _mechanisms(listener, judged_mechanisms(taken))
+
+
+def _web_access(config: Config) -> Iterator[Finding]:
+    try:
+        if config.web_page.users is not None:
+            read_accounts(config.web_page.users)
+    except AccountsError as error:
+        yield Finding.from_error("error", str(error))
+    try:
+        if config.web_page.tokens is not None:
+            read_tokens(config.web_page.tokens)
+    except TokensError as error:
+        yield Finding.from_error("error", str(error))
 
 
 def _mechanisms(listener: Listener, judged: tuple[str, ...]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 from attrs import evolve
@@ -26,7 +27,7 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
         without = evolve(destination, client_certificate=None, client_key=None)
         for part in (
             evolve(without, authorities=None),
-            evolve(without, username=None, password_file=None),
+            without.without_account(),
         ):
             try:
                 prepared = finished(load_terms(contexts, [part]))
@@ -35,6 +36,14 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
             else:
                 for warning in prepared.warnings:
                     yield Finding.from_error("warning", warning)
+        command = destination.token_command
+        if command is not None and shutil.which(command[0]) is None:
+            yield Finding(
+                "error",
+                f"[[destination]] {printable(destination.name)}, token_command",
+                f"{printable(command[0])} cannot be run",
+                "expected the path of a program, and its arguments",
+            )
     if config.mta_sts.authorities is not None:
         try:
             read_certificates(config.mta_sts.authorities)
