@@ -21,6 +21,8 @@ from .admin.application_queue import ApplicationQueue
 from .admin.captured_mail import CapturedMail
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
+from .admin.expiries import Expiries
+from .admin.history import MINUTE, History, HistoryFile
 from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState
@@ -254,6 +256,12 @@ class MailTransferAgent(Service):
             self.metrics.read(table.LOCAL_WAITING, lambda: maildrop.counts.set_aside, "set_aside")
         # Workers are asked now and then, so that their counts are not lost with them.
         self._counting = Repetition(self._overview.status, self._reactor)
+        self._history = History(
+            HistoryFile(os.path.join(config.state_dir, "history", "history.sqlite")),
+            run=self._processes.submissions.executor,
+            wall_time=self._wall_time,
+        )
+        self._remembering = Repetition(self._overview.status, self._reactor)
 
     # Its parts.
 
@@ -456,6 +464,12 @@ class MailTransferAgent(Service):
                     answer=self.admin.answer,
                     hosts=(config.hostname, *config.web_page.hosts),
                     captured=self._captured_pages() if config.capture else None,
+                    history=self._history,
+                    expiries=Expiries(
+                        lambda: self.config,
+                        run=self._processes.submissions.executor,
+                        clock=self._reactor,
+                    ),
                     reactor=self._reactor,
                 )
                 factory: Any = site
@@ -538,6 +552,10 @@ class MailTransferAgent(Service):
         self._started_at = self._wall_time()
         if self._agent is None:
             self._counting.start(_COUNTING)
+        if self.config.web is not None:
+            self._history.load()
+            self._overview.watch(self._history.take)
+            self._remembering.start(MINUTE)
         self._processes.serve()
         self._web.accept_connections()
         if self._maildrop is not None:
@@ -588,6 +606,9 @@ class MailTransferAgent(Service):
     async def _stop(self) -> None:
         if self._counting.running:
             self._counting.stop()
+        if self._remembering.running:
+            self._remembering.stop()
+            await self._history.flush()
         try:
             if self._renewal is not None:
                 await self._renewal.stop()

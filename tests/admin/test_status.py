@@ -9,6 +9,7 @@ from tests.tidy import TidyTestCase
 from twisted_mta.admin.merging import gauges, merge
 from twisted_mta.admin.report import (
     Connections,
+    Destination,
     ProcessReport,
     RecentMessage,
     SuspendedHop,
@@ -18,6 +19,16 @@ from twisted_mta.health.trouble import Trouble
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0
+
+
+DESTINATION: dict[str, Any] = {
+    "domain": "dead.example",
+    "recipients": 3,
+    "deferred": 2,
+    "held": 1,
+    "since": NOW - 60,
+    "reasons": {"dns": 2},
+}
 
 
 def recent(id: str, at: float) -> RecentMessage:
@@ -46,6 +57,7 @@ def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Pro
         "metrics": metrics.snapshot(),
         "recent": (recent("A", NOW - 5),),
         "suspended": (suspended("smtp:dead.example"),),
+        "destinations": (Destination(**DESTINATION),),
         **other,
     }
     return ProcessReport(**values)
@@ -211,6 +223,19 @@ class Readiness(TidyTestCase):
         status = merged(report(0, suspended=()), troubles=[log])
         self.assertEqual((status.unready, status.troubles), ("", (log,)))
         self.assertEqual(status.brief, "ready: the log cannot be written")
+
+    def test_mail_for_a_domain_is_that_of_all_processes(self) -> None:
+        other = {**DESTINATION, "recipients": 4, "since": NOW - 99, "reasons": {"dns": 1, "tls": 1}}
+        big = {**DESTINATION, "domain": "big.example", "recipients": 8}
+        status = merged(
+            report(0), report(1, destinations=(Destination(**other), Destination(**big)))
+        )
+        self.assertEqual(
+            [each.domain for each in status.destinations], ["big.example", "dead.example"]
+        )
+        each = status.destinations[1]
+        self.assertEqual((each.recipients, each.deferred, each.held), (7, 4, 2))
+        self.assertEqual((each.since, each.reasons), (NOW - 99, {"dns": 3, "tls": 1}))
 
     def test_suspended_next_hops_are_named_with_the_mail_that_waits(self) -> None:
         routed = [evolve(suspended(f"lmtp:s{n}:24"), routed=True, waiting=n) for n in range(5)]

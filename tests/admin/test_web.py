@@ -153,7 +153,7 @@ class Page(PageTestCase):
             recent=(message,),
         )
         body = self.ask(status=lambda: status).body
-        self.assertNotIn("<script", body)
+        self.assertEqual(body.count("<script"), 1)  # ours
         self.assertNotIn('</script>"', body)
         self.assertNotIn("\x1b", body)
         self.assertNotIn("\u202e", body)
@@ -173,7 +173,7 @@ class Page(PageTestCase):
             "<dt>deliveries</dt><dd>3</dd>",
             "<div>smtp tcp 127.0.0.1:25</div>",
             "<div>web tcp 127.0.0.1:8025</div>",
-            '<td class="whole" data-label="Accepted"><div>12,345</div></td>',
+            '<td class="whole" data-label="Accepted" role="cell"><div>12,345</div></td>',
         ):
             self.assertIn(text, body)
 
@@ -185,10 +185,10 @@ class Page(PageTestCase):
         body = self.ask(status=lambda: two).body
         for text in (
             "<h2>Workers</h2>",
-            '<td class="whole" data-label="Process"><div>4001</div></td>',
+            '<td class="whole" data-label="Process" role="cell"><div>4001</div></td>',
             '<span class="failed">not answering</span>',
-            '<td class="whole" data-label="Restarts"><div>3</div></td>',
-            '<td class="whole" data-label="Up for"><div>2 min</div></td>',
+            '<td class="whole" data-label="Restarts" role="cell"><div>3</div></td>',
+            '<td class="whole" data-label="Up for" role="cell"><div>2 min</div></td>',
         ):
             self.assertIn(text, body)
 
@@ -280,7 +280,7 @@ class Programs(PageTestCase):
         page = self.ask("/", status=lambda: troubled).body
         for text in ("not ready: 12 octets are free", "written: &lt;b&gt;", ended):
             self.assertIn(text, page)
-        for text in ("critical<", "1 min 1 s ago", "twisted-mta reopen-logs"):
+        for text in ("critical<", "for 1 min 1 s (since <time", "twisted-mta reopen-logs"):
             self.assertIn(text, page)
 
     def test_readyz_names_no_peers_and_the_page_does(self) -> None:

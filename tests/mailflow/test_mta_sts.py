@@ -16,8 +16,8 @@ from tests.logs import logged_lines
 from tests.server.authority import Authority, Issued, self_signed
 from tests.tidy import TidyTestCase
 from tests.tls.mta_sts.policy_host import PolicyHosts, response
+from twisted_mta.admin.explanation_text import lines
 from twisted_mta.admin.http import Request
-from twisted_mta.cli.explanation import lines
 from twisted_mta.config import (
     DeliverySettings,
     Destination,

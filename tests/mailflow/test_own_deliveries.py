@@ -19,7 +19,7 @@ from twisted_mta import (
     QueuedMessage,
     Reply,
 )
-from twisted_mta.cli.explanation import lines
+from twisted_mta.admin.explanation_text import lines
 from twisted_mta.config import Destination, DKIMKey, QueueSettings
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.events import Bounced, Expired

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.logs import logged_lines
 from tests.policy.delegation.scripted import Attributes, ScriptedService
 from tests.tidy import TidyTestCase
+from twisted_mta.admin.explanation_text import lines
 from twisted_mta.agent.explain.explainer import AddressQuery
-from twisted_mta.cli.explanation import lines
 from twisted_mta.config import Listener, PolicyServiceSettings, PolicySettings
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.client import MemoryClient

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred
 from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta import Bounced, Delivered
+from twisted_mta.admin.explanation_text import lines
 from twisted_mta.admin.questions import SUPPRESSION
 from twisted_mta.agent.agent import SUPPRESSION_FILE
 from twisted_mta.agent.explain.explainer import AddressQuery
-from twisted_mta.cli.explanation import lines
 from twisted_mta.config import SuppressionSettings
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.memory_mta import MemoryMTA

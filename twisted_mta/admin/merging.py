@@ -18,6 +18,7 @@ from .report import (
     ProcessReport,
     ReportedState,
     SuspendedHop,
+    largest_destinations,
     longest_suspended,
 )
 from .status import ProcessStatus, Status
@@ -98,6 +99,9 @@ def merge(
         },
         recent=tuple(newest),
         suspended=suspended,
+        destinations=largest_destinations(
+            each for report in reports for each in report.destinations
+        ),
         state=_state(processes),
         troubles=all_troubles,
         incomplete=tuple(_incomplete(processes)),

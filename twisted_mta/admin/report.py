@@ -19,6 +19,9 @@ MOST_RECIPIENTS = 5
 MOST_SUSPENDED = 50
 """How many suspended next hops a report names."""
 
+MOST_DESTINATIONS = 50
+"""How many domains with queued mail a report names."""
+
 _LONGEST_ADDRESS = 320  # characters; RFC 5321 §4.5.3.1: 64 and 255, and the @
 _LONGEST_ANSWER = 500  # characters of a peer's reply, which may be of a hundred lines
 
@@ -102,6 +105,40 @@ class SuspendedHop:
         return cls(next_hop=next_hop[:_LONGEST_ADDRESS], last=last[:_LONGEST_ANSWER], **rest)
 
 
+@frozen(kw_only=True)
+class Destination:
+    """A domain with mail in the queue.
+
+    Attributes:
+        domain: of the recipients.
+        recipients: all of them.
+        deferred: those that were tried before.
+        held: those that the operator holds.
+        since: the arrival of its first message, wall time.
+        reasons: those that were tried before, by the reason of their deferral.
+    """
+
+    domain: str
+    recipients: int
+    deferred: int
+    held: int
+    since: float
+    reasons: Mapping[str, int] = field(factory=dict)
+
+    def __add__(self, other: Destination) -> Destination:
+        reasons = dict(self.reasons)
+        for name, count in other.reasons.items():
+            reasons[name] = reasons.get(name, 0) + count
+        return Destination(
+            domain=self.domain,
+            recipients=self.recipients + other.recipients,
+            deferred=self.deferred + other.deferred,
+            held=self.held + other.held,
+            since=min(self.since, other.since),
+            reasons=reasons,
+        )
+
+
 @frozen
 class Connections:
     """The numbers of connections of a listener.
@@ -140,6 +177,7 @@ class ProcessReport:
         recent: messages, the newest first, at most `MOST_MESSAGES`.
         suspended: next hops (`longest_suspended`).
         troubles: of this process.
+        destinations: with most mail (`largest_destinations`).
         counted_at: wall time of ``queue``; None: now; 0: ``queue`` is not known.
     """
 
@@ -156,6 +194,7 @@ class ProcessReport:
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    destinations: tuple[Destination, ...] = ()
     counted_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -198,9 +237,22 @@ class ProcessReport:
                     SuspendedHop(**each) for each in written["suspended"][:MOST_SUSPENDED]
                 ),
                 troubles=tuple(Trouble(**each) for each in written["troubles"]),
+                destinations=tuple(
+                    Destination(**each) for each in written["destinations"][:MOST_DESTINATIONS]
+                ),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the report of a process: {error!r}") from None
+
+
+def largest_destinations(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
+    """Return each domain once, those with most mail first; at most `MOST_DESTINATIONS`."""
+    sums: dict[str, Destination] = {}
+    for each in destinations:
+        known = sums.get(each.domain)
+        sums[each.domain] = each if known is None else known + each
+    ordered = sorted(sums.values(), key=lambda each: (-each.recipients, each.domain))
+    return tuple(ordered[:MOST_DESTINATIONS])
 
 
 def longest_suspended(suspended: Iterable[SuspendedHop]) -> tuple[SuspendedHop, ...]:

@@ -9,12 +9,16 @@ from attrs import asdict
 from ..agent.activity import Progress
 from ..agent.agent import Agent
 from ..agent.health import troubles
+from ..mail.queue_id import QueueId
+from ..queue.ids import time_of
 from .report import (
     Connections,
+    Destination,
     ProcessReport,
     RecentMessage,
     ReportedState,
     SuspendedHop,
+    largest_destinations,
     longest_suspended,
 )
 
@@ -71,6 +75,18 @@ def process_report(
             for each in agent.suspended()
         ),
         troubles=tuple(troubles(agent)),
+        destinations=largest_destinations(
+            Destination(
+                domain=domain,
+                recipients=each.recipients,
+                deferred=each.deferred,
+                held=each.held,
+                since=time_of(QueueId(each.first)),
+                reasons=each.reasons,
+            )
+            for shard in agent.shards
+            for domain, each in shard.tallies.domains().items()
+        ),
     )
 
 

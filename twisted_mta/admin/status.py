@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict, field, frozen
@@ -12,6 +13,7 @@ from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot
 from .report import (
     Connections,
+    Destination,
     RecentMessage,
     ReportedState,
     SuspendedHop,
@@ -60,6 +62,7 @@ class Status:
         counters: numbers since the start: ``accepted``, ``delivered``, ``deferred``, ``failed``, …
         recent: messages, the newest first.
         suspended: next hops (`report.longest_suspended`).
+        destinations: domains with mail in the queue (`report.largest_destinations`).
         state: of all processes together.
         troubles: the worst first: those because of which no mail is accepted.
         incomplete: what the numbers of the queue leave out, or have from before; one line each.
@@ -79,6 +82,7 @@ class Status:
     counters: Mapping[str, int]
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
+    destinations: tuple[Destination, ...] = ()
     state: ReportedState = "ready"
     troubles: tuple[Trouble, ...] = ()
     incomplete: tuple[str, ...] = ()
@@ -131,6 +135,7 @@ class Status:
             "connections": {name: asdict(each) for name, each in self.connections.items()},
             "processes": [asdict(process) for process in self.processes],
             "suspended": [asdict(each) for each in self.suspended],
+            "destinations": [asdict(each) for each in self.destinations],
             "recent": [asdict(message) for message in self.recent],
         }
 
@@ -172,3 +177,8 @@ def short_duration(seconds: float) -> str:
     largest = next((place for place, (count, _) in enumerate(counts) if count), 3)
     words = [f"{count} {unit}" for count, unit in counts[largest : largest + 2] if count]
     return " ".join(words) or "0 s"
+
+
+def moment(time: float) -> str:
+    """Return a wall time for people, in UTC: ``2026-09-21 14:13:20``."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from ..admin.explanation_text import lines
 from .client import answer_or_exit, client, json_option, require_version, state_dir_option
-from .explanation import lines
 from .terminal import wrapped
 
 

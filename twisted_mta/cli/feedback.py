@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 import click
 
+from ..admin.status import moment
 from ..mail.printable import printable
 from .client import answer_or_exit, client, json_option, require_version, state_dir_option
-from .terminal import moment
 
 _ACCOUNTS = ("Account", "Reports", "First", "Last")
 _REPORTS = ("Received", "Type", "Message", "Account", "Reporter")

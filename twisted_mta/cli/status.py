@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from ..admin.status import label, short_duration
+from ..admin.status import label, moment, short_duration
 from ..mail.printable import printable
 from .client import answer_or_exit, client, json_option, require_version, state_dir_option
-from .terminal import Table, lines, moment, show
+from .terminal import Table, lines, show
 
 _TERMINAL_MESSAGES = 10  # recent messages on a terminal: 50 would push the rest out of sight
 

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import click
 
 from ..admin.control.client import ControlClient
+from ..admin.status import moment
 from ..mail.printable import printable
 from .client import answer_or_exit, client, json_option, require_version, state_dir_option
-from .terminal import moment
 
 _PATH = "/v1/suppression"
 _PAGE = 1_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import IO, TypeAlias
@@ -113,8 +112,3 @@ _STYLES = {
     "held": "cyan",
     "quarantined": "red",
 }
-
-
-def moment(time: float) -> str:
-    """Return a wall time for people, in UTC: ``2026-09-21 14:13:20``."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"

@@ -373,6 +373,7 @@ class MemoryStore:
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         counts: dict[Category, int] = {}
+        domains: dict[str, tuple[dict[Category, int], QueueId]] = {}
         oldest: QueueId | None = None
         keys = [key for key in sorted(self._recipients) if key[0] > tally.after]
         for key in keys[: tally.limit]:
@@ -388,12 +389,15 @@ class MemoryStore:
                 ours=queued.recipient.last_remote is None,
             )
             counts[each] = counts.get(each, 0) + 1
+            of_domain, _ = domains.setdefault(queued.recipient.mailbox.domain, ({}, key[0]))
+            of_domain[each] = of_domain.get(each, 0) + 1
             due = entry.next_attempt is not None and entry.next_attempt <= tally.now
             if oldest is None and each.waiting and not each.held and (each.deferred or due):
                 oldest = key[0]
         looked_at = min(len(keys), tally.limit)
         more = looked_at == tally.limit
-        return Tallied(counts, looked_at, keys[looked_at - 1][0] if more else None, oldest)
+        following = keys[looked_at - 1][0] if more else None
+        return Tallied(counts, looked_at, following, oldest, domains)
 
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.explanation import explain_query, merged_explanations
+from twisted_mta.admin.explanation_text import following, lines
 from twisted_mta.admin.queue_answers import list_messages
-from twisted_mta.cli.explanation import following, lines
 from twisted_mta.config import Destination, ReplyAction, SourceAddress, SourcePool
 from twisted_mta.config.amounts import Rate
 from twisted_mta.mail.tlsa import TLSA

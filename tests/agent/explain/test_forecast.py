@@ -7,8 +7,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from tests.tidy import TidyTestCase
+from twisted_mta.admin.explanation_text import lines
 from twisted_mta.agent.explain.explainer import AddressQuery
-from twisted_mta.cli.explanation import lines
 from twisted_mta.config import Listener, PolicySettings
 
 from .world import World

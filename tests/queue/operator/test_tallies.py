@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from tests.tidy import TidyTestCase
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.operator.operations import Category, Tallied, Tally
-from twisted_mta.queue.operator.tallies import Tallies, reason
+from twisted_mta.queue.operator.tallies import MOST_DOMAINS, DomainTally, Tallies, reason
 from twisted_mta.queue.store.contract import StoreError
 
 NOW = 1_800_000_000.0
@@ -48,6 +48,33 @@ class Counting(TidyTestCase):
         )
         self.assertEqual(self.tallies.reasons()["refused"], 2)
         self.assertEqual(len(self.asked), 2)
+
+    def test_domains_have_their_counts_reasons_and_first_message(self) -> None:
+        waiting, refused = Category(5, False, True, False), deferred_for(450, "2.0", False)
+        held = Category(0, True, False, True, 451, "4.1", True)
+        old, new = first_id(NOW - 900), first_id(NOW - 100)
+        self.slices = [
+            Tallied(next=new, domains={"a.example": ({waiting: 3}, old)}),
+            Tallied(domains={"a.example": ({refused: 2, held: 1}, new), "b.example": ({}, new)}),
+        ]
+        self.tallies.ages()
+        self.clock.advance(0.05)
+        self.assertEqual(
+            self.tallies.domains()["a.example"],
+            DomainTally(6, 3, 1, old, {"refused": 2, "unreachable": 1}),
+        )
+
+    def test_those_with_most_mail_are_told(self) -> None:
+        waiting = Category(5, False, True, False)
+        self.slices[1] = Tallied(
+            domains={
+                f"{number}.example": ({waiting: number}, first_id(NOW)) for number in range(5000)
+            }
+        )
+        self.tallies.ages()
+        self.clock.advance(0.05)
+        self.assertEqual(list(self.tallies.domains())[:2], ["4999.example", "4998.example"])
+        self.assertEqual(len(self.tallies.domains()), MOST_DOMAINS)
 
     def test_counts_begin_at_least_half_a_minute_apart(self) -> None:
         self.tallies.ages()

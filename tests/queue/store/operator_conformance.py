@@ -428,6 +428,25 @@ class OperatorConformance(StoreHarness):
             },
         )
 
+    def test_a_tally_counts_by_domain(self) -> None:
+        old, new = int(first_id(NOW - 7200)), int(first_id(NOW - 60))
+        first = message(old, "a@one.example", "b@two.example")
+        self.accept(first, message(new, "c@one.example"))
+        self.do(deferred(first, NOW + 60, 0))
+        (tallied,) = self.do(Tally((first_id(NOW - 3600),), FIRST, 100))
+        assert isinstance(tallied, Tallied)
+        shown = {
+            domain: (sorted((each.age, each.deferred, n) for each, n in counts.items()), int(id))
+            for domain, (counts, id) in tallied.domains.items()
+        }
+        self.assertEqual(
+            shown,
+            {
+                "one.example": ([(0, True, 1), (1, False, 1)], old),
+                "two.example": ([(0, False, 1)], old),
+            },
+        )
+
     def test_a_tally_finds_the_oldest_message_that_waits(self) -> None:
         held, future, tried, new = (int(first_id(NOW - age)) for age in (9000, 8000, 7000, 60))
         first = message(tried, "a@one.example")

@@ -11,7 +11,7 @@ from functools import partial
 from html import escape
 from typing import TypeAlias
 
-_WITHOUT_CONTENT = ("input", "meta")
+_WITHOUT_CONTENT = ("input", "link", "meta")
 
 
 class Tag(str):

@@ -18,9 +18,12 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
+from ...agent.expiry import Expiry
 from ...interfaces import Clock
+from ...mail.printable import printable
 from ..channel import Lane
 from ..grant import ANYBODY
+from ..history import SPANS, History
 from ..http import (
     READING,
     Request,
@@ -34,9 +37,11 @@ from ..http import (
     short,
 )
 from ..status import Status
-from .access import Access
+from .access import LOGIN, LOGOUT, Access
 from .captured_pages import CapturedPages
-from .page import STYLE_HASH, html
+from .markup import Flattenable, tags
+from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html
+from .queue_pages import QueuePages
 
 StatusReport = Callable[[], "Status | Deferred[Status]"]
 """Returns the status now."""
@@ -52,6 +57,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
+_KEPT_AN_HOUR = {"Cache-Control": "max-age=3600"}
 # RFC 9110 §7.2: Host = uri-host [ ":" port ], without a user; of names, those that the DNS allows.
 _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
@@ -79,6 +85,8 @@ class StatusSite(ResponderSite):
         answer: answers the requests of programs (`admin.api.Admin`).
         captured: the pages of a capture server; the status page is ``/status`` there. None: this is
             none.
+        history: what the charts show; None: there are none.
+        expiries: returns what expires.
         reactor: times connections out.
     """
 
@@ -90,17 +98,20 @@ class StatusSite(ResponderSite):
         access: Access | None = None,
         answer: Responder | None = None,
         captured: CapturedPages | None = None,
+        history: History | None = None,
+        expiries: Callable[[], Sequence[Expiry]] = tuple,
         reactor: IReactorTime | None = None,
     ) -> None:
         pages = _Pages(status, hosts, access, answer, captured)
+        pages.history = history
+        pages.expiries = expiries
         super().__init__(
             pages.answer,
             headers=_HEADERS,
             reactor=reactor,
             longest=0 if access is None else access.longest,
         )
-        pages.clock = self.reactor
-        pages.lane = self.lane
+        pages.use(self.reactor, self.lane)
 
 
 class _InTurn:
@@ -149,6 +160,8 @@ class _InTurn:
 class _Pages:
     clock: Clock
     lane: Lane
+    history: History | None
+    expiries: Callable[[], Sequence[Expiry]]
 
     def __init__(
         self,
@@ -161,19 +174,69 @@ class _Pages:
         self._access = access
         self._captured = captured
         self._status = status
-        # By path and Accept: until when a response is reused.
-        self._kept: dict[tuple[str, str], tuple[float, Response]] = {}
+        # By path, query and Accept: until when a response is reused.
+        self._kept: dict[tuple[str, str, str], tuple[float, Response]] = {}
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
-        self._in_turn = _InTurn(answer)
+        self._in_turn = _InTurn(self._about_queue)
+        self._queue_pages: QueuePages | None = None
+        self._home = "/" if captured is None else "/status"
         self._pages: Mapping[str, Callable[[Status, Request], Response]] = {
-            "/" if captured is None else "/status": lambda status, request: Response(
-                body=html(status), content_type=_HTML
-            ),
+            self._home: self._state,
             "/status.json": lambda status, request: json_response(status.to_json()),
             "/healthz": lambda status, request: _health(status),
             "/readyz": lambda status, request: _readiness(status),
         }
+        self._files = {
+            "/page.js": Response(
+                body=SCRIPT, content_type="text/javascript", headers=_KEPT_AN_HOUR
+            ),
+            "/icon.svg": Response(body=ICON, content_type="image/svg+xml", headers=_KEPT_AN_HOUR),
+        }
+
+    def use(self, clock: Clock, lane: Lane) -> None:
+        """Take what there is once the site is made."""
+        self.clock, self.lane = clock, lane
+        if self._answer is not None:
+            self._queue_pages = QueuePages(self._answer, clock=clock)
+
+    def _view(self, request: Request) -> View:
+        """Return what a page shows besides the status."""
+        grant, access = request.grant, self._access
+        account: Flattenable = ""
+        if grant.csrf:
+            account = tags.form(
+                tags.span(printable(grant.name)),
+                tags.input(type="hidden", name="csrf", value=grant.csrf),
+                tags.button("Log out", type="submit"),
+                method="post",
+                action=LOGOUT,
+                class_="account",
+            )
+        elif access is not None and access.has_logins and not grant.name:
+            account = tags.a("Log in", href=LOGIN, class_="account")
+        return View(home=self._home, queue=self._answer is not None, account=account)
+
+    def _state(self, status: Status, request: Request) -> Response:
+        span = SPANS.get(request.parameters.get("span", ""), SPANS["1h"])
+        view = evolve(
+            self._view(request),
+            span=span,
+            slots=() if self.history is None else self.history.slots(span, status.now),
+            expiries=self.expiries(),
+        )
+        return Response(
+            body=html(status, view),
+            content_type=_HTML,
+            headers={"Content-Security-Policy": LIVE_POLICY},
+        )
+
+    def _about_queue(self, request: Request) -> Response | Stream | Deferred[Response]:
+        pages = self._queue_pages
+        if pages is not None and pages.serves(request.path):
+            return pages.answer(request, self._view(request))
+        assert self._answer is not None
+        return self._answer(request)
 
     def answer(self, request: Request) -> Response | Stream | Deferred[Any]:
         """Answer a request."""
@@ -216,6 +279,11 @@ class _Pages:
             if request.method not in READING:
                 return only(READING)
             return Deferred.fromCoroutine(self._page(page, request))
+        if request.path in self._files and request.method in READING:
+            return self._files[request.path]
+        pages = self._queue_pages
+        if pages is not None and pages.serves(request.path):
+            return self._in_turn.take(request)
         if self._answer is None:
             return error_response("there is nothing at this path", 404)
         return self._answer(request)
@@ -224,8 +292,13 @@ class _Pages:
         """Answer a request of a client without a login, which may read some paths."""
         if self._captured is not None and self._captured.serves(request.path):
             return self._captured.answer(request)
+        if request.path in self._files and request.method in READING:
+            return self._files[request.path]
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
-        if self._answer is not None and request.path.startswith(f"{_QUEUE}/"):
+        pages = self._queue_pages
+        if pages is not None and (
+            pages.serves(request.path) or request.path.startswith(f"{_QUEUE}/")
+        ):
             passed_on += (request.path,)
         if request.path not in self._pages and request.path not in passed_on:
             if self._access is not None and self._access.configured and request.path[:4] == "/v1/":
@@ -242,7 +315,7 @@ class _Pages:
         """Return a response of just now, if there is one and other requests wait."""
         if not self.lane.crowded:
             return None
-        until, answer = self._kept.get((request.path, request.accept), (0.0, None))
+        until, answer = self._kept.get(_kept_as(request), (0.0, None))
         now = self.clock.seconds()
         return answer if now < until <= now + _OLDEST else None
 
@@ -259,7 +332,7 @@ class _Pages:
         while len(self._kept) >= _MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         lasts = min(_REUSED * (now - began), _OLDEST)
-        self._kept[request.path, request.accept] = now + lasts, answer
+        self._kept[_kept_as(request)] = now + lasts, answer
         return answer
 
     async def _page(
@@ -282,6 +355,10 @@ class _Pages:
     def _of_ours(self, origin: str) -> bool:
         scheme, _, host = origin.partition("://")
         return scheme in ("http", "https") and self._ours(host)
+
+
+def _kept_as(request: Request) -> tuple[str, str, str]:
+    return request.path, request.query, request.accept
 
 
 def _health(status: Status) -> Response:

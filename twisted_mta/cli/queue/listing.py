@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 
 import click
 
+from ...admin.status import moment
 from ...mail.printable import printable
 from ..client import REFUSED, Reader, answer_or_exit, reader, require_version
-from ..terminal import moment, show
+from ..terminal import show
 from .selection import PATH, Filters, filters_of, queue_ids, selecting
 
 _PAGE = 100  # messages of one request: between two of them the MTA is free for mail

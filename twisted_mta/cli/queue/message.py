@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from ...admin.status import moment
 from ...mail.printable import printable
 from ..client import (
     Reader,
@@ -19,7 +20,7 @@ from ..client import (
     require_version,
     state_dir_option,
 )
-from ..terminal import Table, lines, moment, show
+from ..terminal import Table, lines, show
 from .listing import classified, last_reply, next_attempt, sender, state
 from .selection import PATH, queue_ids
 

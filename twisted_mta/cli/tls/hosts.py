@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...admin.status import moment
 from ...mail.address import AddressError, domain_name
 from ...mail.printable import printable
 from ..client import (
@@ -21,7 +22,7 @@ from ..client import (
     require_version,
     state_dir_option,
 )
-from ..terminal import moment, show
+from ..terminal import show
 
 _COLUMNS = ("Host", "Port", "First TLS", "Last TLS", "Missing since", "Last handshake")
 _PROBE_TIMEOUT = 120.0  # seconds: five hosts may be silent

@@ -323,6 +323,8 @@ class Tallied:
 
     Attributes:
         counts: recipients in each category.
+        domains: the same by domain: for each the recipients in each category, and its first
+            message.
         looked_at: recipients in all.
         next: as in a `Page`.
         oldest: the first message that waits for its delivery, and is not on hold, quarantined or
@@ -333,6 +335,7 @@ class Tallied:
     looked_at: int = 0
     next: QueueId | None = None
     oldest: QueueId | None = None
+    domains: Mapping[str, tuple[Mapping[Category, int], QueueId]] = field(factory=dict)
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Tallies: how many recipients there are of each age, and how many are deferred for each reason.
+"""Tallies: how many recipients there are of each age, reason of deferral and domain.
 
 They are counted in the background, slice by slice with pauses between, so that mail does not wait
 for it. The tallies are those of the last count that was completed. Counts are made only while the
@@ -8,9 +8,10 @@ tallies are asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from heapq import nlargest
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -52,7 +53,52 @@ _OF_TLS_OR_AUTH = (454, 530, 534, 535, 538)
 _EVERY = 30.0  # seconds from the beginning of one count to that of the next
 _PAUSE = 0.05  # seconds between two slices
 
+MOST_DOMAINS = 50
+"""How many domains are told, those with most mail."""
+
+_MOST_COUNTED = 1000  # domains; more than twice as many are cut down to that, the largest
+_NO_ID = 2**63 - 1  # above all ids
+
 Counts = Mapping[str, int]
+
+
+@define
+class DomainTally:
+    """The recipients of one domain.
+
+    Attributes:
+        recipients: all of them.
+        deferred: those that were tried before.
+        held: those that the operator holds.
+        first: the id of the first message with one of them.
+        reasons: those that were tried before, by `REASONS`.
+    """
+
+    recipients: int = 0
+    deferred: int = 0
+    held: int = 0
+    first: int = _NO_ID
+    reasons: dict[str, int] = field(factory=dict)
+
+    def add(self, counts: Mapping[Category, int], first: int) -> None:
+        """Add the recipients of a slice."""
+        self.first = min(self.first, first)
+        for each, count in counts.items():
+            self.recipients += count
+            self.held += count if each.held else 0
+            if each.deferred:
+                why = reason(each)
+                self.deferred += count
+                self.reasons[why] = self.reasons.get(why, 0) + count
+
+
+@define
+class _Count:
+    """A count that is under way."""
+
+    counts: dict[Category, int] = field(factory=dict)
+    domains: dict[str, DomainTally] = field(factory=dict)
+    oldest: QueueId | None = None
 
 
 class Tallies:
@@ -79,6 +125,7 @@ class Tallies:
         self._ages: dict[str, int] = {}
         self._reasons: dict[str, int] = {}
         self._oldest: QueueId | None = None
+        self._domains: dict[str, DomainTally] = {}
         self._begun: float | None = None  # by the clock: the last count
         self._counting = False
         self._pause: IDelayedCall | None = None
@@ -98,6 +145,14 @@ class Tallies:
         self._refresh()
         return self._oldest
 
+    def domains(self) -> Mapping[str, DomainTally]:
+        """Return those with most mail, at most `MOST_DOMAINS`, by the last count.
+
+        Where mail goes to thousands of domains, some of those with little mail may be left out.
+        """
+        self._refresh()
+        return self._domains
+
     def stop(self) -> None:
         """Stop counting."""
         self._counting = True
@@ -111,27 +166,26 @@ class Tallies:
         self._begun, self._counting = now, True
         time = self._wall_time()
         edges = tuple(first_id(time - seconds) for _, seconds in reversed(AGES))
-        self._count(Tally(edges, FIRST, now=time), {}, None)
+        self._count(Tally(edges, FIRST, now=time), _Count())
 
-    def _count(self, tally: Tally, counts: dict[Category, int], oldest: QueueId | None) -> None:
+    def _count(self, tally: Tally, so_far: _Count) -> None:
         self._perform(tally).addCallbacks(
-            self._counted, self._given_up, callbackArgs=(tally, counts, oldest)
+            self._counted, self._given_up, callbackArgs=(tally, so_far)
         ).addErrback(self._failed)
 
-    def _counted(
-        self,
-        tallied: Tallied,
-        tally: Tally,
-        counts: dict[Category, int],
-        oldest: QueueId | None,
-    ) -> None:
+    def _counted(self, tallied: Tallied, tally: Tally, so_far: _Count) -> None:
+        counts = so_far.counts
         for each, count in tallied.counts.items():
             counts[each] = counts.get(each, 0) + count
-        if oldest is None:  # slices are in the order of ids
-            oldest = tallied.oldest
+        for domain, (of_domain, first) in tallied.domains.items():
+            so_far.domains.setdefault(domain, DomainTally()).add(of_domain, first)
+        if len(so_far.domains) > 2 * _MOST_COUNTED:
+            so_far.domains = _largest(so_far.domains, _MOST_COUNTED)
+        if so_far.oldest is None:  # slices are in the order of ids
+            so_far.oldest = tallied.oldest
         if tallied.next is not None:
             following = evolve(tally, after=tallied.next)
-            self._pause = self._clock.callLater(_PAUSE, self._count, following, counts, oldest)
+            self._pause = self._clock.callLater(_PAUSE, self._count, following, so_far)
             return
         self._counting = False
         names = [OLDEST, *(name for name, _ in reversed(AGES))]
@@ -140,7 +194,8 @@ class Tallies:
             ages[names[each.age]] += count
             if each.deferred:
                 reasons[reason(each)] += count
-        self._ages, self._reasons, self._oldest = ages, reasons, oldest
+        self._ages, self._reasons, self._oldest = ages, reasons, so_far.oldest
+        self._domains = _largest(so_far.domains, MOST_DOMAINS)
 
     def _given_up(self, failure: Failure) -> None:
         failure.trap(StoreError)  # the store is closed, and will be opened again
@@ -149,6 +204,10 @@ class Tallies:
     def _failed(self, failure: Failure) -> None:
         self._counting = False
         self._log.failure("counting the queue", failure)
+
+
+def _largest(domains: Mapping[str, DomainTally], most: int) -> dict[str, DomainTally]:
+    return dict(nlargest(most, domains.items(), key=lambda item: item[1].recipients))
 
 
 def reason(each: Category) -> str:

@@ -240,34 +240,39 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
     """Count the recipients of a slice; the database counts, without the interpreter."""
     edges = [tally.after, *tally.ages, _LAST]
     counts: dict[Category, int] = {}
+    domains: dict[str, tuple[dict[Category, int], QueueId]] = {}
     after, left = tally.after, tally.limit
     oldest: int | None = None
     for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
         until = edges[age + 1]
         rows = database.execute(
             "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
-            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, min(message)"
-            " FILTER (WHERE next_attempt IS NOT NULL"  # as none on hold or quarantined has
+            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, domain, min(message),"
+            # None on hold or quarantined has a next attempt.
+            " min(message) FILTER (WHERE next_attempt IS NOT NULL"
             " AND (attempts > 0 OR next_attempt <= ?)) FROM"
             " (SELECT * FROM recipient WHERE message > ? AND message < ?"
             " ORDER BY message, number LIMIT ?)"
-            " GROUP BY 3, 4, 5, 6, 7, 8",
+            " GROUP BY 3, 4, 5, 6, 7, 8, 9",
             (tally.now, after, until, left),
         ).fetchall()
-        for count, _, deferred, waiting, held, code, status, ours, first in rows:
-            if first is not None:
-                oldest = first if oldest is None else min(oldest, first)
+        for count, _, deferred, waiting, held, code, status, ours, domain, first, waits in rows:
+            if waits is not None:
+                oldest = waits if oldest is None else min(oldest, waits)
             each = Category(
                 age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
             )
             counts[each] = counts.get(each, 0) + count
+            of_domain, earliest = domains.get(domain, ({}, first))
+            of_domain[each] = of_domain.get(each, 0) + count
+            domains[domain] = of_domain, QueueId(min(earliest, first))
             left -= count
         if left <= 0:
             after = max(row[1] for row in rows)
             # Further recipients of the last message are not counted: the tally is an estimate.
-            return Tallied(counts, tally.limit, QueueId(after), _id(oldest))
+            return Tallied(counts, tally.limit, QueueId(after), _id(oldest), domains)
         after = max(after, until - 1)
-    return Tallied(counts, tally.limit - left, None, _id(oldest))
+    return Tallied(counts, tally.limit - left, None, _id(oldest), domains)
 
 
 def count_waiting(database: sqlite3.Connection, count: CountWaiting) -> WaitingCounts:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..admin.status import short_duration
 from ..mail.printable import printable
-from .terminal import moment
+from .status import moment, short_duration
 
 Facts = Mapping[str, Any]
 
