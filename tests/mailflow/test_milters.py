@@ -382,6 +382,21 @@ class Verdicts(MilterTestCase):
             self.assertEqual(client.heard(), [reply])
             self.assertTrue(client.lost)
 
+    def test_a_greeting_that_it_refuses_in_a_transaction_lets_no_mail_past_it(self) -> None:
+        def greeted(name: bytes) -> list[bytes]:
+            return [b"y550 5.7.0 Not you\0"] if name.startswith(b"bad.") else [b"c"]
+
+        for answers, refused in (
+            ({b"R": [b"y550 5.7.0 No mail\0"]}, ["RCPT TO:<bob@localhost>"]),
+            ({b"E": [b"y550 5.7.0 No mail\0"]}, ["RCPT TO:<bob@localhost>", "DATA", "Hi.\r\n."]),
+        ):
+            filter = ScriptedFilter({b"H": greeted, **answers})
+            client = self.mta(filter, more={"default_action": "accept"}).connect()
+            client.say("MAIL FROM:<ann@sender.example>")
+            # RFC 5321 §4.1.4: the transaction goes on.
+            self.assertEqual(client.say("EHLO bad.example"), ["550 5.7.0 Not you"])
+            self.assertEqual(client.say(*refused), ["550 5.7.0 No mail"])
+
     def test_what_it_accepts_early_it_is_not_asked_about_again(self) -> None:
         for code, told in (
             (b"C", b"OCK"),

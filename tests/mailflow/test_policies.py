@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import IO, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Mark, Quarantine, Reply, Rewrite
-from twisted_mta.config import PolicySettings
+from twisted_mta.config import Listener, PolicySettings
 from twisted_mta.testing.memory_mta import MemoryMTA
 
 MESSAGE = b"From: ann@sender.example\r\nSubject: Hi\r\nX-Old: 1\r\n\r\nHello.\r\n"
@@ -87,6 +88,30 @@ class Stages(WithPolicy):
         self.assertTrue(refused.lost)
         self.assertEqual(mta.connect(greet=False).heard()[0][:4], "220 ")
 
+    def test_of_a_client_that_a_proxy_speaks_for_they_hear_before_its_name(self) -> None:
+        seen: list[object] = []
+
+        class Policy:
+            def client(self, session: Any) -> Reply | None:
+                seen.append(session.peer.address)
+                return NO if session.peer.address == "203.0.113.7" else None
+
+            def helo(self, session: Any) -> None:
+                seen.append(session.helo)
+
+        proxied = Listener(
+            endpoint="tcp:25:interface=127.0.0.1", xclient_from=[ip_network("192.0.2.7")]
+        )
+        mta = self.mta(Policy(), listeners=(proxied,))
+        client = mta.connect(source="192.0.2.7")
+        client.say("XCLIENT ADDR=203.0.113.9", "EHLO real.example")
+        self.assertEqual(client.mail(MESSAGE, "bob@localhost")[0][:9], "250 2.0.0")
+        self.assertEqual(seen, ["192.0.2.7", "client.example", "203.0.113.9", "real.example"])
+        # One that is refused stays refused, however often it tries.
+        client.say("XCLIENT ADDR=203.0.113.7")
+        for command, code in (("EHLO a.example", "550"), ("MAIL FROM:<a@b.example>", "503")) * 2:
+            self.assertEqual(client.say(command)[-1][:3], code)
+
     def test_a_client_is_greeted_once_the_policy_has_decided(self) -> None:
         decided: Deferred[None] = Deferred()
 
@@ -114,6 +139,27 @@ class Stages(WithPolicy):
         # RFC 5321 §4.1.4: the state stays, within a transaction too.
         self.assertEqual(client.say("EHLO bad.example"), ["550 5.7.1 not you"])
         self.assertEqual(client.say("RCPT TO:<bob@localhost>")[0][:9], "250 2.1.5")
+
+    def test_a_refused_name_within_a_transaction_lets_no_mail_past_the_policy(self) -> None:
+        class Policy:
+            def helo(self, session: Any) -> Reply | None:
+                return NO if session.helo == "bad.example" else None
+
+            def rcpt(self, session: Any, recipient: Any) -> Reply | None:
+                return NO if str(recipient) == "eve@localhost" else None
+
+            def message(self, session: Any, envelope: Any, content: IO[bytes]) -> Reply:
+                return NO
+
+        client = self.mta(Policy()).connect()
+        client.say("MAIL FROM:<a@b.example>", "EHLO bad.example")
+        for command, code in (
+            ("RCPT TO:<eve@localhost>", "550"),
+            ("RCPT TO:<bob@localhost>", "250"),
+            ("DATA", "354"),
+            ("Hi.\r\n.", "550"),
+        ):
+            self.assertEqual(client.say(command)[-1][:3], code)
 
     def test_sender_and_recipients_are_refused_each_for_itself(self) -> None:
         class Policy:

@@ -334,6 +334,13 @@ class Actions(Services):
                 self.assertEqual(self.codes(mta)[-1], TAKEN[-1])
                 self.assertEqual([len(mta.mail(name)) for name in ("bob", "carol")], found)
 
+    def test_what_one_discards_no_other_sends_elsewhere(self) -> None:
+        for answer in ("REDIRECT carol@us.example", "BCC carol@us.example"):
+            more = [{"at": "data"}, {"at": "rcpt"}]
+            mta = self.mta(ScriptedService("DISCARD"), ScriptedService(answer), more=more)
+            self.assertEqual(self.codes(mta)[-1], TAKEN[-1])
+            self.assertEqual((mta.mail("bob"), mta.mail("carol")), ([], []))
+
     def test_lines_for_the_log_are_logged(self) -> None:
         log = logged_lines(self, "says: ")
         self.mail("WARN look\tat this", "INFO nothing")

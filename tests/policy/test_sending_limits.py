@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from tests.logs import logged_lines
@@ -12,7 +13,7 @@ from tests.tidy import TidyTestCase
 from tests.workers.test_limits import Simulation
 from twisted_mta.auth.sliding_window import SlidingWindow
 from twisted_mta.config import RelayCertificate
-from twisted_mta.interfaces import Limits
+from twisted_mta.interfaces import LimitKey, Limits
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.policy.sending_limits import (
     NO_LIMITS,
@@ -62,7 +63,28 @@ class Limited(TidyTestCase):
         return str(self.successResultOf(Deferred.fromCoroutine(counting)) or "taken")
 
 
+class Late(LocalLimits):
+    """Limits whose last answers wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 2
+
+    def take(self, key: LimitKey, limit: int) -> Any:
+        self.left -= 1
+        return super().take(key, limit) if self.left >= 0 else Deferred[bool]()
+
+
 class Hours(Limited):
+    def test_recipients_of_a_message_that_is_given_up_do_not_count(self) -> None:
+        late = Late()
+        limits = self.limits(HourlyLimits(recipients=3), counts=late)
+        counting = Deferred.fromCoroutine(limits.add("ann", "recipients", number=3))
+        counting.cancel()
+        self.failureResultOf(counting, CancelledError)
+        late.left = 3
+        self.assertEqual(self.add(limits, "ann", "recipients", 3), "taken")
+
     def test_a_refusal_says_the_limit_and_when_there_is_room(self) -> None:
         limits = self.limits(HourlyLimits(messages=2))
         self.assertEqual(self.add(limits, "ann"), "taken")

@@ -40,11 +40,16 @@ class SlidingWindow:
     async def add(self, key: LimitKey, limit: int, number: int = 1) -> bool:
         """Count more events, all or none, if that keeps within ``limit``; return whether it did."""
         self._forget()
-        for taken in range(number):
-            if not await now_or_later(self._limits.take(key, limit)):
+        taken = 0
+        try:
+            while taken < number and await now_or_later(self._limits.take(key, limit)):
+                taken += 1
+        finally:
+            if taken < number:  # there is no room, or this was canceled
                 for _ in range(taken):
                     self._limits.give_back(key)
-                return False
+        if taken < number:
+            return False
         end = self._clock.seconds() + self.period
         for _ in range(number):
             self._events.append((end, key))

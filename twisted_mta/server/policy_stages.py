@@ -23,8 +23,8 @@ class _Notes:
 
     Attributes:
         seen: the session as policies see it.
-        client_asked: whether they were asked about the client.
-        helo_asked: whether they were asked about its present name.
+        client_asked: whether they were asked about the client, and did not refuse it.
+        helo_asked: whether they were asked about its present name, and did not refuse it.
         of_client: what they found out about the client alone.
     """
 
@@ -94,8 +94,8 @@ class PolicyStages:
         return notes
 
     async def _client(self, notes: _Notes, *, instead_of_greeting: bool = False) -> Reply | None:
-        notes.client_asked = True
         refusal = await self.chain.client(notes.seen)
+        notes.client_asked = refusal is None
         notes.of_client = Opinion(notes.seen.opinion)
         if instead_of_greeting and refusal is not None:
             # RFC 5321 §3.1 and §4.3.2: in place of the greeting come 554 and 421 alone.
@@ -104,18 +104,25 @@ class PolicyStages:
         return refusal
 
     async def _helo(self, notes: _Notes) -> Reply | None:
+        seen = notes.seen
+        notes.helo_asked = False
+        # There was no greeting for a client that a proxy speaks for since (XCLIENT).
+        refusal = None if notes.client_asked else await self._client(notes)
+        if refusal is not None:
+            return refusal
         # What was found out about another name is forgotten with it, as RFC 3207 §4.2 asks after
-        # STARTTLS. RFC 5321 §4.1.4: the greeting also ends a transaction.
-        notes.seen.examination = None
-        notes.seen.opinion = Opinion(notes.of_client)
-        notes.helo_asked = True
-        return await self.chain.helo(notes.seen)
+        # STARTTLS. RFC 5321 §4.1.4: the greeting also ends a transaction, unless it is refused.
+        before = seen.examination, seen.opinion
+        seen.examination, seen.opinion = None, Opinion(notes.of_client)
+        refusal = await self.chain.helo(seen)
+        if refusal is not None:
+            seen.examination, seen.opinion = before
+        notes.helo_asked = refusal is None
+        return refusal
 
     async def _mail(self, notes: _Notes, reverse_path: Mailbox | None) -> Reply | None:
-        # Neither was asked for a client that a proxy speaks for since (XCLIENT).
-        refusal = None if notes.client_asked else await self._client(notes)
-        if refusal is None and not notes.helo_asked:
-            refusal = await self._helo(notes)
+        # The last greeting may have been another client's (XCLIENT).
+        refusal = None if notes.helo_asked else await self._helo(notes)
         if refusal is not None:
             return refusal
         self.chain.examine(notes.seen, reverse_path)

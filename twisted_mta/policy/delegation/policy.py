@@ -229,12 +229,13 @@ class _Asking:
         found = self._found(examination)
         if found.discards:
             return [Noted("discard"), Rewrite(recipients=())]
-        if found.instead is not None:
+        recipients = examination.recipients_instead
+        if recipients is None:
+            recipients = envelope.recipients
+        # Where there are none, another service has discarded the message.
+        if found.instead is not None and recipients:
             return Rewrite(recipients=(found.instead,))
-        if found.besides:
-            recipients = examination.recipients_instead
-            if recipients is None:
-                recipients = envelope.recipients
+        if found.besides and recipients:
             return Rewrite(recipients=(*recipients, *found.besides))
         if found.failed:
             return Noted("temperror")

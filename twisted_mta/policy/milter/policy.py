@@ -111,8 +111,9 @@ class MilterPolicy:
         return await self._early(conversation, partial(self._open, session, conversation))
 
     async def helo(self, session: PolicySession) -> Answer:
-        """Tell of a greeting."""
+        """Tell of a greeting; a transaction goes on behind it only if the greeting is refused."""
         conversation = self._begin(session)
+        conversation.begin(None)
         return await self._early(conversation, partial(self._greet, session, conversation))
 
     async def mail(self, session: PolicySession, sender: Mailbox | None) -> Answer | list[Answer]:
@@ -126,7 +127,8 @@ class MilterPolicy:
         conversation = self._begin(session)
         examination = session.examination
         if examination is not None and conversation.examination is not examination:
-            # The filter is new since the transaction began: a reload has added it.
+            # The filter is new since the transaction began: a reload has added it. Or it was told
+            # of a greeting that was refused, and has forgotten the transaction.
             refusal = await self.mail(session, examination.sender)
             if refusal is not None:
                 return refusal
