@@ -141,7 +141,7 @@ class Taking(MaildropTestCase):
         self.assertEqual(len(self.look()), 1)
         (trouble,) = self.maildrop.troubles()
         self.assertEqual((trouble.kind, trouble.severity), ("waiting", "warning"))
-        self.assertTrue(trouble.text.startswith("1 messages in "), trouble.text)
+        self.assertTrue(trouble.text.startswith("1 message in "), trouble.text)
         self.refused = {}
         self.assertEqual(len(self.look()), 1)
         self.clock.advance(60)

@@ -226,6 +226,7 @@ class Sending(SendmailTestCase):
         with self.mta:
             self.send("bob", user="daemon")
             self.mail()
+            self.assertIn("client=unix helo=localhost", self.mta.output())
         self.send("bob", user="daemon")
         denied = self.run_program("ls", self.home / "drop", user="daemon")
         self.assertNotEqual(denied.returncode, 0)

@@ -196,7 +196,8 @@ class Maildrop:
         if self._trouble:
             text = f"mail that waits in {self._directory} cannot be taken in: {self._trouble}"
         elif resting:
-            text = f"{resting:,} messages in {self._directory} could not be taken in yet"
+            messages = "1 message" if resting == 1 else f"{resting:,} messages"
+            text = f"{messages} in {self._directory} could not be taken in yet"
         if text:
             yield Trouble(kind="waiting", text=printable(text))
 

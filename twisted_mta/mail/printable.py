@@ -15,3 +15,8 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text  # most is, and this takes a tenth of the time
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def shown_client(address: str | None) -> str:
+    """Return the address of a client for lines of the log: ``unix`` for one at a UNIX socket."""
+    return address or "unix"

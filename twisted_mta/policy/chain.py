@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..mail.address import Mailbox
 from ..mail.assessment import Verdict
-from ..mail.printable import printable
+from ..mail.printable import printable, shown_client
 from ..mail.reply import Reply
 from ..message.authentication_results import MethodResult
 from ..message.header import Header
@@ -344,8 +344,9 @@ class PolicyChain:
         refusal = self._take(member, answers, opinion, stage)
         if refusal is not None:
             self._log.info(
-                "refused by {policy}: client {peer}: {reply}",
+                "refused by {policy}: client {_peer}: {reply}",
                 policy=member.name,
+                _peer=shown_client(session.address),
                 peer=session.address,
                 reply=refusal,
             )

@@ -19,7 +19,7 @@ from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message
-from ..mail.printable import printable
+from ..mail.printable import printable, shown_client
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.delivery_fields import read_delivered_to
@@ -181,9 +181,10 @@ class Intake:
             refusal = self.submission.mail(self.policy.submission, session, reverse_path)
             if refusal is not None:
                 self._log.info(
-                    "refused {reverse_path} of user={user}, client {peer}: {reply}",
+                    "refused {reverse_path} of user={user}, client {_peer}: {reply}",
                     reverse_path=shown(reverse_path),
                     user=printable(session.identity or ""),
+                    _peer=shown_client(session.peer.address),
                     peer=session.peer.address,
                     reply=refusal,
                 )
@@ -350,9 +351,10 @@ class Intake:
         if refusal is None:
             return None
         self._log.info(
-            "refused {recipient} from {reverse_path}, client {peer}: {reply}",
+            "refused {recipient} from {reverse_path}, client {_peer}: {reply}",
             recipient=printable(str(forward_path)),
             reverse_path=shown(_reverse_path(session)),
+            _peer=shown_client(session.peer.address),
             peer=session.peer.address,
             reply=refusal,
         )

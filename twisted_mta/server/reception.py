@@ -22,7 +22,7 @@ from ..mail.body import Body
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import TLS_OPTIONAL, Envelope, Parameters, RecipientNumber
 from ..mail.message import Message
-from ..mail.printable import printable
+from ..mail.printable import printable, shown_client
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.authentication_results import (
@@ -468,12 +468,13 @@ class Reception:
         )
         self._count(protocol)
         self._log.info(
-            "{id} accepted: from={sender} recipients={recipients} size={size} client={client}"
+            "{id} accepted: from={sender} recipients={recipients} size={size} client={_client}"
             " helo={_helo} with={protocol}{_user}{_tls}",
             id=self._id,
             sender=shown(self._reverse_path),
             recipients=len(message.envelope.recipients),
             size=message.body.size,
+            _client=shown_client(session.peer.address),
             client=session.peer.address,
             _helo=_word(session.helo),
             helo=printable(session.helo),
@@ -488,17 +489,19 @@ class Reception:
         verdicts = examined.verdicts
         if verdicts:
             self._log.info(
-                "{id} checked: client={client} {verdicts}",
+                "{id} checked: client={_client} {verdicts}",
                 id=self._id,
+                _client=shown_client(self._session.peer.address),
                 client=self._session.peer.address,
                 verdicts=" ".join(map(str, verdicts)),
             )
 
     def _log_refused(self, reply: Reply) -> None:
         self._log.info(
-            "{id} refused: from {reverse_path}, client {peer}: {reply}",
+            "{id} refused: from {reverse_path}, client {_peer}: {reply}",
             id=self._id,
             reverse_path=shown(self._reverse_path),
+            _peer=shown_client(self._session.peer.address),
             peer=self._session.peer.address,
             reply=reply,
         )
