@@ -21,8 +21,11 @@ from .admin.application_queue import ApplicationQueue
 from .admin.captured_mail import CapturedMail
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
+from .admin.events_api import EventsAPI
 from .admin.expiries import Expiries
 from .admin.history import MINUTE, History, HistoryFile
+from .admin.idempotency import IdempotencyKeys
+from .admin.messages_api import MessagesAPI
 from .admin.overview import Installation, Overview
 from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState
@@ -232,6 +235,8 @@ class MailTransferAgent(Service):
         self._dns: DNSResolver | None = None  # of this process, where workers have their own
         self._renewal = None if config.acme is None else self._make_renewal(config, environment)
         self._overview = self._make_overview(troubles)
+        submissions = self._processes.submissions
+        self._events = EventsAPI(self.subscribe, name=environment.nonce, clock=self._reactor)
         self.admin = Admin(
             agents=self._processes,
             overview=self._overview,
@@ -241,12 +246,21 @@ class MailTransferAgent(Service):
             ),
             version=__version__,
             clock=self._reactor,
+            events=self._events,
+            messages=MessagesAPI(
+                self.submit,
+                keys=IdempotencyKeys(
+                    os.path.join(config.state_dir, "requests", "keys.sqlite"), self._wall_time
+                ),
+                executor=submissions.executor,
+            ),
         )
         self.queue = ApplicationQueue(QueueAPI(self._processes, clock=self._reactor).answer)
         self._access = Access(
             clock=self._reactor,
             secret=environment.secret,
-            executor=self._processes.submissions.executor,
+            executor=submissions.executor,
+            longest_message=submissions.limit,
             open=config.capture,
         )
         self._control = self._control_socket() if control else None
@@ -361,6 +375,7 @@ class MailTransferAgent(Service):
             path=os.path.join(self.config.state_dir, NAME),
             reactor=self._reactor,
             in_place=lambda: self._lock.in_place,
+            longest_message=self._processes.submissions.limit,
         )
 
     def _load_sites(self, config: Config) -> Sequence[Callable[[], Sequence[str]]]:
@@ -461,6 +476,7 @@ class MailTransferAgent(Service):
                 site = StatusSite(
                     self._overview.status,
                     access=self._access,
+                    spool=config.state_dir,
                     answer=self.admin.answer,
                     hosts=(config.hostname, *config.web_page.hosts),
                     captured=self._captured_pages() if config.capture else None,
@@ -606,6 +622,7 @@ class MailTransferAgent(Service):
     async def _stop(self) -> None:
         if self._counting.running:
             self._counting.stop()
+        self._events.stop()
         if self._remembering.running:
             self._remembering.stop()
             await self._history.flush()

@@ -32,6 +32,7 @@ from twisted_mta.system.real_world import secret_octets
 from twisted_mta.system.slices import finished
 
 HOST = "mta.example:8025"
+LONGEST_MESSAGE = 3_000_000
 STATUS = Status(
     hostname="mta.example",
     version="1",
@@ -93,6 +94,7 @@ class AccessTestCase(TidyTestCase):
             lambda: STATUS,
             hosts=("mta.example",),
             access=self.access,
+            spool=self.directory,
             answer=self.answer,
             reactor=self.clock,
         )
@@ -106,6 +108,7 @@ class AccessTestCase(TidyTestCase):
             clock=self.clock,
             secret=secret_octets,
             executor=execute,  # type: ignore[arg-type]
+            longest_message=lambda: LONGEST_MESSAGE,
             on_loopback=self.on_loopback,
         )
 
@@ -122,6 +125,7 @@ class AccessTestCase(TidyTestCase):
     def answer(self, request: Request) -> Response:
         """Stand in for the API."""
         self.reached.append(request)
+        self.content = request.content.read()
         return json_response({"method": request.method, "path": request.path})
 
     def send(self, octets: bytes, client: str = "192.0.2.7") -> StringTransport:
@@ -429,6 +433,52 @@ class Elsewhere(AccessTestCase):
             refused = self.ask("/v1/queue/hold", method="POST", fields=fields, body=body)
             self.assertEqual(refused.code, 401)
         self.assertEqual(self.ask("/login", method="POST", body=body).code, 413)
+
+    def test_a_long_message_is_kept_in_a_file_and_a_longer_one_is_refused(self) -> None:
+        fields = self.bearer("submit")
+        body = "x" * LONGEST_MESSAGE
+        self.assertEqual(
+            self.ask("/v1/messages", method="POST", fields=fields, body=body).code, 200
+        )
+        self.assertEqual(self.reached[-1].body, b"")
+        self.assertEqual(self.content, body.encode())
+        self.assertEqual(os.listdir(self.directory), ["users", "tokens"])
+        for path, scopes in (("/v1/messages", "act"), ("/v1/queue/hold", "act")):
+            refused = self.ask(path, method="POST", fields=self.bearer(scopes), body=body)
+            self.assertEqual(refused.code, 413, path)
+        long = {**fields, "Content-Length": str(LONGEST_MESSAGE + 1)}
+        self.assertEqual(self.ask("/v1/messages", method="POST", fields=long).code, 413)
+
+    def test_four_long_messages_are_taken_at_a_time(self) -> None:
+        head = (
+            f"POST /v1/messages HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer"
+            f" {self.tokens['submit']}\r\nContent-Length: {LONGEST_MESSAGE}\r\n\r\n"
+        ).encode()
+        most = b"x" * (LONGEST_MESSAGE - 1)
+        connections = []
+        for number in range(4):
+            self.assertEqual(self.send(head + most, f"192.0.2.{number}").value(), b"")
+            connections.append(self.connection)
+        refused = Answered(self.send(head + most + b"x").value())
+        self.assertEqual((refused.code, refused.headers["retry-after"]), (503, "5"))
+        connections.pop().connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(Answered(self.send(head + most + b"x").value()).code, 200)
+        for each in connections:
+            each.connectionLost(Failure(ConnectionDone()))
+
+    def test_a_long_message_may_take_its_time_as_long_as_it_goes_on(self) -> None:
+        transport = self.send(
+            f"POST /v1/messages HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer"
+            f" {self.tokens['submit']}\r\nContent-Length: {LONGEST_MESSAGE}\r\n\r\n".encode()
+        )
+        self.connection.dataReceived(b"x" * 1_500_000)
+        for _ in range(5):
+            self.clock.advance(15)
+            self.connection.dataReceived(b"x" * 40_000)
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(20)
+        self.assertEqual(Answered(transport.value()).code, 408)
+        self.connection.connectionLost(Failure(ConnectionDone()))
 
     def test_the_file_of_auth_is_warned_of(self) -> None:
         users = self.config.web_page.users

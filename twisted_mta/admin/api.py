@@ -14,9 +14,11 @@
     /v1/suppression      see `suppression_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
+    GET  /v1/events      see `events_api`
+    POST /v1/messages    see `messages_api`
 
 All but ``/metrics`` is JSON; errors are ``{"error": text}``. Actions are reached over the control
-socket only: the page passes on GET alone.
+socket, and by clients of the page with a login or a token.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from ..telemetry.metrics.exposition import exposition
-from . import queue_api, suppression_api, tls_api, tls_reports
+from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
+from .events_api import EventsAPI
 from .explanation import explain_query
 from .http import READING, Request, Response, Stream, error_response, json_response, only
+from .messages_api import MessagesAPI
 from .overview import Overview
 from .questions import EXPLAIN, Agents
 from .queue_api import QueueAPI
@@ -80,6 +84,8 @@ class Admin:
         actions: of the operator.
         version: of twisted-mta.
         clock: for time-outs.
+        events: answers requests for events; None: there are none.
+        messages: answers requests that hand over mail; None: none is taken.
     """
 
     _log = Logger()
@@ -92,6 +98,8 @@ class Admin:
         actions: Actions,
         version: str,
         clock: Clock,
+        events: EventsAPI | None = None,
+        messages: MessagesAPI | None = None,
     ) -> None:
         self._agents = agents
         self._overview = overview
@@ -111,6 +119,9 @@ class Admin:
             tls_reports.RECORDS: self._tls_reports.records,
             suppression_api.FEEDBACK_PATH: self._suppression.feedback,
         }
+        self._messages = messages
+        if events is not None:
+            self._readers = {**self._readers, events_api.PATH: events.answer}
 
     def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
         """Answer a request."""
@@ -119,6 +130,8 @@ class Admin:
             return self._queue.answer(request)
         if path == tls_api.PATH or path.startswith(f"{tls_api.PATH}/"):
             return self._tls.answer(request)
+        if path == messages_api.PATH and self._messages is not None:
+            return self._messages.answer(request)
         if path == tls_reports.PATH:
             return self._tls_reports.answer(request)
         if path == suppression_api.PATH or path.startswith(f"{suppression_api.PATH}/"):
@@ -143,6 +156,8 @@ class Admin:
             f"{EXPLAIN_PATH}/<id or address>",
         )
         known = [f"GET {path}" for path in paths]
+        if self._messages is not None:
+            known.append(f"POST {messages_api.PATH}")
         known += [f"POST /v1/{action}" for action in self._actions.by_name]
         return error_response(f"there is {', '.join(known)}", 404)
 

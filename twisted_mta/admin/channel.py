@@ -198,7 +198,10 @@ class Channel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Check the length of the body."""
-        if self.length is not None and self.length > self._connections.bounds.body:
+        request: Any = self.requests[-1]
+        allow = getattr(request, "allow", None)  # Twisted's own, in tests
+        most = max(self._connections.bounds.body, 0 if self.length == 0 or not allow else allow())
+        if self.length is not None and self.length > most:
             self._too_long()
             return
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
@@ -260,6 +263,11 @@ class Channel(HTTPChannel):
         """Close without a response: no request is under way."""
         self._closing = True
         self.transport.abortConnection()
+
+    def renew(self) -> None:
+        """Let the rest of a long request come in the time that a request has."""
+        if not self._closing:
+            self._within(self._connections.bounds.request, self._too_slow)
 
     def too_long(self) -> None:
         """Refuse a body that is longer than allowed."""

@@ -11,7 +11,9 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from io import BytesIO
+from tempfile import TemporaryFile
+from typing import IO, Any
 from urllib.parse import parse_qsl
 
 from attrs import evolve, field, frozen
@@ -36,7 +38,18 @@ TEXT = "text/plain; charset=utf-8"
 LINES = "application/x-ndjson"
 """A line of JSON for each thing."""
 
+EVENTS = "text/event-stream"
+"""Server-sent events (HTML, "Server-sent events")."""
+
+IN_MEMORY = 1 << 20
+"""Octets of a request's body that are kept in memory; a longer one goes to a file."""
+
+# Those that Twisted does not know.
+_REASONS = {422: b"Unprocessable Content", 429: b"Too Many Requests"}
+
 _READABLE = 65_536  # octets of JSON
+_MOST_FILES = 4  # bodies that are kept in files at a time, for each site
+_RENEWED = 32_768  # octets of such a body that must come in the time that a request has
 
 READING = ("GET", "HEAD")
 """The methods that change nothing (RFC 9110 §9.2.1), as far as they mean something here."""
@@ -54,7 +67,8 @@ class Request:
         accept: the Accept field.
         version: of HTTP: ``HTTP/1.1``.
         query: the octets behind the question mark, percent-encoded.
-        body: the content, where contents are taken.
+        body: the content, where contents are taken, and it is short (`IN_MEMORY`).
+        file: a longer content, from its beginning; None: ``body`` is all.
         fields: all header fields, by lower-case name; they may hold secrets.
         client: the address of the client; empty for a UNIX socket.
         secure: whether it came under TLS.
@@ -72,6 +86,7 @@ class Request:
     version: str = "HTTP/1.1"
     query: str = ""
     body: bytes = field(default=b"", repr=False)
+    file: IO[bytes] | None = field(default=None, eq=False, repr=False)
     fields: Mapping[str, tuple[str, ...]] = field(factory=dict, repr=False)
     client: str = ""
     secure: bool = False
@@ -89,6 +104,11 @@ class Request:
         """Return the value of a header field, by its lower-case name; empty unless there is one."""
         values = self.fields.get(name, ())
         return values[0] if len(values) == 1 else ""
+
+    @property
+    def content(self) -> IO[bytes]:
+        """The content, however long, from its beginning."""
+        return BytesIO(self.body) if self.file is None else self.file
 
 
 Pieces = Callable[[], "Deferred[bytes]"]
@@ -219,6 +239,8 @@ class ResponderSite(Site):
         reactor: times connections out.
         longest: octets of a request's body, or a function that returns them for a request without
             its body; 0: bodies are read past.
+        spool: the directory of files without a name, for bodies that are too long for the memory;
+            needed where there are such.
         bounds: for the connections.
 
     Attributes:
@@ -236,12 +258,14 @@ class ResponderSite(Site):
         headers: dict[str, str] | None = None,
         reactor: IReactorTime | None = None,
         longest: int | Callable[[Request], int] = 0,
+        spool: str = "",
         bounds: Bounds | None = None,
     ) -> None:
         answers = _Answers(answer, headers or {})
         super().__init__(  # type: ignore[no-untyped-call]
-            answers, requestFactory=partial(_BoundedRequest, longest), reactor=reactor
+            answers, requestFactory=partial(_BoundedRequest, longest, spool), reactor=reactor
         )
+        self.files = 0  # bodies that are kept in files now
         bounds = bounds or Bounds()
         # The rest of the descriptors is for mail.
         most = share(bounds.connections)
@@ -261,44 +285,90 @@ class ResponderSite(Site):
 
 
 class _BoundedRequest(WebRequest):
-    """A request whose body is kept up to a length, and never in a file; the rest is dropped.
+    """A request whose body is kept up to a length; the rest is dropped.
 
     Attributes:
-        body: the octets that were kept.
+        body: the octets that were kept in memory.
+        file: a body that is too long for that; None: there is none.
         too_long: whether octets were dropped.
+        unstored: why the body could not be written to the file; empty: it was.
     """
 
     def __init__(
-        self, longest: int | Callable[[Request], int], *arguments: Any, **named: Any
+        self,
+        longest: int | Callable[[Request], int],
+        spool: str,
+        *arguments: Any,
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
         self._allowed = longest
+        self._spool = spool
         self._longest = 0
+        self._size = 0
         self._dropped = 0
+        self._unrenewed = 0
         self.body = bytearray()
+        self.file: IO[bytes] | None = None
         self.too_long = False
+        self.unstored = ""
+
+    def allow(self) -> int:
+        """Decide how many octets of the body are kept, when the header is there; return that."""
+        channel: Any = self.channel
+        if callable(self._allowed):
+            head = _request(self, channel._command, channel._path, channel._version)
+            self._longest = self._allowed(head)
+        else:
+            self._longest = self._allowed
+        return self._longest
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)  # type: ignore[no-untyped-call]
-        if length == 0:
-            return
-        channel: Any = self.channel
-        self._longest = (
-            self._allowed(_request(self, channel._command, channel._path, channel._version))
-            if callable(self._allowed)
-            else self._allowed
-        )
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep octets of the body, or drop them."""
-        if len(self.body) + len(data) <= self._longest:
+        if self._size + len(data) <= self._longest and not self.unstored:
+            self._size += len(data)
+            self._keep(data)
+            return
+        self.too_long = bool(self._longest) and not self.unstored
+        self._dropped += len(data)
+        channel: Any = self.channel
+        if self._dropped > channel.site.connections.bounds.body:
+            channel.too_long()
+
+    def _keep(self, data: bytes) -> None:
+        if self._size <= IN_MEMORY:
             self.body += data
-        else:
-            self.too_long = bool(self._longest)
-            self._dropped += len(data)
-            channel: Any = self.channel
-            if self._dropped > channel.site.connections.bounds.body:
-                channel.too_long()
+            return
+        channel: Any = self.channel
+        try:
+            if self.file is None:
+                self._open(channel.site)
+            if self.file is not None:
+                self.file.write(data)
+        except OSError as error:
+            self.unstored = f"the body cannot be stored: {error.strerror}"
+        self._unrenewed += len(data)
+        if self._unrenewed >= _RENEWED:
+            self._unrenewed = 0
+            channel.renew()
+
+    def _open(self, site: Any) -> None:
+        if site.files >= _MOST_FILES:
+            self.unstored = "too many long requests at a time; try again"
+            return
+        self.file = file = TemporaryFile(dir=self._spool)  # noqa: SIM115 - until it has ended
+        file.write(self.body)
+        self.body.clear()
+        site.files += 1
+
+        def ended(_: object) -> None:
+            site.files -= 1
+            file.close()  # a client that has hung up hears of no message: it is not taken
+
+        self.notifyFinish().addBoth(ended)
 
 
 @implementer(IPushProducer)
@@ -371,6 +441,12 @@ class _Answers(Resource):
         if isinstance(request, _BoundedRequest) and request.too_long:
             request.setResponseCode(413)
             return b'{"error": "the request is too long"}\n'
+        if isinstance(request, _BoundedRequest) and request.unstored:
+            request.setResponseCode(503)
+            request.setHeader("Retry-After", "5")  # type: ignore[no-untyped-call]
+            return json.dumps({"error": request.unstored}).encode("ascii")
+        if isinstance(request, _BoundedRequest) and request.file is not None:
+            request.file.seek(0)
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
@@ -380,7 +456,7 @@ class _Answers(Resource):
             if isinstance(answer, Stream):
                 self._stream(request, answer)
                 return
-            request.setResponseCode(answer.code, answer.reason)
+            request.setResponseCode(answer.code, answer.reason or _REASONS.get(answer.code))
             for name, value in {**self._headers, **answer.headers}.items():
                 request.setHeader(name, value)
             request.setHeader("Content-Type", answer.content_type)
@@ -459,6 +535,7 @@ def _request(request: WebRequest, method: bytes, target: bytes, version: bytes) 
         version=version.decode("latin-1"),
         query=query,
         body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
+        file=request.file if isinstance(request, _BoundedRequest) else None,
         fields=fields,
         client=getattr(request.getClientAddress(), "host", ""),
         secure=bool(request.isSecure()),

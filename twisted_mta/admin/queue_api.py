@@ -57,7 +57,9 @@ class QueueAPI:
         place = request.path.removeprefix(PATH).removeprefix("/")
         if place in ACTIONS:
             if request.public:
-                return error_response("actions are taken at the control socket only", 403)
+                return error_response(
+                    "actions are taken at the control socket, and to a login, only", 403
+                )
             if request.method != "POST":
                 return only(("POST",))
             response = self._act(place, request)
@@ -72,7 +74,9 @@ class QueueAPI:
                     f"there is {PATH}/{id}, {PATH}/{id}/body and {PATH}/{id}/record", 404
                 )
             if rest and request.public:
-                return error_response("contents are given at the control socket only", 403)
+                return error_response(
+                    "contents are given at the control socket, and to a login, only", 403
+                )
             if rest:
                 response = self._body(id) if rest == "body" else self._record(id)
             else:

@@ -1,8 +1,8 @@
 """The suppression list, and reports of complaints, over HTTP.
 
 GET  /v1/suppression          addresses on the list; ``?after=`` continues, ``?limit=`` bounds
-POST /v1/suppression/add      ``?address=&reason=``; control socket only
-POST /v1/suppression/remove   ``?address=``; control socket only
+POST /v1/suppression/add      ``?address=&reason=``; not for anybody
+POST /v1/suppression/remove   ``?address=``; not for anybody
 GET  /v1/feedback             accounts with reports, and the last reports; ``?account=`` selects one
 """
 
@@ -58,7 +58,9 @@ class SuppressionAPI:
         if request.method != "POST":
             return only(("POST",))
         if request.public:
-            return error_response(f"{action} is answered at the control socket only", 403)
+            return error_response(
+                f"{action} is answered at the control socket, and to a login, only", 403
+            )
         address = parameters.get("address", "")
         if not 0 < len(address) <= _LONGEST:
             return error_response("address: expected one such as ann@example.net", 400)

@@ -2,8 +2,8 @@
 
 GET  /v1/tls                 the hosts that TLS was used with, each with its last handshake
 GET  /v1/tls/<domain>        those that are or are below a domain; and where mail for it goes
-POST /v1/tls/<domain>/probe  the same, with a session with each target; control socket only
-POST /v1/tls/<host>/forget   a host is no longer known to do TLS; control socket only
+POST /v1/tls/<domain>/probe  the same, with a session with each target; not for anybody
+POST /v1/tls/<host>/forget   a host is no longer known to do TLS; not for anybody
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class TLSAPI:
         if request.method != "POST":
             return only(("POST",))
         if request.public:
-            return error_response(f"{action} is answered at the control socket only", 403)
+            return error_response(
+                f"{action} is answered at the control socket, and to a login, only", 403
+            )
         asked = self._forget(name) if action == "forget" else self._shown(name, probe=True)
         return Deferred.fromCoroutine(asked).addErrback(_failed)
 

@@ -1,7 +1,7 @@
 """Reports on TLS over HTTP, what they say by now and sending them now; and records of our own.
 
     GET  /v1/tls-reports    the last report of each domain
-    POST /v1/tls-reports    send what was not sent yet; at the control socket only
+    POST /v1/tls-reports    send what was not sent yet; not for anybody
     GET  /v1/tls-records    what to publish about the TLS of our domains
 
 ``?domain=`` selects the report to one domain.
@@ -39,7 +39,9 @@ class TLSReportsAPI:
     def answer(self, request: Request) -> Response | Deferred[Response]:
         """Answer a request for `PATH`."""
         if request.method == "POST" and request.public:
-            return error_response("reports are sent at the control socket only", 403)
+            return error_response(
+                "reports are sent at the control socket, and to a login, only", 403
+            )
         if request.method not in (*READING, "POST"):
             return only((*READING, "POST"))
         domain = request.parameters.get("domain")

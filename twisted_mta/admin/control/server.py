@@ -21,7 +21,8 @@ from ...system.accepting import Accepting
 from ...system.ownership import peer
 from ...system.repetition import Repetition
 from ..channel import Bounds
-from ..http import Responder, ResponderSite
+from ..http import Request, Responder, ResponderSite
+from ..messages_api import PATH as MESSAGES
 from .client import reach
 
 _MODE = 0o600
@@ -45,6 +46,7 @@ class ControlSocket:
         path: of the socket.
         reactor: reads from it; a real one.
         in_place: whether the state directory is the one that the socket was made in.
+        longest_message: returns the octets of a message that is handed over.
     """
 
     _log = Logger()
@@ -56,8 +58,10 @@ class ControlSocket:
         path: str,
         reactor: Any,
         in_place: Callable[[], bool] = lambda: True,
+        longest_message: Callable[[], int] = lambda: _LONGEST_BODY,
     ) -> None:
         self._answer = answer
+        self._longest_message = longest_message
         self._in_place = in_place
         self._path = path
         self._reactor = reactor
@@ -118,7 +122,11 @@ class ControlSocket:
 
     def _listen(self) -> IListeningPort:
         site = ResponderSite(
-            self._answer, reactor=self._reactor, longest=_LONGEST_BODY, bounds=_BOUNDS
+            self._answer,
+            reactor=self._reactor,
+            longest=self._longest,
+            spool=os.path.dirname(self._path),
+            bounds=_BOUNDS,
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound, reach(self._path) as name:
             _remove_stale(self._path, name)
@@ -132,6 +140,10 @@ class ControlSocket:
             port.startListening()
         listening: IListeningPort = port
         return listening
+
+    def _longest(self, request: Request) -> int:
+        longest = self._longest_message() if request.path == MESSAGES else 0
+        return max(longest, _LONGEST_BODY)
 
     def stop(self) -> Deferred[None]:
         """Remove its name and listen no more; a second call does nothing."""

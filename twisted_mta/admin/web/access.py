@@ -41,18 +41,18 @@ from ...smtp.sasl.saslprep import prepared
 from ...system.limits import LocalLimits
 from ...system.slices import Work
 from ..grant import ACT, ANYBODY, READ, SUBMIT, Grant
-from ..http import READING, Request, Response, error_response, json_response, only
+from ..http import IN_MEMORY, READING, Request, Response, error_response, json_response, only
+from ..messages_api import PATH as MESSAGES
 from .login_page import login_page
 from .sessions import Session, Sessions
 
 LOGIN = "/login"
 LOGOUT = "/logout"
 SESSION = "/v1/session"
-MESSAGES = "/v1/messages"
 
 _FORM = "application/x-www-form-urlencoded"
 _LONGEST_FORM = 4096  # octets
-_LONGEST_JSON = 1 << 20  # octets, as on the control socket
+_LONGEST_JSON = IN_MEMORY  # octets, as on the control socket
 _COOKIE = "twisted-mta"
 # By its prefix, browsers take this one over HTTPS alone, and for this host alone.
 _SECURE_COOKIE = f"__Host-{_COOKIE}"
@@ -92,6 +92,7 @@ class Access:
         clock: of sessions, and of the periods in which failed logins are counted.
         secret: returns that many random octets.
         executor: where passwords are hashed, few at a time.
+        longest_message: returns the octets of a message that is handed over.
 
     Attributes:
         on_loopback: whether only this machine can connect to the site; it is not, until that is
@@ -108,6 +109,7 @@ class Access:
         clock: Clock,
         secret: Callable[[int], bytes],
         executor: Executor,
+        longest_message: Callable[[], int] = lambda: 0,
         open: bool = False,
         on_loopback: bool = False,
     ) -> None:
@@ -115,6 +117,7 @@ class Access:
         self.open = open
         self._clock = clock
         self._executor = executor
+        self._longest_message = longest_message
         self._in_force = _InForce(Accounts(), Tokens())
         self._sessions = Sessions(clock=clock, secret=secret)
         self._throttle = Throttle(ThrottleSettings(), limits=LocalLimits(), clock=clock)
@@ -185,7 +188,11 @@ class Access:
         if request.path == LOGIN and request.method == "POST":
             return _LONGEST_FORM
         grant = self._grant(request)
-        return 0 if isinstance(grant, Response) or not grant.name else _LONGEST_JSON
+        if isinstance(grant, Response) or not grant.name:
+            return 0
+        if scope_of(request.method, request.path) == SUBMIT and grant.may(SUBMIT):
+            return max(_LONGEST_JSON, self._longest_message())
+        return _LONGEST_JSON
 
     def admit(self, request: Request) -> Request | Response:
         """Return a request with its `Grant`, or a refusal."""

@@ -82,6 +82,7 @@ class StatusSite(ResponderSite):
             name of a hostile page could be made to lead here, so that the page reads what its
             visitor can (DNS rebinding); it cannot make the browser send one of these names.
         access: decides on clients; None: everybody may read.
+        spool: the directory of files for long bodies (`ResponderSite`).
         answer: answers the requests of programs (`admin.api.Admin`).
         captured: the pages of a capture server; the status page is ``/status`` there. None: this is
             none.
@@ -96,6 +97,7 @@ class StatusSite(ResponderSite):
         *,
         hosts: Sequence[str] = (),
         access: Access | None = None,
+        spool: str = "",
         answer: Responder | None = None,
         captured: CapturedPages | None = None,
         history: History | None = None,
@@ -110,6 +112,7 @@ class StatusSite(ResponderSite):
             headers=_HEADERS,
             reactor=reactor,
             longest=0 if access is None else access.longest,
+            spool=spool,
         )
         pages.use(self.reactor, self.lane)
 
