@@ -150,6 +150,20 @@ class WithOpenDMARC(FilterTestCase):
         )
         self.check(self.enterContext(MTA(self.home, toml=toml)))
 
+    def test_it_takes_mail_that_spf_alone_aligns(self) -> None:
+        need("nsd", "nsd-checkconf")
+        zone = f'@ TXT "v=spf1 ip4:{LOOPBACK} -all"\n'
+        server = self.enterContext(NSD(self.home, {"sender.example": zone}))
+        toml = (
+            '[mta]\nrelay_from = ["192.0.2.1"]\n'
+            f'[dns]\nnameservers = ["{LOOPBACK}:{server.port}"]\n'
+            '[policy]\ndmarc = "off"\narc = "off"\n' + table(self.opendmarc("mta.example"))
+        )
+        mta = self.enterContext(MTA(self.home, toml=toml))
+        submit(mta.smtp, message(), "bob@localhost", sender="ann@sender.example")
+        (mail,) = mta.wait_for_mail("localhost", "bob")
+        self.assertIn("dmarc=pass (p=reject dis=none)", header(mail))
+
     def test_it_reads_the_results_of_opendkim(self) -> None:
         need("opendkim")
         keys = {KEY.record_name: record(KEY)}

@@ -73,7 +73,7 @@ class TheField(WithDNS):
         self.assertEqual(mail.count(b"Authentication-Results:"), 2)
         self.assertIn(b"\nAuthentication-Results: other.example; spf=fail\n", mail)
 
-    def test_a_sender_beyond_ascii_is_shown_in_mail_with_smtputf8(self) -> None:
+    def test_the_domain_of_a_sender_beyond_ascii_is_shown(self) -> None:
         mta = self.mta()
         client = mta.connect(source=STRANGER, greet=False)
         client.say("EHLO mx.sender.example")
@@ -82,7 +82,7 @@ class TheField(WithDNS):
         client.send(MESSAGE + b".\r\n")
         shown = field(mta.mail("bob")[-1])
         self.assertIn("spf=pass", shown)
-        self.assertIn("smtp.mailfrom=j\xfcrgen@sender.example", shown)
+        self.assertIn("smtp.mailfrom=sender.example", shown)
 
     def test_clients_that_may_relay_skip_all_of_it(self) -> None:
         mta = self.mta()

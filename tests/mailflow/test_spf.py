@@ -58,7 +58,7 @@ class Checking(SPF):
                 self.send(mta, f"ann@{domain}", helo=helo, to=f"{word}-{other}-{domain}")
                 self.assertEqual(
                     self.results(mta, f"{word}-{other}-{domain}"),
-                    [(word, "smtp.helo", helo), (other, "smtp.mailfrom", f"ann@{domain}")],
+                    [(word, "smtp.helo", helo), (other, "smtp.mailfrom", domain)],
                 )
 
     def test_a_null_reverse_path_has_the_result_of_the_greeting_alone(self) -> None:
@@ -75,7 +75,7 @@ class Checking(SPF):
         self.assertEqual(replies[-1][:3], "354")
         client.send(MESSAGE + b".\r\n")
         mta.advance(seconds=21)
-        self.assertEqual(self.results(mta)[-1], ("temperror", "smtp.mailfrom", "ann@fails.example"))
+        self.assertEqual(self.results(mta)[-1], ("temperror", "smtp.mailfrom", "fails.example"))
 
 
 class Enforcing(SPF):

@@ -132,7 +132,7 @@ class Writing(TidyTestCase):
             " spf=none smtp.helo=mail.example.org;\r\n"
             ' dkim=fail (2048 bits) reason="the body hash did not verify"\r\n'
             " header.d=example.org header.i=@example.org header.s=s2026 header.b=Zm9vYmFy;\r\n"
-            " spf=pass smtp.mailfrom=ann@example.org\r\n",
+            " spf=pass smtp.mailfrom=example.org\r\n",
         )
 
     def test_no_result_is_said_so(self) -> None:
@@ -164,11 +164,11 @@ class Writing(TidyTestCase):
 
     def test_a_mailbox_beyond_ascii_is_written_only_where_utf8_is_allowed(self) -> None:
         mailbox = "j\xfcrgen@xn--bcher-kva.example"
-        self.assertEqual(self.of("smtp.mailfrom", mailbox, smtputf8=True), mailbox)
+        self.assertEqual(self.of("header.i", mailbox, smtputf8=True), mailbox)
         # The local part is optional (RFC 8601 §2.2), and has no form in ASCII.
-        self.assertEqual(self.of("smtp.mailfrom", mailbox), "@xn--bcher-kva.example")
+        self.assertEqual(self.of("header.i", mailbox), "@xn--bcher-kva.example")
         self.assertEqual(
-            self.of("smtp.mailfrom", "j\xfc\x85;x@example.net", smtputf8=True),
+            self.of("header.i", "j\xfc\x85;x@example.net", smtputf8=True),
             '"j\xfc\\\\x85;x@example.net"',
         )
 
@@ -181,8 +181,15 @@ class Writing(TidyTestCase):
         field = self.written(MethodResult("spf", "pass", reason="x" * 999, comment="y" * 999))
         self.assertIn(f'reason="{"x" * 200}..."', field)
         self.assertIn(f"({'y' * 200}...)", field)
-        self.assertEqual(self.of("smtp.mailfrom", f"{'x' * 999}@example.net"), "@example.net")
-        self.assertEqual(self.of("smtp.mailfrom", "x" * 999), f'"{"x" * 500}..."')
+        self.assertEqual(self.of("header.i", f"{'x' * 999}@example.net"), "@example.net")
+        self.assertEqual(self.of("header.i", "x" * 999), f'"{"x" * 500}..."')
+
+    def test_of_the_reverse_path_the_domain_is_shown(self) -> None:
+        for value in ("ann@example.net", "@example.net", '"a@b"@example.net', "example.net"):
+            result = MethodResult("spf", "pass", properties=(("smtp.mailfrom", value),))
+            self.assertIn(" spf=pass smtp.mailfrom=example.net\r\n", self.written(result))
+        result = MethodResult("auth", "pass", properties=(("smtp.mailfrom", "ann@example.net"),))
+        self.assertIn(" auth=pass smtp.mailfrom=ann@example.net\r\n", self.written(result))
 
     def test_only_keywords_are_taken_as_names(self) -> None:
         for wrong in ("", "dkim=pass", "a b", "a;", "d\xe9", "a-"):

@@ -52,6 +52,7 @@ _VALUE = rb"[^\r\n]*+(?:" + _LINE_END + rb"(?=[ \t])[^\r\n]*+)*+" + _LINE_END + 
 _START_OF_FIELD = re.compile(_START)
 _REST_OF_FIELD = re.compile(_VALUE)
 _WHOLE_FIELDS = re.compile(b"(?:" + _START + _VALUE + b")++")
+_MAILFROM = "smtp.mailfrom"
 _SPACE = re.compile(rb"[ \t\r\n\v\f]*+")
 _COMMENT_TOKENS = re.compile(rb"[()]|\\.", re.DOTALL)
 _DEPTHS = {b"(": 1, b")": -1}
@@ -71,8 +72,8 @@ class MethodResult:
         method: its name in the registry: ``spf``, ``dkim``, ``dmarc``, ….
         result: its word in the registry: ``pass``, ``fail``, ``temperror``, ….
         reason: text of the ``reason`` property; empty: none.
-        properties: (``ptype.property``, value), such as ``("smtp.mailfrom", "ann@example.net")``;
-            domains are A-labels.
+        properties: (``ptype.property``, value), such as ``("smtp.mailfrom", "ann@example.net")``,
+            of which the field has the domain alone for SPF; domains are A-labels.
         comment: text behind the result, in parentheses; empty: none.
 
     Raises:
@@ -149,10 +150,22 @@ def _words(result: MethodResult, smtputf8: bool) -> tuple[str, ...]:
         words += f"({_COMMENT_SPECIALS.sub(_escaped, _line(result.comment))})".split(" ")
     if result.reason:
         words += f"reason={_quoted(_line(result.reason))}".split(" ")
-    values = [(name, _value(value, smtputf8)) for name, value in result.properties]
+    of_spf = result.method == "spf"
+    values = [
+        (name, _value(_domain(value) if of_spf and name == _MAILFROM else value, smtputf8))
+        for name, value in result.properties
+    ]
     # Properties have no order; some readers (the library authres) read none behind a quoted one.
     values.sort(key=lambda each: each[1].startswith('"'))
     return (*words, *(f"{name}={value}" for name, value in values))
+
+
+def _domain(mailbox: str) -> str:
+    """Return the domain of a mailbox, which is what SPF has checked.
+
+    The local part is optional (RFC 8601 §2.2), and Debian's OpenDMARC reads no result with one.
+    """
+    return mailbox.rpartition("@")[2]
 
 
 def _line(text: str) -> str:
