@@ -27,7 +27,7 @@ twisted-mta
 
 Look up a command of the operator's tool, with its options. The tool asks a running ``twistd mta``
 over its control socket (:doc:`admin`), so it is for the user that runs the MTA, and for root;
-``check``, ``dkim``, ``users``, ``queue list``, ``queue show`` and ``queue export`` need no running
+``check``, ``dkim``, ``users``, ``queue list``, ``show``, ``summary`` and ``export`` need no running
 MTA. On a terminal it draws tables; into a pipe it writes lines with cells separated by tabs; with
 ``--json`` it writes JSON. :doc:`queue-tool` shows how the commands are used.
 """

@@ -25,6 +25,22 @@ class Tool(CliTestCase):
     def test_an_unknown_command_is_a_usage_error(self) -> None:
         self.assertEqual(self.run_tool("postpone").exit_code, 2)
 
+    def test_the_nearest_command_or_option_is_named(self) -> None:
+        for words, nearest in (
+            ("statsu", "status"),
+            ("queue lst", "list"),
+            ("queue list --formm x", "--from"),
+        ):
+            result = self.run_tool(*words.split())
+            self.assertEqual(result.exit_code, 2)
+            self.assertIn(nearest, result.output)
+
+    def test_a_dumb_terminal_gets_no_colors(self) -> None:
+        result = CliRunner().invoke(
+            main, ["check", "--config", "/nowhere"], env={"TERM": "dumb"}, color=True
+        )
+        self.assertNotIn("\x1b[", result.output)
+
     def test_no_color_leaves_colors_out_also_on_a_terminal(self) -> None:
         for variable, colored in (("", True), ("1", False)):
             result = CliRunner().invoke(

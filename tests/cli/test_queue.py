@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,8 +81,21 @@ class QueueCommandTestCase(TidyTestCase):
         self.addCleanup(shutil.rmtree, self.state)
         self.requests: list[tuple[str, Any]] = []
 
-    def run_tool(self, *words: str, answers: Any = (), text: str | None = None) -> Result:
-        """Run the tool against an MTA that gives these answers, one to a connection."""
+    def run_tool(
+        self,
+        *words: str,
+        answers: Any = (),
+        text: str | None = None,
+        complete: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Run the tool against an MTA that gives these answers, one to a connection.
+
+        Args:
+            words: of the command line.
+            answers: of the MTA.
+            text: on standard input.
+            complete: variables by which bash asks for completions instead.
+        """
         answers = list(answers)
         listening = socket.socket(socket.AF_UNIX)
         if answers:
@@ -90,7 +104,10 @@ class QueueCommandTestCase(TidyTestCase):
         thread = threading.Thread(target=self._serve, args=(listening, answers))
         thread.start()
         words = (self.group, *words, "--state-dir", self.state)
-        result = CliRunner().invoke(main, words, input=text)
+        environment: Mapping[str, str] = {}
+        if complete is not None:
+            words, environment = (), {"_TWISTED_MTA_COMPLETE": "bash_complete", **complete}
+        result = CliRunner().invoke(main, words, text, environment, prog_name="twisted-mta")
         thread.join(PATIENCE)
         unasked = thread.is_alive()
         if unasked:

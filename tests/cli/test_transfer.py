@@ -237,6 +237,30 @@ class Stopped(TransferTestCase):
         self.assertEqual(self.files(), before)
         self.assertIn("no MTA is running", self.tool(self.old, "hold", "--all", status=3).output)
 
+    def test_a_stopped_queue_is_summarized(self) -> None:
+        many = [Accept(message(id, f"u@d{id % 3}.example"), False) for id in range(1, 8)]
+        self.do(self.old, *many, Accept(message(9, f"u@{'x' * 40}.example", sender=None), False))
+        lines = self.tool(self.old, "summary").output.splitlines()
+        self.assertEqual(lines[0].split("\t")[:3], ["Domain", "Recipients", "Messages"])
+        self.assertEqual(
+            [line.split("\t")[:2] for line in lines[1:]],
+            [
+                ["d1.example", "3"],
+                ["d0.example", "2"],
+                ["d2.example", "2"],
+                [f"{'x' * 40}.example", "1"],
+            ],
+        )
+        found = json.loads(
+            self.tool(self.old, "summary", "--by", "sender", "--json", "--limit", "1").output
+        )
+        (group,) = found["groups"]
+        self.assertEqual((group["name"], group["recipients"]), ("ann@sender.example", 7))
+        self.assertEqual((found["others"]["name"], found["others"]["recipients"]), (None, 1))
+        by_reason = self.tool(self.old, "summary", "--by", "reason", "--domain", ".example").output
+        self.assertIn("not tried yet\t8\t8\t0\t0\t", by_reason)
+        self.tool(self.old, "summary", "--by", "age", status=2)
+
     def test_a_queue_whose_process_was_killed_is_read_with_its_log(self) -> None:
         files = DiskFiles()
         spool = Spool(str(self.old / "body"), files=files, executor=inline_executor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from click.testing import CliRunner, Result
@@ -68,6 +69,18 @@ class Users(UsersTestCase):
         ]
         self.assertEqual(self.succeeds("list"), lines)
         self.assertEqual(self.succeeds("list", "Printer"), lines[1:2])
+        listed = json.loads("\n".join(self.succeeds("list", "--json")))
+        self.assertEqual(
+            listed["accounts"][0], {"name": "ann", "ways": ["password"], "addresses": []}
+        )
+        self.assertEqual(
+            listed["accounts"][1],
+            {
+                "name": "printer",
+                "ways": ["certificate"],
+                "addresses": ["a@example.net", "@example.org"],
+            },
+        )
         self.assertIn("eve: no such account", self.fails("list", "eve"))
 
     def test_a_removed_account_is_gone_and_the_others_stay(self) -> None:

@@ -149,6 +149,14 @@ BODY = ShardQuestion(
 )
 """A piece of a message's content."""
 
+SUMMARIZE = ShardQuestion(
+    name="summarize",
+    answer=queue_answers.summarize_messages,
+    merge=queue_answers.merged_groups,
+    timeout=60.0,
+)
+"""The groups of recipients."""
+
 EXPORT = ShardQuestion(
     name="export",
     answer=queue_answers.export_message,
@@ -272,6 +280,7 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         SHOW,
         BODY,
         EXPORT,
+        SUMMARIZE,
         STEER,
         TLS_REPORTS,
         TLS_DOMAIN,

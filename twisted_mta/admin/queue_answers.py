@@ -23,12 +23,17 @@ from ..message.header import fields
 from ..queue.ids import time_of
 from ..queue.operator.operations import (
     ACTIONS,
+    BYS,
+    FIRST,
     Browse,
+    Group,
     Inspect,
     Inspected,
     Intervene,
     ListedMessage,
     Page,
+    Summarize,
+    Summarized,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
 from ..queue.operator.transfer import exported
@@ -39,6 +44,7 @@ from ..queue.store.spool import FileBody
 COUNTS = ("messages", "recipients", "busy", "looked_at")
 """The numbers in the answer about an action (`steer_messages`)."""
 
+_MOST_GROUPS = 10_000  # of one shard
 _SLICES = 50  # slices that one list looks at: each has its time limits (`queue.operator`)
 _PIECE = 256 * 1024  # octets of a body that come along with an exported message
 _HEADER = 256 * 1024  # octets of a header section that are shown
@@ -140,6 +146,68 @@ async def read_content(
         "content": b64encode(content).decode("ascii"),
         "size": len(message.trace) + message.body.size,
     }
+
+
+async def summarize_messages(
+    agent: Agent, shard: Shard, *, by: str, filters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Count recipients in groups.
+
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        by: see `operations.By`.
+        filters: ``domain``, ``state`` and ``older`` (`Selection.parse`).
+
+    Returns:
+        ``groups``: by name the recipients, messages, deferred and held recipients, and the time of
+        the oldest message. Groups beyond 10,000 are added up in ``others``.
+    """
+    if by not in BYS:
+        raise ValueError(f"by: found {by!r}, expected one of {', '.join(BYS)}")
+    selection = Selection.parse(filters, now=agent.wall_time())
+    groups: dict[str, Group] = {}
+    others: Group | None = None
+    following: int | None = FIRST
+    while following is not None:
+        part: Summarized = await shard.commit.perform(Summarize(by, selection, following))
+        for name, group in part.groups.items():
+            if name in groups:
+                groups[name] += group
+            elif len(groups) < _MOST_GROUPS:
+                groups[name] = group
+            else:
+                others = group if others is None else others + group
+        following = part.next
+    return {
+        "groups": {name: _counted(group) for name, group in groups.items()},
+        "others": None if others is None else _counted(others),
+    }
+
+
+def _counted(group: Group) -> list[float]:
+    counts = group.recipients, group.messages, group.deferred, group.held
+    return [*counts, time_of(group.oldest)]
+
+
+def merged_groups(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the groups of several shards as one answer."""
+    groups: dict[str, list[float]] = {}
+    others: list[float] | None = None
+    for answer in answers:
+        for name, counts in answer["groups"].items():
+            groups[name] = added_groups(groups.get(name), counts)
+        if answer["others"] is not None:
+            others = added_groups(others, answer["others"])
+    return {"groups": groups, "others": others}
+
+
+def added_groups(before: list[float] | None, counts: list[float]) -> list[float]:
+    """Return the counts of two groups as those of one."""
+    if before is None:
+        return counts
+    sums = (one + other for one, other in zip(before[:-1], counts[:-1], strict=True))
+    return [*sums, min(before[-1], counts[-1])]
 
 
 async def export_message(agent: Agent, shard: Shard, *, id: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The queue over HTTP: lists, messages and actions, for all shards together.
 
     GET  /v1/queue               messages, the oldest first
+    GET  /v1/queue/summary       how many there are by domain, sender or reason
     GET  /v1/queue/<id>          one message
     GET  /v1/queue/<id>/body     its content
     GET  /v1/queue/<id>/record   what another queue needs to go on with it
@@ -28,7 +29,8 @@ from ..interfaces import Clock
 from ..mail.queue_id import QueueId
 from ..queue.operator.operations import ACTIONS
 from .http import JSON, READING, Request, Response, error_response, json_response, only
-from .questions import BODY, EXPORT, LIST, SHOW, STEER, Agents, ShardQuestion
+from .questions import BODY, EXPORT, LIST, SHOW, STEER, SUMMARIZE, Agents, ShardQuestion
+from .queue_answers import added_groups
 from .status import VERSION
 
 PATH = "/v1/queue"
@@ -67,6 +69,8 @@ class QueueAPI:
             return only(READING)
         elif not place:
             response = self._list(request)
+        elif place == "summary":
+            response = self._summary(request)
         else:
             id, _, rest = place.partition("/")
             if rest not in ("", "body", "record"):
@@ -111,6 +115,8 @@ class QueueAPI:
     async def _list(self, request: Request) -> Response:
         filters, rest = _query(request.query)
         limit = _number(rest, "limit", _USUAL, _MOST)
+        if rest["by"] is not None:
+            raise ValueError("found by, which is for the summary")
         after = _FIRST if rest["after"] is None else int(QueueId.parse(rest["after"]))
         answers, missing = await self._ask_all(LIST, filters=filters, after=after, limit=limit)
         merged = LIST.merge(list(answers.values()))
@@ -130,6 +136,26 @@ class QueueAPI:
         if message is None:
             return _not_there(id, missing)
         return json_response({"version": VERSION, "message": message})
+
+    async def _summary(self, request: Request) -> Response:
+        filters, rest = _query(request.query)
+        limit = _number(rest, "limit", _USUAL, _MOST)
+        by = rest["by"] or "domain"
+        answers, missing = await self._ask_all(SUMMARIZE, by=by, filters=filters)
+        merged = SUMMARIZE.merge(list(answers.values()))
+        others = merged["others"]
+        # Those with the most recipients first.
+        ordered = sorted(merged["groups"].items(), key=lambda each: (-each[1][0], each[0]))
+        for _, counts in ordered[limit:]:
+            others = added_groups(others, counts)
+        summary = {
+            "version": VERSION,
+            "by": by,
+            "groups": [_group(name, counts) for name, counts in ordered[:limit]],
+            "others": None if others is None else _group(None, others),
+            "missing": missing,
+        }
+        return Response(body=json.dumps(summary).encode("ascii") + b"\n", content_type=JSON)
 
     async def _record(self, id: str) -> Response:
         QueueId.parse(id)
@@ -236,6 +262,11 @@ class QueueAPI:
 _CONTENT = "message/rfc822"
 
 
+def _group(name: str | None, counts: Sequence[float]) -> dict[str, Any]:
+    names = ("recipients", "messages", "deferred", "held", "oldest")
+    return {"name": name, **dict(zip(names, counts, strict=True))}
+
+
 def _missing(shard: int, failure: Failure) -> dict[str, Any]:
     if failure.check(TimedOut):
         return {"shard": shard, "why": "it has not answered in time"}
@@ -252,7 +283,7 @@ def _not_there(id: str, missing: Sequence[Mapping[str, Any]]) -> Response:
     return error_response(f"{id} is not in the queue", 404)
 
 
-_NAMES = ("to", "from", "domain", "state", "older", "after", "limit")
+_NAMES = ("to", "from", "domain", "state", "older", "after", "limit", "by")
 
 
 def _query(query: str) -> tuple[dict[str, Any], dict[str, str | None]]:
@@ -268,7 +299,9 @@ def _query(query: str) -> tuple[dict[str, Any], dict[str, str | None]]:
             raise ValueError(f"{name}: found {len(values)} values, expected one")
         else:
             filters[name] = values[0]
-    rest: dict[str, str | None] = {name: filters.pop(name, None) for name in ("after", "limit")}
+    rest: dict[str, str | None] = {
+        name: filters.pop(name, None) for name in ("after", "limit", "by")
+    }
     if "older" in filters:
         try:
             filters["older"] = float(filters["older"])

@@ -71,13 +71,14 @@ class Reader(Protocol):
         ...
 
 
-def reader(state_dir: str | None) -> Reader:
+def reader(state_dir: str | None, *, timeout: float = 30.0) -> Reader:
     """Return a client of the running MTA, which reads the files of the queue where none runs.
 
     Args:
         state_dir: see `client`.
+        timeout: seconds that each step of an answer of the MTA may take.
     """
-    return _EitherReader(client(state_dir), state_directory(state_dir))
+    return _EitherReader(client(state_dir, timeout=timeout), state_directory(state_dir))
 
 
 class _EitherReader:

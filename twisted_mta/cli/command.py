@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ from .._version import __version__
 
 _MODULES = {
     "check": "check.command",
+    "completion": "completion",
     "dkim": "dkim.command",
     "explain": "explain",
     "feedback": "feedback",
@@ -54,6 +56,15 @@ class _Tool(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _MODULES and not ctx.resilient_parsing:
+            close = get_close_matches(args[0], _MODULES, n=1)
+            if close:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=_Tool, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="twisted-mta", message="%(prog)s %(version)s")
@@ -62,5 +73,6 @@ class _Tool(click.Group):
 )
 def main(state_dir: str | None) -> None:
     """Operate a mail transfer agent that `twistd mta` runs."""
-    if os.environ.get("NO_COLOR"):  # the convention of no-color.org
+    # The convention of no-color.org, and terminals that know no escape sequences.
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         click.get_current_context().color = False

@@ -112,3 +112,10 @@ _STYLES = {
     "held": "cyan",
     "quarantined": "red",
 }
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text of one line in so many columns at most, with an ellipsis where it is longer."""
+    from rich.cells import cell_len, set_cell_size  # imported here: as in `show`
+
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "\u2026"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ..auth.tokens import Token, TokensError, read_tokens
 from ..auth.tokens import changing as changing_tokens
 from ..mail.printable import printable
 from ..system.real_world import secret_octets
-from .client import failure
+from .client import failure, json_option
 
 _Result = TypeVar("_Result")
 
@@ -109,8 +110,9 @@ def remove(file: str | None, config: str | None, name: str) -> None:
 @users.command("list")
 @_FILE
 @_CONFIG
+@json_option
 @click.argument("name", required=False)
-def list_command(file: str | None, config: str | None, name: str | None) -> None:
+def list_command(file: str | None, config: str | None, as_json: bool, name: str | None) -> None:
     """List all accounts, or one.
 
     A line has the name, the ways to authenticate, and the sender addresses, separated by tabs.
@@ -123,11 +125,22 @@ def list_command(file: str | None, config: str | None, name: str | None) -> None
         if account is None:
             raise failure(f"{printable(name)}: no such account")
         listed = [account]
-    for account in listed:
-        ways = ["password"] if account.argon2 else []
-        ways += ["certificate"] if account.certificates else []
+    found = [(account, _ways(account)) for account in listed]
+    if as_json:
+        accounts_found = [
+            {"name": account.name, "ways": ways, "addresses": list(account.addresses)}
+            for account, ways in found
+        ]
+        click.echo(json.dumps({"version": 1, "accounts": accounts_found}, indent=2))
+        return
+    for account, ways in found:
         fields = (account.name, "+".join(ways) or "nothing", " ".join(account.addresses))
         click.echo("\t".join(map(printable, fields)).rstrip("\t"))
+
+
+def _ways(account: Account) -> list[str]:
+    ways = ["password"] if account.argon2 else []
+    return ways + (["certificate"] if account.certificates else [])
 
 
 _TOKEN_FILE: Callable[[Any], Any] = click.option(

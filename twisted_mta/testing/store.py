@@ -19,6 +19,7 @@ from ..queue.operator.operations import (
     Category,
     CountWaiting,
     FindKnown,
+    Group,
     Inspect,
     Inspected,
     Intervene,
@@ -27,10 +28,13 @@ from ..queue.operator.operations import (
     Page,
     Removed,
     Restore,
+    Summarize,
+    Summarized,
     Tallied,
     Tally,
     WaitingCounts,
     can,
+    reason,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
 from ..queue.schedule.priority import effective_due, has_return_time, level
@@ -344,6 +348,37 @@ class MemoryStore:
             return None
         recipients = tuple(self._queued(key) for key in sorted(self._recipients) if key[0] == id)
         return Inspected(self._part(id, [each.recipient for each in recipients]), recipients)
+
+    def summarize(self, summarize: Summarize) -> Summarized:
+        """Count recipients in groups."""
+        page = self._slice(summarize.selection, summarize.after, summarize.reach)
+        groups: dict[str, Group] = {}
+        for listed in page.messages:
+            own: dict[str, Group] = {}
+            for entry in listed.recipients:
+                recipient = entry.recipient
+                reply = recipient.last_reply
+                name = {
+                    "domain": recipient.mailbox.domain,
+                    "sender": str(listed.reverse_path or "<>"),
+                    "reason": reason(
+                        held=entry.held is not None,
+                        attempts=recipient.attempts,
+                        code=None if reply is None else reply.code,
+                        status=None if reply is None else reply.status,
+                    ),
+                }[summarize.by]
+                before = own.get(name, Group(0, 1, 0, 0, listed.id))
+                own[name] = Group(
+                    before.recipients + 1,
+                    1,
+                    before.deferred + (recipient.attempts > 0),
+                    before.held + (entry.held is not None),
+                    listed.id,
+                )
+            for name, group in own.items():
+                groups[name] = groups[name] + group if name in groups else group
+        return Summarized(groups, page.looked_at, page.next)
 
     def find_known(self, find: FindKnown) -> Known:
         """Find recipients of a message that are in the queue, or were imported."""

@@ -12,7 +12,17 @@ from twisted_mta.mail.message import Message, RefusedRecipient
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.queue.operator.operations import FindKnown, Inspect, Restore
+from twisted_mta.queue.operator.operations import (
+    FIRST,
+    By,
+    FindKnown,
+    Group,
+    Inspect,
+    Intervene,
+    Restore,
+    Summarize,
+)
+from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     FAILURE_LIFE,
     Accept,
@@ -464,14 +474,14 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         census = self.store.census()
         self.assertEqual((census.messages, census.failures), (0, 1))
 
-    def fail(self, id: int, at: float) -> None:
+    def fail_silently(self, id: int, at: float) -> None:
         lost = message(id, sender=None, received_at=at)
         outcome = Outcome(RecipientNumber(0), FAILED, "mx.example")
         self.accept(lost, lease=True)
         self.do(Settle(lost, done=(RecipientNumber(0),), unreported=(outcome,), at=at))
 
     def test_a_record_of_a_failure_is_kept_for_thirty_days(self) -> None:
-        self.fail(1, NOW)
+        self.fail_silently(1, NOW)
         self.survey(NOW + FAILURE_LIFE - 1)
         self.assertEqual(self.store.census().failures, 1)
         self.survey(NOW + FAILURE_LIFE + 1)
@@ -480,9 +490,50 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual(self.store.census().failures, 0)
 
     def test_a_new_failure_removes_records_whose_life_has_ended(self) -> None:
-        self.fail(1, NOW)
-        self.fail(2, NOW + FAILURE_LIFE + 1)
+        self.fail_silently(1, NOW)
+        self.fail_silently(2, NOW + FAILURE_LIFE + 1)
         self.assertEqual(self.store.census().failures, 1)
+
+    def summary(self, by: By, selection: Selection, reach: int) -> dict[str, Group]:
+        groups: dict[str, Group] = {}
+        after: int | None = FIRST
+        while after is not None:
+            (part,) = self.do(Summarize(by, selection, after, reach))
+            for name, group in part.groups.items():
+                groups[name] = groups[name] + group if name in groups else group
+            after = part.next
+        return groups
+
+    def test_recipients_are_counted_by_domain_sender_and_reason(self) -> None:
+        first = message(1, "a@x.example", "b@x.example", "c@y.example")
+        self.accept(first, message(2, "d@x.example", sender=None), lease=True)
+        self.do(deferred(first, NOW + 60, 0), settled(message(3)))
+        self.do(Intervene("hold", Selection(domain="y.example"), NOW))
+        for reach in (1, 2, 2000):
+            self.assertEqual(
+                self.summary("domain", Selection(), reach),
+                {
+                    "x.example": Group(3, 2, 1, 0, QueueId(1)),
+                    "y.example": Group(1, 1, 0, 1, QueueId(1)),
+                },
+            )
+            self.assertEqual(
+                self.summary("sender", Selection(), reach),
+                {
+                    "ann@sender.example": Group(3, 1, 1, 1, QueueId(1)),
+                    "<>": Group(1, 1, 0, 0, QueueId(2)),
+                },
+            )
+            self.assertEqual(
+                {
+                    name: each.recipients
+                    for name, each in self.summary("reason", Selection(), reach).items()
+                },
+                {"451 4.4.1 unreachable": 1, "not tried yet": 2, "held": 1},
+            )
+            self.assertEqual(
+                list(self.summary("domain", Selection(state="held"), reach)), ["y.example"]
+            )
 
     def test_a_restored_recipient_is_not_restored_again_when_it_has_left(self) -> None:
         sent = message(1, "a@next.example", "b@next.example")

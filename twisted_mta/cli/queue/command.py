@@ -7,6 +7,7 @@ import click
 from .actions import hold, release, remove, retry
 from .listing import list_command
 from .message import show_command
+from .summary import summary_command
 from .transfer import export_command, import_command
 
 
@@ -23,6 +24,7 @@ def queue() -> None:
 for _command in (
     list_command,
     show_command,
+    summary_command,
     retry,
     hold,
     release,

@@ -22,11 +22,15 @@ from ..client import (
 )
 from ..terminal import Table, lines, show
 from .listing import classified, last_reply, next_attempt, sender, state
-from .selection import PATH, queue_ids
+from .selection import PATH, offered_ids, queue_ids
 
 
 @click.command("show")
-@click.argument("id", callback=lambda context, option, text: queue_ids(context, option, (text,))[0])
+@click.argument(
+    "id",
+    callback=lambda context, option, text: queue_ids(context, option, (text,))[0],
+    shell_complete=offered_ids,
+)
 @click.option("--body", is_flag=True, help="write only the stored content, octet by octet")
 @state_dir_option
 @json_option

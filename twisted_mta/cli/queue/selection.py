@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import click
+from click.exceptions import Exit
 
+from ...admin.control.client import NotRunning, Refused
 from ...mail.printable import printable
 from ...mail.queue_id import QueueId
-from ..client import json_option, state_dir_option
+from ..client import client, json_option, state_dir_option
 
 PATH = "/v1/queue"
 """Of the queue in the control socket's API."""
@@ -40,8 +43,44 @@ def _age(_: click.Context, __: click.Parameter, text: str | None) -> float | Non
         raise click.BadParameter(printable(str(error))) from None
 
 
+domain_option: Callable[[Any], Any] = click.option(
+    "--domain", metavar="DOMAIN", help="domain of recipients; .DOMAIN: all domains below it"
+)
+state_option: Callable[[Any], Any] = click.option(
+    "--state",
+    type=click.Choice(["queued", "deferred", "held", "quarantined"]),
+    metavar="STATE",
+    help="state of recipients: queued (not tried yet), deferred (tried before), held, or"
+    " quarantined (without its body)",
+)
+age_option: Callable[[Any], Any] = click.option(
+    "--older",
+    metavar="AGE",
+    callback=_age,
+    help='received longer ago than "2 h", "30 min", "5 days"',
+)
+
+
+_OFFERED = 50  # ids
+
+
+def offered_ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Return ids in the queue of the running MTA that complete what was typed; none on errors."""
+    try:
+        state_dir = context.params.get("state_dir")
+        start = QueueId.parse((incomplete + "0" * 13)[:13])
+        query = {"limit": _OFFERED, **({"after": str(QueueId(start - 1))} if start else {})}
+        page = client(state_dir, timeout=2.0).get(f"{PATH}?{urlencode(query)}")
+        ids = [str(each["id"]) for each in page["messages"]]
+    except (NotRunning, Refused, ValueError, LookupError, TypeError, click.ClickException, Exit):
+        return []
+    return [id for id in ids if id.startswith(incomplete.upper())]
+
+
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("ids", nargs=-1, metavar="[ID]...", callback=queue_ids),
+    click.argument(
+        "ids", nargs=-1, metavar="[ID]...", callback=queue_ids, shell_complete=offered_ids
+    ),
     click.option("--to", metavar="ADDRESS", help="recipient; * and ? are wildcards"),
     click.option(
         "--from",
@@ -49,22 +88,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="ADDRESS",
         help="sender; * and ? are wildcards, <> is the null sender",
     ),
-    click.option(
-        "--domain", metavar="DOMAIN", help="domain of recipients; .DOMAIN: all domains below it"
-    ),
-    click.option(
-        "--state",
-        type=click.Choice(["queued", "deferred", "held", "quarantined"]),
-        metavar="STATE",
-        help="state of recipients: queued (not tried yet), deferred (tried before), held, or"
-        " quarantined (without its body)",
-    ),
-    click.option(
-        "--older",
-        metavar="AGE",
-        callback=_age,
-        help='received longer ago than "2 h", "30 min", "5 days"',
-    ),
+    domain_option,
+    state_option,
+    age_option,
     state_dir_option,
     json_option,
 )

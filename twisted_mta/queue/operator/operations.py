@@ -14,9 +14,11 @@ from typing import Literal, Protocol, get_args
 from attrs import field, frozen
 
 from ...mail.address import Mailbox
+from ...mail.classification import classify
 from ...mail.envelope import RecipientNumber
 from ...mail.message import Message
 from ...mail.queue_id import QueueId
+from ...mail.reply import Reply
 from ..store.attempts import PastAttempt
 from .selection import QueuedRecipient, Selection
 
@@ -149,6 +151,34 @@ class CountWaiting:
         return transaction.count_waiting(self)
 
 
+By = Literal["domain", "sender", "reason"]
+"""What recipients are summarized by: their domain, the reverse-path of their message, or the reason
+why they are in the queue (`reason`)."""
+
+BYS: tuple[By, ...] = get_args(By)
+
+
+@frozen
+class Summarize:
+    """Count the recipients of a slice in groups; the result is `Summarized`.
+
+    Attributes:
+        by: what makes a group.
+        selection: of recipients, by their domain, state and age alone.
+        after: the slice begins behind this id.
+        reach: recipients to look at, apart from further ones of the last message.
+    """
+
+    by: By
+    selection: Selection
+    after: int = FIRST
+    reach: int = 2000
+
+    def apply(self, transaction: OperatorTransaction) -> Summarized:
+        """Apply it."""
+        return transaction.summarize(self)
+
+
 @frozen
 class FindKnown:
     """Find out which recipients of a message need no import; the result is `Known`.
@@ -188,7 +218,9 @@ class Restore:
         transaction.restore(self)
 
 
-OperatorOperation = Browse | Intervene | Inspect | Tally | CountWaiting | FindKnown | Restore
+OperatorOperation = (
+    Browse | Intervene | Inspect | Tally | CountWaiting | Summarize | FindKnown | Restore
+)
 
 
 class OperatorTransaction(Protocol):
@@ -212,6 +244,10 @@ class OperatorTransaction(Protocol):
 
     def count_waiting(self, count: CountWaiting, /) -> WaitingCounts:
         """Count the recipients of domains."""
+        ...
+
+    def summarize(self, summarize: Summarize, /) -> Summarized:
+        """Count recipients in groups."""
         ...
 
     def find_known(self, find: FindKnown, /) -> Known:
@@ -279,6 +315,69 @@ class Inspected:
     recipients: tuple[QueuedRecipient, ...]
     quarantine: str | None = None
     attempts: Mapping[RecipientNumber, tuple[PastAttempt, ...]] = field(factory=dict)
+
+
+@frozen
+class Group:
+    """Recipients that have the same domain, sender or reason.
+
+    Attributes:
+        recipients: how many.
+        messages: how many they belong to.
+        deferred: recipients that were tried before.
+        held: recipients that the operator holds.
+        oldest: the first of the messages.
+    """
+
+    recipients: int
+    messages: int
+    deferred: int
+    held: int
+    oldest: QueueId
+
+    def __add__(self, other: Group) -> Group:
+        """Return the group of both, which have no message in common."""
+        return Group(
+            self.recipients + other.recipients,
+            self.messages + other.messages,
+            self.deferred + other.deferred,
+            self.held + other.held,
+            min(self.oldest, other.oldest),
+        )
+
+
+def reason(*, held: bool, attempts: int, code: int | None, status: str | None) -> str:
+    """Return the name of a group by reason: the last code and its class, or ``held``.
+
+    The class is that of the code alone. To look for words in a million texts would take minutes.
+
+    Args:
+        held: whether the operator holds the recipient.
+        attempts: how many there were.
+        code: of the last reply.
+        status: its enhanced code, without the class.
+    """
+    if held:
+        return "held"
+    if not attempts or code is None:
+        return "not tried yet"
+    enhanced = "" if status is None else f" {code // 100}.{status}"
+    return f"{code}{enhanced} {classify(Reply.of(code, status)) or ''}".rstrip()
+
+
+@frozen
+class Summarized:
+    """The groups of a slice.
+
+    Attributes:
+        groups: by domain, reverse-path (``<>`` is the null one) or reason.
+        looked_at: recipients that the slice has.
+        next: as in a `Page`.
+    """
+
+    groups: Mapping[str, Group]
+    looked_at: int
+    next: QueueId | None
 
 
 @frozen

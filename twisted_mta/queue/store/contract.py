@@ -41,6 +41,7 @@ from ..operator.operations import (
     OperatorTransaction,
     Page,
     Removed,
+    Summarized,
     Tallied,
     WaitingCounts,
 )
@@ -264,7 +265,7 @@ class Leased:
     through: QueueId | None = None
 
 
-Result = Leased | Page | Inspected | Tallied | WaitingCounts | Known | Removed | None
+Result = Leased | Page | Inspected | Tallied | WaitingCounts | Summarized | Known | Removed | None
 """The result of an operation; None where it says nothing."""
 
 

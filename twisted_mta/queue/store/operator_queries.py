@@ -16,19 +16,24 @@ from ..operator.operations import (
     FEW,
     Action,
     Browse,
+    By,
     Category,
     CountWaiting,
     FindKnown,
+    Group,
     Inspect,
     Inspected,
     Intervene,
     Known,
     ListedMessage,
     Page,
+    Summarize,
+    Summarized,
     Tallied,
     Tally,
     WaitingCounts,
     can,
+    reason,
 )
 from ..operator.selection import QueuedRecipient, Selection
 from . import history
@@ -222,6 +227,51 @@ def inspect(
     recipients = tuple(_queued(each, leased) for each in rows)
     inspected = message(row[:-1], tuple(each.recipient for each in recipients), spool)
     return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
+
+
+_GROUPED = {
+    "domain": "domain",
+    "sender": "sender_local, sender_domain",
+    "reason": "held IS NOT NULL, attempts > 0, last_code, last_status",
+}
+
+
+def summarize(database: sqlite3.Connection, summarize: Summarize) -> Summarized:
+    """Count the recipients of a slice in groups; the database counts.
+
+    Raises:
+        ValueError: the selection has other filters than those that the database knows.
+    """
+    selection = summarize.selection
+    if not is_exact(selection):
+        raise ValueError("found a filter by id or address, expected domain, state or older")
+    condition, values = narrowed(selection)
+    last = _LAST if selection.before is None else selection.before
+    end, looked_at = _reached(database, summarize.after, last, summarize.reach)
+    columns = _GROUPED[summarize.by]
+    join = " JOIN message ON message.id = recipient.message" if summarize.by == "sender" else ""
+    groups: dict[str, Group] = {}
+    for recipients, messages, deferred, held, oldest, *key in database.execute(
+        "SELECT count(*), count(DISTINCT message), sum(attempts > 0), sum(held IS NOT NULL),"
+        f" min(message), {columns} FROM recipient{join}"
+        f" WHERE message > ? AND message <= ? AND {condition} GROUP BY {columns}",
+        (summarize.after, end, *values),
+    ):
+        group = Group(recipients, messages, deferred, held, QueueId(oldest))
+        name = _name(summarize.by, key)
+        groups[name] = groups[name] + group if name in groups else group
+    following = QueueId(end) if looked_at == summarize.reach else None
+    return Summarized(groups, looked_at, following)
+
+
+def _name(by: By, key: Sequence[Any]) -> str:
+    """Return the name of a group, from the columns that it is made by."""
+    if by == "domain":
+        return str(key[0])
+    if by == "sender":
+        return "<>" if key[0] is None else str(Mailbox(key[0], key[1]))
+    held, attempts, code, status = key
+    return reason(held=bool(held), attempts=attempts, code=code, status=status)
 
 
 def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> Known:

@@ -28,6 +28,8 @@ from ..operator.operations import (
     Page,
     Removed,
     Restore,
+    Summarize,
+    Summarized,
     Tallied,
     Tally,
     WaitingCounts,
@@ -155,6 +157,10 @@ class SQLiteTransaction:
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""
         return operator_queries.count_waiting(self._database, count)
+
+    def summarize(self, summarize: Summarize) -> Summarized:
+        """Count recipients in groups."""
+        return operator_queries.summarize(self._database, summarize)
 
     def find_known(self, find: FindKnown) -> Known:
         """Find recipients of a message that are in the queue, or were imported."""

@@ -7,13 +7,22 @@ import os
 import sqlite3
 from urllib.parse import quote
 
-from ..operator.operations import Browse, Inspect, Inspected, Page, Tallied, Tally
+from ..operator.operations import (
+    Browse,
+    Inspect,
+    Inspected,
+    Page,
+    Summarize,
+    Summarized,
+    Tallied,
+    Tally,
+)
 from . import operator_queries
 from .contract import NewerSchema, StateInUse, StoreError
 from .schema import scripts
 from .spool import Spool
 
-Reading = Browse | Inspect | Tally
+Reading = Browse | Inspect | Tally | Summarize
 """Operations that change nothing."""
 
 
@@ -84,7 +93,7 @@ class StoppedQueue:
                 f" reads {len(scripts())}; start the MTA once, or read it with that program"
             )
 
-    def perform(self, operation: Reading) -> Page | Inspected | Tallied | None:
+    def perform(self, operation: Reading) -> Page | Inspected | Tallied | Summarized | None:
         """Return the result of an operation.
 
         Raises:
@@ -98,6 +107,8 @@ class StoppedQueue:
                 return operator_queries.browse(database, operation, lambda key: False)
             if isinstance(operation, Inspect):
                 return operator_queries.inspect(database, operation, lambda key: False, self._spool)
+            if isinstance(operation, Summarize):
+                return operator_queries.summarize(database, operation)
             return operator_queries.tally(database, operation)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read: {error}") from error
