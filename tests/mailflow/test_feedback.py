@@ -124,6 +124,11 @@ class Reports(Feedback):
         for number in (1, 1, 2):
             self.send_report(mta, self.report(original, number=number))
         self.assertEqual(self.results(mta), {"counted": 2, "repeated": 1})
+        # Without a Message-ID, a copy is not to be told from another report.
+        nameless = self.report(original).replace(b"Message-ID:", b"X-Not-An-ID:")
+        for _ in range(3):
+            self.send_report(mta, nameless)
+        self.assertEqual(self.results(mta), {"counted": 3, "repeated": 3})
 
     def test_a_report_that_nothing_proves_does_not_count(self) -> None:
         mta = self.mta()

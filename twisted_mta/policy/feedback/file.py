@@ -70,9 +70,12 @@ class FeedbackFile:
         self._most = most
 
     def add(self, report: CountedReport, message_id: str) -> bool:
-        """Keep a report; return False where it was there: a second copy has the same Message-ID."""
+        """Keep a report; return False where it was there: a second copy has the same Message-ID.
+
+        Those of one reporter about one message that have no Message-ID count as copies, too.
+        """
         self._database.make()
-        words = (report.message, report.account, report.reporter, message_id or repr(report.at))
+        words = (report.message, report.account, report.reporter, message_id)
         key = sha256("\0".join(words).encode("utf-8", "surrogatepass")).digest()[:16]
         with self._database.transaction() as database:
             added: int = database.execute(
