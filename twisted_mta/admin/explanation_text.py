@@ -432,7 +432,10 @@ def _terms(terms: Facts) -> str:
 
 
 def _token(token: Facts) -> str:
-    words = f"of {token['username']}, from {token['source']}: {token['state']}"
+    state = token["state"]
+    if state == "none":
+        state = "none yet, the next mail asks for one"
+    words = f"of {token['username']}, from {token['source']}: {state}"
     if token["expires_at"] is not None:
         words += f" until {moment(token['expires_at'])}"
     if token["problem"]:

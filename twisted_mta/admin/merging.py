@@ -243,11 +243,14 @@ def _of_next_hops(suspended: Sequence[SuspendedHop]) -> Iterator[Trouble]:
             named = [_suspension(each) for each in hops[:_NAMED_HOPS]]
             if len(hops) > len(named):
                 named.append("and others")
+            several = len(hops) > 1
+            are = f"{len(hops):,} next hops are" if several else "1 next hop is"
+            wait = "1 recipient waits" if waiting == 1 else f"{waiting:,} recipients wait"
             yield Trouble(
                 kind="next_hops",
                 subject=subject,
-                text=f"{len(hops):,} next hops are suspended, and {waiting:,} recipients wait for"
-                f" them: {'; '.join(named)}",
+                text=f"{are} suspended, and {wait} for {'them' if several else 'it'}:"
+                f" {'; '.join(named)}",
                 severity="warning" if routed else "info",
             )
 

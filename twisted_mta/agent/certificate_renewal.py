@@ -99,7 +99,7 @@ class CertificateRenewal:
         return self._renewer.stop()
 
     def use(self, config: Config) -> None:
-        """Go by other settings, or by the same once more: what has failed is tried at once."""
+        """Take other settings, or the same again: an order that has failed is tried at once."""
         self._settings = _settings(config)
         self._contexts = ClientContexts()  # the files of authorities are read again
         self._transport = self._make_transport()

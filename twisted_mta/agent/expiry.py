@@ -18,7 +18,7 @@ from ..tls.certificates import CertificateError, CertifiedKey
 from ..tls.self_signed import SELF_SIGNED
 
 _KEY_AGE = 365 * 86_400.0
-"""Seconds after which a key of signatures is to be replaced: whoever has copied it is shut out."""
+"""Seconds after which a key of signatures is to be replaced: a stolen copy is then of no use."""
 
 _DAY = 86_400.0
 
@@ -58,7 +58,7 @@ class Expiry:
 
 
 def expiries(config: Config) -> Sequence[Expiry]:
-    """Return what expires, the first first. Blocks: it reads the files.
+    """Return certificates and keys that expire, the earliest first. Blocks: it reads the files.
 
     Files that cannot be read are left out: a start and a reload name them.
     """

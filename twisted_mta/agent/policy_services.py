@@ -43,7 +43,7 @@ class PolicyServices:
         self._connections: dict[tuple[str, float], Connections] = {}
 
     def groups(self, config: Config, listener: Listener) -> Sequence[Sequence[Member]]:
-        """Return the services of a listener, in their order, and what stands around them."""
+        """Return the services of a listener, in their order, with the policies around them."""
         services = [
             each
             for each in config.policy_services

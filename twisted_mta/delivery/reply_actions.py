@@ -1,4 +1,4 @@
-"""Actions by the replies of next hops: what the operator makes of them, instead of RFC 5321."""
+"""Actions on replies of next hops: the operator's exceptions to RFC 5321."""
 
 from __future__ import annotations
 

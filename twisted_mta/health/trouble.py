@@ -8,8 +8,8 @@ from typing import Literal
 from attrs import Factory, field, frozen
 
 Severity = Literal["info", "warning", "critical"]
-"""``critical``: mail is refused, or will be lost to its senders, until somebody acts. ``warning``:
-it will come to that, or some mail waits. ``info``: nothing has to be done at once."""
+"""``critical``: mail is refused, or will be lost to its senders, until the operator acts.
+``warning``: it will come to that, or some mail waits. ``info``: nothing has to be done at once."""
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 """All severities, the mildest first."""
@@ -183,8 +183,8 @@ _ALL = (
         when="the source of an account's OAuth tokens has failed, and no token is left. A warning"
         " while the last one serves.",
         refuses="no",
-        remedy="See twisted-mta explain ADDRESS for the reason; renew the refresh token or the"
-        " client's secret, and run twisted-mta reload.",
+        remedy="See twisted-mta explain ADDRESS for the reason; mend the file or the command, or"
+        " renew the refresh token or the client's secret, and run twisted-mta reload.",
         brief="there is no token for an account at a next hop",
     ),
     Kind(
@@ -277,7 +277,7 @@ class Trouble:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from others: it stays while text and severity change."""
+        """Its identity, which stays while text and severity change."""
         return self.kind, self.subject
 
     @property

@@ -14,7 +14,7 @@ from .classification_table import BY_DETAIL, BY_DETAIL_DEFERRED, ROWS, Classific
 from .reply import Reply
 
 HARD: tuple[Classification, ...] = ("unknown-user", "inactive", "unknown-domain")
-"""Classifications by which the address itself is at fault, whoever writes to it."""
+"""Classifications by which the address itself is at fault, for every sender."""
 
 _LONGEST = 2_000  # characters of a reply that are looked at
 _QUOTED = re.compile(r"(?<![\d.])([45])\.(\d{1,3}\.\d{1,3})(?![\d.])")

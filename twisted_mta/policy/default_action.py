@@ -1,4 +1,4 @@
-"""What becomes of mail while a program that is asked about it fails: ``default_action``."""
+"""The reply to mail while a filter or policy service fails: ``default_action``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from ..message.date import date_time
 from ..message.header import field, values
 
 # RFC 6376 §3.5: the tag with the names of the signed fields. A signature that names a field which
-# is not there holds only as long as nobody adds one (§5.4.2).
+# is not there holds only as long as no host adds one (§5.4.2).
 _SIGNED = re.compile(r"(?:^|;)\s*h\s*=([^;]*)")
 _MOST_SIGNATURES = 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -276,6 +277,16 @@ class Messages(ExplainerTestCase):
         _, facts = self.queued(world)
         (recipient,) = facts["recipients"]
         self.assertEqual(recipient["way"]["standings"][0]["name"], "smtp:exchanger=.host")
+
+    def test_an_account_with_tokens_is_explained_before_mail_has_needed_one(self) -> None:
+        token = os.path.abspath(self.mktemp())
+        with open(token, "w", encoding="utf-8") as file:
+            file.write("t0ken\n")
+        os.chmod(token, 0o600)
+        login = Destination(domain="192.0.2.1:587", username="us", token_file=token)
+        world = self.world(destinations=(login,), routes=(("a.example", "smtp://192.0.2.1:587"),))
+        text = self.text(world.explain("bob@a.example", client=None))
+        self.assertIn(f"Token: of us, from {token}: none yet, the next mail asks for one", text)
 
     def test_the_source_pool_and_its_messages_of_today_are_explained(self) -> None:
         today = datetime.fromtimestamp(EPOCH, UTC).date()

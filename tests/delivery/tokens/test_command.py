@@ -46,7 +46,7 @@ class Running(TestCase):
     async def test_a_failure_is_quoted_without_what_may_be_a_token(self) -> None:
         script = "import sys; sys.exit('bad token ' + 'a' * 40)"
         problem = await self.problem(sys.executable, "-c", script)
-        self.assertEqual(problem, "it ends with status 1: bad token …")
+        self.assertEqual(problem, "the command ends with status 1: bad token …")
 
     async def test_a_program_that_is_not_there_is_named(self) -> None:
         problem = await self.problem(str(Path(self.mktemp()).absolute()))
@@ -55,14 +55,14 @@ class Running(TestCase):
     async def test_one_that_never_stops_printing_is_ended(self) -> None:
         script = "while True: print('a' * 10000)"
         problem = await self.problem(sys.executable, "-c", script)
-        self.assertEqual(problem, "it prints more than 65536 octets")
+        self.assertEqual(problem, "the command prints more than 65536 octets")
 
     async def test_one_that_hangs_is_ended(self) -> None:
         with self.assertRaises(NoToken) as raised:
             await run(
                 Impatient(self.reactor), (sys.executable, "-c", "import time; time.sleep(600)")
             )
-        self.assertEqual(raised.exception.reason, "it has not ended within 30 s")
+        self.assertEqual(raised.exception.reason, "the command has not ended within 30 s")
 
 
 class Output(TidyTestCase):

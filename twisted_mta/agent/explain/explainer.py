@@ -352,12 +352,11 @@ class Explainer:
         }
 
     def _tokens(self, host_terms: HostTerms) -> list[dict[str, Any]]:
-        """Return the states of the accounts that log in with tokens, as far as they were needed."""
+        """Return the states of the accounts that log in with tokens."""
         tokens = self._relay.connections.tokens
         accounts = [each.credentials for each in host_terms]
         asked = [each for each in accounts if isinstance(each, TokenAccount)]
-        found = [tokens.status(each) for each in dict.fromkeys(asked)] if tokens else []
-        return [asdict(each) for each in found if each is not None]
+        return [asdict(tokens.status(each)) for each in dict.fromkeys(asked)] if tokens else []
 
     async def _sources(self, next_hop: NextHop, host_terms: HostTerms) -> dict[str, Any] | None:
         """Return the source pools for a next hop, by name; None: there are none."""

@@ -126,7 +126,7 @@ class Report:
 
     @property
     def expiry_lines(self) -> Sequence[str]:
-        """What expires, a line for each."""
+        """A line for each certificate and key that expires."""
         lines = []
         for each in self.expiries:
             left = each.days_left(self.now)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from ...config.token_account import TokenAccount, TokenCommand, TokenFile, TokenGrant
 from ...health.trouble import Trouble
 from ...interfaces import Executor, Random, Resolver, WallTime
+from ...mail.printable import printable
 from ...smtp.sasl.client import TokenCredentials
 from ...tls.certificates import CertificateError
 from ...tls.client import ClientContexts, ClientTLS
@@ -21,7 +22,7 @@ from ...tls.https import PORT, Head, HTTPSClient, HTTPSError, Request
 from . import grant as grants
 from .command import run, token_of
 from .grant import ClientRefused, Granted, Secrets, authorization, content, granted
-from .holder import TokenHolder, TokenStatus, sleep
+from .holder import State, TokenHolder, TokenStatus, sleep
 from .store import TokenStore
 from .token import NoToken, Token
 
@@ -101,10 +102,16 @@ class TokenAccounts:
                     severity="warning" if is_left else "critical",
                 )
 
-    def status(self, account: TokenAccount) -> TokenStatus | None:
-        """Return the state of an account; None: no mail has needed it yet."""
+    def status(self, account: TokenAccount) -> TokenStatus:
+        """Return the state of an account, also before mail has needed it."""
         holder = self._holders.get(account)
-        return None if holder is None else holder.status
+        if holder is None:
+            return TokenStatus(
+                username=printable(account.username),
+                source=str(account.source),
+                state=State.NONE.value,
+            )
+        return holder.status
 
     def ready(self, account: TokenAccount) -> Deferred[None]:
         """Get a token for an account, if there is none that serves; fails with `NoToken`."""

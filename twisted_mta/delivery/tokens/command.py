@@ -50,9 +50,9 @@ class _Output(ProcessProtocol):
         self._out = bytearray()
         self._errors = bytearray()
         self._problem = ""
-        self.done: Deferred[bytes] = Deferred(lambda _: self.end("it was ended"))
+        self.done: Deferred[bytes] = Deferred(lambda _: self.end("the command was ended"))
         self._timer: IDelayedCall = reactor.callLater(
-            _PATIENCE, self.end, f"it has not ended within {_PATIENCE:.0f} s"
+            _PATIENCE, self.end, f"the command has not ended within {_PATIENCE:.0f} s"
         )
 
     def connectionMade(self) -> None:
@@ -63,7 +63,7 @@ class _Output(ProcessProtocol):
         """Keep octets of the standard output (called by Twisted)."""
         self._out += data
         if len(self._out) > _LARGEST:
-            self.end(f"it prints more than {_LARGEST} octets")
+            self.end(f"the command prints more than {_LARGEST} octets")
 
     def errReceived(self, data: bytes) -> None:
         """Keep the end of the standard error (called by Twisted)."""
@@ -82,7 +82,7 @@ class _Output(ProcessProtocol):
             self.done.callback(bytes(self._out))
 
     def end(self, problem: str) -> None:
-        """End the command, since it does what it must not."""
+        """End the command: it takes too long, or writes too much."""
         self._problem = self._problem or problem
         if self.transport is not None and self.transport.pid is not None:
             self.transport.signalProcess("KILL")
@@ -95,7 +95,9 @@ class _Output(ProcessProtocol):
 
     def _error(self, reason: Failure) -> str:
         code = getattr(reason.value, "exitCode", None)
-        text = f"it ends with status {code}" if code is not None else "it was killed"
+        text = (
+            f"the command ends with status {code}" if code is not None else "the command was killed"
+        )
         last = self._errors.decode("utf-8", "replace").rstrip().rpartition("\n")[2]
         said = _SECRETS.sub("…", printable(last))[:_SHOWN]
         return f"{text}: {said}" if said else text
@@ -115,12 +117,12 @@ def token_of(output: bytes, now: float) -> Token:
         text = output.decode("utf-8").strip()
         values: Any = json.loads(text) if text.startswith("{") else None
     except (ValueError, RecursionError):
-        raise NoToken("it prints neither a token nor JSON with access_token") from None
+        raise NoToken("the command prints neither a token nor JSON with access_token") from None
     if not isinstance(values, dict):
         return Token.unlimited(text.partition("\n")[0].strip(), now, renew=_RENEW, wait=_WAIT)
     value, seconds = values.get("access_token"), values.get("expires_in")
     if not isinstance(value, str):
-        raise NoToken("it prints JSON without access_token")
+        raise NoToken("the command prints JSON without access_token")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
         return Token.lasting(value, float(min(seconds, 30 * 86_400)), now)
     return Token.unlimited(value, now, renew=_RENEW, wait=_WAIT)

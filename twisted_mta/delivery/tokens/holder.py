@@ -139,7 +139,7 @@ class TokenHolder:
             NoToken: they have expired since.
         """
         if self._token is None:
-            raise NoToken(self._problem or "it has just expired")
+            raise NoToken(self._problem or "the token has just expired")
         return TokenCredentials(self._account.username, self._token.value)
 
     def ready(self) -> Deferred[None]:
@@ -176,7 +176,7 @@ class TokenHolder:
         self._refused = ""
 
     def stop(self) -> None:
-        """Ask no more; whoever waits for a token gets none."""
+        """Ask no more; requests that wait for a token fail."""
         asking = self._asking
         if asking is not None:
             asking.cancel()
@@ -217,7 +217,7 @@ class TokenHolder:
         if isinstance(error, NoToken):
             reason, lasting, asked = error.reason, error.lasting, error.retry_after
         elif isinstance(error, CancelledError):
-            reason, lasting, asked = "it ends", False, 0.0
+            reason, lasting, asked = "the question was cancelled", False, 0.0
         else:
             # Its text might have a secret in it.
             reason, lasting, asked = f"internal error: {type(error).__name__}", False, 0.0

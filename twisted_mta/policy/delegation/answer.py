@@ -33,7 +33,10 @@ _HELD = "held by a policy service"
 
 
 class ServiceError(Exception):
-    """A service broke the protocol, asks for what cannot be done, or is gone; the text says how."""
+    """A service is gone, broke the protocol, or asks for an action that is not possible.
+
+    The text says how.
+    """
 
 
 class AnswerReader:

@@ -93,7 +93,7 @@ class Interventions:
                 "{recipients} recipients {status} by the operator: by={by} ids={_ids}",
                 recipients=len(ids),
                 status=_WORDS[intervention.action],
-                by=printable(by or "nobody known"),
+                by=printable(by or "unknown"),
                 ids=list(map(str, ids)),
                 _ids=",".join(map(str, dict.fromkeys(ids))),
             )
@@ -175,5 +175,5 @@ class Interventions:
             _when=when,
             sender="" if reverse_path is None else printable(str(reverse_path)),
             recipient=printable(str(recipient.mailbox)),
-            by=printable(by or "nobody known"),
+            by=printable(by or "unknown"),
         )

@@ -21,7 +21,7 @@ attributes of the same command are known. Without it, attributes that are not gi
 Permission goes by the connection, never by an earlier XCLIENT. A client without an address is
 unknown: it has no permissions that go by address. ``LOGIN`` makes the session an authenticated one,
 as AUTH does, whether AUTH is offered or not; no password is asked for, because the proxy has done
-so. An XCLIENT without it leaves nobody authenticated.
+so. After an XCLIENT without it no user is authenticated.
 """
 
 from __future__ import annotations

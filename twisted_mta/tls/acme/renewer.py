@@ -197,7 +197,7 @@ class Renewer:
         return ended
 
     def use(self, settings: ACMESettings, names: Sequence[str]) -> None:
-        """Go by other settings, or by the same once more: what has failed is tried at once."""
+        """Take other settings, or the same again: an order that has failed is tried at once."""
         self._settings = settings
         self._names = tuple(names)
         self._hurried = True
