@@ -40,20 +40,25 @@ LIVE_POLICY = (
 _RELOADED = 30  # seconds, without the script
 
 
-def document(title: str, *content: Flattenable, live: bool = False) -> bytes:
+def document(
+    title: str, *content: Flattenable, live: bool = False, reloaded: bool = False
+) -> bytes:
     """Return a page with the style of all pages.
 
     Args:
         title: of the window.
         content: of the body.
         live: whether the script keeps it current; its policy has to be `LIVE_POLICY`.
+        reloaded: whether the browser reloads it without the script.
     """
     moving: Flattenable = ""
     if live:
         moving = (
             tags.link(rel="icon", href="/icon.svg", type="image/svg+xml"),
             tags.script(type="module", src="/page.js"),
-            tags.noscript(tags.meta(**{"http-equiv": "refresh", "content": str(_RELOADED)})),
+            tags.noscript(tags.meta(**{"http-equiv": "refresh", "content": str(_RELOADED)}))
+            if reloaded
+            else "",
         )
     page = tags.html(
         tags.head(
@@ -79,7 +84,10 @@ class View:
         expiries: what expires, the first first.
         home: the path of the page.
         queue: whether there are pages of the queue.
-        account: the name of the login, and what its forms repeat; None: none.
+        account: the login, and the way out of it; or the way to one.
+        acts: whether there are forms for actions.
+        events: whether the script may read ``/v1/events``.
+        csrf: what these repeat; empty where the client has no session.
     """
 
     span: Span = SPANS["1h"]
@@ -87,7 +95,10 @@ class View:
     expiries: Sequence[Expiry] = ()
     home: str = "/"
     queue: bool = False
-    account: Flattenable = field(default="")
+    account: Flattenable = ""
+    acts: bool = False
+    events: bool = False
+    csrf: str = field(default="", repr=False)
 
 
 def framed(
@@ -123,18 +134,24 @@ def framed(
         ),
         tags.p(class_="unseen", id="news", role="status"),
         tags.p(class_="stale", id="stale", role="alert", hidden="hidden"),
-        tags.main(*content, id="content", **({"data-live": ""} if live else {})),
+        tags.main(
+            *content,
+            id="content",
+            **({"data-live": ""} if live else {}),
+            **({"data-events": ""} if live and view.events else {}),
+        ),
         tags.footer(
             tags.a("The same as JSON", href="/status.json"),
             ", ",
             tags.a("metrics", href="/metrics"),
         ),
         live=live,
+        reloaded=current == view.home,
     )
 
 
-def html(status: Status, view: View | None = None) -> bytes:
-    """Return the page of the state of everything."""
+def html(status: Status, view: View | None = None, more: Flattenable = "") -> bytes:
+    """Return the page of the state of everything, with ``more`` sections below."""
     view = view or View()
     up = short_duration(status.now - status.started_at)
     hostname = printable(status.hostname)
@@ -151,6 +168,7 @@ def html(status: Status, view: View | None = None) -> bytes:
         _now(status),
         _listeners(status),
         _numbers("Since the start", status.counters, "counters"),
+        more,
         current=view.home,
         state=tags.div(
             tags.h1(hostname),

@@ -24,6 +24,7 @@ from ...queue.operator.selection import STATES
 from ..explanation_text import lines as explanation_lines
 from ..http import READING, Request, Responder, Response, only
 from ..status import short_duration
+from .action_pages import action_form
 from .markup import Flattenable, Tag, tags
 from .page import (
     LIVE_POLICY,
@@ -99,6 +100,7 @@ class QueuePages:
             "Queue - mail",
             view,
             tags.section(tags.h1("Queue"), _search(given), id="search"),
+            _actions(view, given) if code == 200 else "",
             tags.section(found, id="found", **{"aria-label": "Messages"}),
             current=PATH,
         )
@@ -123,6 +125,7 @@ class QueuePages:
             f"{title} - mail",
             view,
             tags.section(tags.h1(title), _facts(message), id="facts"),
+            _actions(view, {"id": str(message["id"])}),
             _recipients(message),
             await self._explanation(request, str(message["id"])),
             _attempts(message),
@@ -156,6 +159,14 @@ def _page(body: bytes, code: int) -> Response:
         code=code,
         headers={"Content-Security-Policy": LIVE_POLICY},
     )
+
+
+def _actions(view: View, given: Mapping[str, str]) -> Flattenable:
+    if not view.acts:
+        return ""
+    about = {name: value for name, value in given.items() if name != "after"}
+    meant = "this message" if "id" in about else "all that match" if about else "all mail"
+    return tags.section(tags.h2(f"Do with {meant}"), action_form(view.csrf, about), id="actions")
 
 
 # The list.
@@ -401,7 +412,7 @@ def _header(message: Mapping[str, Any]) -> Flattenable:
         table(
             ("Field", "Value"),
             ("whole", ""),
-            ((printable(name), printable(value)) for name, value in header),
+            ((printable(name), printable(" ".join(value.split()))) for name, value in header),
         ),
         id="header",
     )

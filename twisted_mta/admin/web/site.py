@@ -22,7 +22,7 @@ from ...agent.expiry import Expiry
 from ...interfaces import Clock
 from ...mail.printable import printable
 from ..channel import Lane
-from ..grant import ANYBODY
+from ..grant import ACT, ANYBODY
 from ..history import SPANS, History
 from ..http import (
     READING,
@@ -38,8 +38,10 @@ from ..http import (
 )
 from ..status import Status
 from .access import LOGIN, LOGOUT, Access
+from .action_pages import PATH as ACTION_PATH
+from .action_pages import ActionPages, small_form
 from .captured_pages import CapturedPages
-from .markup import Flattenable, tags
+from .markup import Flattenable, Tag, tags
 from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html
 from .queue_pages import QueuePages
 
@@ -183,6 +185,7 @@ class _Pages:
         self._answer = answer
         self._in_turn = _InTurn(self._about_queue)
         self._queue_pages: QueuePages | None = None
+        self._action_pages: ActionPages | None = None
         self._home = "/" if captured is None else "/status"
         self._pages: Mapping[str, Callable[[Status, Request], Response]] = {
             self._home: self._state,
@@ -195,6 +198,10 @@ class _Pages:
                 body=SCRIPT, content_type="text/javascript", headers=_KEPT_AN_HOUR
             ),
             "/icon.svg": Response(body=ICON, content_type="image/svg+xml", headers=_KEPT_AN_HOUR),
+            # Browsers ask for it where a page names no icon.
+            "/favicon.ico": Response(
+                body=ICON, content_type="image/svg+xml", headers=_KEPT_AN_HOUR
+            ),
         }
 
     def use(self, clock: Clock, lane: Lane) -> None:
@@ -202,6 +209,7 @@ class _Pages:
         self.clock, self.lane = clock, lane
         if self._answer is not None:
             self._queue_pages = QueuePages(self._answer, clock=clock)
+            self._action_pages = ActionPages(self._answer)
 
     def _view(self, request: Request) -> View:
         """Return what a page shows besides the status."""
@@ -218,7 +226,14 @@ class _Pages:
             )
         elif access is not None and access.has_logins and not grant.name:
             account = tags.a("Log in", href=LOGIN, class_="account")
-        return View(home=self._home, queue=self._answer is not None, account=account)
+        return View(
+            home=self._home,
+            queue=self._answer is not None,
+            account=account,
+            acts=grant.may(ACT),
+            events=bool(grant.csrf),
+            csrf=grant.csrf,
+        )
 
     def _state(self, status: Status, request: Request) -> Response:
         span = SPANS.get(request.parameters.get("span", ""), SPANS["1h"])
@@ -229,15 +244,17 @@ class _Pages:
             expiries=self.expiries(),
         )
         return Response(
-            body=html(status, view),
+            body=html(status, view, _settings_section(view) if view.acts else ""),
             content_type=_HTML,
             headers={"Content-Security-Policy": LIVE_POLICY},
         )
 
     def _about_queue(self, request: Request) -> Response | Stream | Deferred[Response]:
-        pages = self._queue_pages
+        pages, actions = self._queue_pages, self._action_pages
         if pages is not None and pages.serves(request.path):
             return pages.answer(request, self._view(request))
+        if actions is not None and request.path == ACTION_PATH:
+            return actions.answer(request, self._view(request))
         assert self._answer is not None
         return self._answer(request)
 
@@ -285,7 +302,7 @@ class _Pages:
         if request.path in self._files and request.method in READING:
             return self._files[request.path]
         pages = self._queue_pages
-        if pages is not None and pages.serves(request.path):
+        if pages is not None and (pages.serves(request.path) or request.path == ACTION_PATH):
             return self._in_turn.take(request)
         if self._answer is None:
             return error_response("there is nothing at this path", 404)
@@ -358,6 +375,17 @@ class _Pages:
     def _of_ours(self, origin: str) -> bool:
         scheme, _, host = origin.partition("://")
         return scheme in ("http", "https") and self._ours(host)
+
+
+def _settings_section(view: View) -> Tag:
+    """Return the actions that are not about mail."""
+    host = tags.label("Host that has given up TLS", tags.input(name="host", required=""))
+    return tags.section(
+        tags.h2("Settings"),
+        small_form(view.csrf, "reload", "Reload the settings"),
+        small_form(view.csrf, "forget", "Forget its TLS", host),
+        id="settings",
+    )
 
 
 def _kept_as(request: Request) -> tuple[str, str, str]:

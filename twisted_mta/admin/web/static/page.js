@@ -2,6 +2,8 @@
 // Without this script the page is reloaded every half a minute (see the noscript element).
 
 const EVERY = 2000; // ms between two looks
+const SOON = 300; // ms after a step of mail; further ones of that time are seen together
+const STEPS = ["accepted", "delivered", "deferred", "bounced", "expired", "removed", "held"];
 const PATIENCE = 10000; // ms for an answer
 
 const main = document.querySelector("main");
@@ -62,6 +64,7 @@ async function look() {
     credentials: "same-origin",
     signal: AbortSignal.timeout(PATIENCE),
   });
+  if (answer.redirected) return location.assign(answer.url); // the login has ended
   const type = answer.headers.get("Content-Type") ?? "";
   if (!answer.ok || !type.startsWith("text/html")) throw new Error(String(answer.status));
   show(new DOMParser().parseFromString(await answer.text(), "text/html"));
@@ -69,7 +72,10 @@ async function look() {
   stale.hidden = true;
 }
 
+let timer;
+
 async function again() {
+  timer = undefined;
   if (!document.hidden) {
     try {
       await look();
@@ -80,7 +86,28 @@ async function again() {
       stale.hidden = false;
     }
   }
-  setTimeout(again, EVERY);
+  timer = setTimeout(again, EVERY);
 }
 
-if (main?.dataset.live !== undefined) setTimeout(again, EVERY);
+// With a login, each step of mail is told at once.
+function listen() {
+  const source = new EventSource("/v1/events");
+  let soon = false;
+  const step = () => {
+    if (soon || timer === undefined) return;
+    soon = true;
+    setTimeout(() => {
+      soon = false;
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      again();
+    }, SOON);
+  };
+  for (const each of STEPS) source.addEventListener(each, step);
+  source.onopen = () => { main.dataset.events = "open"; };
+}
+
+if (main?.dataset.live !== undefined) {
+  timer = setTimeout(again, EVERY);
+  if (main.dataset.events !== undefined) listen();
+}
