@@ -343,9 +343,7 @@ class Elsewhere(AccessTestCase):
 
     def test_huge_cookies_and_many_fields_are_refused(self) -> None:
         long = f"GET /v1/status HTTP/1.1\r\nHost: {HOST}\r\nCookie: a={'x' * 20_000}\r\n\r\n"
-        transport = self.send(long.encode())
-        self.assertTrue(transport.disconnecting)
-        self.assertNotIn(b"200", transport.value())
+        self.assertEqual(Answered(self.send(long.encode()).value()).code, 431)
         self.assertEqual(self.ask("/v1/status", more="A: b\r\n" * 1000).code, 400)
         several = f"Cookie: a={'x' * 8_000}\r\n" * 3
         self.assertEqual(self.ask("/v1/status", more=several).code, 400)

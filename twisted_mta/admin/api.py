@@ -11,6 +11,7 @@
                          hangs up; the query is a filter (`tracing.Filter`)
     GET  /v1/tls-records what to publish about the TLS of our domains
     /v1/tls-reports      see `tls_reports`
+    GET  /v1/openapi.json    the description of all this (`openapi`)
     /v1/suppression      see `suppression_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
@@ -35,10 +36,10 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from ..telemetry.metrics.exposition import exposition
-from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
+from . import events_api, messages_api, openapi, queue_api, suppression_api, tls_api, tls_reports
 from .events_api import EventsAPI
 from .explanation import explain_query
-from .http import READING, Request, Response, Stream, error_response, json_response, only
+from .http import JSON, READING, Request, Response, Stream, error_response, json_response, only
 from .messages_api import MessagesAPI
 from .overview import Overview
 from .questions import EXPLAIN, Agents
@@ -116,10 +117,12 @@ class Admin:
             METRICS: self._metrics,
             EXPOSITION: self._exposition,
             TRACE: self._traces.answer,
+            openapi.PATH: self._openapi,
             tls_reports.RECORDS: self._tls_reports.records,
             suppression_api.FEEDBACK_PATH: self._suppression.feedback,
         }
         self._messages = messages
+        self._description: Response | None = None
         if events is not None:
             self._readers = {**self._readers, events_api.PATH: events.answer}
 
@@ -163,6 +166,11 @@ class Admin:
 
     def _status(self, request: Request) -> Deferred[Response]:
         return self._overview.status().addCallback(lambda status: json_response(status.to_json()))
+
+    def _openapi(self, request: Request) -> Response:
+        if self._description is None:
+            self._description = Response(body=openapi.document(self._version), content_type=JSON)
+        return self._description
 
     def _metrics(self, request: Request) -> Deferred[Response]:
         return self._overview.snapshot().addCallback(

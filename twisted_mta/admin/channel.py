@@ -196,6 +196,10 @@ class Channel(HTTPChannel):
         taken: bool = super().headerReceived(line)  # type: ignore[no-untyped-call]
         return taken
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a request whose URL or header field is too long (called by Twisted)."""
+        self._refuse("431 Request Header Fields Too Large", "a line of the request is too long")
+
     def allHeadersReceived(self) -> None:
         """Check the length of the body."""
         request: Any = self.requests[-1]

@@ -36,6 +36,7 @@ from ..http import (
     only,
     short,
 )
+from ..openapi import PATH as DESCRIPTION
 from ..status import Status
 from .access import LOGIN, LOGOUT, Access
 from .action_pages import PATH as ACTION_PATH
@@ -65,7 +66,7 @@ _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
 )
 _QUEUE = "/v1/queue"
-_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", _QUEUE)
+_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", DESCRIPTION, _QUEUE)
 # Monitors ask for these, by any name; they mention no message and no peer.
 _BY_ANY_NAME = ("/metrics", "/healthz", "/readyz")
 # While other requests wait, a response is reused for so many times as long as it took to make, and

@@ -1,0 +1,376 @@
+"""The description of the API in the format of OpenAPI 3.1, for programs and their generators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..queue.operator.operations import ACTIONS
+from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
+from .http import EVENTS, JSON, LINES
+
+PATH = "/v1/openapi.json"
+
+_Schema = Mapping[str, Any]
+_TEXT: _Schema = {"type": "string"}
+_COUNT: _Schema = {"type": "integer", "minimum": 0}
+_OBJECT: _Schema = {"type": "object"}
+_CONTENT = "message/rfc822"
+_ID: _Schema = {"type": "string", "pattern": "^[0-9A-HJKMNP-TV-Z]{13}$"}
+_ADDRESS: _Schema = {
+    "oneOf": [
+        {"type": "string"},
+        {**_OBJECT, "properties": {"address": _TEXT, "name": _TEXT}, "required": ["address"]},
+    ]
+}
+_ADDRESSES: _Schema = {"anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS, "maxItems": 1000}]}
+
+
+def _object(required: Mapping[str, _Schema], optional: Mapping[str, _Schema] = {}) -> _Schema:
+    """Return the schema of an answer, which may have further members."""
+    return {
+        "type": "object",
+        "properties": {**required, **optional},
+        "required": list(required),
+    }
+
+
+def _list(items: _Schema = _OBJECT) -> _Schema:
+    return {"type": "array", "items": items}
+
+
+def _nullable(kind: str) -> _Schema:
+    return {"type": [kind, "null"]}
+
+
+_VERSION = {"version": {"const": 1}}
+_ERROR = _object({"error": _TEXT})
+_REFUSAL = _object({"error": _TEXT}, {"reply": _TEXT, "recipients": _OBJECT})
+_FIELDS: _Schema = {
+    "type": "object",
+    "properties": {
+        "from": _ADDRESSES,
+        "to": _ADDRESSES,
+        "cc": _ADDRESSES,
+        "bcc": _ADDRESSES,
+        "reply_to": _ADDRESSES,
+        "sender": _TEXT,
+        "subject": {"type": "string", "maxLength": 2000},
+        "text": _nullable("string"),
+        "html": _nullable("string"),
+        "headers": {"type": "object", "additionalProperties": _TEXT, "maxProperties": 100},
+        "attachments": {
+            "type": "array",
+            "maxItems": 100,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "filename": _TEXT,
+                    "content_type": _TEXT,
+                    "content": {"type": "string", "contentEncoding": "base64"},
+                },
+                "required": ["content"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["from"],
+    "additionalProperties": False,
+}
+_EXAMPLE = {
+    "from": "Shop <shop@example.net>",
+    "to": ["ann@example.org"],
+    "subject": "Your order",
+    "text": "It is on its way.",
+}
+_SELECTION: _Schema = {
+    "type": "object",
+    "properties": {
+        "ids": _list(_TEXT),
+        "to": _TEXT,
+        "from": _TEXT,
+        "domain": _TEXT,
+        "state": {"enum": ["queued", "deferred", "held", "quarantined"]},
+        "older": {"type": "number", "minimum": 0},
+        "all": {"type": "boolean"},
+        "dry_run": {"type": "boolean"},
+        "limit": {"type": "integer", "minimum": 1},
+        "after": _TEXT,
+    },
+    "additionalProperties": False,
+}
+_COUNTS = _object(
+    {
+        **_VERSION,
+        "action": {"enum": list(ACTIONS)},
+        "dry_run": {"type": "boolean"},
+        "messages": _COUNT,
+        "recipients": _COUNT,
+        "busy": _COUNT,
+        "looked_at": _COUNT,
+        "next": _nullable("string"),
+        "missing": _list(),
+    }
+)
+
+
+def _query(name: str, schema: _Schema = _TEXT, *, required: bool = False) -> _Schema:
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _in_path(name: str, schema: _Schema = _TEXT) -> _Schema:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _answer(description: str, schema: _Schema | None = None, media: str = JSON) -> _Schema:
+    content = {} if schema is None else {"content": {media: {"schema": schema}}}
+    return {"description": description, **content}
+
+
+_REFUSALS = {
+    "400": _answer("The request cannot be read.", _ERROR),
+    "401": _answer("A token or a session is missing.", _ERROR),
+    "403": _answer("The token has another scope.", _ERROR),
+    "404": _answer("There is no such thing.", _ERROR),
+    "413": _answer("The request is too long.", _ERROR),
+    "503": _answer("No answer is possible now.", _ERROR),
+}
+
+
+def _operation(
+    scope: str,
+    summary: str,
+    answer: _Schema,
+    *,
+    code: str = "200",
+    parameters: Sequence[_Schema] = (),
+    body: _Schema | None = None,
+    refusals: Mapping[str, _Schema] = {},
+) -> dict[str, Any]:
+    """Return an operation; its identifier is that of `document`."""
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "security": [{"token": [scope]}],
+        "responses": {code: answer, **_REFUSALS, **refusals},
+    }
+    if parameters:
+        operation["parameters"] = list(parameters)
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _action(summary: str) -> dict[str, Any]:
+    done = _object({**_VERSION, "action": _TEXT, "lines": _list(_TEXT)})
+    refused = {"409": _answer("It was refused, and nothing has changed.", _ERROR)}
+    return {"post": _operation("act", summary, _answer("It was done.", done), refusals=refused)}
+
+
+def _reading(summary: str, schema: _Schema, *parameters: _Schema, **rest: Any) -> dict[str, Any]:
+    answered = _answer("The answer.", schema)
+    return {"get": _operation("read", summary, answered, parameters=parameters, **rest)}
+
+
+def _paths() -> dict[str, Any]:
+    queue = queue_api.PATH
+    selecting = [
+        _query("id", _list(_TEXT)),
+        *map(_query, ("to", "from", "domain")),
+        _query("state", _SELECTION["properties"]["state"]),
+        _query("older", _SELECTION["properties"]["older"]),
+    ]
+    paging = (_query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}), _query("after"))
+    conflict = {"409": _answer("It cannot be done now.", _ERROR)}
+    hosts = _object({**_VERSION, "hosts": _list()}, {"domain": _OBJECT})
+    domain = _in_path("domain")
+    paths: dict[str, Any] = {
+        "/v1/status": _reading("The state of all processes", _object(_VERSION)),
+        "/v1/metrics": _reading("The metrics", _object({**_VERSION, "metrics": _OBJECT})),
+        queue: _reading(
+            "Messages in the queue, the oldest first",
+            _object(
+                {
+                    **_VERSION,
+                    "messages": _list(_object({"id": _ID, "recipients": _list()})),
+                    "next": _nullable("string"),
+                    "missing": _list(),
+                }
+            ),
+            *selecting,
+            *paging,
+        ),
+        f"{queue}/{{id}}": _reading(
+            "One message", _object({**_VERSION, "message": _OBJECT}), _in_path("id", _ID)
+        ),
+        f"{queue}/{{id}}/body": {
+            "get": _operation(
+                "read",
+                "The content of a message",
+                _answer("The content, as it is stored.", _TEXT, _CONTENT),
+                parameters=[_in_path("id", _ID)],
+            )
+        },
+        **{
+            f"{queue}/{action}": {
+                "post": _operation(
+                    "act",
+                    f"{action.capitalize()} the mail that filters pick",
+                    _answer("How much it was.", _COUNTS),
+                    body={"required": True, "content": {JSON: {"schema": _SELECTION}}},
+                )
+            }
+            for action in ACTIONS
+        },
+        "/v1/explain/{subject}": _reading(
+            "Why a message is queued, or where mail for an address would go",
+            _object(_VERSION),
+            _in_path("subject"),
+            *map(_query, ("client", "sender", "helo")),
+        ),
+        "/v1/trace": {
+            "get": _operation(
+                "read",
+                "The lines of sessions, as they happen",
+                _answer("A line of JSON for each.", _TEXT, LINES),
+                parameters=[
+                    _query(name)
+                    for name in ("direction", "client", "next_hop", "sender", "recipient")
+                ],
+                refusals=conflict,
+            )
+        },
+        events_api.PATH: {
+            "get": _operation(
+                "read",
+                "The steps of mail, as they happen",
+                _answer("Server-sent events.", _TEXT, EVENTS),
+                parameters=[
+                    _query("types"),
+                    {"name": "Last-Event-ID", "in": "header", "schema": _TEXT},
+                ],
+            )
+        },
+        messages_api.PATH: {"post": _message_operation()},
+        tls_api.PATH: _reading("Hosts that TLS was used with", hosts),
+        f"{tls_api.PATH}/{{domain}}": _reading("The TLS of mail for a domain", hosts, domain),
+        f"{tls_api.PATH}/{{domain}}/probe": {
+            "post": _operation(
+                "act", "Try the TLS of a domain", _answer("The TLS.", hosts), parameters=[domain]
+            )
+        },
+        f"{tls_api.PATH}/{{domain}}/forget": {
+            "post": _operation(
+                "act",
+                "Forget that a host does TLS",
+                _answer("It is forgotten.", _object({"host": _TEXT, "ports": _list(_COUNT)})),
+                parameters=[domain],
+            )
+        },
+        tls_reports.RECORDS: _reading(
+            "What to publish about the TLS of our domains", _object(_VERSION)
+        ),
+        suppression_api.PATH: _reading(
+            "The suppression list",
+            _object(_VERSION),
+            _query("limit", {"type": "integer"}),
+            _query("after"),
+            refusals=conflict,
+        ),
+        **{
+            f"{suppression_api.PATH}/{action}": {
+                "post": _operation(
+                    "act",
+                    f"{action.capitalize()} an address",
+                    _answer("It was done.", _object(_VERSION)),
+                    parameters=[_query("address", required=True), _query("reason")],
+                    refusals=conflict,
+                )
+            }
+            for action in ("add", "remove")
+        },
+        suppression_api.FEEDBACK_PATH: _reading(
+            "Reports of complaints", _object(_VERSION), _query("account"), refusals=conflict
+        ),
+        "/v1/reload": _action("Read the configuration again"),
+        "/v1/reopen-logs": _action("Close and open log files"),
+        PATH: _reading("This description", _OBJECT),
+    }
+    reports = _object(_VERSION)
+    paths[tls_reports.PATH] = {
+        **_reading("Reports on TLS", reports, _query("domain"), refusals=conflict),
+        "post": _operation(
+            "act",
+            "Send the reports on TLS now",
+            _answer("They were sent.", reports),
+            parameters=[_query("domain")],
+            refusals=conflict,
+        ),
+    }
+    return paths
+
+
+def _message_operation() -> dict[str, Any]:
+    later = {"Retry-After": {"description": "seconds", "schema": _TEXT}}
+    return _operation(
+        "submit",
+        "Hand over a message",
+        _answer("It is in the queue.", _object({**_VERSION, "id": _ID})),
+        code="202",
+        parameters=[
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+            },
+            _query("sender"),
+            _query("recipient", {**_list(_TEXT), "maxItems": 1000}),
+        ],
+        body={
+            "required": True,
+            "description": "With message/rfc822, sender and recipient are in the query.",
+            "content": {
+                JSON: {"schema": _FIELDS, "example": _EXAMPLE},
+                _CONTENT: {"schema": _TEXT},
+            },
+        },
+        refusals={
+            "409": _answer("The first request with this Idempotency-Key is under way.", _ERROR),
+            "415": _answer("The body has another type.", _ERROR),
+            "422": _answer("It is refused for good.", _REFUSAL),
+            "429": {**_answer("The account has sent too much.", _REFUSAL), "headers": later},
+            "503": {**_answer("It is refused for now.", _REFUSAL), "headers": later},
+        },
+    )
+
+
+def document(version: str) -> bytes:
+    """Return the description.
+
+    Args:
+        version: of twisted-mta.
+    """
+    paths = _paths()
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            words = path.removeprefix("/v1/").replace("{", "").replace("}", "").replace("/", "_")
+            operation["operationId"] = f"{method}_{words}".replace("-", "_").replace(".", "_")
+    described = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "twisted-mta",
+            "version": version,
+            "description": "See “Monitor and control a running MTA”, the page on this API.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "by twisted-mta users token; scopes: read, act, submit",
+                }
+            }
+        },
+    }
+    return json.dumps(described, indent=2).encode("ascii") + b"\n"
