@@ -166,6 +166,17 @@ class Moving(TransferTestCase):
         )
         self.assertIsNone(self.inspected(self.new, 7))
 
+    def test_mail_that_was_moved_away_comes_back_if_that_is_said(self) -> None:
+        self.do(self.old, Accept(message(7), False))
+        self.exported()
+        self.imported()
+        self.do(self.new, Intervene("remove", Selection(), NOW))
+        self.assertIn("imported: 0 recipients of 0 messages; here before: 1", self.imported())
+        again = ("import", "--again", "--file", str(self.file))
+        for expected in ("imported: 1 recipient of 1 message\n", "0 messages; here before: 1"):
+            self.assertIn(expected, self.tool(self.new, *again).output)
+        self.assertIsNotNone(self.inspected(self.new, 7))
+
     def test_recipients_of_one_message_can_move_one_after_the_other(self) -> None:
         both = evolve(message(8, "a@x.example", "b@y.example"), body=MemoryBody(LARGE))
         self.do(self.old, Accept(both, False))

@@ -1,6 +1,7 @@
 """``twisted-mta queue`` with a real MTA, of one process and with workers."""
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -208,6 +209,47 @@ class Alone(States, QueueToolTestCase):
         self.hop.start()
         self.tool("retry", "--all")
         self.hop.wait_for(2)
+
+    def test_a_backup_made_while_mail_comes_and_goes_is_restored_whole_and_sent_once(self) -> None:
+        self.hop.replies["RCPT"] = "450 4.2.0 later"
+        self.hop.start()
+        large = message_with_attachment(2 * MIB)
+        submit(self.mta.smtp, large, "bob@a.far.example")
+        flood(self.mta.smtp, [f"early{number}@a.far.example" for number in range(50)])
+        late = [f"late{number}@b.far.example" for number in range(300)]
+        coming = threading.Thread(target=flood, args=(self.mta.smtp, late))
+        coming.start()
+        self.addCleanup(coming.join)
+        file = self.home / "backup.jsonl"
+        self.tool("export", "--all", "--file", str(file))
+        coming.join()
+        self.mta.kill()
+        records = [json.loads(line) for line in file.read_bytes().splitlines()]
+        expected = sorted(each["address"] for record in records for each in record["recipients"])
+        self.assertGreaterEqual(len(expected), 51)
+        self.assertIn("bob@a.far.example", expected)
+
+        del self.hop.replies["RCPT"]
+        (self.home / "new").mkdir()
+        route = f".far.example=smtp://{LOOPBACK}:{self.hop.port}"
+        new = MTA(self.home / "new", "--route", route, toml=PATIENT)
+        self.addCleanup(new.kill)
+        new.state.mkdir(mode=0o700)
+        words = ["--state-dir", str(new.state)]
+        ran = CliRunner().invoke(main, ["queue", "import", "--file", str(file), *words])
+        self.assertEqual(ran.exit_code, 0, ran.output)
+        new.start()
+        CliRunner().invoke(main, ["queue", "retry", "--all", *words])
+
+        def is_empty() -> bool:
+            ran = CliRunner().invoke(main, ["queue", "list", "--json", *words])
+            return not json.loads(ran.output)["messages"]
+
+        eventually(is_empty, "all of it to be delivered")
+        self.assertEqual(new.terminate(), 0)
+        self.assertEqual(self.hop.recipients(), expected)
+        sizes = [len(each.content) for each in self.hop.transactions]
+        self.assertGreater(max(sizes), len(large))
 
     def test_a_large_content_is_shown_completely(self) -> None:
         sent = message_with_attachment(2 * MIB)

@@ -383,13 +383,14 @@ class MemoryStore:
     def find_known(self, find: FindKnown) -> Known:
         """Find recipients of a message that are in the queue, or were imported."""
         message = self.messages.get(find.id)
-        numbers = (number for id, number in (*self._recipients, *self._imported) if id == find.id)
+        keys = [*self._recipients, *(() if find.again else self._imported)]
+        numbers = (number for id, number in keys if id == find.id)
         return Known(None if message is None else message.for_recipients(()), frozenset(numbers))
 
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
-        known = self.find_known(FindKnown(message.id)).numbers
+        known = self.find_known(FindKnown(message.id, restore.again)).numbers
         for recipient, next_attempt, held in zip(
             message.envelope.recipients, restore.next_attempts, restore.held, strict=True
         ):

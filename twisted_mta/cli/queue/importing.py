@@ -56,9 +56,11 @@ class Importer:
 
     Args:
         directory: the state directory, which belongs to the user of this process.
+        again: whether recipients are imported that were imported before, and have left.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, again: bool = False) -> None:
+        self._again = again
         self._result = Result()
         self._pending: dict[QueueId, Restore] = {}
         self._octets = 0
@@ -115,7 +117,7 @@ class Importer:
                 raise WrongLine(f"line {number}: {printable(str(error))}; {state}") from None
 
     def _known(self, message: Imported) -> Known:
-        (known,) = self._store.apply([FindKnown(message.id)])
+        (known,) = self._store.apply([FindKnown(message.id, self._again)])
         assert isinstance(known, Known)
         if known.message is not None and message.is_other_than(known.message):
             raise ValueError(f"id: {message.id} is another message in this queue")
@@ -139,7 +141,7 @@ class Importer:
         if not new:
             return
         body = self._body(message.id, line) if known.message is None else known.message.body
-        self._pending[message.id] = message.restore(body, wall_time())
+        self._pending[message.id] = message.restore(body, wall_time(), again=self._again)
         self._octets += min(body.size, _PIECE)
         self._result.messages += 1
         self._result.recipients += len(new)

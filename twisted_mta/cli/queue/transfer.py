@@ -156,7 +156,13 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
     metavar="FILE",
     help="read it  [default: standard input]",
 )
-def import_command(state_dir: str | None, path: str | None) -> None:
+@click.option(
+    "--again",
+    is_flag=True,
+    help="also recipients that were imported before and have left: mail that was moved away and"
+    " comes back",
+)
+def import_command(state_dir: str | None, path: str | None, again: bool) -> None:
     """Put exported messages into the queue of an MTA that is stopped.
 
     All lines are read and checked before the first message is taken, so that a wrong line leaves
@@ -183,7 +189,7 @@ def import_command(state_dir: str | None, path: str | None) -> None:
 
     try:
         with _input(path) as file:
-            result = Importer(directory).run(file)
+            result = Importer(directory, again=again).run(file)
     except StateInUse as error:
         raise failure(
             f"{printable(str(error))}: stop that MTA, import, and start it again", NOT_RUNNING

@@ -185,9 +185,11 @@ class FindKnown:
 
     Attributes:
         id: of the message.
+        again: whether recipients that were imported before, and have left, need it.
     """
 
     id: QueueId
+    again: bool = False
 
     def apply(self, transaction: OperatorTransaction) -> Known:
         """Apply it."""
@@ -206,12 +208,14 @@ class Restore:
         next_attempts: wall time for each recipient; None: it is held.
         held: since when each is held, wall time; None: it is not.
         at: wall time.
+        again: as in `FindKnown`; such a restore must not be applied twice.
     """
 
     message: Message
     next_attempts: tuple[float | None, ...]
     held: tuple[float | None, ...]
     at: float
+    again: bool = False
 
     def apply(self, transaction: OperatorTransaction) -> None:
         """Apply it."""

@@ -138,12 +138,13 @@ class Imported:
         numbers = (each.recipient.number for each in self._recipients)
         return [number for number in numbers if number not in known]
 
-    def restore(self, body: Body, now: float) -> Restore:
+    def restore(self, body: Body, now: float, *, again: bool = False) -> Restore:
         """Return the operation that puts it into a queue.
 
         Args:
             body: the content.
             now: wall time.
+            again: see `Restore`.
         """
         message = Message(
             id=self.id,
@@ -166,6 +167,7 @@ class Imported:
             ),
             held=tuple(each.held for each in self._recipients),
             at=now,
+            again=again,
         )
 
 

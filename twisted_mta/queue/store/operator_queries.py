@@ -279,8 +279,8 @@ def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> K
     row = database.execute(f"SELECT {MESSAGE} FROM message WHERE id = ?", (find.id,)).fetchone()
     numbers = database.execute(
         "SELECT number FROM recipient WHERE message = ?1"
-        " UNION SELECT number FROM imported WHERE message = ?1",
-        (find.id,),
+        " UNION SELECT number FROM imported WHERE message = ?1 AND NOT ?2",
+        (find.id, find.again),
     ).fetchall()
     found = None if row is None else message(row, (), spool)
     return Known(found, frozenset(number for (number,) in numbers))

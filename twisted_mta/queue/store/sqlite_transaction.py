@@ -169,7 +169,7 @@ class SQLiteTransaction:
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
-        known = self.find_known(FindKnown(message.id)).numbers
+        known = self.find_known(FindKnown(message.id, restore.again)).numbers
         rows = [
             restored_row(message, recipient, next_attempt, held)
             for recipient, next_attempt, held in zip(
@@ -192,7 +192,7 @@ class SQLiteTransaction:
         self.counts.held += sum(1 for row in rows if row[7] is not None)
         insert_rows(
             self._database,
-            "INSERT INTO imported (message, number, imported_at) VALUES ",
+            "INSERT OR REPLACE INTO imported (message, number, imported_at) VALUES ",
             [(row[0], row[1], restore.at) for row in rows],
         )
         self._database.execute(
