@@ -54,6 +54,18 @@ class Actions(TidyTestCase):
         self.send(mta)
         self.assertEqual(len(mta.inbox_of("ann@localhost")), 1)
 
+    def test_mail_of_a_long_suspension_fails_at_the_end_of_its_lifetime(self) -> None:
+        mta = self.started(ReplyAction(code="5", action="suspend", duration="30 d"))
+        hop = mta.hop(ONE).refuse(reply=BLOCKED)
+        self.send(mta)
+        mta.advance(days=2)
+        self.send(mta)
+        mta.advance(days=3, hours=1)
+        failed = [each for each in mta.inbox_of("ann@localhost") if b"Action: failed" in each.raw]
+        self.assertEqual(len(failed), 1)
+        mta.advance(days=2)
+        self.assertEqual((mta.status().queue["messages"], hop.transactions), (0, 1))
+
     def test_a_deferred_refusal_fails_at_the_end_of_the_lifetime(self) -> None:
         mta = self.started(ReplyAction(code="5", action="defer"))
         hop = mta.hop(ONE).refuse(reply=BLOCKED)

@@ -36,6 +36,7 @@ from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
 _LEASE = 200  # messages of one lease at most
 _SWEEP = 50  # domains of a suspended next hop whose expired mail is read at once
+_SWEEP_INTERVAL = 3600.0  # seconds between two looks for expired mail of a suspended next hop
 _COMPANIONS = 1000  # domains of a next hop that may come with mail that is leased for another
 _IDLE = 10_000  # next hops without mail that are remembered; 700 octets each
 
@@ -466,11 +467,16 @@ class FairShare:
         """
         suspension = queue.state.suspension
         assert suspension is not None
-        self._schedule_probe(queue, suspension.until)
+        self._sweep(queue, suspension, suspension.until - suspension.delay)
+        return self._take_all_waiting(queue)
+
+    def _sweep(self, queue: NextHopQueue, suspension: Suspension, now: float) -> None:
+        """Have expired mail of a suspended next hop read, now and until its probe."""
         queue.sweep = deque(domain for _, domain in queue.due)
         if queue.sweep:
             self._sweeping[queue.next_hop] = queue
-        return self._take_all_waiting(queue)
+        queue.sweep_at = min(suspension.until, now + _SWEEP_INTERVAL)
+        self._schedule_probe(queue, queue.sweep_at)
 
     def _schedule_probe(self, queue: NextHopQueue, time: float) -> None:
         self._suspensions += 1
@@ -505,16 +511,20 @@ class FairShare:
         return True
 
     def next_probe(self, now: float) -> float | None:
-        """Let next hops be probed whose suspension is over; return when the next one is.
+        """Let next hops be probed whose suspension is over; return when to call this again.
 
         Args:
             now: by the clock, as is the result; None: no next hop is suspended.
         """
         while self._suspension_ends:
-            until, _, queue = self._suspension_ends[0]
-            if until > now:
-                return until
+            time, _, queue = self._suspension_ends[0]
+            if time > now:
+                return time
             heapq.heappop(self._suspension_ends)
+            suspension = queue.state.suspension
+            # Other times are of an earlier suspension, or of an operator's probe.
+            if suspension is not None and time == queue.sweep_at and suspension.until > now:
+                self._sweep(queue, suspension, now)
             if queue.due:
                 self._sort_in(queue)
         return None

@@ -36,6 +36,7 @@ class NextHopQueue:
         claimed: those of them that are claimed for mail that is being committed or read.
         acquiring: transactions that wait for a delivery slot.
         sweep: domains whose expired mail is to be read while the next hop is suspended.
+        sweep_at: when that is filled again, or the suspension ends, by the clock.
         failed_in: the number of the operator's intervention that was the latest when an attempt
             failed to reach the next hop.
     """
@@ -50,6 +51,7 @@ class NextHopQueue:
         "places",
         "state",
         "sweep",
+        "sweep_at",
         "waiting",
     )
 
@@ -63,6 +65,7 @@ class NextHopQueue:
         self.claimed = 0
         self.acquiring = 0
         self.sweep: deque[str] = deque()
+        self.sweep_at = 0.0
         self.failed_in = 0
 
     @property
