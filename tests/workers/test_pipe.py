@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 
 from tests.tidy import TidyTestCase
+from twisted_mta.mail.address import AddressError
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import CallFailed, Pipe, PipeClosed
 
@@ -98,6 +99,16 @@ class Calls(TidyTestCase):
         error = self.failureResultOf(called, CallFailed).value
         self.assertEqual((error.error, str(error)), ("OSError", "the disk is full"))
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
+
+    def test_an_error_about_the_arguments_has_one_name_whatever_its_kind(self) -> None:
+        for error in (ValueError("not this"), AddressError("not this")):
+            called = self.parent.pipe.call("later")
+            self.settle()
+            self.worker.later.errback(error)
+            self.settle()
+            told = self.failureResultOf(called, CallFailed).value
+            self.assertEqual((told.error, str(told)), ("ValueError", "not this"))
+            self.worker.later = Deferred()
 
     def test_a_failed_call_without_an_answer_is_logged(self) -> None:
         self.parent.pipe.send("fail")

@@ -26,7 +26,7 @@ class CallFailed(Exception):
     """A call has failed at the other end; the text is that of the error there.
 
     Attributes:
-        error: the name of the error's class.
+        error: the name of the error's class; of all that are a `ValueError`, that name.
     """
 
     def __init__(self, error: str, text: str) -> None:
@@ -143,8 +143,10 @@ class Pipe(Int32StringReceiver):
             return
 
         def failed(failure: Failure) -> None:
+            # It tells a caller that the arguments are wrong, whatever the kind.
+            kind = ValueError if failure.check(ValueError) else type(failure.value)
             text = failure.getErrorMessage()
-            self._send({"id": id, "error": type(failure.value).__name__, "text": text})
+            self._send({"id": id, "error": kind.__name__, "text": text})
 
         # A result that is no JSON is a failure as well: the caller waits for an answer.
         answered.addCallback(lambda result: self._send({"id": id, "result": result}))
