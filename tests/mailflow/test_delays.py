@@ -50,6 +50,22 @@ class Delays(TidyTestCase):
         assert isinstance(blocks, list)
         return blocks  # type: ignore[return-value]
 
+    def test_mail_that_arrives_after_a_long_quiet_time_is_late_by_no_more_than_minutes(
+        self,
+    ) -> None:
+        """The queue is looked at once an hour while it is empty."""
+        for warning in (60.0, 4 * HOUR):
+            mta = self.started(
+                queue=QueueSettings(delay_warning=warning, retry_minimum=DAY, retry_maximum=DAY)
+            )
+            self.addCleanup(mta.stop)
+            self.advance_until(mta, 50.5)
+            before = mta.reactor.seconds()
+            mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
+            mta.advance_until(lambda: mta.mail("ann"))  # noqa: B023 - called in this turn
+            late = mta.reactor.seconds() - before - warning
+            self.assertTrue(0 <= late <= 300, late)
+
     def test_in_five_days_a_sender_gets_one_delay_notice_and_one_bounce(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)

@@ -74,6 +74,16 @@ class Time(TidyTestCase):
             self.assertIn("delayed", delay.subject)
             self.assertIn("Action: failed", bounce.raw.decode())
 
+    def test_an_idle_agent_wakes_up_about_twice_an_hour(self) -> None:
+        with MemoryMTA(domain="example.test") as mta:
+            submit(mta, "bob@example.test")
+            mta.advance(hours=6)
+            end = mta.reactor.seconds() + 10 * 86_400
+            times = 0
+            while mta.reactor.advance_to_next(end):
+                times += 1
+            self.assertLess(times, 10 * 24 * 3)
+
     def test_the_clock_moves_by_the_sum_of_all_that_is_said(self) -> None:
         mta = MemoryMTA(self.mktemp())
         mta.advance(5, minutes=1, hours=1, days=1)

@@ -91,6 +91,25 @@ class JournalTests(TidyTestCase):
             self.clock.pump([0.5, 0.5])
             self.assertIsNotNone(other.known(host, 25))
 
+    def test_a_process_that_is_alone_has_a_timer_only_for_what_is_not_written(self) -> None:
+        memory, _ = self.journal(alone=True)
+        for host in ("a.example", "b.example"):
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            memory.remember(host, 25)
+            self.clock.advance(0.5)
+        self.files.crash()
+        self.assertEqual(self.known(), ["a.example", "b.example"])
+
+    def test_a_process_that_is_alone_tries_a_failed_write_again(self) -> None:
+        memory, _ = self.journal(alone=True)
+        self.files.fail_next("sync", OSError(errno.EIO, "Input/output error"))
+        memory.remember("a.example", 25)
+        self.clock.advance(0.2)
+        self.clock.advance(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.files.crash()
+        self.assertEqual(self.known(), ["a.example"])
+
     def test_a_change_during_a_write_is_written_soon_after(self) -> None:
         working: list[Deferred[Any]] = []
 

@@ -138,7 +138,7 @@ class Agent:
         is_own_address: whether mail for an address and a port would come back to us.
         worker: which process this is, from 0.
         tls_written: called when the agents of other processes may read what this one has learned of
-            TLS (`tls_news`).
+            TLS (`tls_news`); None: there are none.
         application: what an application adds; None: nothing.
         audience: is told of mail; None: nothing listens.
 
@@ -191,7 +191,7 @@ class Agent:
         limits: Limits | None = None,
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
         worker: int = 0,
-        tls_written: Callable[[], object] = lambda: None,
+        tls_written: Callable[[], object] | None = None,
         application: Application | None = None,
         audience: Audience | None = None,
     ) -> None:
@@ -695,7 +695,7 @@ class Agent:
             deliveries=tuple(self._application.deliveries),
         )
 
-    def _make_journal(self, name: str, written: Callable[[], object]) -> TLSJournal:
+    def _make_journal(self, name: str, written: Callable[[], object] | None) -> TLSJournal:
         resources = self._resources
         return TLSJournal(
             self.memory,
@@ -704,7 +704,8 @@ class Agent:
             files=resources.files,
             executor=resources.file_executor,
             clock=resources.reactor,
-            written=written,
+            alone=written is None,
+            written=written or (lambda: None),
         )
 
     def _make_locator(self, is_own_address: Callable[[str, int], bool]) -> TargetLocator:

@@ -19,11 +19,12 @@ from ..mail.message import Message
 from ..mail.queue_id import QueueId
 from ..message.dsn.delivery_status import Action, ReportedRecipient
 from .commit import GroupCommit
-from .ids import first_id
+from .ids import first_id, time_of
 from .notices import NOTHING, Notices
 from .store.contract import Leased, Overdue, Settle
 
 _START = QueueId(0)
+_LONGEST_REST = 3_600.0  # seconds between two looks, with or without mail that could be delayed
 
 Record = Callable[[Settle, Sequence[Action]], None]
 """Commits a settle, and takes in its notices, which have these actions."""
@@ -61,6 +62,8 @@ class DelayWatch:
         self._events = events
         self._record = record
         self._through = _START  # messages up to this id were looked at
+        self._next = _START  # the first message that was not, or one before it
+        self._newest = _START  # no message is newer, as far as this process knows
         self._running = False
         self._looking = False
         self._alarm: IDelayedCall | None = None
@@ -68,7 +71,8 @@ class DelayWatch:
     def start(self) -> None:
         """Begin to look, or begin again with the oldest message: the settings have changed."""
         self._running = True
-        self._through = _START
+        self._through = self._next = _START
+        self._newest = max(self._newest, first_id(self._wall_time()))
         if not self._looking:
             self._wait(0)
 
@@ -81,6 +85,25 @@ class DelayWatch:
         """Note that a message is in the queue; one that took long to arrive has a low id."""
         if message.id <= self._through:
             self._through = QueueId(message.id - 1)
+        if self._newest <= self._through or message.id < self._next:
+            self._next = message.id
+            self._newest = max(self._newest, message.id)
+            if self._alarm is not None:
+                rest = self._rest
+                if rest < self._alarm.getTime() - self._clock.seconds():
+                    self._wait(rest)
+        self._newest = max(self._newest, message.id)
+
+    @property
+    def _rest(self) -> float:
+        """Seconds until the next look: to when the next message has waited for long."""
+        if self._newest <= self._through:
+            return _LONGEST_REST
+        after = self._notices.settings.delay_warning or 0.0
+        # Ids are looked at that are older by a whole millisecond.
+        oldest = time_of(max(self._next, self._through)) + 0.001
+        seconds = oldest + after - self._wall_time()
+        return min(max(seconds, self._pause), _LONGEST_REST)
 
     @property
     def _pause(self) -> float:
@@ -104,7 +127,7 @@ class DelayWatch:
             return
         before = first_id(self._wall_time() - after)
         if before <= self._through:
-            self._wait(self._pause)
+            self._wait(self._rest)
             return
         self._looking = True
         self._commit.perform(Overdue(self._through, before)).addCallbacks(
@@ -122,7 +145,7 @@ class DelayWatch:
             for message in leased.messages:
                 self._report(message, now)
         finally:
-            self._wait(self._pause if leased.through is None else 0)
+            self._wait(self._rest if leased.through is None else 0)
 
     def _not_looked(self, failure: Failure) -> None:
         self._looking = False

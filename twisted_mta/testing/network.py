@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any
 
@@ -23,8 +24,7 @@ from twisted.python.failure import Failure
 _MOST_CALLS = 1_000_000
 """Calls at one time of the clock, above which a test would wait for ever."""
 
-
-_TIME = DelayedCall.getTime
+_MANY_STALE = 256  # entries of calls that were made, cancelled or moved, kept among the timers
 
 
 class NeverQuiet(RuntimeError):
@@ -331,14 +331,62 @@ class MemoryNetwork(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        del self.calls  # of `Clock`; here they are in a heap
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
         self.sources: list[tuple[str, int] | None] = []
         self.refusal: Exception = ConnectionRefusedError()
         self._listening: dict[tuple[str, int], list[tuple[Protocol, Any]] | None] = {}
+        self._heap: list[tuple[float, int, DelayedCall]] = []
+        self._pushed = 0  # entries so far: those of one time are in this order
+        self._pending = 0  # calls that are neither made nor cancelled
 
-    def _sortCalls(self) -> None:
-        # As `Clock` does, which calls two functions for each timer: a tenth of a simulation's time.
-        self.calls.sort(key=_TIME)
+    # `IReactorTime`. A heap: `Clock` sorts all its calls for each one that is added.
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> DelayedCall:
+        """Call ``callable`` in ``delay`` seconds on the clock; calls at one time in this order."""
+        call = DelayedCall(
+            self.seconds() + delay, callable, args, kw, self._cancelled, self._push, self.seconds
+        )
+        self._pending += 1
+        self._push(call)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[DelayedCall]:
+        """Return the calls that are pending, in their order."""
+        calls = [entry[2] for entry in sorted(self._heap) if self._is_valid(*entry)]
+        return sorted(dict.fromkeys(calls), key=DelayedCall.getTime)
+
+    def _push(self, call: DelayedCall) -> None:
+        """Add a call, at its time of now; an entry from before it was moved has another time."""
+        if len(self._heap) > 2 * self._pending + _MANY_STALE:
+            self._heap = [entry for entry in self._heap if self._is_valid(*entry)]
+            heapify(self._heap)
+        self._pushed += 1
+        heappush(self._heap, (call.time, self._pushed, call))
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        self._pending -= 1
+
+    @staticmethod
+    def _is_valid(time: float, number: int, call: DelayedCall) -> bool:
+        return call.time == time and bool(call.active())
+
+    def _next_call(self) -> DelayedCall | None:
+        """Return the first call, which is on top of the heap then; None: there is none."""
+        while self._heap:
+            entry = self._heap[0]
+            call = entry[2]
+            if self._is_valid(*entry):
+                if not call.delayed_time:
+                    return call
+                call.activate_delay()  # it was put off since it was pushed
+                heappop(self._heap)
+                self._push(call)
+            else:
+                heappop(self._heap)
+        return None
 
     def listen(self, address: str, port: int, *servers: Protocol, clock: Any = None) -> None:
         """Connect the next clients to ``servers``, one each; later ones are refused.
@@ -407,24 +455,25 @@ class MemoryNetwork(Clock):
         Raises:
             NeverQuiet: calls that are due at that time do not come to an end.
         """
-        self._sortCalls()  # calls may have been moved
-        if not self.calls or self.calls[0].getTime() > end:
+        first = self._next_call()
+        if first is None or first.time > end:
             return False
-        self.rightNow = max(self.rightNow, self.calls[0].getTime())
+        self.rightNow = max(self.rightNow, first.time)
         for _ in range(_MOST_CALLS):
             if not self.step():
                 return True
         raise NeverQuiet(
             f"found {_MOST_CALLS:,} calls at {self.rightNow:g} s on the clock, expected an end of"
-            f" them; the next is {self.calls[0]}"
+            f" them; the next is {self._next_call()}"
         )
 
     def step(self) -> bool:
         """Run the next call that is due, alone; return whether there was one."""
-        self._sortCalls()
-        if not self.calls or self.calls[0].getTime() > self.seconds():
+        call = self._next_call()
+        if call is None or call.time > self.rightNow:
             return False
-        call = self.calls.pop(0)
+        heappop(self._heap)
+        self._pending -= 1
         call.called = 1
         call.func(*call.args, **call.kw)
         return True

@@ -2,8 +2,9 @@
 
 In the directory each process has a file of its own, ``tls-NAME.GENERATION.jsonl``. It appends a
 line for each host that has changed, soon after the change, and reads the lines that other
-processes have appended to theirs: every minute, and when one of them announces a change. No two
-processes write one file, so nothing is locked. A torn last line after a crash is skipped.
+processes have appended to theirs: every minute, and when one of them announces a change. A process
+that is alone has no timer while nothing changes. No two processes write one file, so nothing is
+locked. A torn last line after a crash is skipped.
 
 A file that has grown is rewritten under the next generation, with all hosts; only when that is
 synced is the one before removed. Merging takes the earliest and the latest time of each host, so
@@ -62,7 +63,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.CHANGE: State.NEW,
         Event.STOP: State.STOPPED,
     },
-    # The timer runs; a change makes it run out soon.
+    # The timer runs, unless the process is alone and all is written; a change makes it run out
+    # soon.
     State.WAITING: {
         Event.CHANGE: State.WAITING,
         Event.TIMER: State.SYNCING,
@@ -99,6 +101,7 @@ class TLSJournal:
         executor: runs reads and writes.
         clock: for the interval.
         interval: seconds between two reads of the other files, and from a failed write to the next.
+        alone: whether no other process writes files of its own while this one runs.
         written: called after a write, when other processes have lines to read.
     """
 
@@ -114,6 +117,7 @@ class TLSJournal:
         executor: Executor,
         clock: Clock,
         interval: float = 60.0,
+        alone: bool = False,
         written: Callable[[], object] = lambda: None,
     ) -> None:
         self._memory = memory
@@ -125,6 +129,7 @@ class TLSJournal:
         self._executor = executor
         self._clock = clock
         self._interval = interval
+        self._alone = alone
         self._state = State.NEW
         self._generation = 0
         self._directory_made = False  # once: one that is removed later is not made again
@@ -147,18 +152,17 @@ class TLSJournal:
     def start(self) -> None:
         """Write changes, and read those of other processes, from now on."""
         self._enter(Event.START)
-        self._timer = self._clock.callLater(self._interval, self._sync)
+        self._wait()
 
     def sync_soon(self) -> None:
         """Write and read within `_SOON`: there is a change, here or in another process."""
         self._enter(Event.CHANGE)
-        timer = self._timer
-        if (
-            timer is not None
-            and not self._write_failed
-            and timer.getTime() - self._clock.seconds() > _SOON
-        ):
-            timer.reset(_SOON)
+        if self._state is not State.WAITING or self._write_failed:
+            return
+        if self._timer is None:
+            self._timer = self._clock.callLater(_SOON, self._sync)
+        elif self._timer.getTime() - self._clock.seconds() > _SOON:
+            self._timer.reset(_SOON)
 
     def stop(self) -> Deferred[None]:
         """Write the last changes; fires when that is done or has failed."""
@@ -183,6 +187,11 @@ class TLSJournal:
     def _enter(self, event: Event) -> None:
         self._state = TRANSITIONS[self._state][event]
 
+    def _wait(self) -> None:
+        """Set the timer, unless there will be nothing to write or to read when it runs out."""
+        if not self._alone or self._write_failed or self._memory.changed:
+            self._timer = self._clock.callLater(self._interval, self._sync)
+
     def _sync(self) -> None:
         self._timer = None
         self._enter(Event.TIMER)
@@ -194,8 +203,9 @@ class TLSJournal:
             outdated = self._state is State.SYNCING_OUTDATED
             self._enter(Event.SYNCED)
             if self._state is State.WAITING:
-                soon = outdated and not self._write_failed
-                self._timer = self._clock.callLater(_SOON if soon else self._interval, self._sync)
+                self._wait()
+                if outdated:
+                    self.sync_soon()
             syncing.callback(None)
 
         writing = maybeDeferred(self._write_changes)

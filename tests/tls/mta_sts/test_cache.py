@@ -333,6 +333,44 @@ class Refreshing(CacheTestCase):
         self.break_fetches()
         self.assertIsNotNone(self.find().policy)
 
+    def test_the_file_is_read_when_a_policy_is_due_and_once_an_hour(self) -> None:
+        calls: list[object] = []
+
+        def executor(function: Callable[..., Any], /, *arguments: Any) -> Deferred[Any]:
+            calls.append(function.__name__)
+            return Executor()(function, *arguments)
+
+        self.cache = self.process(executor)
+        self.start()
+        self.advance(5 * DAY, step=60)
+        self.assertLessEqual(calls.count("due"), 5 * 24)
+        self.find()
+        calls.clear()
+        self.advance(5 * DAY, step=60)
+        self.assertLessEqual(calls.count("due"), 5 * 25 + 5)
+        self.assertIn(len(self.fetched), range(5, 9))
+
+    def test_a_short_policy_that_is_found_after_a_quiet_time_is_fetched_again_in_time(self) -> None:
+        self.answer = lambda: Policy("enforce", 300, ("mx.a.example",))
+        self.start()
+        self.advance(2_000, step=10)
+        self.find()
+        self.advance(240, step=10)
+        self.assertEqual(len(self.fetched), 2)
+
+    def test_so_is_one_that_is_found_while_the_next_round_is_planned(self) -> None:
+        def executor(function: Callable[..., Any], /, *arguments: Any) -> Deferred[Any]:
+            result = Executor()(function, *arguments)
+            if function.__name__ == "next_refresh" and not self.fetched:
+                self.find()
+            return result
+
+        self.answer = lambda: Policy("enforce", 300, ("mx.a.example",))
+        self.cache = self.process(executor)
+        self.start()
+        self.advance(300, step=10)
+        self.assertEqual(len(self.fetched), 2)
+
     def test_one_process_does_it_for_all(self) -> None:
         others = [self.process() for _ in range(3)]
         for each in (self.cache, *others):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import Clock, Executor, Random, Resolver, WallTime
 from ...mail.printable import printable
-from ...system.repetition import Repetition
 from .fetcher import Fetch, FetchError
 from .found import Found
 from .kept import Kept
@@ -29,7 +30,8 @@ _T = TypeVar("_T")
 
 _DAY = 86_400.0
 _FRESH = 60.0  # seconds until the file is read again: another process may have found out more
-_ROUND = 60.0  # seconds between two looks for policies to fetch again
+_ROUND = 60.0  # seconds between two looks for policies to fetch again, at the least
+_LONGEST_REST = 3_600.0  # and at the most: the wall clock may be set, another process may have died
 _AT_ONCE = 16  # policies that are fetched again in one round: 23,000 a day
 _MOST_WEIGHT = 20_000  # domains and patterns in memory
 
@@ -71,15 +73,21 @@ class PolicyCache:
         self._weight = 0
         self._waiters: dict[str, list[Deferred[Kept]]] = {}
         self._fetching: dict[str, Deferred[None]] = {}
-        self._refreshing = Repetition(self._refresh_due, clock)
+        self._running = False
+        self._timer: IDelayedCall | None = None  # of the next round; None: in one, or stopped
+        self._found_meanwhile = inf  # when to fetch again what was found out during a round
 
     def start(self) -> None:
         """Fetch policies again before they expire, from now on."""
-        self._refreshing.start(_ROUND)
+        self._running = True
+        self._rest(_ROUND)
 
     def stop(self) -> None:
         """Fetch nothing more."""
-        self._refreshing.stop()
+        self._running = False
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         for fetching in tuple(self._fetching.values()):
             fetching.cancel()
 
@@ -189,6 +197,7 @@ class PolicyCache:
         written = await self._of_file("written", self._file.write, kept)
         if written is not None:
             self._remember(written)
+            self._plan(written.refresh)
         return written or kept
 
     def _not_refreshed(self, kept: Kept, problem: str, now: float) -> None:
@@ -208,12 +217,42 @@ class PolicyCache:
                 error=problem,
             )
 
-    def _refresh_due(self) -> Deferred[object]:
-        return Deferred.fromCoroutine(self._refresh())
+    # Refreshing: in rounds, each of which begins when the first policy is due.
 
-    async def _refresh(self) -> None:
+    def _rest(self, seconds: float) -> None:
+        if self._running:
+            self._timer = self._clock.callLater(seconds, self._begin_round)
+
+    def _plan(self, refresh: float) -> None:
+        """Begin the next round in time for a policy that is to be fetched again at ``refresh``."""
+        if self._timer is None:
+            self._found_meanwhile = min(self._found_meanwhile, refresh)
+            return
+        seconds = self._seconds_until(refresh)
+        if seconds < self._timer.getTime() - self._clock.seconds():
+            self._timer.reset(seconds)
+
+    def _seconds_until(self, refresh: float) -> float:
+        return min(max(refresh - self._wall_time(), _ROUND), _LONGEST_REST)
+
+    def _begin_round(self) -> None:
+        self._timer = None
+        self._found_meanwhile = inf
+
+        def failed(failure: Failure) -> float:
+            self._log.failure("the policies of MTA-STS were not fetched again", failure)
+            return _ROUND
+
+        Deferred.fromCoroutine(self._round()).addErrback(failed).addCallback(self._rest)
+
+    async def _round(self) -> float:
+        """Fetch what is due; return the seconds until the next round."""
         due = await self._of_file("read", self._file.due, self._wall_time(), _AT_ONCE)
         await DeferredList([Deferred.fromCoroutine(self._refresh_one(kept)) for kept in due or ()])
+        first = await self._of_file("read", self._file.next_refresh)
+        if first is None:  # it cannot be read
+            return _ROUND
+        return self._seconds_until(min(first, self._found_meanwhile))
 
     async def _refresh_one(self, kept: Kept) -> None:
         id, problem, _ = await self._record(kept.domain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from ...system.shared_database import SharedDatabase
@@ -127,6 +128,14 @@ class PolicyFile:
             ]
             database.executemany("UPDATE policy SET refresh = ? WHERE domain = ?", claims)
         return [kept for kept in found if _is_wanted(kept, now)]
+
+    def next_refresh(self) -> float:
+        """Return when the first policy is to be fetched again; infinite: there is none."""
+        if not os.path.exists(self._database.path):
+            return inf
+        with self._database.opened() as database:
+            (first,) = database.execute("SELECT min(refresh) FROM policy").fetchone()
+        return inf if first is None else float(first)
 
     def _read(self, database: sqlite3.Connection, domain: str) -> Kept | None:
         row = database.execute(_SELECT + "WHERE domain = ?", (domain,)).fetchone()
