@@ -130,3 +130,11 @@ class Shrinking(SynchronousTestCase):
             self.assertIn(kind, run(small).kinds)
         self.assertLessEqual(len(small.steps), 3, str(small))
         self.assertLess(len(small.steps), len(plan.steps))
+
+
+class Command(SynchronousTestCase):
+    def test_several_processes_share_the_seeds(self) -> None:
+        command = [sys.executable, "-m", "tests.simulation", "--count", "4", "--jobs", "2"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        self.assertTrue(ended.stdout.startswith("4 seeds in "), ended.stdout)
