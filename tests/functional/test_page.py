@@ -175,6 +175,9 @@ class Troubles(PageTestCase):
 
     def test_a_page_says_that_the_mta_does_not_answer(self) -> None:
         with MTA(self.home) as mta:
+            for _ in range(3):
+                submit(mta.smtp, message(), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob", 3)
             browser = self.browser(mta)
             browser.wait(f"{VERDICT} === 'All is well'")
             mta.stop()
@@ -182,6 +185,9 @@ class Troubles(PageTestCase):
             self.assertIn("the MTA does not answer", browser.text())
             mta.start()
             browser.wait("document.getElementById('stale').hidden", SOON)
+            # The charts know of before the restart.
+            told = "document.getElementById('throughput-desc').textContent"
+            browser.wait(f"/accepted: at most [1-3];?/.test({told}.replace(',', ';'))")
 
 
 class Reading(PageTestCase):

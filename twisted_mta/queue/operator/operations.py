@@ -397,7 +397,7 @@ class Known:
     numbers: frozenset[int]
 
 
-@frozen
+@frozen(cache_hash=True)  # a slice may count two thousand groups by it
 class Category:
     """The properties by which recipients are counted.
 

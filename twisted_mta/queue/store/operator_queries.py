@@ -306,16 +306,24 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
             " GROUP BY 3, 4, 5, 6, 7, 8, 9",
             (tally.now, after, until, left),
         ).fetchall()
+        categories: dict[tuple[Any, ...], Category] = {}
         for count, _, deferred, waiting, held, code, status, ours, domain, first, waits in rows:
             if waits is not None:
                 oldest = waits if oldest is None else min(oldest, waits)
-            each = Category(
-                age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
-            )
+            kind = deferred, waiting, held, code, status, ours
+            each = categories.get(kind)
+            if each is None:
+                each = categories[kind] = Category(
+                    age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
+                )
             counts[each] = counts.get(each, 0) + count
-            of_domain, earliest = domains.get(domain, ({}, first))
-            of_domain[each] = of_domain.get(each, 0) + count
-            domains[domain] = of_domain, QueueId(min(earliest, first))
+            known = domains.get(domain)
+            if known is None:
+                domains[domain] = {each: count}, QueueId(first)
+            else:
+                known[0][each] = known[0].get(each, 0) + count
+                if first < known[1]:
+                    domains[domain] = known[0], QueueId(first)
             left -= count
         if left <= 0:
             after = max(row[1] for row in rows)
