@@ -280,10 +280,6 @@ class _Pages:
             return self._answer_anybody(evolve(request, public=True, grant=ANYBODY))
         if access.serves(request.path):
             return access.answer(request)
-        captured = self._captured
-        # The mail of tests may be read, and deleted, by anybody on this machine.
-        if access.on_loopback and captured is not None and captured.serves(request.path):
-            return captured.answer(request)
         admitted = access.admit(request)
         if isinstance(admitted, Response):
             return admitted
@@ -311,6 +307,7 @@ class _Pages:
 
     def _answer_anybody(self, request: Request) -> Response | Deferred[Any]:
         """Answer a request of a client without a login, which may read some paths."""
+        # The mail of tests may also be deleted, where there are no logins (`Access.admit`).
         if self._captured is not None and self._captured.serves(request.path):
             return self._captured.answer(request)
         if request.path in self._files and request.method in READING:
