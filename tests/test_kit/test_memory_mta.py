@@ -199,6 +199,20 @@ class Crashes(TidyTestCase):
             mta.advance(hours=1)
             self.assertEqual([mail.subject for mail in hop.received], ["Hi", "Hi"])
 
+    def test_a_lookup_that_waits_in_a_crash_has_no_answer(self) -> None:
+        with MemoryMTA(domain="example.test") as mta:
+            hop = mta.hop()
+            mta.resolver.hold("there.example")
+            submit(mta, "bob@there.example")
+            mta.crash()
+            before = list(mta.events)
+            mta.resolver.release("there.example")
+            mta.advance(minutes=5)
+            self.assertEqual((hop.connections, mta.events), (0, before))
+            mta.start()
+            mta.advance(minutes=5)
+            self.assertEqual([each.to for each in hop.received], [("bob@there.example",)])
+
     def test_ids_after_a_crash_differ_from_those_before(self) -> None:
         with MemoryMTA(domain="example.test") as mta:
             mta.hop().defer()

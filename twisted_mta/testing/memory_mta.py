@@ -55,7 +55,7 @@ from .fake_hop import FakeHop
 from .files import UnsyncedFiles
 from .machine import Machine
 from .reactor import MemoryPort, MemoryReactor
-from .resolver import FakeResolver
+from .resolver import FakeResolver, MachineResolver
 from .tls import certificate
 
 _T = TypeVar("_T")
@@ -112,7 +112,8 @@ class MemoryMTA:
         files: the disk of body files and Maildirs; None: a new one.
         file_executor: returns what runs the calls of a machine's disk; None: they run at once.
         resolver: the DNS; None: that of ``beside``, or one without any name.
-        resolver_of: returns the DNS as a machine sees it.
+        resolver_of: returns the DNS as a machine sees it; by default a machine that has crashed
+            gets no answers.
         extensions: SMTP extensions besides the standard ones.
         application_policy: decides on clients and their mail (`policy.protocol.Policy`); None: none
             does. The setting ``policy`` is the table of that name.
@@ -152,7 +153,7 @@ class MemoryMTA:
         files: UnsyncedFiles | None = None,
         file_executor: Callable[[Machine], Executor] | None = None,
         resolver: FakeResolver | None = None,
-        resolver_of: Callable[[Machine, FakeResolver], Any] = lambda machine, resolver: resolver,
+        resolver_of: Callable[[Machine, FakeResolver], Any] = MachineResolver,
         extensions: tuple[Extension, ...] = (),
         application_policy: object | None = None,
         deliveries: Mapping[str, ApplicationDelivery] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -217,3 +217,41 @@ class FakeResolver:
         return any(
             each == name or each.endswith(f".{name}") for records in names for each in records
         )
+
+
+class _Powered(Protocol):
+    @property
+    def is_up(self) -> bool: ...
+
+
+class MachineResolver:
+    """The DNS as one machine sees it: lookups that wait in a crash are never answered.
+
+    Args:
+        machine: the machine (`machine.Machine`).
+        resolver: has the answers.
+    """
+
+    def __init__(self, machine: _Powered, resolver: FakeResolver) -> None:
+        self._machine = machine
+        self._resolver = resolver
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._resolver, name)
+        if not callable(value):
+            return value
+
+        def look_up(*args: Any, **kwargs: Any) -> Any:
+            found = value(*args, **kwargs)
+            if not isinstance(found, Deferred) or found.called:
+                return found
+            answer: Deferred[Any] = Deferred(lambda _: found.cancel())
+
+            def answered(result: Any) -> None:
+                if self._machine.is_up and not answer.called:
+                    answer.callback(result)
+
+            found.addBoth(answered)
+            return answer
+
+        return look_up
