@@ -38,6 +38,12 @@ class Sharing(TidyTestCase):
         self.save()
         self.assertEqual(self.claim(self.two), Token.lasting("abc", 3600, NOW))
 
+    def test_a_process_that_has_waited_for_the_file_sees_what_was_written_meanwhile(self) -> None:
+        self.claim(self.one)
+        self.assertIsNone(self.claim(self.two, NOW - 0.1))
+        self.save()
+        self.assertEqual(self.claim(self.two, NOW - 0.1), Token.lasting("abc", 3600, NOW))
+
     def test_a_token_that_was_refused_or_is_to_be_renewed_is_asked_for_again(self) -> None:
         self.claim(self.one)
         self.save()

@@ -15,6 +15,7 @@ from ...system.shared_database import SharedDatabase
 from .grant import Granted
 from .token import Token
 
+_LATER = 60.0  # seconds
 _CLAIM = 90.0  # seconds: longer than a request may last
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS token (
@@ -78,12 +79,13 @@ class TokenStore:
             replacing = ""
             if row is not None:
                 value, granted_at, renew_at, wait_at, expires_at, stored, replaces, claimed = row
-                # A clock that was set back leaves neither a token nor a claim for ever.
-                if value and value != refused and granted_at <= now < renew_at:
+                # A clock that was set back leaves neither a token nor a claim for ever. Another
+                # process may have written a little later than ``now``, for which this one waited.
+                if value and value != refused and granted_at - _LATER <= now < renew_at:
                     return Token(
                         value=value, renew_at=renew_at, wait_at=wait_at, expires_at=expires_at
                     )
-                if now < claimed <= now + _CLAIM:
+                if now < claimed <= now + _CLAIM + _LATER:
                     return None
                 replacing = stored if replaces == digest else ""
             database.execute(
