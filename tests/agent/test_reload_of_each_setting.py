@@ -50,11 +50,12 @@ from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.workers.spawning import packed, unpacked
 
-ONE_VALUE = {("mta", "url"), ("queue", "url"), ("listener", "kind")}
+ONE_VALUE = {("listener", "kind")}
 """Settings that have only one possible value, or decide what a listener is."""
 
 OTHERS: Mapping[str, Any] = {
     "hostname": "other.example",
+    "url": "postgresql://other.example/mta",
     "address": Mailbox("other", "localhost"),
     "hosts": ("other.example",),
     "publish": "tcp:8443",

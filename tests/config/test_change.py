@@ -42,7 +42,7 @@ FIXED = {
         "maildir",
         "message_memory",
     },
-    "queue": {"small_body", "commit_messages", "commit_octets"},
+    "queue": {"url", "small_body", "commit_messages", "commit_octets"},
     "delivery": {"port"},
     "dns": {"nameservers", "timeout", "trust_ad", "signed_name", "bogus_name"},
     "log": {"format"},
@@ -53,7 +53,7 @@ FIXED = {
 """Settings that only a start applies. All others are read when they are used, or handed over by
 `Agent.prepare`."""
 
-ONE_VALUE = {("queue", "url"), ("listener", "kind")}
+ONE_VALUE = {("listener", "kind")}
 """Settings with only one possible value so far."""
 
 
@@ -61,6 +61,7 @@ def another(name: str, value: Any) -> Any:
     """Return another value of a setting."""
     named: dict[str, Any] = {
         "hostname": "other.example",
+        "url": "postgresql://other.example/mta",
         "web": "tcp:8025",
         "endpoint": "tcp:26",
         "recipients": "any" if value == "existing" else "existing",

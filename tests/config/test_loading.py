@@ -422,15 +422,19 @@ class Refusals(ConfigTestCase):
             "--local-domains: no such option; did you mean --local-domain?",
         )
 
-    def test_a_value_that_is_not_built_yet_is_refused_by_name(self) -> None:
-        for toml, text in (
-            (
-                '[mta]\nqueue = "postgresql://db/mail"',
-                '[mta] queue = "postgresql://db/mail": postgresql is not built yet;'
-                ' expected "sqlite:", the database in the state directory',
-            ),
+    def test_the_queue_is_here_or_in_a_database_without_a_password_in_its_url(self) -> None:
+        url = "postgresql://mta@db.example/mta?sslmode=verify-full"
+        self.assertEqual(self.load({"queue": url}).queue.database, url)
+        self.assertIsNone(self.load({}).queue.database)
+        for url, text in (
+            ("postgres:", 'expected "sqlite:", the database in the state directory, or'),
+            ("postgresql://mta:secret@db/mta", "a password is in it; expected none: libpq reads"),
+            ("postgresql://db/mta?password=secret", "a password is in it; expected none: libpq"),
         ):
-            self.assertEqual(self.refusal({}, toml), f"FILE: {text}")
+            refusal = self.refusal({"queue": url})
+            self.assertIn(text, refusal)
+            self.assertNotIn("secret", refusal)
+        self.assertIn("expected 1", self.refusal({"queue": "postgresql:///mta", "workers": "2"}))
 
     def test_two_listeners_on_one_endpoint_are_refused(self) -> None:
         self.assertEqual(

@@ -19,5 +19,5 @@ class Libraries(SynchronousTestCase):
         rows = re.findall(r"^   \* - (\S+)\n     - (\S+)$", page, re.MULTILINE)
         self.assertEqual(
             sorted(f"{name.lower()}>={version}" for name, version in rows),
-            sorted(requirement.split("[")[0].lower() for requirement in wanted),
+            sorted(re.sub(r"\[.*]", "", requirement).lower() for requirement in wanted),
         )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -44,7 +44,7 @@ from ..queue.operator.tallies import Tallies
 from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Changed, Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
-from ..queue.store.contract import StateInUse
+from ..queue.store.contract import StateInUse, Store
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
 from ..queue.store.sqlite import SQLiteStore
@@ -98,6 +98,9 @@ from .settings import (
 )
 from .shard import QUEUE, Shard, need_queue, shard_directory
 from .tls_reports import LIFETIME, REPORT_PARAMETERS, SessionReports
+
+if TYPE_CHECKING:
+    from .shared_queue import SharedQueue
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
@@ -259,6 +262,7 @@ class Agent:
             executor=resources.file_executor,
             clock=reactor,
         )
+        self._shared: SharedQueue | None = None
         self._home = self._make_shard(worker)
         self.shards: list[Shard] = []  # empty before the start
         self.dmarc_reports = self._make_dmarc_reports()
@@ -301,7 +305,7 @@ class Agent:
         """
         self.shards = [self._home, *map(self._make_shard, shards[1:])]
         if not create:
-            for number in shards:
+            for number in shards if self._shared is None else ():
                 need_queue(self.config.state_dir, number)
         deadline = self._resources.reactor.seconds() + _STILL_IN_USE
         try:
@@ -350,6 +354,8 @@ class Agent:
         self._mta_sts.start()
         for shard in self.shards:
             shard.runner.start()
+            if self._shared is not None:
+                self._shared.start(shard.commit, shard.runner)
         self.capacity.refusal()  # logs a disk that is full already
 
     def stop(self) -> Deferred[None]:
@@ -397,6 +403,8 @@ class Agent:
         self._mta_sts.stop()
         self.tokens.stop()
         self._resources.stop_resolver()
+        if self._shared is not None:
+            self._shared.stop()
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
         self.authentication.close()
@@ -771,23 +779,45 @@ class Agent:
             small_body=queue.small_body,
         )
         lock = StateLock(os.path.join(directory, "queue.lock"))
-        store = SQLiteStore(
-            os.path.join(directory, QUEUE), spool=spool, files=resources.files, lock=lock
-        )
+        store: Store
+        if queue.database is None:
+            embedded = SQLiteStore(
+                os.path.join(directory, QUEUE), spool=spool, files=resources.files, lock=lock
+            )
+            store, self._free = embedded, embedded.free
+        else:
+            # The client of PostgreSQL takes longer to import than the rest of the start.
+            from .shared_queue import shared_queue
+
+            self._shared = shared_queue(
+                queue.database,
+                directory,
+                spool=spool,
+                files=resources.files,
+                secret=resources.secret,
+                clock=resources.reactor,
+                ids=resources.ids,
+            )
+            store, self._free = self._shared.store, self._shared.store.free
         commit = GroupCommit(
             store,
-            executor=resources.commit_executor(number),
+            executor=resources.commit_executor(number, remote=self._shared is not None),
             clock=resources.reactor,
             max_operations=queue.commit_messages,
             max_octets=queue.commit_octets,
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
             activity=lambda: resources.outbox.writes,
             give_way=resources.give_way,
+            opened=(lambda: None) if self._shared is None else self._shared.opened,
+            spread=(lambda delay: delay) if self._shared is None else self._spread,
         )
         runner = self._make_runner(commit)
         tallies = Tallies(commit.perform, clock=resources.reactor, wall_time=resources.wall_time)
         waiting = WaitingMail(commit.perform, runner.suspended_domains, clock=resources.reactor)
         return Shard(number, lock, spool, store, commit, runner, tallies, waiting)
+
+    def _spread(self, delay: float) -> float:
+        return delay * (0.5 + self._resources.random.random())
 
     def _make_runner(self, commit: GroupCommit) -> Runner:
         resources = self._resources
@@ -844,7 +874,7 @@ class Agent:
             memory=self.config.message_memory,
             share=self.config.queue.small_body,
             minimum_free=minimum_free(self.config),
-            free=self._home.store.free,
+            free=self._free,
             clock=self._resources.reactor,
             attempt=lambda: self.file_executor(self._home.spool.try_to_write),
         )
@@ -1072,6 +1102,8 @@ class Agent:
         )
 
     def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
+        if self._shared is not None:
+            message = self._shared.guarded(message)
         if next_hop.transport == "maildir":
             return self._maildir.deliver(next_hop, message)
         if next_hop.delivery:

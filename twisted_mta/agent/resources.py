@@ -76,11 +76,18 @@ class Resources:
         self.sliced = Sliced(reactor, self.file_executor)
         self.submitting = Sliced(reactor, self.file_executor)
 
-    def commit_executor(self, shard: int) -> Executor:
-        """Return where the transactions of a shard's queue run, one at a time."""
+    def commit_executor(self, shard: int, *, remote: bool = False) -> Executor:
+        """Return where the transactions of a shard's queue run, one at a time.
+
+        Args:
+            shard: its number.
+            remote: whether another host may keep a transaction waiting: then none ever runs in the
+                reactor's thread.
+        """
         if self._commit_executor is not None:
             return self._commit_executor
-        return NearExecutor(self._new_threads(1, f"queue {shard}"), off_cpu_time)
+        threads = self._new_threads(1, f"queue {shard}")
+        return threads if remote else NearExecutor(threads, off_cpu_time)
 
     def start_threads(self) -> None:
         """Let the executors work."""

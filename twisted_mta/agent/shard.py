@@ -17,10 +17,9 @@ from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Runner
-from ..queue.store.contract import StoreError
+from ..queue.store.contract import Store, StoreError
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
-from ..queue.store.sqlite import SQLiteStore
 
 QUEUE = "queue.sqlite"
 """The file of a shard's queue, in its folder."""
@@ -48,7 +47,7 @@ class Shard:
     number: int
     lock: StateLock
     spool: Spool
-    store: SQLiteStore
+    store: Store
     commit: GroupCommit
     runner: Runner
     tallies: Tallies

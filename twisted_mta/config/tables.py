@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 from attrs import frozen
@@ -18,11 +19,20 @@ from .source_pool import pool_name
 
 
 def _queue_url(value: Any) -> str:
-    expected = 'expected "sqlite:", the database in the state directory'
+    expected = (
+        'expected "sqlite:", the database in the state directory, or "postgresql://…", one that'
+        " several machines share"
+    )
     if not isinstance(value, str):
         raise mistyped(value, expected.replace("expected", "one string,"))
-    if value.split(":")[0] in ("postgresql", "postgres"):
-        raise ValueError(f"postgresql is not built yet; {expected}")
+    if value.startswith("postgresql://"):
+        parts = urlsplit(value)
+        if parts.password is not None or "password" in parse_qs(parts.query):
+            raise ValueError(
+                "a password is in it; expected none: libpq reads it from the file that passfile= or"
+                " PGPASSFILE names"
+            )
+        return value
     if value != "sqlite:":
         raise ValueError(expected)
     return "sqlite:"
@@ -36,15 +46,17 @@ def _period_or_off(value: float | str | None) -> float | None:
 class QueueSettings:
     """Where the queue is kept, and when delivery is retried; ``[queue]``."""
 
-    url: Literal["sqlite:"] = setting(
+    url: str = setting(
         _queue_url,
-        "where the queue is kept: sqlite: in the state directory",
+        "where the queue is kept: sqlite: in the state directory, or postgresql://… in a database"
+        " that several machines share",
         default="sqlite:",
         default_text="sqlite:",
         option="queue",
         metavar="URL",
         table="mta",
         key="queue",
+        secret=True,
     )
     retry_minimum: float = attrs.field(
         default=300.0,
@@ -113,6 +125,11 @@ class QueueSettings:
                 f" retry_maximum = {shown(duration_text(self.retry_maximum))};"
                 " expected at most as long"
             )
+
+    @property
+    def database(self) -> str | None:
+        """The URL of the database that several machines share; None: the queue is here alone."""
+        return None if self.url == "sqlite:" else self.url
 
 
 @frozen(kw_only=True, field_transformer=settings)

@@ -132,6 +132,9 @@ class GroupCommit:
         activity: a number that changes as long as peers are being answered.
         give_way: lets other processes run that wait for the processor: clients on this machine may
             have something to send before the fsync.
+        opened: called each time the store was opened.
+        spread: returns the delay before the store is opened again, from the usual one: so that many
+            processes do not turn to one database at the same time.
 
     Attributes:
         batches: transactions that were committed.
@@ -151,6 +154,8 @@ class GroupCommit:
         timed: Callable[[float], object] = lambda seconds: None,
         activity: Callable[[], int] = lambda: 0,
         give_way: Callable[[], object] = lambda: None,
+        opened: Callable[[], object] = lambda: None,
+        spread: Callable[[float], float] = lambda delay: delay,
     ) -> None:
         self.batches = 0
         self.committed = 0
@@ -162,6 +167,8 @@ class GroupCommit:
         self._timed = timed
         self._activity = activity
         self._give_way = give_way
+        self._report_opened = opened
+        self._spread = spread
         self._state = State.CLOSED
         self._stopping: list[Deferred[None]] = []  # what `stop` returned
         self._opened_to_stop = False  # the stop has opened the store once more
@@ -486,9 +493,9 @@ class GroupCommit:
         if self._stopping:
             self._stop_while_closed()
             return
-        delay = self._reopening_delay
-        self._reopening_delay = min(2 * delay, _REOPEN_LAST)
-        self._log.warn("the queue is closed, to be opened in {delay} s", delay=delay)
+        delay = self._spread(self._reopening_delay)
+        self._reopening_delay = min(2 * self._reopening_delay, _REOPEN_LAST)
+        self._log.warn("the queue is closed, to be opened in {delay:g} s", delay=delay)
         self._reopening = self._clock.callLater(delay, self._reopen)
 
     def _reopen(self) -> None:
@@ -518,6 +525,7 @@ class GroupCommit:
         self._reopen()
 
     def _opened(self) -> None:
+        self._report_opened()
         self._reopening_delay = _REOPEN_FIRST
         self._wake()
 

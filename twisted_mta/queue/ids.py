@@ -26,12 +26,21 @@ class QueueIds:
     """
 
     def __init__(self, *, wall_time: WallTime, random: Random, worker: int = 0) -> None:
-        if not 0 <= worker < WORKERS:
-            raise ValueError(f"found worker number {worker}, expected 0 to {WORKERS - 1}")
+        self.worker = worker
         self._wall_time = wall_time
         self._random = random
-        self._worker = worker
         self._last = -1
+
+    @property
+    def worker(self) -> int:
+        """The number of the process."""
+        return self._worker
+
+    @worker.setter
+    def worker(self, worker: int) -> None:
+        if not 0 <= worker < WORKERS:
+            raise ValueError(f"found worker number {worker}, expected 0 to {WORKERS - 1}")
+        self._worker = worker
 
     def __call__(self) -> QueueId:
         """Return the next id."""

@@ -195,6 +195,12 @@ class Runner:
         self._deliveries.delays.start()
         self._wake()
 
+    def survey(self) -> None:
+        """Look for mail that others have put into the store or left in it."""
+        if self._lifecycle.is_running:
+            self._backlog.survey()
+            self._wake()
+
     def stop(self) -> Deferred[None]:
         """Begin no more deliveries; fires when those under way are settled."""
         self._lifecycle.enter(Event.STOP)

@@ -32,6 +32,10 @@ class Leases:
     def __contains__(self, key: RecipientKey) -> bool:
         return key in self._domains
 
+    def of_message(self, id: int) -> bool:
+        """Whether a recipient of a message is leased; in the time of a walk over all leases."""
+        return any(key[0] == id for key in tuple(self._domains))
+
     def of(self, domain: str) -> int:
         """Return how many recipients of a domain are leased."""
         return self._counts.get(domain, 0)

@@ -1,0 +1,136 @@
+"""One queue in PostgreSQL that several MTAs accept into and deliver from; deaths of all kinds."""
+
+from __future__ import annotations
+
+import smtplib
+import time
+from pathlib import Path
+
+import psycopg
+
+from .machine import LOOPBACK, eventually, free_port
+from .mail import ProgramTestCase, as_stored, message, message_with_attachment, submit, trusting
+from .mta import MTA
+from .postgresql import PostgreSQL
+from .sinks import Sink
+
+IMPATIENT = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
+
+
+class SharedQueue(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.home.chmod(0o755)
+        self.database = self.enterContext(PostgreSQL(self.home))
+        self.port = free_port()  # of the next hop
+
+    def mta(self, name: str) -> MTA:
+        home = self.home / name
+        home.mkdir(exist_ok=True)
+        mta = MTA(
+            home,
+            *("--queue", self.database.url),
+            *("--route", f"relay.example=smtp://{LOOPBACK}:{self.port}"),
+            toml=IMPATIENT,
+        )
+        self.addCleanup(mta.kill)
+        return mta
+
+    def sink(self) -> Sink:
+        sink = Sink(self.home, port=self.port)
+        self.addCleanup(sink.kill)
+        return sink
+
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(
+            self.database.url, autocommit=True, options="-c search_path=twisted_mta"
+        ) as database:
+            done = database.execute(statement.encode())
+            return done.fetchall() if done.description else []
+
+    def is_empty(self) -> bool:
+        return self.sql("SELECT count(*) FROM message") == [(0,)]
+
+    def test_mail_is_delivered_and_nothing_is_left(self) -> None:
+        mta = self.mta("a")
+        with mta:
+            content = message_with_attachment(3_000_000)
+            submit(mta.smtp, message("small"), "bob@localhost")
+            submit(mta.smtp, content, "carl@localhost")
+            (small,) = mta.wait_for_mail("localhost", "bob")
+            (large,) = mta.wait_for_mail("localhost", "carl")
+            self.assertTrue(small.endswith(as_stored(message("small"))))
+            self.assertTrue(large.endswith(as_stored(content)))
+            mta.wait_for(self.is_empty, "an empty queue")
+            self.assertEqual(self.sql("SELECT count(*) FROM piece"), [(0,)])
+            self.assertEqual(list((mta.state / "body").iterdir()), [])
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def test_mail_survives_the_death_of_mta_and_database(self) -> None:
+        mta = self.mta("a")
+        with mta:
+            content = message_with_attachment(1_000_000)
+            submit(mta.smtp, message("first"), "bob@relay.example")
+            submit(mta.smtp, content, "carl@relay.example")
+            mta.kill()
+            self.database.kill()
+            self.database.start()
+            with self.sink() as sink, mta:
+                first, second = sorted(sink.wait_for_messages(2), key=len)
+                self.assertTrue(first.endswith(message("first")), first)
+                self.assertTrue(second.endswith(content))
+                mta.wait_for(self.is_empty, "an empty queue")
+
+    def test_without_the_database_mail_is_put_off_and_all_resumes_by_itself(self) -> None:
+        mta = self.mta("a")
+        with mta:
+            submit(mta.smtp, message("before"), "bob@relay.example")
+            self.database.kill()
+            with smtplib.SMTP(LOOPBACK, mta.smtp, timeout=30) as client:
+                client.starttls(context=trusting())
+                for _ in range(2):
+                    before = time.monotonic()
+                    with self.assertRaises(smtplib.SMTPException) as refused:
+                        client.sendmail("ann@sender.example", ["bob@localhost"], message())
+                    self.assertIn("451", str(refused.exception))
+                    self.assertLess(time.monotonic() - before, 1.0)
+            self.database.start()
+            with self.sink() as sink:
+                eventually(mta.is_ready, "readiness")
+                submit(mta.smtp, message("after"), "bob@relay.example")
+                received = sink.wait_for_messages(2)
+                self.assertEqual(
+                    sorted(each.endswith(message("before")) for each in received), [False, True]
+                )
+                mta.wait_for(self.is_empty, "an empty queue")
+
+    def test_the_work_of_a_dead_mta_is_taken_over(self) -> None:
+        a, b = self.mta("a"), self.mta("b")
+        with a, b:
+            for number in range(20):
+                submit(a.smtp, message(f"number {number}"), "bob@relay.example")
+            a.kill()
+            killed = time.monotonic()
+            with self.sink() as sink:
+                received = sink.wait_for_messages(20)
+                took = time.monotonic() - killed
+                b.wait_for(self.is_empty, "an empty queue")
+            self.assertEqual(len(received), 20)
+            self.assertLess(took, 60)
+
+    def test_two_mtas_deliver_each_message_once(self) -> None:
+        a, b = self.mta("a"), self.mta("b")
+        with a, b:
+            for number in range(30):
+                submit((a, b)[number % 2].smtp, message(f"number {number}"), "bob@relay.example")
+            with self.sink() as sink:
+                a.wait_for(self.is_empty, "an empty queue")
+                self.assertEqual(len(sink.wait_for_messages(30)), 30)
+
+    def test_a_queue_of_this_machine_alone_is_not_left_behind(self) -> None:
+        mta = self.mta("a")
+        mta.state.mkdir(mode=0o700)
+        Path(mta.state, "queue.sqlite").touch()
+        mta.spawn(mta.command())
+        self.assertEqual(mta.wait(), 1)
+        self.assertIn("deliver it with --queue sqlite:", mta.output())

@@ -1,0 +1,526 @@
+"""The store in PostgreSQL: the contract, and several workers on one queue, with a real server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
+from random import Random  # noqa: TID251 - from a seed
+
+import psycopg
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.machine import LOOPBACK, folder
+from tests.functional.postgresql import PostgreSQL
+from tests.tidy import TidyTestCase
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.queue.store.contract import (
+    Accept,
+    Forget,
+    NewerSchema,
+    Settle,
+    Store,
+    StoreError,
+)
+from twisted_mta.queue.store.postgresql.store import LEASE, PostgreSQLStore
+from twisted_mta.queue.store.spool import Spool
+from twisted_mta.system.executors import inline_executor
+from twisted_mta.testing.files import UnsyncedFiles
+
+from ..mail import FAILED, NOW, deferred, message, settled
+from .conformance import StoreConformance
+from .harness import StoreHarness
+
+# Much quicker than TRUNCATE, where there are few rows.
+_EMPTY = """
+    DELETE FROM message;
+    DELETE FROM piece;
+    DELETE FROM recipient;
+    DELETE FROM failure;
+    DELETE FROM imported;
+    DELETE FROM attempt;
+    DELETE FROM conversation;
+    DELETE FROM worker WHERE id <> 0;
+    UPDATE worker SET messages = 0, recipients = 0, deferred = 0, quarantined = 0, failures = 0,
+        held = 0;
+"""
+
+
+@cache
+def server() -> PostgreSQL:
+    """Return the server that all tests of this process share."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(PostgreSQL(stack.enter_context(folder("postgresql"))))
+
+
+def sql(statement: str, *values: object, url: str = "") -> list[tuple[object, ...]]:
+    """Run a statement beside the store; return its rows."""
+    with psycopg.connect(
+        url or server().url, autocommit=True, options="-c search_path=twisted_mta"
+    ) as database:
+        done = database.execute(statement.encode(), values or None)
+        return done.fetchall() if done.description else []
+
+
+def empty_queue() -> None:
+    """Remove all that tests before this one have left."""
+    if sql("SELECT to_regclass('twisted_mta.version')") != [(None,)]:
+        sql(_EMPTY)
+
+
+class PostgreSQLHarness(StoreHarness):
+    kept_open = ("/data", "postgresql.log")
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.ticks = False
+        empty_queue()
+        self.begin()
+        self.addCleanup(lambda: self.store.close())
+
+    def new_store(self) -> Store:
+        return self.worker("a", self.spool, self.files)
+
+    def worker(
+        self, machine: str, spool: Spool, files: UnsyncedFiles, url: str = ""
+    ) -> PostgreSQLStore:
+        return PostgreSQLStore(
+            url or server().url,
+            machine=lambda: machine,
+            slot=0,
+            spool=spool,
+            files=files,
+            seconds=self.seconds,
+        )
+
+    def seconds(self) -> float:
+        self.now += self.ticks  # a second for each look at the clock
+        return self.now
+
+    def stored_bodies(self) -> list[str]:
+        rows = sql("SELECT DISTINCT message FROM piece ORDER BY message")
+        return [str(QueueId(int(str(id)))) for (id,) in rows]
+
+
+class PostgreSQLConformance(PostgreSQLHarness, StoreConformance, TidyTestCase):
+    pass
+
+
+class Machine(StoreHarness, SynchronousTestCase):
+    """A machine with a disk of its own; no test case by itself."""
+
+    def runTest(self) -> None: ...
+
+
+class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        assert isinstance(self.store, PostgreSQLStore)
+        self.a, self.b = self.store, self.open_worker("b")
+        self.addCleanup(self.a.close)
+
+    def open_worker(self, machine: str, url: str = "") -> PostgreSQLStore:
+        files = UnsyncedFiles()
+        files.make_directories("/state/body")
+        spool = Spool("/state/body", files=files, executor=inline_executor, small_body=100)
+        store = self.worker(machine, spool, files, url)
+        store.open()
+        self.addCleanup(store.close)
+        return store
+
+    def due_at(self, store: PostgreSQLStore, now: float = NOW) -> Sequence[tuple[int, list[int]]]:
+        self.store, before = store, self.store
+        try:
+            return self.due(now)
+        finally:
+            self.store = before
+
+    def lease_of(self, store: PostgreSQLStore) -> object:
+        """Return what the recipients of a worker are leased to."""
+        [(id,)] = sql("SELECT id FROM worker WHERE number = %s", store.number)
+        return id
+
+    def vanish(self, store: PostgreSQLStore) -> None:
+        """Let so much time pass for one worker that its leases may be taken."""
+        sql(
+            "UPDATE worker SET seen = seen - make_interval(secs => %s) WHERE number = %s",
+            LEASE + 1,
+            store.number,
+        )
+        self.now += LEASE
+
+    def test_mail_of_one_machine_is_leased_by_another_and_by_one_alone(self) -> None:
+        self.a.apply([Accept(message(1), lease=False), Accept(message(2), lease=True)])
+        self.assertEqual(self.due_at(self.b), [(1, [0])])
+        self.assertEqual(self.due_at(self.a), [])
+        self.b.apply([settled(message(1))])
+        self.a.apply([settled(message(2))])
+        self.assertEqual(self.due_at(self.a), [])
+        self.assertEqual(sql("SELECT count(*) FROM message"), [(0,)])
+
+    def test_a_large_body_goes_to_the_machine_that_delivers_it(self) -> None:
+        content = Random(1).randbytes(1_000_003)
+        self.a.apply([Accept(message(1, body=self.large_body(1, content)), lease=False)])
+        self.assertEqual(self.files.names("/state/body"), [], "the copy is of no more use")
+        self.store = self.b
+        (leased,) = self.lease().messages
+        self.assertEqual(b"".join(leased.body.chunks()), content)
+        self.do(settled(leased))
+        self.assertEqual(self.stored_bodies(), [])
+
+    def test_a_copy_that_is_no_longer_read_is_removed(self) -> None:
+        large = message(1, body=self.large_body(1, bytes(1000)))
+        self.a.apply([Accept(large)])
+        self.a.apply([deferred(large, NOW + 60)])
+        self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
+        self.now += 100
+        self.a.apply([])
+        self.assertEqual(self.files.names("/state/body"), [])
+        self.store = self.a
+        (leased,) = self.lease(NOW + 60).messages
+        self.assertEqual(b"".join(leased.body.chunks()), bytes(1000))
+
+    def test_only_mail_that_is_leased_for_certain_may_be_sent(self) -> None:
+        self.a.apply([Accept(message(1))])
+        self.assertTrue(self.a.is_leased(message(1)))
+        self.assertFalse(self.b.is_leased(message(1)))
+        self.now += LEASE - 4
+        self.assertFalse(self.a.is_leased(message(1)), "another worker may have it soon")
+        self.a.apply([])
+        self.assertTrue(self.a.is_leased(message(1)))
+        self.vanish(self.a)
+        self.b.apply([])
+        with self.assertRaises(StoreError):
+            self.a.apply([])
+        self.a.open()
+        self.assertFalse(self.a.is_leased(message(1)), "the new worker did not lease it")
+
+    def test_the_mail_of_a_worker_that_is_gone_is_taken_over(self) -> None:
+        self.a.apply([Accept(message(1)), Accept(message(2, "a@x.example", "b@y.example"))])
+        self.a.apply([settled(message(2, "a@x.example", "b@y.example"), 0)])
+        self.a.close()
+        self.b.apply([])
+        self.assertEqual(self.due_at(self.b), [])
+        self.vanish(self.a)
+        self.assertEqual(self.due_at(self.b), [(1, [0]), (2, [1])])
+        census = self.b.census()
+        self.assertEqual((census.messages, census.recipients, census.leased), (2, 2, 2))
+
+    def test_a_worker_that_renews_its_leases_keeps_them(self) -> None:
+        self.a.apply([Accept(message(1))])
+        for _ in range(3):
+            sql("UPDATE worker SET seen = seen - make_interval(secs => %s)", LEASE - 5)
+            self.now += LEASE
+            self.a.apply([])
+            self.b.apply([])
+        self.assertEqual(self.due_at(self.b), [])
+        self.assertGreater(self.a.leases_until, self.now)
+
+    def test_a_worker_that_lost_its_leases_writes_nothing_until_it_is_opened_again(self) -> None:
+        self.a.apply([Accept(message(1))])
+        self.vanish(self.a)
+        self.assertEqual(self.due_at(self.b), [(1, [0])])
+        for operation in (settled(message(1)), Accept(message(2))):
+            with self.assertRaisesRegex(StoreError, "taken over"):
+                self.a.apply([operation])
+        before = self.a.leases_until
+        self.now += 1
+        self.a.open()
+        self.assertGreater(self.a.leases_until, before)
+        self.a.apply([settled(message(1), notices=[message(9, sender=None)])])
+        self.assertEqual(sql("SELECT id FROM message"), [(1,)], "the other worker's outcome counts")
+        self.b.apply([settled(message(1))])
+        self.assertEqual(sql("SELECT id FROM message"), [])
+
+    def test_an_outcome_counts_where_no_other_worker_has_the_lease(self) -> None:
+        self.a.apply([Accept(message(1)), Accept(message(2))])
+        self.vanish(self.a)
+        self.b.apply([])
+        with self.assertRaises(StoreError):
+            self.a.apply([settled(message(1))])
+        self.a.open()
+        self.a.apply([settled(message(1)), deferred(message(2), NOW + 60)])
+        self.assertEqual(self.due_at(self.b), [])
+        self.assertEqual(self.due_at(self.b, NOW + 60), [(2, [0])])
+
+    def test_a_machine_that_starts_again_has_its_own_mail_at_once(self) -> None:
+        self.a.apply([Accept(message(1))])
+        self.a.close()
+        again = self.worker("a", self.spool, self.files)
+        self.addCleanup(again.close)
+        again.open()
+        self.assertEqual(self.due_at(again), [(1, [0])])
+        self.assertEqual(again.census().messages, 1)
+
+    def test_no_machine_forgets_the_mail_of_another(self) -> None:
+        self.a.apply([Accept(message(1))])
+        self.b.apply([Forget((QueueId(1),))])
+        self.assertEqual(self.a.census().messages, 1)
+        self.a.apply([Forget((QueueId(1),))])
+        self.assertEqual(self.a.census().messages, 0)
+
+    def test_an_id_that_is_taken_is_no_second_message(self) -> None:
+        self.a.apply([Accept(message(1))])
+        with self.assertRaises(ValueError):
+            self.b.apply([Accept(message(1, body=MemoryBody(b"other")))])
+        self.assertEqual(sql("SELECT message, lease FROM recipient"), [(1, self.lease_of(self.a))])
+        self.b.apply([Accept(message(2))])
+
+    def test_workers_have_different_numbers(self) -> None:
+        numbers = [self.a.number, self.b.number, self.open_worker("c").number]
+        self.assertEqual(sorted(dict.fromkeys(numbers)), [0, 1, 2])
+
+    def test_a_message_leaves_when_two_workers_settle_its_last_recipients_at_once(self) -> None:
+        both = ("a@x.example", "b@y.example")
+        ids = range(1, 61)
+        self.a.apply([Accept(message(id, *both), lease=False) for id in ids])
+        at_once(
+            lambda: [self.a.apply([settled(message(id, *both), 0)]) for id in ids],
+            lambda: [self.b.apply([settled(message(id, *both), 1)]) for id in ids],
+        )
+        self.assertEqual(sql("SELECT count(*) FROM recipient"), [(0,)])
+        self.assertEqual(sql("SELECT count(*) FROM message"), [(0,)])
+        self.assertEqual(
+            sql("SELECT sum(messages)::int, sum(recipients)::int FROM worker"), [(0, 0)]
+        )
+
+    def test_workers_that_lease_at_once_lease_different_mail(self) -> None:
+        self.a.apply([Accept(message(id), lease=False) for id in range(1, 201)])
+        found: list[int] = []
+
+        def lease(store: PostgreSQLStore) -> None:
+            harness = Machine()
+            harness.store = store
+            while mail := harness.lease(limit=7).messages:
+                found.extend(int(each.id) for each in mail)
+
+        at_once(lambda: lease(self.a), lambda: lease(self.b))
+        # What both saw locked at the end is still due.
+        found += [id for id, _ in self.due_at(self.a)]
+        self.assertEqual(sorted(found), list(range(1, 201)))
+
+    def test_two_that_start_at_once_make_the_tables_once(self) -> None:
+        self.a.close()
+        self.b.close()
+        for _ in range(3):
+            sql("DROP SCHEMA twisted_mta CASCADE")
+            at_once(self.a.open, self.b.open)
+            self.assertEqual(sql("SELECT number FROM version"), [(1,)])
+            self.assertEqual(len({self.a.number, self.b.number}), 2)
+
+    def test_the_tables_of_a_newer_program_are_left_alone(self) -> None:
+        self.a.close()
+        sql("UPDATE version SET number = 99")
+        self.addCleanup(sql, "UPDATE version SET number = 1")
+        with self.assertRaisesRegex(NewerSchema, "version 99"):
+            self.a.open()
+
+    def test_a_settle_that_was_written_before_sends_no_second_notice(self) -> None:
+        lost = message(1)
+        settle = Settle(
+            lost,
+            done=(RecipientNumber(0),),
+            notices=(message(9, sender=None),),
+            unreported=(Outcome(RecipientNumber(0), FAILED),),
+            at=NOW,
+        )
+        self.a.apply([Accept(lost)])
+        self.a.apply([settle])
+        self.a.apply([settled(message(9))])
+        self.a.apply([settle])
+        census = self.a.census()
+        self.assertEqual((census.messages, census.failures), (0, 1))
+
+
+class Cut(PostgreSQLHarness, TidyTestCase):
+    """Connections that end at the worst time, through a relay between store and server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store.close()
+        self.wire = Wire(server().port)
+        self.addCleanup(self.wire.close)
+        url = server().url.replace(f":{server().port}/", f":{self.wire.port}/")
+        self.store = self.worker("a", self.spool, self.files, url)
+        self.store.open()
+
+    def test_a_commit_whose_answer_is_lost_is_looked_up(self) -> None:
+        self.wire.cut_answer_to = b"COMMIT"
+        self.assertEqual(self.do(Accept(message(1))), [None])
+        self.assertEqual(self.wire.cuts, 1)
+        self.do(settled(message(1)))
+        self.assertEqual(self.store.census().messages, 0)
+
+    def test_a_commit_that_did_not_arrive_is_no_commit(self) -> None:
+        self.wire.cut_before = b"COMMIT"
+        with self.assertRaises(StoreError):
+            self.do(Accept(message(1)))
+        self.store.open()
+        self.assertEqual(self.store.census().messages, 0)
+        self.accept(message(1))
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_mail_of_a_lease_whose_answer_was_lost_is_due_again(self) -> None:
+        self.accept(message(1))
+        self.wire.cut_answer_to = b"COMMIT"
+        self.wire.refuses = True
+        with self.assertRaises(StoreError):
+            self.lease()
+        self.wire.refuses = False
+        self.store.open()
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_a_server_that_does_not_answer_is_given_up(self) -> None:
+        self.ticks = True
+        self.wire.flows.clear()
+        with self.assertRaisesRegex(StoreError, "timeout|does not answer"):
+            self.do(Accept(message(1)))
+        with self.assertRaises(StoreError):
+            self.do(Accept(message(2)))  # at once
+        self.ticks = False
+        self.wire.flows.set()
+        self.store.open()
+        self.do(Forget((QueueId(1),)))
+        self.accept(message(3))
+        self.assertEqual(self.due(), [(3, [0])])
+
+    def test_a_message_whose_sender_was_told_to_try_again_is_not_delivered(self) -> None:
+        self.wire.cut_answer_to = b"COMMIT"
+        self.wire.refuses = True
+        with self.assertRaises(StoreError):
+            self.do(Accept(message(1), lease=False), Accept(message(2)))
+        self.wire.refuses = False
+        self.store.open()
+        self.do(Forget((QueueId(1), QueueId(2))))
+        self.assertEqual(self.due(), [])
+        self.assertEqual(self.store.census().messages, 0)
+
+
+class Wire:
+    """Relays connections to a server, in threads, and cuts them where it is told to.
+
+    Attributes:
+        port: of the loopback interface.
+        cut_before: octets that the client sends; they are not handed on, once.
+        cut_answer_to: octets that the client sends; the answer to them is not handed on, once.
+        refuses: whether new connections are closed.
+        flows: not set: octets of the server wait.
+        cuts: connections that were cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._listening = socket.create_server((LOOPBACK, 0))
+        self.port = self._listening.getsockname()[1]
+        self.cut_before = self.cut_answer_to = b""
+        self.refuses = False
+        self.flows = threading.Event()
+        self.flows.set()
+        self.cuts = 0
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self._sockets: list[socket.socket] = []
+
+    def close(self) -> None:
+        self.flows.set()
+        for each in (self._listening, *self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            if self.refuses:
+                client.close()
+                continue
+            server = socket.create_connection((LOOPBACK, self._server))
+            self._sockets += [client, server]
+            for target in (self._from_client, self._from_server):
+                thread = threading.Thread(target=target, args=(client, server))
+                self._threads.append(thread)
+                thread.start()
+
+    def _from_client(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while octets := client.recv(65536):
+                if self.cut_before and self.cut_before in octets:
+                    self.cut_before = b""
+                    self.cuts += 1
+                    break
+                if self.cut_answer_to and self.cut_answer_to in octets:
+                    self.cut_answer_to = b"now"
+                server.sendall(octets)
+        self._cut(client, server)
+
+    def _from_server(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while octets := server.recv(65536):
+                if self.cut_answer_to == b"now":
+                    self.cut_answer_to = b""
+                    self.cuts += 1
+                    break
+                self.flows.wait()
+                client.sendall(octets)
+        self._cut(client, server)
+
+    def _cut(self, client: socket.socket, server: socket.socket) -> None:
+        for each in (client, server):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+class Crash(PostgreSQLHarness, TidyTestCase):
+    def test_what_was_written_survives_the_death_of_the_server(self) -> None:
+        large = self.large_body(1, Random(1).randbytes(600_000))
+        content = b"".join(large.chunks())
+        self.do(Accept(message(1, body=large)), *(Accept(message(id)) for id in range(2, 50)))
+        self.do(*(settled(message(id)) for id in range(2, 20)))
+        server().kill()
+        with self.assertRaises(StoreError):
+            self.do(Accept(message(99)))
+        with self.assertRaises(StoreError):
+            self.store.open()
+        server().start()
+        self.store.open()
+        self.assertEqual(self.store.census().messages, 31)
+        self.do(settled(message(20)))
+        self.restart()
+        first, *rest = self.lease().messages
+        self.assertEqual(b"".join(first.body.chunks()), content)
+        self.assertEqual([int(each.id) for each in rest], list(range(21, 50)))
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Run calls in threads of their own, and raise what they raised."""
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+del StoreConformance

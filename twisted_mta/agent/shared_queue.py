@@ -1,0 +1,147 @@
+"""A queue that several machines share: leases are renewed, and nothing is sent without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ..interfaces import Clock, Files
+from ..mail.body import Body
+from ..mail.message import Message
+from ..queue.commit import GroupCommit
+from ..queue.ids import QueueIds
+from ..queue.pending import PROBE
+from ..queue.runner import Runner
+from ..queue.store.contract import StoreError
+from ..queue.store.postgresql.store import PostgreSQLStore
+from ..queue.store.spool import Spool
+from ..system.kept_secret import kept_secret
+from .shard import QUEUE
+
+_BEAT = 5.0  # seconds between renewals of the leases
+_SURVEYS = 6  # renewals between searches for mail that other machines have left
+
+
+@frozen
+class GuardedBody:
+    """A body that can be sent as long as its message is leased (`mail.body.Body`).
+
+    Attributes:
+        body: the body.
+        is_leased: whether the lease is certain.
+    """
+
+    body: Body
+    is_leased: Callable[[], bool]
+
+    @property
+    def size(self) -> int:
+        """The number of octets."""
+        return self.body.size
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in pieces.
+
+        Raises:
+            OSError: the body cannot be read, or the lease has ended. That is checked before each
+                piece and at the end: before the final dot, and before the last piece of a BDAT.
+        """
+        for chunk in self.body.chunks():
+            self._check()
+            yield chunk
+        self._check()
+
+    def _check(self) -> None:
+        if not self.is_leased():
+            raise OSError("the lease of the message could not be renewed; it is left to others")
+
+
+class SharedQueue:
+    """The store of a shared queue, and what keeps its leases.
+
+    Args:
+        store: the store.
+        clock: for renewals.
+        ids: of new messages; they get the number of this worker.
+    """
+
+    def __init__(self, store: PostgreSQLStore, *, clock: Clock, ids: Any) -> None:
+        self.store = store
+        self._clock = clock
+        self._ids = ids
+        self._beats = 0
+        self._known = 0  # `PostgreSQLStore.taken_over` at the last search
+        self._next: Any = None
+
+    def opened(self) -> None:
+        """Draw ids with the number of this worker, which may be another one than before."""
+        if isinstance(self._ids, QueueIds):
+            self._ids.worker = self.store.number
+
+    def start(self, commit: GroupCommit, runner: Runner) -> None:
+        """Begin to renew the leases."""
+        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+
+    def _beat(self, commit: GroupCommit, runner: Runner) -> None:
+        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner)
+        commit.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
+        self._beats += 1
+        if self._beats % _SURVEYS == 0 or self.store.taken_over != self._known:
+            self._known = self.store.taken_over
+            runner.survey()
+
+    def guarded(self, message: Message) -> Message:
+        """Return a message whose content ends with its lease."""
+        return evolve(
+            message, body=GuardedBody(message.body, partial(self.store.is_leased, message))
+        )
+
+
+def shared_queue(
+    url: str,
+    directory: str,
+    *,
+    spool: Spool,
+    files: Files,
+    secret: Callable[[int], bytes],
+    clock: Clock,
+    ids: Any,
+) -> SharedQueue:
+    """Return the queue in a database, for the machine with a state directory."""
+    store = PostgreSQLStore(
+        url,
+        machine=partial(_machine, directory, files, secret),
+        slot=0,
+        spool=spool,
+        files=files,
+        seconds=clock.seconds,
+    )
+    return SharedQueue(store, clock=clock, ids=ids)
+
+
+def _machine(directory: str, files: Files, secret: Callable[[int], bytes]) -> str:
+    """Return the random id of this machine, which is made once. Blocks.
+
+    Raises:
+        StoreError: the id cannot be read, or there is mail in a queue of this machine alone.
+    """
+    embedded = os.path.join(directory, QUEUE)
+    if os.path.exists(embedded):
+        raise StoreError(
+            f"{embedded} may have mail: deliver it with --queue sqlite:, then move the file away"
+        )
+    try:
+        path = os.path.join(directory, "machine")
+        lost = "its mail in the queue is delivered after half a minute"
+        return kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
+    except (OSError, ValueError) as error:
+        raise StoreError(str(error)) from error

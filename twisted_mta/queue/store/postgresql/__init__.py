@@ -1,0 +1,1 @@
+"""The store of several machines: one queue in PostgreSQL."""

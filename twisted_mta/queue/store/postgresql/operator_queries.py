@@ -1,0 +1,397 @@
+"""The operator's queries of the store in PostgreSQL, slice by slice (`operator.operations`)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from ....mail.address import Mailbox
+from ....mail.envelope import RecipientNumber
+from ....mail.queue_id import QueueId
+from ...operator.operations import (
+    FEW,
+    Action,
+    Browse,
+    By,
+    Category,
+    CountWaiting,
+    FindKnown,
+    Group,
+    Inspect,
+    Inspected,
+    Intervene,
+    Known,
+    ListedMessage,
+    Page,
+    Summarize,
+    Summarized,
+    Tallied,
+    Tally,
+    WaitingCounts,
+    can,
+    reason,
+)
+from ...operator.selection import QueuedRecipient, Selection
+from ..leases import RecipientKey
+from ..spool import Spool
+from . import history
+from .narrowing import EVERYTHING, is_exact, narrowed
+from .rows import (
+    CHOSEN,
+    IS_CHOSEN,
+    MESSAGE,
+    RECIPIENT,
+    Database,
+    Left,
+    delete,
+    keys,
+    message,
+    recipient,
+)
+
+_LAST = 2**63 - 1  # the highest id
+_IDS = 200  # messages of one slice, where the selection names ids
+_MANY = 500  # recipients that are changed at once, where they need not be read
+
+_SELECT = f"SELECT {RECIPIENT}, next_attempt, held, removing IS NOT NULL, lease FROM recipient"
+
+_CHANGES: dict[Action, str] = {
+    "retry": "held = NULL, next_attempt = %s",
+    "release": "held = NULL, next_attempt = %s",
+    "hold": "next_attempt = NULL, held = %s",
+    "remove": "next_attempt = NULL, held = NULL, removing = %s",
+}
+
+Changes = tuple[Page, int, Sequence[Left]]
+"""The recipients, as they were before; by how many the number of held ones grew; who left."""
+
+
+def browse(database: Database, browse: Browse) -> Page:
+    """Return the selected recipients of a slice."""
+    selected, looked_at, following = _slice(database, browse)
+    return Page(_listed(database, browse.selection, selected, "size"), looked_at, following)
+
+
+def intervene(database: Database, intervention: Intervene) -> Changes:
+    """Change the selected recipients of a slice."""
+    many = _intervene_many(database, intervention)
+    if many is not None:
+        return many
+    action = intervention.action
+    selected, looked_at, following = _slice(database, intervention, action)
+    page = Page(_listed(database, intervention.selection, selected, "0"), looked_at, following)
+    keyed: list[tuple[RecipientKey, QueuedRecipient]] = [
+        ((message.id, each.recipient.number), each)
+        for message in page.messages
+        for each in message.recipients
+    ]
+    if intervention.dry_run or not keyed:
+        return page, 0, ()
+    if action != "remove":
+        _update(database, action, intervention.now, [key for key, _ in keyed])
+        return page, {"hold": len(keyed), "release": -len(keyed)}.get(action, 0), ()
+    busy = [key for key, each in keyed if each.leased]
+    was_held = sum(1 for _, each in keyed if each.leased and each.held is not None)
+    _update(database, action, intervention.now, busy)
+    left = delete(database, [key for key, each in keyed if not each.leased], "true")
+    return page, -was_held, left
+
+
+def _intervene_many(database: Database, intervention: Intervene) -> Changes | None:
+    """Change the recipients of a slice by one statement, without reading those not leased.
+
+    Returns:
+        None where the selection is not all in SQL, or where there are so few recipients that each
+        can be logged.
+    """
+    action, selection = intervention.action, intervention.selection
+    if intervention.dry_run or action == "remove" or not is_exact(selection):
+        return None
+    condition, values = narrowed(selection, action)
+    last = _LAST if selection.before is None else selection.before
+    reach = max(_MANY, intervention.reach)
+    end, looked_at = _reached(database, intervention.after, last, reach)
+    following = QueueId(end) if looked_at == reach else None
+    few, full = (
+        database.execute(
+            f"SELECT message FROM recipient WHERE message > %s AND message <= %s AND {condition}"
+            " ORDER BY message, number LIMIT 1 OFFSET %s",
+            (intervention.after, end, *values, offset),
+        ).fetchone()
+        for offset in (FEW, _MANY - 1)
+    )
+    if few is None:
+        return None
+    if full is not None:
+        (end,) = full
+        following = QueueId(end)
+        looked_at = _between(database, intervention.after, end)
+    # A leased recipient is being tried already.
+    free = " AND lease = 0" if action == "retry" else ""
+    rows = database.execute(
+        f"UPDATE recipient SET {_CHANGES[action]}"
+        f" WHERE message > %s AND message <= %s AND {condition}{free}"
+        " RETURNING message, number, domain, lease",
+        (intervention.now, intervention.after, end, *values),
+    ).fetchall()
+    rows.sort()
+    busy = [(id, number) for id, number, _, lease in rows if lease]
+    selected: dict[QueueId, list[QueuedRecipient]] = {}
+    for row in database.execute(
+        f"{_SELECT}, {CHOSEN} WHERE {IS_CHOSEN} ORDER BY message, number", keys(busy)
+    ).fetchall():
+        selected.setdefault(QueueId(row[0]), []).append(_queued(row))
+    more = tuple(
+        (QueueId(id), RecipientNumber(number), domain)
+        for id, number, domain, lease in rows
+        if not lease
+    )
+    page = Page(_listed(database, selection, selected, "0"), looked_at, following, more)
+    return page, {"hold": len(rows), "release": -len(rows)}.get(action, 0), ()
+
+
+def inspect(database: Database, inspect: Inspect, spool: Spool) -> Inspected | None:
+    """Return one message; None: it is not in the queue."""
+    row = database.execute(
+        f"SELECT {MESSAGE}, quarantine FROM message WHERE id = %s", (inspect.id,)
+    ).fetchone()
+    if row is None:
+        return None
+    rows = database.execute(
+        f"{_SELECT} WHERE message = %s ORDER BY number", (inspect.id,)
+    ).fetchall()
+    recipients = tuple(_queued(each) for each in rows)
+    inspected = message(row[:-1], tuple(each.recipient for each in recipients), spool)
+    return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
+
+
+_GROUPED = {
+    "domain": "domain",
+    "sender": "sender_local, sender_domain",
+    "reason": "held IS NOT NULL, attempts > 0, last_code, last_status",
+}
+
+
+def summarize(database: Database, summarize: Summarize) -> Summarized:
+    """Count the recipients of a slice in groups; the database counts.
+
+    Raises:
+        ValueError: the selection has other filters than those that the database knows.
+    """
+    selection = summarize.selection
+    if not is_exact(selection):
+        raise ValueError("found a filter by id or address, expected domain, state or older")
+    condition, values = narrowed(selection)
+    last = _LAST if selection.before is None else selection.before
+    end, looked_at = _reached(database, summarize.after, last, summarize.reach)
+    columns = _GROUPED[summarize.by]
+    join = " JOIN message ON message.id = recipient.message" if summarize.by == "sender" else ""
+    places = ", ".join(str(6 + place) for place in range(columns.count(",") + 1))
+    groups: dict[str, Group] = {}
+    for recipients, messages, deferred, held, oldest, *key in database.execute(
+        "SELECT count(*), count(DISTINCT message), count(*) FILTER (WHERE attempts > 0),"
+        f" count(held), min(message), {columns} FROM recipient{join}"
+        f" WHERE message > %s AND message <= %s AND {condition} GROUP BY {places}",
+        (summarize.after, end, *values),
+    ).fetchall():
+        group = Group(recipients, messages, deferred, held, QueueId(oldest))
+        name = _name(summarize.by, key)
+        groups[name] = groups[name] + group if name in groups else group
+    following = QueueId(end) if looked_at == summarize.reach else None
+    return Summarized(groups, looked_at, following)
+
+
+def _name(by: By, key: Sequence[Any]) -> str:
+    """Return the name of a group, from the columns that it is made by."""
+    if by == "domain":
+        return str(key[0])
+    if by == "sender":
+        return "<>" if key[0] is None else str(Mailbox(key[0], key[1]))
+    held, attempts, code, status = key
+    return reason(held=held, attempts=attempts, code=code, status=status)
+
+
+def find_known(database: Database, find: FindKnown, spool: Spool) -> Known:
+    """Return what is known of a message that is to be imported."""
+    row = database.execute(f"SELECT {MESSAGE} FROM message WHERE id = %s", (find.id,)).fetchone()
+    numbers = database.execute(
+        "SELECT number FROM recipient WHERE message = %s"
+        " UNION SELECT number FROM imported WHERE message = %s AND NOT %s",
+        (find.id, find.id, find.again),
+    ).fetchall()
+    found = None if row is None else message(row, (), spool)
+    return Known(found, frozenset(number for (number,) in numbers))
+
+
+def tally(database: Database, tally: Tally) -> Tallied:
+    """Count the recipients of a slice; the database counts, without the interpreter."""
+    edges = [tally.after, *tally.ages, _LAST]
+    counts: dict[Category, int] = {}
+    domains: dict[str, tuple[dict[Category, int], QueueId]] = {}
+    after, left = tally.after, tally.limit
+    oldest: int | None = None
+    for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
+        until = edges[age + 1]
+        rows = database.execute(
+            "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
+            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, domain, min(message),"
+            # None on hold or quarantined has a next attempt.
+            " min(message) FILTER (WHERE next_attempt IS NOT NULL"
+            " AND (attempts > 0 OR next_attempt <= %s)) FROM"
+            " (SELECT * FROM recipient WHERE message > %s AND message < %s"
+            " ORDER BY message, number LIMIT %s) AS slice"
+            " GROUP BY 3, 4, 5, 6, 7, 8, 9",
+            (tally.now, after, until, left),
+        ).fetchall()
+        categories: dict[tuple[Any, ...], Category] = {}
+        for count, _, deferred, waiting, held, code, status, ours, domain, first, waits in rows:
+            if waits is not None:
+                oldest = waits if oldest is None else min(oldest, waits)
+            kind = deferred, waiting, held, code, status, ours
+            each = categories.get(kind)
+            if each is None:
+                each = categories[kind] = Category(
+                    age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
+                )
+            counts[each] = counts.get(each, 0) + count
+            known = domains.get(domain)
+            if known is None:
+                domains[domain] = {each: count}, QueueId(first)
+            else:
+                known[0][each] = known[0].get(each, 0) + count
+                if first < known[1]:
+                    domains[domain] = known[0], QueueId(first)
+            left -= count
+        if left <= 0:
+            after = max(row[1] for row in rows)
+            # Further recipients of the last message are not counted: the tally is an estimate.
+            return Tallied(counts, tally.limit, QueueId(after), _id(oldest), domains)
+        after = max(after, until - 1)
+    return Tallied(counts, tally.limit - left, None, _id(oldest), domains)
+
+
+def count_waiting(database: Database, count: CountWaiting) -> WaitingCounts:
+    """Count the recipients of domains that wait, from the index alone."""
+    rows = database.execute(
+        "SELECT domain.name, waiting.count FROM unnest(%s::text[]) AS domain (name)"
+        " CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT 1 FROM recipient"
+        " WHERE recipient.domain = domain.name AND next_attempt IS NOT NULL LIMIT %s) AS found"
+        ") AS waiting",
+        (list(count.domains), count.most),
+    ).fetchall()
+    return WaitingCounts({row[0]: row[1] for row in rows})
+
+
+def _id(number: int | None) -> QueueId | None:
+    return None if number is None else QueueId(number)
+
+
+def _slice(
+    database: Database, operation: Browse | Intervene, action: Action | None = None
+) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
+    """Return the recipients of a slice that the selection picks, whatever their messages are."""
+    selection, after = operation.selection, operation.after
+    last = _LAST if selection.before is None else selection.before
+    # Until the end of the transaction no other worker may lease them, or end their lease.
+    lock = "" if action is None else " FOR UPDATE OF recipient"
+    if selection.ids is not None:
+        ids = [id for id in selection.ids if after < id < last]
+        following = ids[_IDS - 1] if len(ids) > _IDS else None
+        rows = database.execute(
+            f"{_SELECT} WHERE message = ANY(%s) ORDER BY message, number{lock}", (ids[:_IDS],)
+        ).fetchall()
+        looked_at = len(rows)
+    else:
+        rows, looked_at, following = _walked(database, operation, last, action, lock)
+    selected: dict[QueueId, list[QueuedRecipient]] = {}
+    for row in rows:
+        recipient = _queued(row)
+        if selection.picks_recipient(recipient) and (action is None or can(action, recipient)):
+            selected.setdefault(QueueId(row[0]), []).append(recipient)
+    return selected, looked_at, following
+
+
+def _walked(
+    database: Database, operation: Browse | Intervene, last: int, action: Action | None, lock: str
+) -> tuple[list[Any], int, QueueId | None]:
+    """Return recipients that may be selected, in the order of ids.
+
+    The database passes over recipients that do not match; but over a bounded number of them, since
+    other operations wait meanwhile.
+    """
+    condition, values = narrowed(operation.selection, action)
+    # Where all recipients match, none is passed over.
+    reach = operation.limit if condition == EVERYTHING else max(operation.limit, operation.reach)
+    end, looked_at = _reached(database, operation.after, last, reach)
+    if not looked_at:
+        return [], 0, None
+    rows = database.execute(
+        f"{_SELECT} WHERE message > %s AND message <= %s AND {condition}"
+        f" ORDER BY message, number LIMIT %s{lock}",
+        (operation.after, end, *values, operation.limit),
+    ).fetchall()
+    following = QueueId(end) if looked_at == reach else None
+    if len(rows) >= operation.limit:  # the last message of a full slice is never split
+        rows += database.execute(
+            f"{_SELECT} WHERE message = %s AND number > %s AND {condition} ORDER BY number{lock}",
+            (*rows[-1][:2], *values),
+        ).fetchall()
+        following = QueueId(rows[-1][0])
+        looked_at = _between(database, operation.after, following)
+    return rows, looked_at, following
+
+
+def _reached(database: Database, after: int, last: int, reach: int) -> tuple[int, int]:
+    """Return the message that is ``reach`` recipients away, and how many recipients there are."""
+    [(end, count)] = database.execute(
+        "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
+        " WHERE message > %s AND message < %s ORDER BY message, number LIMIT %s) AS slice",
+        (after, last, reach),
+    ).fetchall()
+    return after if end is None else end, count
+
+
+def _between(database: Database, after: int, end: int) -> int:
+    """Return how many recipients there are behind one message, up to another."""
+    [(count,)] = database.execute(
+        "SELECT count(*) FROM recipient WHERE message > %s AND message <= %s", (after, end)
+    ).fetchall()
+    return int(count)
+
+
+def _listed(
+    database: Database,
+    selection: Selection,
+    selected: dict[QueueId, list[QueuedRecipient]],
+    size: str,
+) -> tuple[ListedMessage, ...]:
+    listed = []
+    for id, local_part, domain, octets in database.execute(
+        f"SELECT id, sender_local, sender_domain, {size} FROM message"
+        " WHERE id = ANY(%s) ORDER BY id",
+        (list(selected),),
+    ).fetchall():
+        reverse_path = None if local_part is None else Mailbox(local_part, domain)
+        if selection.picks_message(QueueId(id), reverse_path):
+            recipients = tuple(selected[QueueId(id)])
+            listed.append(ListedMessage(QueueId(id), reverse_path, recipients, octets))
+    return tuple(listed)
+
+
+def _queued(row: Sequence[Any]) -> QueuedRecipient:
+    *columns, next_attempt, held, removing, lease = row
+    return QueuedRecipient(
+        recipient=recipient(columns),
+        next_attempt=next_attempt,
+        held=held,
+        removing=removing,
+        leased=lease != 0,
+    )
+
+
+def _update(database: Database, action: Action, now: float, which: Sequence[RecipientKey]) -> None:
+    database.execute(
+        f"UPDATE recipient SET {_CHANGES[action]} FROM {CHOSEN} WHERE {IS_CHOSEN}",
+        (now, *keys(which)),
+    )

@@ -1,0 +1,473 @@
+"""One transaction of the store in PostgreSQL: the statements that accept, settle and forget.
+
+The statements that read are in `due` and `operator_queries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import evolve
+
+from ....mail.body import MemoryBody
+from ....mail.envelope import Recipient, RecipientNumber
+from ....mail.message import Message
+from ....mail.outcome import Outcome
+from ....mail.queue_id import QueueId
+from ...operator.operations import (
+    Browse,
+    CountWaiting,
+    FindKnown,
+    Inspect,
+    Inspected,
+    Intervene,
+    Known,
+    Page,
+    Removed,
+    Restore,
+    Summarize,
+    Summarized,
+    Tallied,
+    Tally,
+    WaitingCounts,
+)
+from ..contract import (
+    FAILURE_LIFE,
+    MOST_FAILURES,
+    Accept,
+    Deferral,
+    Forget,
+    Lease,
+    Leased,
+    Overdue,
+    Settle,
+    Survey,
+)
+from ..counts import Counts
+from ..leases import Leases, RecipientKey
+from ..rows import restored_row
+from ..spool import Spool
+from . import due, history, operator_queries
+from .rows import (
+    CHOSEN,
+    IS_CHOSEN,
+    Database,
+    Left,
+    delete,
+    forget_attempts,
+    ids,
+    insert,
+    insert_messages,
+    insert_recipients,
+    insert_restored,
+    keys,
+    left_of,
+    octets,
+)
+
+_PIECE = 256 * 1024  # octets of a large body that are in memory at a time
+
+_EXPIRED = 500  # records of failures that one operation removes for their age
+_IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
+
+_FAILURE = "message, number, recipient, reverse_path, failed_at, reply, remote"
+_FAILURE_TYPES = ("bigint", "int", "text", "text", "float8", "bytea", "text")
+
+# The lease may have been taken from this worker and given to no other one yet: then its outcome
+# counts, and there is no second copy. If another worker has it, that one's outcome counts.
+_OURS_OR_FREE = "recipient.lease IN (0, {worker})"
+
+
+class PostgreSQLTransaction:
+    """What one batch does to the rows, and to the leases (`contract.StoreTransaction`).
+
+    `finish` follows after the database's COMMIT, or `undo` after its ROLLBACK.
+
+    Args:
+        database: the connection, in a transaction as long as operations are applied.
+        worker: the id of this process's row.
+        machine: the id of this machine.
+        counts: what this worker added to the counts before.
+        known_failures: records of failures that other workers have added, as far as is known.
+        leases: of this worker.
+        spool: the directory of body files: those of messages that are leased, as copies.
+
+    Attributes:
+        counts: what this worker added to the counts, with the batch.
+        gone: messages whose copy is of no use after the COMMIT.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        worker: int,
+        machine: str,
+        counts: Counts,
+        known_failures: int,
+        leases: Leases,
+        spool: Spool,
+    ) -> None:
+        self.counts = evolve(counts)
+        self._known_failures = known_failures
+        self.gone: dict[QueueId, None] = {}
+        self._database = database
+        self._worker = worker
+        self._machine = machine
+        self._leases = leases
+        self._spool = spool
+        self._ours_or_free = _OURS_OR_FREE.format(worker=worker)
+        self._begun: list[RecipientKey] = []  # leases
+        self._ended: dict[RecipientKey, None] = {}  # leases
+
+    def finish(self) -> None:
+        """End leases, now that the transaction is committed."""
+        self._leases.end(self._ended)
+
+    def undo(self) -> None:
+        """End the leases that began, as the transaction was rolled back."""
+        self._leases.end(self._begun)
+
+    # Operations that read, and interventions.
+
+    def survey(self, survey: Survey) -> Leased:
+        """List the domains that have mail."""
+        self._expire_failures(survey.now)
+        return due.survey(self._database, survey)
+
+    def lease(self, lease: Lease) -> Leased:
+        """Lease due recipients."""
+        return self._leased(due.lease(self._database, lease, self._worker, self._spool))
+
+    def overdue(self, overdue: Overdue) -> Leased:
+        """Lease recipients whose delay is to be reported."""
+        return self._leased(due.overdue(self._database, overdue, self._worker, self._spool))
+
+    def _leased(self, leased: Leased) -> Leased:
+        self._begun += self._leases.add(leased.messages)
+        return leased
+
+    def browse(self, browse: Browse) -> Page:
+        """List recipients."""
+        return operator_queries.browse(self._database, browse)
+
+    def inspect(self, inspect: Inspect) -> Inspected | None:
+        """Read one message."""
+        return operator_queries.inspect(self._database, inspect, self._spool)
+
+    def tally(self, tally: Tally) -> Tallied:
+        """Count recipients."""
+        return operator_queries.tally(self._database, tally)
+
+    def count_waiting(self, count: CountWaiting) -> WaitingCounts:
+        """Count the recipients of domains."""
+        return operator_queries.count_waiting(self._database, count)
+
+    def summarize(self, summarize: Summarize) -> Summarized:
+        """Count recipients in groups."""
+        return operator_queries.summarize(self._database, summarize)
+
+    def find_known(self, find: FindKnown) -> Known:
+        """Find recipients of a message that are in the queue, or were imported."""
+        return operator_queries.find_known(self._database, find, self._spool)
+
+    def restore(self, restore: Restore) -> None:
+        """Insert recipients that another queue has exported."""
+        message = restore.message
+        known = self.find_known(FindKnown(message.id, restore.again))
+        new = [
+            restored_row(message, recipient, next_attempt, held)
+            for recipient, next_attempt, held in zip(
+                message.envelope.recipients, restore.next_attempts, restore.held, strict=True
+            )
+            if recipient.number not in known.numbers
+        ]
+        if not new:
+            return
+        if known.message is None:
+            self.counts.messages += insert_messages(self._database, [message], self._machine)
+            if not isinstance(message.body, MemoryBody):
+                self._insert_pieces(message)
+        self.counts.recipients += insert_restored(self._database, new)
+        self.counts.deferred += sum(1 for row in new if row[5])
+        self.counts.held += sum(1 for row in new if row[7] is not None)
+        insert(
+            self._database,
+            "imported",
+            "message, number, imported_at",
+            ("bigint", "int", "float8"),
+            [(row[0], row[1], restore.at) for row in new],
+            "ON CONFLICT (message, number) DO UPDATE SET imported_at = excluded.imported_at",
+        )
+        self._database.execute(
+            "DELETE FROM imported WHERE imported_at < %s", (restore.at - _IMPORT_LIFE,)
+        )
+
+    def intervene(self, intervention: Intervene) -> Page:
+        """Change recipients."""
+        page, held, left = operator_queries.intervene(self._database, intervention)
+        self.counts.held += held
+        self._left(left)
+        return page
+
+    # Accept.
+
+    def accept(self, accepts: Sequence[Accept]) -> None:
+        """Insert messages, with the notices and records of failures that come with them."""
+        self._begun += self._leases.add(each.message for each in accepts if each.lease)
+        messages = [each.message for each in accepts]
+        leases = [self._worker if each.lease else 0 for each in accepts]
+        notices = [notice for each in accepts for notice in each.notices]
+        self._insert([*messages, *notices], [*leases, *[0] * len(notices)])
+        for each in accepts:
+            if each.unreported:
+                recipients = [refused.recipient for refused in each.message.refused]
+                self._record(each.message, recipients, each.unreported, each.message.received_at)
+
+    def _insert(self, messages: Sequence[Message], leases: Sequence[int]) -> None:
+        database = self._database
+        self.counts.messages += insert_messages(database, messages, self._machine)
+        self.counts.recipients += insert_recipients(database, messages, leases)
+        for each in messages:
+            if each.assessment.hold:
+                self.counts.held += len(each.envelope.recipients)
+            if not isinstance(each.body, MemoryBody):
+                self._insert_pieces(each)
+
+    def _insert_pieces(self, message: Message) -> None:
+        for number, piece in enumerate(_pieces(message)):
+            self._database.execute(
+                "INSERT INTO piece (message, number, content) VALUES (%s, %s, %b)",
+                (message.id, number, piece),
+            )
+
+    def _record(
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        failures: Sequence[Outcome],
+        at: float,
+    ) -> None:
+        """Record failures that no DSN reports."""
+        mailboxes = {each.number: each.mailbox for each in recipients}
+        rows = [
+            (
+                message.id,
+                outcome.number,
+                str(mailboxes[outcome.number]),
+                str(message.envelope.reverse_path or ""),
+                at,
+                octets(str(outcome.reply)),
+                outcome.remote,
+            )
+            for outcome in failures
+        ]
+        self.counts.failures += insert(
+            self._database, "failure", _FAILURE, _FAILURE_TYPES, rows, "ON CONFLICT DO NOTHING"
+        )
+
+        self._remove_failures("true", (), self._failures() - MOST_FAILURES)
+        self._expire_failures(at)
+
+    def _failures(self) -> int:
+        """Return about how many records there are: all that this worker knows of."""
+        return self._known_failures + self.counts.failures
+
+    def _expire_failures(self, now: float) -> None:
+        """Remove records of failures whose life has ended."""
+        if self._failures() > 0:
+            self._remove_failures("failed_at < %s", (now - FAILURE_LIFE,), _EXPIRED)
+
+    def _remove_failures(self, condition: str, values: Sequence[float], most: int) -> None:
+        """Remove so many records of failures, the oldest first."""
+        if most > 0:
+            self.counts.failures -= self._database.execute(
+                "DELETE FROM failure WHERE (message, number) IN (SELECT message, number FROM"
+                f" failure WHERE {condition} ORDER BY failed_at LIMIT %s FOR UPDATE SKIP LOCKED)",
+                (*values, most),
+            ).rowcount
+
+    # Settle.
+
+    def settle(self, settles: Sequence[Settle]) -> Sequence[Removed | None]:
+        """Record outcomes; remove recipients that the operator had removed meanwhile.
+
+        What a settle says of recipients that another worker has taken over is passed over: that
+        worker settles them. So are its notices where none of its recipients is this worker's any
+        more; or it was written before, and the notices have gone out since.
+        """
+        self._ended.update((key, None) for each in settles for key in each.ended())
+        done = [(each.message.id, number) for each in settles for number in each.done]
+        left = delete(self._database, sorted(done), self._ours_or_free)
+        self._left(left)
+        gone = {(id, number): None for id, number, *_ in left}
+        effective: list[Settle] = []
+        repeated: list[Settle] = []
+        for each in settles:
+            changed = any((each.message.id, number) in gone for number in each.done)
+            changed = self._defer(each) or changed
+            changed = self._warn(each) or changed
+            (effective if changed else repeated).append(each)
+        for each in effective:
+            if each.unreported:
+                recipients = each.message.envelope.recipients
+                self._record(each.message, recipients, each.unreported, each.at)
+        self._insert_notices(effective)
+        self._lease_notices(repeated)
+        removed = self._end_leases(settles)
+        return [_removed(each, removed) for each in settles]
+
+    def _insert_notices(self, settles: Sequence[Settle]) -> None:
+        notices = [(notice, each.lease) for each in settles for notice in each.notices]
+        if not notices:
+            return
+        messages = [notice for notice, _ in notices]
+        self._begun += self._leases.add(notice for notice, lease in notices if lease)
+        self._insert(messages, [self._worker if lease else 0 for _, lease in notices])
+
+    def _lease_notices(self, settles: Sequence[Settle]) -> None:
+        """Lease the notices of settles that were written before without an answer."""
+        notices = [notice for each in settles if each.lease for notice in each.notices]
+        if not notices:
+            return
+        leased = self._database.execute(
+            f"UPDATE recipient SET lease = {self._worker} WHERE message = ANY(%s)"
+            f" AND {self._ours_or_free} RETURNING message",
+            ([each.id for each in notices],),
+        ).fetchall()
+        ours = dict.fromkeys(ids(leased))
+        self._begun += self._leases.add(each for each in notices if each.id in ours)
+
+    def _warn(self, settle: Settle) -> bool:
+        """Note whose delay is reported; return whether there is one."""
+        if not settle.warned:
+            return False
+        changed = self._database.execute(
+            "UPDATE recipient SET warned = 1 WHERE message = %s AND number = ANY(%s)"
+            f" AND warned = 0 AND {self._ours_or_free}",
+            (settle.message.id, list(settle.warned)),
+        ).rowcount
+        return changed > 0
+
+    def _defer(self, settle: Settle) -> bool:
+        """Put recipients off; return whether there is one."""
+        before = {each.number: each.attempts for each in settle.message.envelope.recipients}
+        recorded: list[Deferral] = []
+        for deferral in settle.deferred:
+            outcome = deferral.outcome
+            attempts = before[outcome.number]
+            changed = self._database.execute(
+                "UPDATE recipient SET attempts = %s,"
+                " next_attempt = CASE WHEN coalesce(held, removing) IS NULL THEN %s::float8 END,"
+                " last_code = %s, last_status = %s, last_text = %s, last_remote = %s"
+                " WHERE message = %s AND number = %s AND attempts = %s"  # once, if applied twice
+                f" AND {self._ours_or_free}",
+                (
+                    attempts + 1,
+                    deferral.next_attempt,
+                    outcome.reply.code,
+                    outcome.reply.status,
+                    octets(outcome.reply.text),
+                    outcome.remote,
+                    settle.message.id,
+                    outcome.number,
+                    attempts,
+                ),
+            ).rowcount
+            if attempts == 0:
+                self.counts.deferred += changed
+            if changed:
+                recorded.append(deferral)
+        if recorded:
+            history.record(self._database, settle, recorded)
+        return bool(recorded)
+
+    def _end_leases(self, settles: Sequence[Settle]) -> dict[RecipientKey, None]:
+        """End the leases of recipients that stay; remove those that the operator had removed."""
+        done = {(each.message.id, number): None for each in settles for number in each.done}
+        stay = sorted(key for each in settles for key in each.ended() if key not in done)
+        if not stay:
+            return {}
+        removing = self._database.execute(
+            f"UPDATE recipient SET lease = 0 FROM {CHOSEN} WHERE {IS_CHOSEN}"
+            f" AND recipient.lease = {self._worker} RETURNING message, number, removing",
+            keys(stay),
+        ).fetchall()
+        gone = [(id, number) for id, number, since in removing if since is not None]
+        rows = delete(self._database, gone, "removing IS NOT NULL")
+        self._left(rows)
+        return {(id, number): None for id, number, *_ in rows}
+
+    # Forget, and what is left of messages.
+
+    def forget(self, forgets: Sequence[Forget]) -> None:
+        """Remove messages that this machine accepted, with their records of failures."""
+        named = [id for each in forgets for id in each.ids]
+        known = ids(
+            self._database.execute(
+                "SELECT id FROM message WHERE id = ANY(%s) AND machine = %s ORDER BY id FOR UPDATE",
+                (named, self._machine),
+            ).fetchall()
+        )
+        rows = left_of(
+            self._database.execute(
+                "DELETE FROM recipient WHERE message = ANY(%s)"
+                " RETURNING message, number, attempts, held",
+                (known,),
+            )
+        )
+        # They may have been leased since their commit failed.
+        self._ended.update(((id, number), None) for id, number, *_ in rows)
+        forget_attempts(self._database, rows)
+        self._left(rows)
+        self.counts.failures -= self._database.execute(
+            "DELETE FROM failure WHERE message = ANY(%s)", (known,)
+        ).rowcount
+        self.gone.update(dict.fromkeys(named))  # a copy without a row as well
+
+    def end_removals(self, which: Sequence[RecipientKey]) -> None:
+        """Remove recipients that were removed while leased to a worker that is no more."""
+        self._left(delete(self._database, which, "removing IS NOT NULL"))
+
+    def _left(self, rows: Sequence[Left]) -> None:
+        """Count recipients that left, and remove those messages that have none any more."""
+        if not rows:
+            return
+        self.counts.recipients_left([row[2:] for row in rows])
+        # Where two workers settle the last two recipients, each of them sees the other one's. So
+        # the second waits here, and its next statement sees what the first has done.
+        emptied = ids(rows)
+        self._database.execute(
+            "SELECT 1 FROM message WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (emptied,)
+        )
+        gone = self._database.execute(
+            "DELETE FROM message WHERE id = ANY(%s) AND NOT EXISTS"
+            " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
+            " RETURNING id, body IS NULL, quarantine IS NOT NULL",
+            (emptied,),
+        ).fetchall()
+        self.counts.messages -= len(gone)
+        self.counts.quarantined -= sum(quarantined for *_, quarantined in gone)
+        in_pieces = [QueueId(id) for id, is_in_pieces, _ in gone if is_in_pieces]
+        if in_pieces:
+            self._database.execute("DELETE FROM piece WHERE message = ANY(%s)", (in_pieces,))
+            self.gone.update(dict.fromkeys(in_pieces))
+
+
+def _pieces(message: Message) -> Iterator[bytes]:
+    """Yield the body of a message in pieces of the size of a row."""
+    gathered = bytearray()
+    for chunk in message.body.chunks():
+        gathered += chunk
+        while len(gathered) >= _PIECE:
+            yield bytes(gathered[:_PIECE])
+            del gathered[:_PIECE]
+    if gathered:
+        yield bytes(gathered)
+
+
+def _removed(settle: Settle, left: dict[RecipientKey, None]) -> Removed | None:
+    numbers = tuple(
+        RecipientNumber(number) for id, number in settle.ended() if (id, number) in left
+    )
+    return Removed(numbers) if numbers else None
