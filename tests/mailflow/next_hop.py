@@ -1,14 +1,21 @@
-"""A next hop in memory that follows a script: which extensions it announces, what it accepts."""
+"""Next hops in memory: what a `FakeHop` was told, and peers that follow a script octet by octet."""
 
 from __future__ import annotations
 
 import re
 
+from twisted_mta.testing.fake_hop import FakeHop
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 
 NEXT = "192.0.2.1"
 QUIT: tuple[ScriptStep, ...] = (("expect", b"QUIT\r\n"), ("close",))
+
+
+def mail_commands(hop: FakeHop) -> list[str]:
+    """Return the MAIL commands that a hop was sent, without their verb."""
+    start = "MAIL FROM:"
+    return [line.removeprefix(start) for line in hop.commands if line.startswith(start)]
 
 
 def announcing(*keywords: str, hello: str = "EHLO") -> tuple[ScriptStep, ...]:

@@ -14,8 +14,9 @@ from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.outgoing import OutgoingExtension
 from twisted_mta.smtp.extension.views import OutgoingView, SessionView
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing import FakeHop, MemoryMTA
+
+from .next_hop import mail_commands
 
 CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"
 
@@ -70,39 +71,28 @@ TICKET = Extension(
 )
 
 
-def hop(announced: bytes, mail: bytes, *rcpt: bytes) -> ScriptedPeer:
-    script: list[ScriptStep] = [
-        ("send", b"220 hop.example ESMTP\r\n"),
-        ("expect", b"EHLO mta.example\r\n"),
-        ("send", b"250-hop.example\r\n250-PIPELINING\r\n250 " + announced + b"\r\n"),
-        ("expect", b"MAIL FROM:<ann@sender.example>" + mail + b"\r\n"),
-        *(("expect", b"RCPT TO:" + each + b"\r\n") for each in rcpt),  # type: ignore[list-item]
-        ("expect", b"DATA\r\n"),
-        ("send", b"250 2.1.0 Ok\r\n" + b"250 2.1.5 Ok\r\n" * len(rcpt) + b"354 Go on\r\n"),
-        ("content",),
-        ("send", b"250 2.0.0 Taken\r\n"),
-    ]
-    return ScriptedPeer(script)
-
-
 class ForeignExtension(TidyTestCase):
-    def running(self) -> MemoryMTA:
-        started = MemoryMTA(extensions=(TICKET,), routes=(("*", "smtp://192.0.2.1:25"),))
-        started.start()
-        return started
+    """An MTA with XTICKET, whose next hop is not there until a test calls `next_hop`."""
 
-    def submit(self, mta: MemoryMTA, mail: str, *rcpt: str) -> list[str]:
-        client = mta.connect()
-        for command in (f"MAIL FROM:<ann@sender.example>{mail}", *(f"RCPT TO:{it}" for it in rcpt)):
-            (line,) = client.say(command)
-            self.assertEqual(line[:3], "250", line)
+    def setUp(self) -> None:
+        routes = (("*", "smtp://192.0.2.1"),)
+        self.mta = self.enterContext(MemoryMTA(extensions=(TICKET,), routes=routes))
+
+    def next_hop(self, announced: str) -> FakeHop:
+        hop = self.mta.hop("192.0.2.1").no_tls()
+        hop.extensions = ["PIPELINING", announced]
+        return hop
+
+    def submit(self, *rcpt: str) -> None:
+        client = self.mta.connect()
+        client.say("MAIL FROM:<ann@sender.example> XTICKET=bob")
+        for each in rcpt:
+            self.assertEqual(client.say(f"RCPT TO:{each}")[0][:3], "250")
         client.say("DATA")
-        return client.send(CONTENT + b".\r\n")
+        client.send(CONTENT + b".\r\n")
 
     def test_a_foreign_extension_is_announced_and_its_command_and_parameters_are_read(self) -> None:
-        mta = self.running()
-        self.addCleanup(mta.stop)
-        client = mta.connect(greet=False)
+        client = self.mta.connect(greet=False)
         self.assertIn("XTICKET 50", [line[4:] for line in client.say("EHLO x")])
         self.assertEqual(client.say("XTICKETS"), ["250 2.0.0 7 tickets are left"])
         self.assertEqual(client.say("XTICKETS please"), ["501 5.5.4 XTICKETS takes no argument"])
@@ -110,30 +100,35 @@ class ForeignExtension(TidyTestCase):
         self.assertEqual(client.say("MAIL FROM:<> XSEAT=7")[0][:9], "555 5.5.4")
 
     def test_parameters_of_a_foreign_extension_are_sent_to_a_next_hop_with_it(self) -> None:
-        mta = self.running()
-        self.addCleanup(mta.stop)
-        there = hop(b"XTICKET 10", b" XTICKET=bob", b"<a@far.example> XSEAT=7", b"<b@far.example>")
-        mta.reactor.listen("192.0.2.1", 25, there)
-        self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7", "<b@far.example> XSEAT=11")
-        self.assertEqual((there.problems, there.finished), ([], True))
+        hop = self.next_hop("XTICKET 10")
+        self.submit("<a@far.example> XSEAT=7", "<b@far.example> XSEAT=11")
+        self.assertEqual(
+            hop.commands,
+            [
+                "EHLO mta.example",
+                "MAIL FROM:<ann@sender.example> XTICKET=bob",
+                "RCPT TO:<a@far.example> XSEAT=7",
+                "RCPT TO:<b@far.example>",
+                "DATA",
+            ],
+        )
+        self.assertEqual(len(hop.received), 1)
 
     def test_parameters_of_a_foreign_extension_survive_a_restart(self) -> None:
-        mta = self.running()
-        self.addCleanup(mta.stop)
-        self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7")
-        mta.restart()
-        there = hop(b"XTICKET 10", b" XTICKET=bob", b"<a@far.example> XSEAT=7")
-        mta.reactor.listen("192.0.2.1", 25, there)
-        mta.advance(hours=2)
-        self.assertEqual((there.problems, there.script), ([], []))
+        self.submit("<a@far.example> XSEAT=7")
+        self.mta.restart()
+        hop = self.next_hop("XTICKET 10")
+        self.mta.advance(hours=2)
+        self.assertEqual(mail_commands(hop), ["<ann@sender.example> XTICKET=bob"])
+        self.assertIn("RCPT TO:<a@far.example> XSEAT=7", hop.commands)
+        self.assertEqual(len(hop.received), 1)
 
     def test_a_foreign_extension_decides_about_a_next_hop_without_it(self) -> None:
-        mta = self.running()
-        self.addCleanup(mta.stop)
-        there = hop(b"SIZE", b" SIZE=%d", b"<b@far.example>")
-        there.script[3] = ("expect", re.compile(rb"MAIL FROM:<ann@sender.example> SIZE=\d+\r\n"))
-        mta.reactor.listen("192.0.2.1", 25, there)
-        self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7", "<b@far.example>")
-        self.assertEqual((there.problems, there.script), ([], []))
-        self.assertEqual(len(there.contents), 1)
-        self.assertEqual(mta.mta.activity.failed, 1)
+        hop = self.next_hop("SIZE")
+        self.submit("<a@far.example> XSEAT=7", "<b@far.example>")
+        command, _ = mail_commands(hop)
+        self.assertRegex(command, r"^<ann@sender.example> SIZE=\d+$")
+        message, bounce = hop.received
+        self.assertEqual(message.to, ("b@far.example",))
+        self.assertIn("has no seats", bounce.text)
+        self.assertEqual(self.mta.mta.activity.failed, 1)
