@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IServiceCollection, Service
@@ -42,6 +43,7 @@ from .agent.application import Application
 from .agent.audience import LocalAudience, Outcomes, Subscriber
 from .agent.certificate_renewal import CertificateRenewal
 from .agent.environment import Environment
+from .agent.expiry import KINDS, Kind
 from .agent.gauges import read_agent, read_process
 from .agent.listeners import own_certificate
 from .agent.maildrop import NAME as MAILDROP
@@ -77,6 +79,7 @@ from .workers.workers import Workers
 
 # Seconds between two reports of workers, so that their counts are kept, and troubles are logged.
 _COUNTING = 2.0
+_EXPIRIES_LAST = 60.0  # seconds
 
 __all__ = ["CannotReload", "Environment", "MailTransferAgent"]
 
@@ -268,6 +271,14 @@ class MailTransferAgent(Service):
         if (maildrop := self._maildrop) is not None:
             self.metrics.read(table.LOCAL_WAITING, lambda: maildrop.counts.waiting, "waiting")
             self.metrics.read(table.LOCAL_WAITING, lambda: maildrop.counts.set_aside, "set_aside")
+        self._expiries = Expiries(
+            lambda: self.config,
+            run=submissions.executor,
+            clock=self._reactor,
+            lasts=_EXPIRIES_LAST,
+        )
+        for kind in KINDS:
+            self.metrics.read(table.EXPIRY, partial(self._first_expiry, kind), kind)
         # Workers are asked now and then, so that their counts are not lost with them.
         self._counting = Repetition(self._overview.status, self._reactor)
         self._history = History(
@@ -322,6 +333,7 @@ class MailTransferAgent(Service):
                     *self._processes.troubles(),
                     *(() if self._maildrop is None else self._maildrop.troubles()),
                     *self._renewal_troubles(),
+                    *self._expiry_troubles(),
                     *troubles(),
                 ],
                 metrics=self.metrics if self._agent is None else None,
@@ -368,6 +380,14 @@ class MailTransferAgent(Service):
     def _renewal_troubles(self) -> Sequence[Trouble]:
         problem = "" if self._renewal is None else self._renewal.problem
         return [Trouble(kind="renewal", text=problem)] if problem else []
+
+    def _expiry_troubles(self) -> Sequence[Trouble]:
+        if self._state is not ServiceState.READY:
+            return ()
+        return tuple(self._expiries.troubles(self._wall_time()))
+
+    def _first_expiry(self, kind: Kind) -> float | None:
+        return self._expiries.first(kind) if self._state is ServiceState.READY else None
 
     def _control_socket(self) -> ControlSocket:
         return ControlSocket(

@@ -24,6 +24,8 @@ _DAY = 86_400.0
 
 Kind = Literal["certificate", "client certificate", "DKIM key"]
 
+KINDS: tuple[Kind, ...] = ("certificate", "client certificate", "DKIM key")
+
 
 @frozen(kw_only=True)
 class Expiry:

@@ -130,6 +130,14 @@ _ALL = (
         " tries at once.",
     ),
     Kind(
+        name="dkim_keys",
+        severities=("info",),
+        when="the file of a DKIM key is older than a year.",
+        refuses="no",
+        remedy="Make its successor by twisted-mta dkim new, publish it, and remove the old one some"
+        " days after.",
+    ),
+    Kind(
         name="next_hops",
         severities=("warning", "info"),
         when="no session can be opened with a next hop of a route, so that its mail waits. For mail"

@@ -117,6 +117,14 @@ CERTIFICATE_EXPIRY = Metric(
     {"listener": _KIND},
     fold="min",
 )
+EXPIRY = Metric(
+    f"{PREFIX}expiry_time_seconds",
+    "gauge",
+    "Time at which the first of its kind expires, or is to be replaced, in seconds since the epoch,"
+    " by the files of the settings.",
+    {"what": ("certificate", "client certificate", "DKIM key")},
+    fold="min",
+)
 
 # Policies.
 
@@ -484,6 +492,7 @@ TABLE: tuple[Metric, ...] = (
     DOWNGRADES,
     HANDSHAKES_FAILED,
     CERTIFICATE_EXPIRY,
+    EXPIRY,
     POLICY_VERDICTS,
     MESSAGES_ACCEPTED,
     RECIPIENTS_ACCEPTED,
