@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from attrs import evolve
 
 from tests.logs import logged_lines
-from tests.mailflow.test_authentication import MESSAGE, STRANGER
 from tests.policy.dkim.keys import key, record
-from tests.tidy import TidyTestCase
-from twisted_mta.agent.explain.explainer import AddressQuery
 from twisted_mta.config import PolicySettings
 from twisted_mta.policy.dkim.body_hashes import body_hash
 from twisted_mta.policy.dkim.signing import sign
 from twisted_mta.service import CannotReload
-from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
-from twisted_mta.testing.resolver import FakeResolver
+
+from .strangers import MESSAGE, STRANGER, TAKEN, StrangersTestCase
 
 HEADER, BODY = MESSAGE.split(b"\r\n\r\n")
 SIGNING = key("ed25519", domain="signed.example")
@@ -30,60 +26,24 @@ def signed(time: int) -> bytes:
     return sign(header, body_hash([BODY]), SIGNING, time=time) + header + b"\r\n" + BODY
 
 
-class WithLists(TidyTestCase):
+class WithLists(StrangersTestCase):
+    zone = f"""
+        sender.example.             TXT "v=spf1 ip4:{STRANGER} -all"
+        mx.sender.example.          A   {STRANGER}
+        mx.sender.example.          TXT "v=spf1 a -all"
+        7.2.0.192.in-addr.arpa.     PTR mx.sender.example.
+    """
+
     def mta(self, *, allow: str = "", deny: str = "", **settings: Any) -> MemoryMTA:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
-        self.resolver = FakeResolver(
-            addresses={"mx.sender.example": [STRANGER]},
-            texts={
-                "sender.example": [f"v=spf1 ip4:{STRANGER} -all"],
-                "mx.sender.example": ["v=spf1 a -all"],
-                SIGNING.record_name: [record(SIGNING)],
-            },
-            pointers={STRANGER: ["mx.sender.example"]},
-        )
         policy = PolicySettings(
             allow=self.write("allow", allow), deny=self.write("deny", deny), dmarc="off"
         )
-        settings = {"policy": policy, "local_domains": ("us.example",), **settings}
-        mta = MemoryMTA(os.path.join(self.directory, "state"), resolver=self.resolver, **settings)
-        self.addCleanup(mta.stop)
-        mta.start()
+        mta = self.started(**{"policy": policy, **settings})
+        self.resolver.texts[SIGNING.record_name] = [record(SIGNING)]
         return mta
 
-    def write(self, name: str, content: str) -> str:
-        path = os.path.join(self.directory, name)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(content)
-        return path
 
-    def replies(
-        self,
-        mta: MemoryMTA,
-        *recipients: str,
-        sender: str = "ann@sender.example",
-        helo: str = "mx.sender.example",
-        source: str = STRANGER,
-        content: bytes = MESSAGE,
-    ) -> list[str]:
-        """Return the replies to each RCPT, and to the content if one was accepted."""
-        client = mta.connect(source=source, greet=False)
-        client.say(f"EHLO {helo}")
-        client.say(f"MAIL FROM:<{sender}>")
-        replies = [
-            client.say(f"RCPT TO:<{each}>")[-1] for each in recipients or ("bob@us.example",)
-        ]
-        if any(each.startswith("250") for each in replies):
-            client.say("DATA")
-            replies += client.send(content + b".\r\n")[-1:]
-        return replies
-
-    def codes(self, mta: MemoryMTA, *recipients: str, **how: Any) -> list[str]:
-        return [each[:9] for each in self.replies(mta, *recipients, **how)]
-
-
-TAKEN, DENIED = ["250 2.1.5", "250 2.0.0"], ["550 5.7.1"]
+DENIED = ["550 5.7.1"]
 
 
 class Denied(WithLists):
@@ -145,16 +105,12 @@ class Denied(WithLists):
         log = logged_lines(self, "denied by ")
         self.assertEqual(self.codes(mta), DENIED)
         self.assertIn(f"deny, line 2: {STRANGER}: client {STRANGER}", log[0])
-        counted = mta.mta.agent.metrics.snapshot()
-        self.assertEqual(counted.total(table.POLICY_VERDICTS, policy="deny", result="refuse"), 1)
+        self.assertEqual(self.counted(mta, "deny", "refuse"), 1)
         self.assertEqual(self.foretold(mta), ["550 5.7.1 Mail from 192.0.2.7 is not accepted here"])
         self.assertEqual(self.foretold(mta, "postmaster@us.example"), [])
 
     def foretold(self, mta: MemoryMTA, to: str = "bob@us.example") -> list[str]:
-        query = AddressQuery(address=to, client=STRANGER, sender="ann@signed.example")
-        explaining = mta.mta.agent.explainer.address(query)
-        mta.reactor.settle()
-        facts = self.successResultOf(explaining)
+        facts = self.explained(mta, to, sender="ann@signed.example")
         return [each["reply"] for each in facts["forecast"]["refusals"]]
 
 
@@ -181,8 +137,8 @@ class Allowed(WithLists):
         mta = self.mta(deny=self.DENY, allow="signed.example\nunsigned.example\n")
         content = signed(int(EPOCH))
         self.assertEqual(self.codes(mta, sender="ann@signed.example", content=content), TAKEN)
-        (mail,) = mta.mail("bob", "us.example")
-        self.assertIn(b"dkim=pass", mail)
+        (mail,) = mta.inbox_of("bob@us.example")
+        self.assertIn(b"dkim=pass", mail.raw)
         refused = ["250 2.1.5", "550 5.7.1"]
         self.assertEqual(self.codes(mta, sender="ann@signed.example"), refused)
         self.assertEqual(self.codes(mta, sender="ann@unsigned.example", content=content), refused)
@@ -226,8 +182,7 @@ class Allowed(WithLists):
         mta = self.mta(deny=self.DENY, allow="# none\nsender.example\n")
         log = logged_lines(self, "checked: ")
         self.assertEqual(self.codes(mta), TAKEN)
-        counted = mta.mta.agent.metrics.snapshot()
-        self.assertEqual(counted.total(table.POLICY_VERDICTS, policy="allow", result="pass"), 1)
+        self.assertEqual(self.counted(mta, "allow", "pass"), 1)
         self.assertIn(
             "allow=pass (over deny, line 2: sender.example, sender.example by SPF)", log[0]
         )

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import gzip
-from email import message_from_bytes, policy
-from typing import Any
+from typing import Any, ClassVar
 
-from tests.mailflow.test_authentication import STRANGER, field
-from tests.tidy import TidyTestCase
 from twisted_mta.config import PolicySettings
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.testing import MemoryMTA
+
+from .strangers import STRANGER, StrangersTestCase, field
 
 
-class DMARCTests(TidyTestCase):
-    def setUp(self) -> None:
-        self.resolver = FakeResolver(
-            texts={
-                "sender.example": [f"v=spf1 ip4:{STRANGER} -all"],
-                "other.example": [f"v=spf1 ip4:{STRANGER} -all"],
-            }
-        )
+class DMARCTests(StrangersTestCase):
+    settings: ClassVar[dict[str, Any]] = {"local_domains": ("here.example",)}
+    zone = f"""
+        sender.example. TXT "v=spf1 ip4:{STRANGER} -all"
+        other.example.  TXT "v=spf1 ip4:{STRANGER} -all"
+    """
 
     def mta(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            self.mktemp(),
-            resolver=self.resolver,
-            local_domains=("here.example",),
-            policy=PolicySettings(**settings),
-        )
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.started(policy=PolicySettings(**settings))
 
-    def publish(self, text: str) -> None:
-        self.resolver.texts["_dmarc.sender.example"] = [text]
+    def publish(self, mta: MemoryMTA, text: str) -> None:
+        mta.zone(f'_dmarc.sender.example. TXT "{text}"')
+
+    def fields(self, mta: MemoryMTA) -> list[str]:
+        return [field(mail.raw) for mail in mta.inbox_of("bob@here.example")]
 
     def say(self, mta: MemoryMTA, *, sender: str, author: str = "ann@sender.example") -> str:
         client = mta.connect(source=STRANGER)
@@ -43,29 +34,29 @@ class DMARCTests(TidyTestCase):
         return client.mail(content, "bob@here.example", sender=sender)[-1]
 
     def test_the_result_stands_in_the_field(self) -> None:
-        self.publish("v=DMARC1; p=reject")
         mta = self.mta()
+        self.publish(mta, "v=DMARC1; p=reject")
         self.say(mta, sender="ann@sender.example")
         self.assertIn(
             "dmarc=pass (p=reject at sender.example) header.from=sender.example",
-            field(mta.mail("bob", "here.example")[0]),
+            self.fields(mta)[0],
         )
         self.assertEqual(self.say(mta, sender="ann@other.example")[:3], "250")
         self.assertIn(
             "dmarc=fail (p=reject at sender.example) header.from=sender.example"
             " policy.dmarc=reject",
-            field(mta.mail("bob", "here.example")[1]),
+            self.fields(mta)[1],
         )
 
     def test_enforcement_refuses_and_quarantines(self) -> None:
         mta = self.mta(dmarc="enforce")
-        self.publish("v=DMARC1; p=reject")
+        self.publish(mta, "v=DMARC1; p=reject")
         reply = self.say(mta, sender="ann@other.example")
         self.assertTrue(reply.startswith("550 5.7.26 "), reply)
         self.assertEqual(self.say(mta, sender="ann@sender.example")[:3], "250")
-        self.publish("v=DMARC1; p=quarantine")
+        self.publish(mta, "v=DMARC1; p=quarantine")
         self.assertEqual(self.say(mta, sender="ann@other.example")[:3], "250")
-        self.assertEqual(len(mta.mail("bob", "here.example")), 1)
+        self.assertEqual(len(mta.inbox_of("bob@here.example")), 1)
         junk = f"{mta.mta.config.maildir}/here.example/bob/.Junk/new"
         self.assertEqual(len(mta.files.names(junk)), 1)
 
@@ -75,7 +66,7 @@ class DMARCTests(TidyTestCase):
         self.assertEqual(self.say(mta, sender="ann@other.example")[:3], "250")
         self.assertIn(
             'dmarc=temperror reason="no answer for _dmarc.sender.example"',
-            field(mta.mail("bob", "here.example")[0]),
+            self.fields(mta)[0],
         )
 
     def test_records_that_take_too_long_refuse_nothing(self) -> None:
@@ -85,25 +76,22 @@ class DMARCTests(TidyTestCase):
         client.say("MAIL FROM:<ann@other.example>", "RCPT TO:<bob@here.example>", "DATA")
         client.say("From: ann@sender.example", "", ".")
         mta.advance(40)
-        self.assertIn(
-            'dmarc=temperror reason="no answer in time"', field(mta.mail("bob", "here.example")[0])
-        )
+        self.assertIn('dmarc=temperror reason="no answer in time"', self.fields(mta)[0])
         self.resolver.release("_dmarc.sender.example")
 
     def test_a_domain_gets_a_report_on_the_mail_in_its_name(self) -> None:
-        self.publish("v=DMARC1; p=reject; rua=mailto:reports@here.example")
-        self.resolver.texts["sender.example._report._dmarc.here.example"] = ["v=DMARC1"]
         mta = self.mta(
             dmarc="enforce", dmarc_reports=True, report_from=Mailbox.parse("noc@here.example")
         )
+        self.publish(mta, "v=DMARC1; p=reject; rua=mailto:reports@here.example")
+        mta.zone("sender.example._report._dmarc.here.example. TXT v=DMARC1")
         self.say(mta, sender="ann@other.example")
         self.say(mta, sender="ann@sender.example")
         self.say(mta, sender="ann@sender.example")
-        for _ in range(28):
-            mta.advance(3_600)
-        (content,) = mta.mail("reports", "here.example")
-        _, data = message_from_bytes(content, policy=policy.default).iter_parts()
-        report = gzip.decompress(data.get_content()).decode()
+        mta.advance(hours=28)
+        (mail,) = mta.inbox_of("reports@here.example")
+        (data,) = mail.attachments
+        report = gzip.decompress(b"".join(data.chunks())).decode()
         for part in (
             "<disposition>reject</disposition>\n<dkim>fail</dkim>\n<spf>fail</spf>",
             "<count>2</count>\n<policy_evaluated>\n<disposition>pass</disposition>",

@@ -6,40 +6,33 @@ from typing import Any
 
 from tests.policy.arc.chains import BODY, HEADER, LISTS, RELAY, chain
 from tests.policy.dkim.keys import key, record
-from tests.tidy import TidyTestCase
 from twisted_mta.config import PolicySettings
 from twisted_mta.policy.dkim.body_hashes import body_hash
 from twisted_mta.policy.dkim.signing import sign
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.testing import MemoryMTA
 
-from .test_authentication import STRANGER, field
+from .strangers import STRANGER, StrangersTestCase, field
 
 SIGNED = sign(HEADER, body_hash([BODY]), key(), time=1) + HEADER
 
 
-class SignedMail(TidyTestCase):
+class SignedMail(StrangersTestCase):
+    zone = '_dmarc.example.net. TXT "v=DMARC1; p=reject"'
+
     def mta(self, **settings: Any) -> MemoryMTA:
-        texts = {each.record_name: [record(each)] for each in (key(), LISTS, RELAY)}
-        texts["_dmarc.example.net"] = [b"v=DMARC1; p=reject"]
-        mta = MemoryMTA(
-            self.mktemp(),
-            resolver=FakeResolver(texts=texts),
-            policy=PolicySettings(dmarc="enforce", **settings),
-        )
-        self.addCleanup(mta.stop)
-        mta.start()
+        mta = self.started(policy=PolicySettings(dmarc="enforce", **settings))
+        for each in (key(), LISTS, RELAY):
+            self.resolver.texts[each.record_name] = [record(each)]
         return mta
 
     def reply(self, mta: MemoryMTA, header: bytes, body: bytes = BODY) -> str:
-        client = mta.connect(source=STRANGER)
         content = header + b"\r\n" + body
-        return client.mail(content, "bob@localhost", sender="ann@elsewhere.example")[-1]
+        return self.replies(mta, sender="ann@elsewhere.example", content=content)[-1]
 
     def results(self, mta: MemoryMTA, header: bytes, body: bytes = BODY) -> str:
         self.assertEqual(self.reply(mta, header, body)[:3], "250")
-        (mail,) = mta.mail("bob")
-        return field(mail)
+        (mail,) = mta.inbox_of("bob@us.example")
+        return field(mail.raw)
 
     def test_a_valid_signature_passes_and_so_does_dmarc(self) -> None:
         found = self.results(self.mta(), SIGNED)
@@ -50,13 +43,13 @@ class SignedMail(TidyTestCase):
     def test_a_signature_of_a_changed_body_fails(self) -> None:
         mta = self.mta()
         self.assertEqual(self.reply(mta, SIGNED, BODY + b"x\r\n")[:10], "550 5.7.26")
-        self.assertEqual(mta.mail("bob"), [])
+        self.assertEqual(mta.inbox, [])
 
     def test_mail_of_a_trusted_sealer_goes_among_junk_instead_of_being_refused(self) -> None:
         self.assertEqual(self.reply(self.mta(), chain(2))[:10], "550 5.7.26")
         mta = self.mta(trusted_sealers=("relay.example",))
         self.assertEqual(self.reply(mta, chain(2))[:3], "250")
-        junk = f"{mta.mta.config.maildir}/localhost/bob/.Junk/new"
+        junk = f"{mta.mta.config.maildir}/us.example/bob/.Junk/new"
         (name,) = mta.files.names(junk)
         mail = mta.files.content(f"{junk}/{name}")
         self.assertIn("arc=pass", field(mail))
