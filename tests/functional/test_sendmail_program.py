@@ -99,6 +99,11 @@ class SendmailTestCase(ProgramTestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         return done.stdout
 
+    def make_directory(self) -> None:
+        """Run the MTA until it has made the directory where mail waits."""
+        with self.mta:
+            self.mta.wait_for((self.home / "drop").is_dir, "the directory of waiting mail")
+
     def waiting(self) -> list[str]:
         return sorted(os.listdir(self.home / "drop"))
 
@@ -146,8 +151,7 @@ class Sending(SendmailTestCase):
                 self.assertEqual(done.returncode, status, (words, done.stdout))
 
     def test_mail_waits_while_the_mta_is_down_and_arrives_at_its_start(self) -> None:
-        with self.mta:
-            pass
+        self.make_directory()
         said = self.send("-v", "bob", "nosuch")
         self.assertIn("the message waits for the MTA in", said)
         self.assertEqual(len(self.waiting()), 1)
@@ -385,8 +389,7 @@ class HostileUsers(SendmailTestCase):
                 self.assertEqual(other.stdout, "b'220 '\n")
 
     def test_mail_leaves_the_rest_of_the_disk_to_the_queue(self) -> None:
-        with self.mta:
-            pass
+        self.make_directory()
         conf = self.home / "sendmail.conf"
         lines = conf.read_text()
         # More than any disk has.
@@ -403,8 +406,7 @@ class HostileUsers(SendmailTestCase):
     def test_a_flood_that_waits_is_counted_and_another_user_is_served_first(self) -> None:
         if os.getuid() != 0:
             raise SkipTest("only root can be another user")
-        with self.mta:
-            pass
+        self.make_directory()
         envelope = WaitingEnvelope("flood@localhost", ("eve@localhost",))
         for number in range(3_000):
             path = self.home / "drop" / f"mail-{number}"
