@@ -14,10 +14,10 @@ from attrs import evolve
 from twisted.internet.defer import maybeDeferred
 
 from tests.logs import logged_lines
+from tests.mailflow.there import ThereTestCase
 from tests.policy.dkim.key_files import write_key
 from tests.reports.tls.collector_host import CollectorHost
 from tests.server.authority import Authority
-from tests.tidy import TidyTestCase
 from tests.tls.mta_sts.policy_host import PolicyHost, response
 from twisted_mta.admin.http import Request
 from twisted_mta.admin.local import LocalAgent
@@ -36,41 +36,21 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.tlsa import TLSA
 from twisted_mta.policy.dkim.signing_keys import SigningKey
 from twisted_mta.system.ports import Ports
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.reactor import MemoryReactor
-from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.testing import MemoryMTA
 from twisted_mta.tls.own_records import shown_certificates
 
 HOUR = 3_600.0
 RECORD = "v=TLSRPTv1; rua=mailto:tls@ours.example"
 
 
-class TLSReportsTestCase(TidyTestCase):
-    """Our MTA, and that of another domain, ``there.example``, behind one network and one DNS."""
-
-    def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
-        self.reactor = MemoryReactor()
-        self.resolver = FakeResolver(
-            mail_exchangers={"there.example": [(10, "mx.there.example")]},
-            addresses={"mx.there.example": ["192.0.2.1"]},
-            texts={"_smtp._tls.there.example": [RECORD]},
-        )
-
-    def started(self, name: str = "ours", **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            os.path.join(self.directory, name),
-            reactor=self.reactor,
-            resolver=self.resolver,
-            **settings,
-        )
-        mta.start()
-        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
-        return mta
+class TLSReportsTestCase(ThereTestCase):
+    zone = f"""
+        _smtp._tls.there.example. TXT "{RECORD}"
+    """
 
     def ours(self, *, reports: bool = True, **settings: Any) -> MemoryMTA:
         return self.started(
+            "ours",
             local_domains=("ours.example",),
             policy=PolicySettings(report_from=Mailbox.parse("noc@ours.example")),
             tls_report=TLSReportSettings() if reports else None,
@@ -78,17 +58,14 @@ class TLSReportsTestCase(TidyTestCase):
         )
 
     def there(self, **listener: Any) -> MemoryMTA:
-        return self.started(
-            "there",
-            hostname="mx.there.example",
-            local_domains=("there.example",),
-            recipients="any",
-            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", **listener),),
+        return self.started_there(
+            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", **listener),)
         )
 
-    def send(self, mta: MemoryMTA, recipient: str = "bob@there.example") -> None:
-        mta.submit(b"Subject: x\r\n\r\nx\r\n", sender="ann@ours.example", recipients=[recipient])
-        mta.advance(1)
+    def ask_for_reports(self, *places: str) -> None:
+        """Let the domain ask for its reports elsewhere."""
+        text = f"v=TLSRPTv1; rua={', '.join(places)}"
+        self.resolver.add_zone(f'_smtp._tls.there.example. TXT "{text}"')
 
     def pass_hours(self, hours: int) -> None:
         for _ in range(hours):
@@ -115,7 +92,7 @@ class Sessions(TLSReportsTestCase):
         ours, there = self.ours(), self.there()
         for _ in range(3):
             self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 3)
+        self.assertEqual(self.arrived(there), 3)
         self.assertEqual(
             self.only_report(ours),
             {
@@ -130,7 +107,7 @@ class Sessions(TLSReportsTestCase):
     def test_a_server_without_tls_is_a_failure(self) -> None:
         ours, there = self.ours(), self.there(tls="none")
         self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         entry = self.only_report(ours)
         self.assertEqual(entry["summary"]["total-failure-session-count"], 1)
         (details,) = entry["failure-details"]
@@ -148,7 +125,7 @@ class Sessions(TLSReportsTestCase):
     def test_routes_are_not_reported(self) -> None:
         ours, there = self.ours(routes=(("*", "smtp://mx.there.example"),)), self.there()
         self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         self.assertEqual(self.mails(ours), [])
 
     def test_a_host_that_is_down_says_nothing_of_tls(self) -> None:
@@ -165,8 +142,10 @@ class UnderMTASTS(TLSReportsTestCase):
         issued = authority.issue("x", names=[host], for_clients=False)
         policy = f"version: STSv1\r\nmode: {mode}\r\nmx: {mx}\r\nmax_age: 86400\r\n"
         steps = steps or (response(policy.encode()),)
-        self.resolver.texts["_mta-sts.there.example"] = ["v=STSv1; id=1;"]
-        self.resolver._addresses[host] = ["192.0.2.8"]
+        self.resolver.add_zone(f"""
+            _mta-sts.there.example. TXT "v=STSv1; id=1;"
+            {host}.                 A   192.0.2.8
+        """)
         hosts = [PolicyHost(self.reactor, issued, *steps) for _ in range(9)]
         self.reactor.listen("192.0.2.8", 443, *hosts)
         return MTASTSSettings(authorities=authority.issued.save(self.directory, "ca.pem"))
@@ -178,7 +157,7 @@ class UnderMTASTS(TLSReportsTestCase):
     def test_a_policy_that_is_tested_tells_of_a_certificate_that_is_not_trusted(self) -> None:
         ours, there = self.ours(mta_sts=self.publish("testing")), self.there()
         self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         (entry,) = self.entries(ours)
         self.assertEqual(
             entry["policy"],
@@ -203,7 +182,7 @@ class UnderMTASTS(TLSReportsTestCase):
     def test_a_policy_that_is_enforced_keeps_the_mail_and_tells(self) -> None:
         ours, there = self.ours(mta_sts=self.publish("enforce")), self.there()
         self.send(ours)
-        self.assertEqual(there.mail("bob", "there.example"), [])
+        self.assertEqual(self.arrived(there), 0)
         (entry,) = self.entries(ours)
         self.assertEqual(entry["policy"]["policy-type"], "sts")
         self.assertEqual(entry["summary"]["total-successful-session-count"], 0)
@@ -215,7 +194,7 @@ class UnderMTASTS(TLSReportsTestCase):
         settings = self.publish("testing", mx="other.example")
         ours, there = self.ours(mta_sts=settings), self.there()
         self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         (entry,) = self.entries(ours)
         self.assertEqual(entry["summary"]["total-failure-session-count"], 1)
         (details,) = entry["failure-details"]
@@ -226,7 +205,7 @@ class UnderMTASTS(TLSReportsTestCase):
         settings = self.publish("enforce", response(b"", status="404 Not Found"))
         ours, there = self.ours(mta_sts=settings), self.there()
         self.send(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         policy, session = sorted(
             self.entries(ours), key=lambda entry: str(entry["policy"]["policy-type"]), reverse=True
         )
@@ -274,7 +253,7 @@ class UnderDANE(TLSReportsTestCase):
         ours, there = self.ours(), self.there()
         self.resolver.tlsa_records[self.PLACE] = [TLSA(3, 1, 1, bytes(32))]
         (entry,) = self.entries(ours)
-        self.assertEqual(there.mail("bob", "there.example"), [])
+        self.assertEqual(self.arrived(there), 0)
         (details,) = entry["failure-details"]
         self.assertEqual(details["result-type"], "validation-failure")
         self.assertIn("fit none of its TLSA record", details["failure-reason-code"])
@@ -283,7 +262,7 @@ class UnderDANE(TLSReportsTestCase):
         ours, there = self.ours(), self.there()
         self.resolver.tlsa_records[self.PLACE] = [TLSA(1, 1, 1, bytes(32))]
         entries = self.entries(ours)
-        self.assertEqual(len(there.mail("bob", "there.example")), 1)
+        self.assertEqual(self.arrived(there), 1)
         (failed,) = [each for each in entries if "failure-details" in each]
         self.assertEqual(failed["policy"]["policy-type"], "tlsa")
         self.assertEqual(failed["failure-details"][0]["result-type"], "tlsa-invalid")
@@ -379,18 +358,16 @@ class Reporting(TLSReportsTestCase):
 class Loops(TLSReportsTestCase):
     def test_reports_to_each_other_end(self) -> None:
         """The session that carries a report makes no report (RFC 8460 §3)."""
-        self.resolver.texts["_smtp._tls.there.example"] = [
-            "v=TLSRPTv1; rua=mailto:tls@there.example"
-        ]
+        self.ask_for_reports("mailto:tls@there.example")
         ours, there = self.ours(), self.there(tls="none")
         self.send(ours)
         there.stop()  # ends the session
         there = self.there(tls="none")
         self.pass_hours(30)
-        (content,) = there.mail("tls", "there.example")
-        self.assertIn(b"TLS-Required: No", content)
+        (report,) = there.inbox_of("tls@there.example")
+        self.assertEqual(report.header("TLS-Required"), "No")
         self.pass_hours(60)
-        self.assertEqual(len(there.mail("tls", "there.example")), 1)
+        self.assertEqual(len(there.inbox_of("tls@there.example")), 1)
 
 
 class AtOnce(TLSReportsTestCase):
@@ -454,14 +431,11 @@ class AtOnce(TLSReportsTestCase):
         self.assertEqual(self.ask(ours, "POST")["attempts"], [])
 
     def test_a_report_that_has_to_wait_does_not_keep_the_others(self) -> None:
-        self.resolver = FakeResolver(
-            mail_exchangers={"there.example": [(10, "mx1")], "also.example": [(10, "mx2")]},
-            addresses={"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"]},
-            texts={
-                "_smtp._tls.there.example": [RECORD],
-                "_smtp._tls.also.example": ["v=TLSRPTv1; rua=https://nowhere.example/"],
-            },
-        )
+        self.resolver.add_zone("""
+            also.example.            MX  10 mx.also.example.
+            mx.also.example.         A   192.0.2.2
+            _smtp._tls.also.example. TXT "v=TLSRPTv1; rua=https://nowhere.example/"
+        """)
         ours, _ = self.ours(), self.there()
         self.started(
             "also",
@@ -492,11 +466,8 @@ class Destinations(TLSReportsTestCase):
     def test_a_collector_that_leads_to_us_gets_no_request(self) -> None:
         """A URL that names our own machine, or a host of our own network."""
         lines = logged_lines(self, "the TLS report on ")
-        self.resolver = FakeResolver(
-            mail_exchangers={"there.example": [(10, "mx.there.example")]},
-            addresses={"mx.there.example": ["192.0.2.1"], "inside.example": ["127.0.0.1"]},
-            texts={"_smtp._tls.there.example": ["v=TLSRPTv1; rua=https://inside.example:25/x"]},
-        )
+        self.resolver.add_zone("inside.example. A 127.0.0.1")
+        self.ask_for_reports("https://inside.example:25/x")
         ours, _ = self.ours(), self.there()
         self.send(ours)
         self.pass_hours(30)
@@ -506,10 +477,8 @@ class Destinations(TLSReportsTestCase):
     def test_a_collector_gets_a_report(self) -> None:
         authority = Authority()
         file = authority.issued.save(self.directory, "ca.pem")
-        self.resolver.texts["_smtp._tls.there.example"] = [
-            "v=TLSRPTv1; rua=https://reports.there.example/v1"
-        ]
-        self.resolver._addresses["reports.there.example"] = ["192.0.2.9"]
+        self.ask_for_reports("https://reports.there.example/v1")
+        self.resolver.add_zone("reports.there.example. A 192.0.2.9")
         issued = authority.issue("x", names=["reports.there.example"], for_clients=False)
         host = CollectorHost(self.reactor, issued, response(b"", status="201 Created"))
         self.reactor.listen("192.0.2.9", 443, host)
@@ -525,9 +494,7 @@ class Destinations(TLSReportsTestCase):
 
     def test_a_report_is_tried_for_a_day(self) -> None:
         lines = logged_lines(self, "the TLS report on ")
-        self.resolver.texts["_smtp._tls.there.example"] = [
-            "v=TLSRPTv1; rua=https://nowhere.example/, mailto:tls@ours.example"
-        ]
+        self.ask_for_reports("https://nowhere.example/", "mailto:tls@ours.example")
         ours, _ = self.ours(), self.there()
         self.send(ours)
         # What has come to one destination is not sent there again.

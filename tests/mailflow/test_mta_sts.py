@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,6 @@ from twisted.internet.defer import Deferred
 
 from tests.logs import logged_lines
 from tests.server.authority import Authority, Issued, self_signed
-from tests.tidy import TidyTestCase
 from tests.tls.mta_sts.policy_host import PolicyHosts, response
 from twisted_mta.admin.explanation_text import lines
 from twisted_mta.admin.http import Request
@@ -26,42 +24,25 @@ from twisted_mta.config import (
     SNICertificate,
 )
 from twisted_mta.mail.tlsa import TLSA
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.reactor import MemoryReactor
-from twisted_mta.testing.resolver import FakeResolver
+from twisted_mta.testing import MemoryMTA
 
-DAY = 86_400.0
+from .there import MX, ThereTestCase
+
 HOUR = 3_600.0
-MX = "mx.there.example"
 RECORD = "_mta-sts.there.example"
 HOST = "mta-sts.there.example"
 
 
-class MTASTSTestCase(TidyTestCase):
-    """Our MTA, and that of ``there.example``, behind one network and one DNS."""
+class MTASTSTestCase(ThereTestCase):
+    zone = f"""
+        {RECORD}. TXT "v=STSv1; id=1;"
+        {HOST}.   A   192.0.2.1
+    """
 
     def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
+        super().setUp()
         self.authority = Authority()
-        self.reactor = MemoryReactor()
-        self.resolver = FakeResolver(
-            mail_exchangers={"there.example": [(10, MX)]},
-            addresses={MX: ["192.0.2.1"], HOST: ["192.0.2.1"]},
-            texts={RECORD: ["v=STSv1; id=1;"]},
-        )
         self.lines = logged_lines(self)
-
-    def started(self, name: str, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            os.path.join(self.directory, name),
-            reactor=self.reactor,
-            resolver=self.resolver,
-            **settings,
-        )
-        mta.start()
-        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
-        return mta
 
     def ours(self, *destinations: Destination, **delivery: Any) -> MemoryMTA:
         return self.started(
@@ -87,11 +68,7 @@ class MTASTSTestCase(TidyTestCase):
         **listener: Any,
     ) -> MemoryMTA:
         policy_host = SNICertificate(names=[HOST], certificate=self.save("host", self.issued(HOST)))
-        return self.started(
-            "there",
-            hostname=MX,
-            local_domains=("there.example",),
-            recipients="any",
+        return self.started_there(
             tls_certificate=self.save("shown", shown or self.issued(MX)),
             listeners=(
                 Listener(endpoint="tcp:25:interface=192.0.2.1", **listener),
@@ -105,13 +82,6 @@ class MTASTSTestCase(TidyTestCase):
                 mx=mx,
             ),
         )
-
-    def send(self, mta: MemoryMTA, recipient: str = "bob@there.example") -> None:
-        mta.submit(b"Subject: x\r\n\r\nx\r\n", sender="ann@ours.example", recipients=[recipient])
-        mta.advance(1)
-
-    def arrived(self, there: MemoryMTA) -> int:
-        return len(there.mail("bob", "there.example"))
 
     def last(self, text: str) -> str:
         """Return the last line of the log with a text."""
@@ -171,8 +141,11 @@ class Enforced(MTASTSTestCase):
         self.assertEqual({end.getPeer().port for end, _ in self.reactor.connections}, {443})
 
     def test_the_next_exchanger_that_fulfills_it_gets_the_mail(self) -> None:
-        self.resolver._mail_exchangers["there.example"] = [(5, "mx.evil.example"), (10, MX)]
-        self.resolver._addresses["mx.evil.example"] = ["192.0.2.66"]
+        self.resolver.add_zone(f"""
+            there.example.   MX 5  mx.evil.example.
+            there.example.   MX 10 {MX}.
+            mx.evil.example. A  192.0.2.66
+        """)
         ours, there = self.ours(), self.there()
         self.send(ours)
         self.assertEqual(self.arrived(there), 1)
@@ -194,12 +167,8 @@ class Enforced(MTASTSTestCase):
         there.stop()
         self.resolver.texts.clear()
         # The attacker in the middle has no certificate for the exchanger.
-        middle = self.started(
-            "middle",
-            hostname=MX,
-            local_domains=("there.example",),
-            recipients="any",
-            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1"),),
+        middle = self.started_there(
+            "middle", listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1"),)
         )
         ours = self.ours()
         self.send(ours)
@@ -212,12 +181,8 @@ class Enforced(MTASTSTestCase):
             self.reactor.jump(HOUR)
         self.resolver.texts.clear()
         there.stop()
-        middle = self.started(
-            "middle",
-            hostname=MX,
-            local_domains=("there.example",),
-            recipients="any",
-            listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", tls="none"),),
+        middle = self.started_there(
+            "middle", listeners=(Listener(endpoint="tcp:25:interface=192.0.2.1", tls="none"),)
         )
         self.send(ours)
         self.assertEqual(self.arrived(middle), 0)
@@ -265,7 +230,7 @@ class NotEnforced(MTASTSTestCase):
         self.assertEqual(self.arrived(there), 2)
 
     def test_a_policy_that_cannot_be_had_is_none(self) -> None:
-        self.resolver._addresses[HOST] = ["192.0.2.9"]
+        self.resolver.add_zone(f"{HOST}. A 192.0.2.9")
         ours, there = self.ours(), self.there(self_signed(MX, names=[MX]))
         self.send(ours)
         self.assertEqual(self.arrived(there), 1)
@@ -277,7 +242,7 @@ class Hanging(MTASTSTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.resolver._addresses[HOST] = ["192.0.2.9"]
+        self.resolver.add_zone(f"{HOST}. A 192.0.2.9")
         host = PolicyHosts(self.reactor, self.issued(HOST))
         port = self.reactor.listenTCP(443, host, interface="192.0.2.9")
         self.addCleanup(port.stopListening)
@@ -286,7 +251,7 @@ class Hanging(MTASTSTestCase):
         ours, there = self.ours(), self.there()
         self.send(ours)
         self.send(ours, "ann@ours.example")
-        self.assertEqual(len(ours.mail("ann", "ours.example")), 1)
+        self.assertEqual(len(ours.inbox_of("ann@ours.example")), 1)
         self.reactor.advance(57)
         self.assertEqual(self.arrived(there), 0)
         self.reactor.pump([1.0] * 3)
@@ -326,7 +291,7 @@ class Demanded(MTASTSTestCase):
         self.assert_waits(there, "MTA-STS is required, and TXT of _mta-sts.there.example")
 
     def test_without_a_policy_the_mail_waits(self) -> None:
-        self.resolver._addresses[HOST] = ["192.0.2.9"]
+        self.resolver.add_zone(f"{HOST}. A 192.0.2.9")
         ours, there = self.demanding(), self.there()
         self.send(ours)
         self.assert_waits(there, "MTA-STS is required, and mta-sts.there.example")
@@ -509,8 +474,10 @@ class SmartHosts(MTASTSTestCase):
         self.assertNotIn(("TXT", RECORD), self.resolver.lookups)
 
     def test_its_own_policy_is(self) -> None:
-        self.resolver.texts[f"_mta-sts.{MX}"] = ["v=STSv1; id=1;"]
-        self.resolver._addresses[f"mta-sts.{MX}"] = ["192.0.2.9"]
+        self.resolver.add_zone(f"""
+            _mta-sts.{MX}. TXT "v=STSv1; id=1;"
+            mta-sts.{MX}.  A   192.0.2.9
+        """)
         host = PolicyHosts(
             self.reactor,
             self.issued(f"mta-sts.{MX}"),
