@@ -18,7 +18,7 @@ from .plan import FAULTS, Plan, Step, plan_of
 from .run import Run, run
 from .shrink import shrunk
 
-SEEDS = 120
+SEEDS = 300
 
 CAUGHT: dict[str, tuple[int, int]] = {
     "acknowledged-early": (0, 1),
