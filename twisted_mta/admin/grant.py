@@ -1,4 +1,4 @@
-"""What a client of the page, or of the control socket, may do."""
+"""The rights of clients of the page and of the control socket."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SUBMIT = "submit"
 
 @frozen(kw_only=True)
 class Grant:
-    """What one client may do.
+    """The rights of one client.
 
     Attributes:
         name: of its account or token; empty for one that has none.
         scopes: `READ`, `ACT`, `SUBMIT`.
         csrf: what its unsafe requests have to repeat, in the field X-CSRF-Token or in a form, as
             pages of other origins cannot; empty where it has no session.
-        public: whether it is anybody: without a login, for reading from this machine.
+        public: whether it has neither login nor token, and reads from this machine.
     """
 
     name: str = ""
@@ -39,5 +39,5 @@ class Grant:
 OPERATOR = Grant(scopes=frozenset((READ, ACT, SUBMIT)))
 """The client of the control socket, which the file system has admitted."""
 
-ANYBODY = Grant(scopes=frozenset((READ,)), public=True)
+ANONYMOUS = Grant(scopes=frozenset((READ,)), public=True)
 """A client on loopback without a login."""

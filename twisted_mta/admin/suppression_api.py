@@ -1,8 +1,8 @@
 """The suppression list, and reports of complaints, over HTTP.
 
 GET  /v1/suppression          addresses on the list; ``?after=`` continues, ``?limit=`` bounds
-POST /v1/suppression/add      ``?address=&reason=``; not for anybody
-POST /v1/suppression/remove   ``?address=``; not for anybody
+POST /v1/suppression/add      ``?address=&reason=``; needs the scope act over TCP
+POST /v1/suppression/remove   ``?address=``; needs the scope act over TCP
 GET  /v1/feedback             accounts with reports, and the last reports; ``?account=`` selects one
 """
 

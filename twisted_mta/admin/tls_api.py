@@ -2,8 +2,8 @@
 
 GET  /v1/tls                 the hosts that TLS was used with, each with its last handshake
 GET  /v1/tls/<domain>        those that are or are below a domain; and where mail for it goes
-POST /v1/tls/<domain>/probe  the same, with a session with each target; not for anybody
-POST /v1/tls/<host>/forget   a host is no longer known to do TLS; not for anybody
+POST /v1/tls/<domain>/probe  the same, with a session with each target; needs the scope act over TCP
+POST /v1/tls/<host>/forget   a host is no longer known to do TLS; needs the scope act over TCP
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reports on TLS over HTTP, what they say by now and sending them now; and records of our own.
 
     GET  /v1/tls-reports    the last report of each domain
-    POST /v1/tls-reports    send what was not sent yet; not for anybody
+    POST /v1/tls-reports    send what was not sent yet; needs the scope act over TCP
     GET  /v1/tls-records    what to publish about the TLS of our domains
 
 ``?domain=`` selects the report to one domain.

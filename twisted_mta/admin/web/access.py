@@ -1,4 +1,4 @@
-"""Who may do what over TCP: logins of browsers, bearer tokens of programs, and anybody on loopback.
+"""Access over TCP: logins of browsers, bearer tokens of programs, reading alone on loopback.
 
 Each request gets a `Grant`, or a refusal. It needs one scope, by its method and path:
 
@@ -6,8 +6,9 @@ Each request gets a `Grant`, or a refusal. It needs one scope, by its method and
     GET and HEAD, of any path    read
     anything else                act
 
-Anybody may read on a loopback address, without the contents of messages; all else, and everything
-on another address, needs a login or a token. An account has all scopes, a token has its own.
+On a loopback address, reading needs neither a login nor a token, the contents of messages aside;
+all else, and everything on another address, needs one of them. An account has all scopes, a token
+has its own.
 
 A session is a cookie that scripts cannot read and that other sites cannot make a browser send. Its
 unsafe requests also repeat a token that only our own pages know, and come from our own origin.
@@ -40,7 +41,7 @@ from ...smtp.sasl.exchange import SASLError
 from ...smtp.sasl.saslprep import prepared
 from ...system.limits import LocalLimits
 from ...system.slices import Work
-from ..grant import ACT, ANYBODY, READ, SUBMIT, Grant
+from ..grant import ACT, ANONYMOUS, READ, SUBMIT, Grant
 from ..http import IN_MEMORY, READING, Request, Response, error_response, json_response, only
 from ..messages_api import PATH as MESSAGES
 from .login_page import login_page
@@ -181,7 +182,7 @@ class Access:
     def longest(self, request: Request) -> int:
         """Return how many octets of a request's body are kept, before it is read.
 
-        Anybody's are read past: only a login may use the memory.
+        Without a login or token they are read past, and use no memory.
         """
         if not self.configured:
             return 0
@@ -198,7 +199,7 @@ class Access:
         """Return a request with its `Grant`, or a refusal."""
         if not self.configured:
             if self.on_loopback or self.open:
-                return evolve(request, public=True, grant=ANYBODY)
+                return evolve(request, public=True, grant=ANONYMOUS)
             return error_response(
                 "found no login: on this address, a page is served to accounts (users) and tokens"
                 " of [web] alone, and there are none; expected one of the two, or an endpoint on"
@@ -257,7 +258,7 @@ class Access:
             return Grant(
                 name=session.name, scopes=frozenset((READ, ACT, SUBMIT)), csrf=session.csrf
             )
-        return ANYBODY if self.on_loopback else Grant()
+        return ANONYMOUS if self.on_loopback else Grant()
 
     def _session(self, request: Request) -> Session | None:
         id = _session_id(request)
@@ -271,7 +272,7 @@ class Access:
         return session
 
     def _unknown(self, request: Request) -> Response:
-        """Ask a client to say who it is."""
+        """Ask a client for a login or a token."""
         if self.has_logins and request.method in READING and _HTML in request.accept:
             return _redirect(LOGIN)
         return error_response(
@@ -281,8 +282,8 @@ class Access:
             headers={"WWW-Authenticate": _CHALLENGE},
         )
 
-    def refusal_of_anybody(self, request: Request) -> Response:
-        """Ask for a login where anybody may not read a path."""
+    def refusal_of_anonymous(self, request: Request) -> Response:
+        """Ask for a login where a path cannot be read without."""
         return self._unknown(request)
 
     # Logins.

@@ -22,7 +22,7 @@ from ...agent.expiry import Expiry
 from ...interfaces import Clock
 from ...mail.printable import printable
 from ..channel import Lane
-from ..grant import ACT, ANYBODY
+from ..grant import ACT, ANONYMOUS
 from ..history import SPANS, History
 from ..http import (
     READING,
@@ -277,14 +277,14 @@ class _Pages:
                 return short("Pages from elsewhere are not answered.", 403)
         access = self._access
         if access is None or request.path in _BY_ANY_NAME:
-            return self._answer_anybody(evolve(request, public=True, grant=ANYBODY))
+            return self._answer_public(evolve(request, public=True, grant=ANONYMOUS))
         if access.serves(request.path):
             return access.answer(request)
         admitted = access.admit(request)
         if isinstance(admitted, Response):
             return admitted
         if admitted.grant.public:
-            return self._answer_anybody(admitted)
+            return self._answer_public(admitted)
         return self._answer_login(admitted)
 
     def _answer_login(self, request: Request) -> Response | Stream | Deferred[Any]:
@@ -305,7 +305,7 @@ class _Pages:
             return error_response("there is nothing at this path", 404)
         return self._answer(request)
 
-    def _answer_anybody(self, request: Request) -> Response | Deferred[Any]:
+    def _answer_public(self, request: Request) -> Response | Deferred[Any]:
         """Answer a request of a client without a login, which may read some paths."""
         # The mail of tests may also be deleted, where there are no logins (`Access.admit`).
         if self._captured is not None and self._captured.serves(request.path):
@@ -320,7 +320,7 @@ class _Pages:
             passed_on += (request.path,)
         if request.path not in self._pages and request.path not in passed_on:
             if self._access is not None and self._access.configured and request.path[:4] == "/v1/":
-                return self._access.refusal_of_anybody(request)
+                return self._access.refusal_of_anonymous(request)
             *most, last = (*self._pages, *passed_on)
             return short(f"There is {', '.join(most)} and {last}.", 404)
         if request.method not in READING:
