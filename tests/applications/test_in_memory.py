@@ -29,10 +29,7 @@ LARGE = b"Subject: large\n\n" + b"".join(b"%060d\n" % number for number in range
 
 class TwistedClients(TidyTestCase):
     def agent(self, **listener: Any) -> MemoryMTA:
-        mta = MemoryMTA(self.mktemp(), listeners=(Listener(endpoint=ENDPOINT, **listener),))
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.enterContext(MemoryMTA(listeners=(Listener(endpoint=ENDPOINT, **listener),)))
 
     def connect(self, mta: MemoryMTA, factory: Any) -> None:
         mta.reactor.connectTCP(*SMTP, factory)

@@ -17,7 +17,6 @@ from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.outgoing import OutgoingExtension
 from twisted_mta.smtp.extension.views import OutgoingView
 from twisted_mta.testing.memory_mta import SMTP, MemoryMTA
-from twisted_mta.testing.peer import ScriptedPeer
 from twisted_mta.testing.reactor import MemoryReactor
 
 ANN = InMemoryUsernamePasswordDatabaseDontUse(ann=b"secret")
@@ -35,10 +34,7 @@ class BrokenChecker(InMemoryUsernamePasswordDatabaseDontUse):
 
 class PluggedInTestCase(TidyTestCase):
     def running(self, **arguments: Any) -> MemoryMTA:
-        mta = MemoryMTA(self.mktemp(), **arguments)
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.enterContext(MemoryMTA(**arguments))
 
 
 class Checkers(PluggedInTestCase):
@@ -108,20 +104,8 @@ class Extensions(PluggedInTestCase):
         for fails in ("refusal", "recipient_refusal", "mail", "rcpt"):
             extension = Extension("XTICKET", outgoing=Outgoing(fails))
             with self.subTest(fails=fails):
-                mta = self.running(
-                    extensions=[extension], routes=(("far.example", "smtp://192.0.2.1"),)
-                )
-                mta.reactor.listen(
-                    "192.0.2.1",
-                    25,
-                    ScriptedPeer(
-                        [
-                            ("send", b"220 hop.example\r\n"),
-                            ("expect", b"EHLO mta.example\r\n"),
-                            ("send", b"250-hop.example\r\n250 XTICKET\r\n"),
-                        ]
-                    ),
-                )
+                mta = self.running(extensions=[extension])
+                mta.hop().extensions = ["XTICKET"]
                 self.assertEqual(mta.submit_by_smtp(MAIL, "eve@far.example")[:3], "250")
                 mta.advance(1)
                 status = mta.status()

@@ -19,10 +19,7 @@ MAIL = b"From: shop@shop.test\r\nSubject: Hi\r\n\r\nHello.\r\n"
 
 class Application(TidyTestCase):
     def mta(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(self.mktemp(), domain="shop.test", **settings)
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.enterContext(MemoryMTA(domain="shop.test", **settings))
 
     def submit(self, mta: MemoryMTA, *recipients: str, account: str | None = None) -> str:
         """Return what becomes of a message."""

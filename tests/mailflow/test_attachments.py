@@ -23,9 +23,7 @@ class NoPrograms:
 
 class Attachments(SynchronousTestCase):
     def setUp(self) -> None:
-        self.mta = MemoryMTA(self.mktemp(), application_policy=NoPrograms())
-        self.addCleanup(self.mta.stop)
-        self.mta.start()
+        self.mta = self.enterContext(MemoryMTA(application_policy=NoPrograms()))
 
     def submit(self, name: str) -> str:
         mail = EmailMessage(policy=policy.SMTP)

@@ -38,17 +38,15 @@ class Kept(TidyTestCase):
         return mta
 
     def next_mta(self) -> MemoryMTA:
-        mta = MemoryMTA(
-            self.mktemp(),
-            reactor=self.reactor,
-            hostname="next.example",
-            local_domains=("next.example",),
-            recipients="any",
-            listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
+        return self.enterContext(
+            MemoryMTA(
+                reactor=self.reactor,
+                hostname="next.example",
+                local_domains=("next.example",),
+                recipients="any",
+                listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
+            )
         )
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
 
     def submit(self, mta: MemoryMTA, content: bytes, recipient: str) -> None:
         client = mta.connect()

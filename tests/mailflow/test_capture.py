@@ -15,9 +15,7 @@ EVERYWHERE = (Listener(endpoint="tcp:25:interface=127.0.0.1"), Listener(endpoint
 class Capture(SynchronousTestCase):
     def setUp(self) -> None:
         # `existing` would be the default of a listener on all addresses.
-        self.mta = MemoryMTA(self.mktemp(), capture=True, listeners=EVERYWHERE)
-        self.addCleanup(self.mta.stop)
-        self.mta.start()
+        self.mta = self.enterContext(MemoryMTA(capture=True, listeners=EVERYWHERE))
 
     def send(self, *recipients: str, sender: str = "ann@sender.example") -> list[str]:
         client = self.mta.connect(source=STRANGER)
@@ -54,7 +52,5 @@ class Capture(SynchronousTestCase):
 
 class WithoutCapture(SynchronousTestCase):
     def test_recipients_cannot_ask_for_failures(self) -> None:
-        mta = MemoryMTA(self.mktemp())
-        self.addCleanup(mta.stop)
-        mta.start()
+        mta = self.enterContext(MemoryMTA())
         self.assertTrue(mta.submit_by_smtp(MAIL, "bob+550@localhost").startswith("250 "))

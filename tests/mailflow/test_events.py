@@ -34,9 +34,7 @@ NOBODY_THERE = (("far.example", "smtp://192.0.2.1"),)
 class Listening(TidyTestCase):
     def mta(self, **settings: Any) -> MemoryMTA:
         self.events: list[MailEvent] = []
-        mta = MemoryMTA(self.mktemp(), **settings)
-        self.addCleanup(mta.stop)
-        mta.start()
+        mta = self.enterContext(MemoryMTA(**settings))
         self.stop_listening = mta.mta.subscribe(self.events.append)
         return mta
 
@@ -332,7 +330,7 @@ class Idle(Listening):
 
     def test_a_transaction_under_way_is_waited_for(self) -> None:
         mta = self.mta(routes=(("*", f"smtp://{NEXT}"),))
-        listen(mta.reactor, ("send", b"220 slow.example\r\n"), ("expect", b"EHLO mta.example\r\n"))
+        mta.hop(NEXT).hang(at="ehlo")
         id = self.submit(mta, "ann@far.example", sender="")
         idle = mta.mta.when_idle()
         mta.advance(1)

@@ -31,10 +31,7 @@ def tenants(count: int) -> str:
 
 class Groups(TidyTestCase):
     def started(self, zone: str, *destinations: Destination, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(zone=zone, destinations=destinations, **settings)
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
+        return self.enterContext(MemoryMTA(zone=zone, destinations=destinations, **settings))
 
     def send(self, mta: MemoryMTA, *domains: str) -> None:
         for domain in domains:

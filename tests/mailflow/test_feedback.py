@@ -36,9 +36,7 @@ class Feedback(TidyTestCase):
             "dkim_keys": (DKIMKey(domain="us.test", selector="s1", key=key),),
             **settings,
         }
-        mta = MemoryMTA(self.directory, domain="us.test", zone=ZONE, **given)
-        self.addCleanup(mta.stop)
-        mta.start()
+        mta = self.enterContext(MemoryMTA(self.directory, domain="us.test", zone=ZONE, **given))
         self.hop = mta.hop("192.0.2.1")
         return mta
 

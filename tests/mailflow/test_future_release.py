@@ -28,14 +28,14 @@ class Held(TidyTestCase):
         self.directory = os.path.abspath(self.mktemp())
 
     def started(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            self.directory,
-            reactor=self.reactor,
-            routes=(("next.example", "smtp://192.0.2.1"),),
-            **settings,
+        mta = self.enterContext(
+            MemoryMTA(
+                self.directory,
+                reactor=self.reactor,
+                routes=(("next.example", "smtp://192.0.2.1"),),
+                **settings,
+            )
         )
-        mta.start()
-        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
         for factory in mta.mta.agent.listeners.factories:
             extensions = (*factory.settings.extensions, future_release(MONTH, mta.wall_time))
             factory.settings = evolve(factory.settings, extensions=extensions)
@@ -114,9 +114,7 @@ class Offered(TidyTestCase):
         users = os.path.abspath(self.mktemp())
         with changing(users) as accounts:
             accounts["ann"] = Account.of("ann", "open sesame 71", secret=secret_octets)
-        mta = MemoryMTA(self.mktemp(), listeners=(listener,), users=users)
-        mta.start()
-        self.addCleanup(mta.stop)
+        mta = self.enterContext(MemoryMTA(listeners=(listener,), users=users))
         return [line[4:] for line in mta.connect(greet=False).say("EHLO client.example")]
 
     def test_future_release_is_announced_on_submission_listeners_alone(self) -> None:

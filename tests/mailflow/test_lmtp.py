@@ -14,10 +14,7 @@ CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"
 class LMTPTestCase(TidyTestCase):
     def running(self, **settings: object) -> MemoryMTA:
         listener = Listener(kind="lmtp", endpoint=f"tcp:{LMTP[1]}:interface={LMTP[0]}")
-        mta = MemoryMTA(self.mktemp(), **{"listeners": (listener,), **settings})
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
+        return self.enterContext(MemoryMTA(**{"listeners": (listener,), **settings}))
 
     def client(self, mta: MemoryMTA) -> MemoryClient:
         client = mta.connect(LMTP, greet=False)

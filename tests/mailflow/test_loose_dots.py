@@ -22,15 +22,14 @@ class LooseDots(SynchronousTestCase):
         os.mkdir(self.directory)
 
     def started(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            f"{self.directory}/state",
-            reactor=self.reactor,
-            routes=(("next.example", f"smtp://{NEXT}"),),
-            **settings,
+        return self.enterContext(
+            MemoryMTA(
+                f"{self.directory}/state",
+                reactor=self.reactor,
+                routes=(("next.example", f"smtp://{NEXT}"),),
+                **settings,
+            )
         )
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
 
     def send(self, mta: MemoryMTA, sender: str, *recipients: str) -> list[str]:
         client = mta.connect()

@@ -435,11 +435,9 @@ class Routes(TidyTestCase):
                 )
 
     def test_it_is_an_error_at_a_reload_which_changes_nothing(self) -> None:
-        mta = MemoryMTA(
-            self.mktemp(), deliveries={"db": Recorded()}, routes={"shop.example": "deliver:db"}
+        mta = self.enterContext(
+            MemoryMTA(deliveries={"db": Recorded()}, routes={"shop.example": "deliver:db"})
         )
-        self.addCleanup(mta.stop)
-        mta.start()
         other = evolve(mta.mta.config, routes={"shop.example": "deliver:web"})
         failed = self.failureResultOf(mta.mta.reload(other), CannotReload)
         self.assertIn("found deliver:web, expected deliver:db", str(failed.value))

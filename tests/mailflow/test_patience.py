@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from tests.tidy import TidyTestCase
 from twisted_mta.config import Destination, QueueSettings
 from twisted_mta.testing.memory_mta import MemoryMTA
@@ -15,15 +13,13 @@ HOUR, DAY = 3600.0, 86400.0
 
 class Retries(TidyTestCase):
     def started(self, *destinations: Destination) -> MemoryMTA:
-        mta = MemoryMTA(
-            os.path.abspath(self.mktemp()),
-            routes=(("*", f"smtp://{DEAD}"), ("there.example", f"smtp://{DEAD}:26")),
-            destinations=destinations,
-            queue=QueueSettings(delay_warning=None),
+        return self.enterContext(
+            MemoryMTA(
+                routes=(("*", f"smtp://{DEAD}"), ("there.example", f"smtp://{DEAD}:26")),
+                destinations=destinations,
+                queue=QueueSettings(delay_warning=None),
+            )
         )
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
 
     def assertReturned(self, mta: MemoryMTA, sender: str, hours: int) -> None:
         """Check that the sender gets one notice, with the first probe after ``hours``."""

@@ -19,10 +19,9 @@ NO = Reply(550, "5.7.1", "not from there")
 
 class WithPolicy(TidyTestCase):
     def mta(self, policy: object, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(self.mktemp(), application_policy=policy, **{"policy": OFF, **settings})
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.enterContext(
+            MemoryMTA(application_policy=policy, **{"policy": OFF, **settings})
+        )
 
     def delivered(self, policy: object, *, to: str = "bob@localhost") -> bytes:
         """Return the message as bob's mailbox has it."""

@@ -6,28 +6,16 @@ from ipaddress import ip_network
 from typing import Any
 
 from tests.tidy import TidyTestCase
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.reactor import MemoryReactor
+from twisted_mta.testing import MemoryMTA
 
-from .next_hop import NEXT, announcing, listen
+from .next_hop import mail_commands
 
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 
 
 class Priorities(TidyTestCase):
-    def setUp(self) -> None:
-        self.reactor = MemoryReactor()
-
     def started(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            self.mktemp(),
-            reactor=self.reactor,
-            routes=(("next.example", f"smtp://{NEXT}"),),
-            **settings,
-        )
-        mta.start()
-        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
-        return mta
+        return self.enterContext(MemoryMTA(**settings))
 
     def submit(self, mta: MemoryMTA, priority: int, recipient: str = "bob@next.example") -> str:
         client = mta.connect()
@@ -45,26 +33,24 @@ class Priorities(TidyTestCase):
             ("MT-PRIORITY", " MT-PRIORITY=-4"),
             ("8BITMIME", ""),
         ):
-            mail = f"MAIL FROM:<ann@localhost>{parameter}\r\n".encode()
-            peer = listen(self.reactor, *announcing(announced), ("expect", mail))
             mta = self.started()
+            hop = mta.hop()
+            hop.extensions = [announced]
             self.submit(mta, -4)
-            self.assertEqual(peer.problems, [])
-            self.assertEqual(peer.script, [])
-            mta.stop()
+            self.assertEqual(mail_commands(hop), [f"<ann@localhost>{parameter}"])
 
     def test_the_received_field_names_the_priority(self) -> None:
         mta = self.started()
         self.assertRegex(self.submit(mta, 3, "bob@localhost"), "^250 2.1.0 ")
         self.submit(mta, 0, "bob@localhost")
-        first, second = mta.mail("bob")
-        self.assertRegex(first, rb"\n\tfor <bob@localhost>\n\tpriority 3; \w\w\w, ")
-        self.assertNotIn(b"priority", second)
+        first, second = mta.inbox_of("bob@localhost")
+        self.assertRegex(first.raw, rb"\n\tfor <bob@localhost>\n\tpriority 3; \w\w\w, ")
+        self.assertNotIn(b"priority", second.raw)
 
     def test_a_high_priority_of_a_stranger_becomes_0(self) -> None:
         mta = self.started(relay_from=(ip_network("203.0.113.0/24"),))
         self.assertRegex(self.submit(mta, 9, "bob@localhost"), "^250 2.3.6 0 ")
         self.assertRegex(self.submit(mta, -9, "bob@localhost"), "^250 2.1.0 ")
-        first, second = mta.mail("bob")
-        self.assertNotIn(b"priority", first)
-        self.assertIn(b"priority -9;", second)
+        first, second = mta.inbox_of("bob@localhost")
+        self.assertNotIn(b"priority", first.raw)
+        self.assertIn(b"priority -9;", second.raw)

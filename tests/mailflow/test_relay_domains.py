@@ -36,10 +36,7 @@ class RelayDomainTestCase(TidyTestCase):
             "recipients": "existing",
             **settings,
         }
-        mta = MemoryMTA(os.path.join(self.directory, "state"), **settings)
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
+        return self.enterContext(MemoryMTA(os.path.join(self.directory, "state"), **settings))
 
     def write(self, name: str, content: str) -> str:
         path = os.path.join(self.directory, name)

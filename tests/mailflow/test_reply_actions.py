@@ -25,10 +25,7 @@ BLOCKED = "550 5.7.1 Blocked, see example.test"
 
 class Actions(TidyTestCase):
     def started(self, *actions: ReplyAction, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(zone=ZONE, reply_actions=actions, **settings)
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
+        return self.enterContext(MemoryMTA(zone=ZONE, reply_actions=actions, **settings))
 
     def send(self, mta: MemoryMTA, *domains: str) -> None:
         for domain in domains or ("one.test",):

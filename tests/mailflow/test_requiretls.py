@@ -31,10 +31,7 @@ class ProtectedMail(TidyTestCase):
         """Return an MTA that cannot look up ``waiting.example`` now."""
         self.directory = self.mktemp()
         settings.setdefault("resolver", FakeResolver()).fail("waiting.example")
-        mta = MemoryMTA(self.directory, **settings)
-        mta.start()
-        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
-        return mta
+        return self.enterContext(MemoryMTA(self.directory, **settings))
 
     def secured(self, mta: MemoryMTA) -> MemoryClient:
         client = mta.connect()
@@ -177,15 +174,15 @@ class ToTheNextHop(ProtectedMail):
         self.require()
         before = self.mta
         self.assertEqual(self.kept(before), [{"REQUIRETLS": None, "RET": "FULL"}])
-        self.mta = MemoryMTA(
-            self.directory,
-            resolver=self.resolver,
-            files=before.files,
-            reactor=before.reactor,
-            delivery=DeliverySettings(authorities=self.authorities),
+        self.mta = self.enterContext(
+            MemoryMTA(
+                self.directory,
+                resolver=self.resolver,
+                files=before.files,
+                reactor=before.reactor,
+                delivery=DeliverySettings(authorities=self.authorities),
+            )
         )
-        self.mta.start()
-        self.addCleanup(self.mta.stop)
         peer = self.exchanger(*self.taking("MAIL FROM:<ann@sender.example> REQUIRETLS"))
         self.mta.advance(3600)
         self.mta.advance(10)

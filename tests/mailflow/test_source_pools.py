@@ -44,10 +44,7 @@ def warming(address: str, *messages: int, since: date = TODAY, **more: Any) -> S
 class Pools(TidyTestCase):
     def started(self, *pools: SourcePool, **settings: Any) -> MemoryMTA:
         settings.setdefault("delivery", DeliverySettings(source_pool="bulk"))
-        mta = MemoryMTA(zone=ZONE, source_pools=pools, **settings)
-        mta.start()
-        self.addCleanup(mta.stop)
-        return mta
+        return self.enterContext(MemoryMTA(zone=ZONE, source_pools=pools, **settings))
 
     def send(self, mta: MemoryMTA, count: int = 1, recipient: str = "bob@four.test") -> None:
         for _ in range(count):

@@ -42,10 +42,7 @@ def slow_reader(mta: MemoryMTA, read: Deferred[Any]) -> SubmissionReader:
 
 class Submitting(TidyTestCase):
     def mta(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(self.mktemp(), **settings)
-        self.addCleanup(mta.stop)
-        mta.start()
-        return mta
+        return self.enterContext(MemoryMTA(**settings))
 
     def submit(
         self,
