@@ -1,16 +1,12 @@
 """Binary mail (RFC 3030 §3) through whole MTAs: kept unchanged, converted, or returned."""
 
 import email
-import os
 from typing import Any
 
 from tests.tidy import TidyTestCase
-from twisted_mta.config import Listener
-from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.reactor import MemoryReactor
+from twisted_mta.testing import FakeHop, MemoryMTA
 
-from .next_hop import NEXT, QUIT, accepting, announcing, listen
+from .next_hop import mail_commands
 
 LARGE = bytes(range(256)) * 1000
 CONTENTS = (
@@ -21,32 +17,15 @@ CONTENTS = (
 
 
 class Kept(TidyTestCase):
-    def setUp(self) -> None:
-        self.reactor = MemoryReactor()
-        self.directory = os.path.abspath(self.mktemp())
-        self.files = UnsyncedFiles()
-
     def started(self, **settings: Any) -> MemoryMTA:
-        mta = MemoryMTA(
-            self.directory,
-            reactor=self.reactor,
-            files=self.files,
-            routes=(("next.example", f"smtp://{NEXT}"),),
-            **settings,
-        )
-        mta.start()
-        return mta
+        return self.enterContext(MemoryMTA(**settings))
 
-    def next_mta(self) -> MemoryMTA:
-        return self.enterContext(
-            MemoryMTA(
-                reactor=self.reactor,
-                hostname="next.example",
-                local_domains=("next.example",),
-                recipients="any",
-                listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
-            )
-        )
+    def relaying(self) -> tuple[MemoryMTA, FakeHop]:
+        """Return an MTA, and its next hop, which has no BINARYMIME."""
+        mta = self.started()
+        hop = mta.hop()
+        hop.extensions = ["8BITMIME"]
+        return mta, hop
 
     def submit(self, mta: MemoryMTA, content: bytes, recipient: str) -> None:
         client = mta.connect()
@@ -62,15 +41,14 @@ class Kept(TidyTestCase):
 
     def test_binary_content_is_relayed_unchanged_to_the_maildir_of_another_host(self) -> None:
         # The contents wait in rows and in body files, over a restart, and are sent over TLS.
-        mta = self.started()
+        mta = self.started(routes=(("next.example", "smtp://198.51.100.2"),))
         for content in CONTENTS:
             self.submit(mta, content, "bob@next.example")
         mta.advance(60)  # no server listens there yet
-        mta.stop()
-        next_mta = self.next_mta()
-        mta = self.started()
-        self.addCleanup(mta.stop)
-        mta.advance(24 * 3600)
+        mta.restart()
+        next_mta = self.enterContext(MemoryMTA(domain="next.example", beside=mta))
+        self.assertEqual(next_mta.address, "198.51.100.2")
+        mta.advance(days=1)
         stored = next_mta.mail("bob", "next.example")
         self.assertEqual(len(stored), len(CONTENTS))
         for file in stored:
@@ -84,40 +62,31 @@ class Kept(TidyTestCase):
 
     def test_binary_content_is_delivered_unchanged_to_a_local_maildir(self) -> None:
         mta = self.started()
-        self.addCleanup(mta.stop)
         for content in CONTENTS:
             self.submit(mta, content, "bob@localhost")
             mta.advance(1)
             self.assertTrue(mta.mail("bob")[-1].endswith(b"\r\n" + content))
 
     def test_binary_content_is_converted_for_a_next_hop_without_binarymime(self) -> None:
-        peer = listen(
-            self.reactor,
-            *announcing("8BITMIME"),
-            *accepting("MAIL FROM:<ann@localhost>", "bob@next.example"),
-            *QUIT,
-        )
-        mta = self.started()
-        self.addCleanup(mta.stop)
+        mta, hop = self.relaying()
         fields = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/x-raw\r\n"
         self.submit(
             mta, fields + b"Content-Transfer-Encoding: binary\r\n\r\n" + LARGE, "bob@next.example"
         )
         mta.advance(60)
-        self.assertEqual(peer.problems, [])
-        [content] = peer.contents
-        self.assertTrue(content.isascii())
-        self.assertLessEqual(max(map(len, content.split(b"\r\n"))), 998)
-        sent = email.message_from_bytes(content.removesuffix(b".\r\n"))
+        self.assertEqual(mail_commands(hop), ["<ann@localhost>"])
+        [message] = hop.received
+        self.assertEqual(message.to, ("bob@next.example",))
+        self.assertTrue(message.raw.isascii())
+        self.assertLessEqual(max(map(len, message.raw.split(b"\r\n"))), 998)
+        sent = email.message_from_bytes(message.raw)
         self.assertEqual((sent["Subject"], sent.get_content_type()), ("x", "image/x-raw"))
         self.assertEqual(sent.get_payload(decode=True), LARGE)
         self.assertEqual(mta.status().queue["messages"], 0)
         self.assertEqual(mta.mail("ann"), [])
 
     def test_signed_binary_content_is_returned_if_the_next_hop_lacks_binarymime(self) -> None:
-        peer = listen(self.reactor, *announcing("8BITMIME"), *QUIT)
-        mta = self.started()
-        self.addCleanup(mta.stop)
+        mta, hop = self.relaying()
         signed = (
             b"Subject: x\r\nMIME-Version: 1.0\r\n"
             b"Content-Type: multipart/signed; protocol=a/b; micalg=c; boundary=X\r\n\r\n"
@@ -126,8 +95,7 @@ class Kept(TidyTestCase):
         )
         self.submit(mta, signed % LARGE, "bob@next.example")
         mta.advance(60)
-        self.assertEqual(peer.problems, [])
-        self.assertNotIn(b"secret", peer.received)
+        self.assertEqual((hop.connections, hop.transactions), (1, 0))
         [notice] = mta.mail("ann")
         self.assertIn(b"Status: 5.6.3\n", notice)
         self.assertNotIn(b"secret", notice)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import email
-import os
 from email.message import Message as ParsedMessage
 from typing import Any
 
 from tests.tidy import TidyTestCase
 from twisted_mta.config import QueueSettings
 from twisted_mta.telemetry.metrics.table import NOTICES
-from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing import MemoryMTA
 
 DEAD = "192.0.2.66"
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
@@ -18,17 +17,9 @@ HOUR, DAY = 3600.0, 86400.0
 
 
 class Delays(TidyTestCase):
-    def started(self, directory: str | None = None, **settings: Any) -> MemoryMTA:
-        self.directory = directory or os.path.abspath(self.mktemp())
-        mta = MemoryMTA(
-            self.directory,
-            **{
-                "routes": (("*", f"smtp://{DEAD}"), ("other.example", f"smtp://{DEAD}:26")),
-                **settings,
-            },
-        )
-        mta.start()
-        return mta
+    def started(self, **settings: Any) -> MemoryMTA:
+        routes = (("*", f"smtp://{DEAD}"), ("other.example", f"smtp://{DEAD}:26"))
+        return self.enterContext(MemoryMTA(routes=routes, **settings))
 
     def advance_until(self, mta: MemoryMTA, hours: float) -> None:
         mta.advance(hours * HOUR - mta.reactor.seconds())
@@ -58,7 +49,6 @@ class Delays(TidyTestCase):
             mta = self.started(
                 queue=QueueSettings(delay_warning=warning, retry_minimum=DAY, retry_maximum=DAY)
             )
-            self.addCleanup(mta.stop)
             self.advance_until(mta, 50.5)
             before = mta.reactor.seconds()
             mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
@@ -68,7 +58,6 @@ class Delays(TidyTestCase):
 
     def test_in_five_days_a_sender_gets_one_delay_notice_and_one_bounce(self) -> None:
         mta = self.started()
-        self.addCleanup(mta.stop)
         mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 4)
         self.assertEqual(mta.mail("ann"), [])
@@ -94,7 +83,6 @@ class Delays(TidyTestCase):
     def test_mail_without_an_attempt_of_its_own_gets_a_delay_notice(self) -> None:
         # A suspended next hop gets one message as a probe, and the others wait.
         mta = self.started()
-        self.addCleanup(mta.stop)
         for number in range(120):
             mta.submit_by_smtp(MAIL, f"bob{number}@a.example", sender=f"ann{number}@localhost")
         self.advance_until(mta, 4)
@@ -109,7 +97,6 @@ class Delays(TidyTestCase):
 
     def test_recipients_with_different_next_hops_share_a_delay_notice(self) -> None:
         mta = self.started()
-        self.addCleanup(mta.stop)
         mta.submit_by_smtp(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
         self.advance_until(mta, 5)
         self.assertEqual(
@@ -122,22 +109,13 @@ class Delays(TidyTestCase):
         mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 4.2)
         self.assertEqual(len(mta.mail("ann")), 1)
-        mta.stop()
-        again = MemoryMTA(
-            self.directory,
-            files=mta.files,
-            reactor=mta.reactor,
-            routes=(("*", f"smtp://{DEAD}"),),
-        )
-        self.addCleanup(again.stop)
-        again.start()
-        self.advance_until(again, 20)
-        self.assertEqual(len(again.mail("ann")), 1)
+        mta.restart()
+        self.advance_until(mta, 20)
+        self.assertEqual(len(mta.mail("ann")), 1)
 
     def test_notify_decides_whether_a_delay_notice_is_sent(self) -> None:
         # RFC 3461 §4.1
         mta = self.started()
-        self.addCleanup(mta.stop)
         for sender, notify in (("ann", "FAILURE"), ("bea", "NEVER"), ("cat", "DELAY")):
             client = mta.connect()
             client.say(
@@ -154,14 +132,12 @@ class Delays(TidyTestCase):
 
     def test_without_delay_warning_no_delay_notice_is_sent(self) -> None:
         mta = self.started(queue=QueueSettings(delay_warning=None))
-        self.addCleanup(mta.stop)
         mta.submit_by_smtp(MAIL, "bob@a.example", sender="ann@localhost")
         self.advance_until(mta, 100)
         self.assertEqual(mta.mail("ann"), [])
 
     def test_mail_with_the_null_reverse_path_gets_no_delay_notice(self) -> None:
         mta = self.started()
-        self.addCleanup(mta.stop)
         mta.submit_by_smtp(MAIL, "bob@a.example", sender="")
         self.advance_until(mta, 122)
         self.assertEqual(mta.status().queue["messages"], 0)

@@ -29,9 +29,8 @@ PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 class ProtectedMail(TidyTestCase):
     def started(self, **settings: Any) -> MemoryMTA:
         """Return an MTA that cannot look up ``waiting.example`` now."""
-        self.directory = self.mktemp()
         settings.setdefault("resolver", FakeResolver()).fail("waiting.example")
-        return self.enterContext(MemoryMTA(self.directory, **settings))
+        return self.enterContext(MemoryMTA(**settings))
 
     def secured(self, mta: MemoryMTA) -> MemoryClient:
         client = mta.connect()
@@ -56,7 +55,7 @@ class ProtectedMail(TidyTestCase):
     def kept(self, mta: MemoryMTA) -> list[dict[str, Any]]:
         """Stop; return the stored parameters of each message in the queue, oldest first."""
         mta.stop()
-        with sqlite3.connect(f"{self.directory}/queue.sqlite") as database:
+        with sqlite3.connect(f"{mta.directory}/queue.sqlite") as database:
             rows = database.execute("SELECT parameters FROM message ORDER BY id").fetchall()
         database.close()
         return [json.loads(parameters) for (parameters,) in rows]
@@ -172,17 +171,8 @@ class ToTheNextHop(ProtectedMail):
 
     def test_it_stays_so_over_a_restart(self) -> None:
         self.require()
-        before = self.mta
-        self.assertEqual(self.kept(before), [{"REQUIRETLS": None, "RET": "FULL"}])
-        self.mta = self.enterContext(
-            MemoryMTA(
-                self.directory,
-                resolver=self.resolver,
-                files=before.files,
-                reactor=before.reactor,
-                delivery=DeliverySettings(authorities=self.authorities),
-            )
-        )
+        self.assertEqual(self.kept(self.mta), [{"REQUIRETLS": None, "RET": "FULL"}])
+        self.mta.start()
         peer = self.exchanger(*self.taking("MAIL FROM:<ann@sender.example> REQUIRETLS"))
         self.mta.advance(3600)
         self.mta.advance(10)
