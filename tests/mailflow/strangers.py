@@ -77,7 +77,9 @@ class StrangersTestCase(TidyTestCase):
     def codes(self, mta: MemoryMTA, *recipients: str, **how: Any) -> list[str]:
         return [each[:9] for each in self.replies(mta, *recipients, **how)]
 
-    def explained(self, mta: MemoryMTA, to: str = "bob@us.example", *, sender: str) -> Any:
+    def explained(
+        self, mta: MemoryMTA, to: str = "bob@us.example", *, sender: str | None = None
+    ) -> Any:
         """Return what ``explain`` says of a stranger's mail."""
         query = AddressQuery(address=to, client=STRANGER, sender=sender)
         explaining: Deferred[Any] = mta.mta.agent.explainer.address(query)

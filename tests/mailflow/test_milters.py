@@ -10,8 +10,9 @@ from tests.tidy import TidyTestCase
 from twisted_mta.config import MilterSettings, PolicySettings
 from twisted_mta.testing.memory_mta import MemoryMTA
 
+from .strangers import OFF
+
 HOST = "192.0.2.99"
-OFF = PolicySettings(spf="off", dkim="off", dmarc="off", arc="off")
 MESSAGE = (
     b"From: Ann <ann@sender.example>\r\nSubject: Hi\r\n there\r\n"
     b"Date: Mon, 30 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@sender.example>\r\n"
@@ -32,7 +33,7 @@ class MilterTestCase(TidyTestCase):
             MilterSettings(endpoint=f"tcp:{HOST}:{8890 + number}", **(more or {}))
             for number in range(len(filters))
         ]
-        mta = MemoryMTA(self.mktemp(), **{"policy": OFF, "milters": tables, **settings})
+        mta = MemoryMTA(**{"policy": OFF, "milters": tables, **settings})
         for number, filter in enumerate(filters):
             mta.reactor.listenTCP(8890 + number, filter, interface=HOST)
         self.addCleanup(self.stop, mta)

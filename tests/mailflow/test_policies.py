@@ -9,11 +9,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Mark, Quarantine, Reply, Rewrite
-from twisted_mta.config import Listener, PolicySettings
+from twisted_mta.config import Listener
 from twisted_mta.testing.memory_mta import MemoryMTA
 
+from .strangers import OFF
+
 MESSAGE = b"From: ann@sender.example\r\nSubject: Hi\r\nX-Old: 1\r\n\r\nHello.\r\n"
-OFF = PolicySettings(spf="off", dkim="off", dmarc="off", arc="off")
 NO = Reply(550, "5.7.1", "not from there")
 
 

@@ -13,20 +13,24 @@ from tests.policy.delegation.scripted import Attributes, ScriptedService
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.explanation_text import lines
 from twisted_mta.agent.explain.explainer import AddressQuery
-from twisted_mta.config import Listener, PolicyServiceSettings, PolicySettings
+from twisted_mta.config import Listener, PolicyServiceSettings
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.resolver import FakeResolver
 
-HOST, STRANGER = "192.0.2.99", "192.0.2.7"
-OFF = PolicySettings(spf="off", dkim="off", dmarc="off", arc="off")
+from .strangers import OFF, STRANGER, TAKEN
+
+HOST = "192.0.2.99"
 MESSAGE = (
     b"From: Ann <ann@sender.example>\r\nSubject: Hi\r\n"
     b"Date: Mon, 30 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@sender.example>\r\n"
     b"\r\nHello.\r\n"
 )
-TAKEN, DEFERRED = ["250 2.1.5", "250 2.0.0"], ["451 4.7.1"]
+DEFERRED = ["451 4.7.1"]
+NAMED = f"""
+    7.2.0.192.in-addr.arpa. PTR client.host.example.
+    client.host.example.    A   {STRANGER}
+"""
 
 
 class Services(TidyTestCase):
@@ -37,7 +41,6 @@ class Services(TidyTestCase):
             for number, each in enumerate(more or [{}] * len(services))
         ]
         mta = MemoryMTA(
-            self.mktemp(),
             **{
                 "policy": OFF,
                 "policy_services": tables,
@@ -85,16 +88,9 @@ class Services(TidyTestCase):
 
 
 class Asked(Services):
-    def names(self) -> FakeResolver:
-        """Return a DNS in which the stranger has a name."""
-        return FakeResolver(
-            pointers={STRANGER: ["client.host.example"]},
-            addresses={"client.host.example": [STRANGER]},
-        )
-
     def test_a_service_is_asked_about_each_recipient_of_a_stranger(self) -> None:
         service = ScriptedService()
-        mta = self.mta(service, resolver=self.names(), more=[{"policy_context": "mx"}])
+        mta = self.mta(service, zone=NAMED, more=[{"policy_context": "mx"}])
         client = mta.connect(source=STRANGER)
         client.say("MAIL FROM:<ann@sender.example> SIZE=1234")
         client.say("RCPT TO:<bob@us.example>", "RCPT TO:<carol@us.example>", "RSET")
@@ -138,14 +134,13 @@ class Asked(Services):
     def test_the_name_of_a_client_is_waited_for_ten_seconds(self) -> None:
         for seconds, name in ((5, "client.host.example"), (11, "unknown")):
             service = ScriptedService()
-            names = self.names()
-            names.hold(STRANGER)
-            mta = self.mta(service, resolver=names)
+            mta = self.mta(service, zone=NAMED)
+            mta.resolver.hold(STRANGER)
             client = mta.connect(source=STRANGER)
             client.say("MAIL FROM:<ann@sender.example>")
             self.assertEqual(client.send(b"RCPT TO:<bob@us.example>\r\n"), [])
             mta.advance(seconds)
-            names.release(STRANGER)
+            mta.resolver.release(STRANGER)
             mta.reactor.settle()
             self.assertEqual(client.heard()[0][:3], "250")
             self.assertEqual([each["client_name"] for each in service.asked], [name])

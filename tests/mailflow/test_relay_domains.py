@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import evolve
 
-from tests.tidy import TidyTestCase
-from twisted_mta.agent.explain.explainer import AddressQuery
 from twisted_mta.config import Listener
 from twisted_mta.config.setting import ConfigError
 from twisted_mta.service import CannotReload
+from twisted_mta.testing import MemoryMTA
 from twisted_mta.testing.client import MemoryClient
-from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.resolver import FakeResolver
 
-STRANGER = "203.0.113.9"
+from .strangers import STRANGER, StrangersTestCase
+
 RELAYED = ("backup.example", "bücher.example")
 
 
-class RelayDomainTestCase(TidyTestCase):
+class RelayDomainTestCase(StrangersTestCase):
+    settings: ClassVar[dict[str, Any]] = {
+        "local_domains": ("us.example",),
+        "relay_domains": RELAYED,
+        "recipients": "existing",
+    }
+
     def mta(
         self, *, recipients: str | None = None, aliases: str = "", **settings: Any
     ) -> MemoryMTA:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
         if recipients is not None:
             settings["relay_recipients"] = self.write("recipients", recipients)
         if aliases:
             settings["aliases"] = self.write("aliases", aliases)
-        settings = {
-            "local_domains": ("us.example",),
-            "relay_domains": RELAYED,
-            "recipients": "existing",
-            **settings,
-        }
-        return self.enterContext(MemoryMTA(os.path.join(self.directory, "state"), **settings))
-
-    def write(self, name: str, content: str) -> str:
-        path = os.path.join(self.directory, name)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(content)
-        return path
+        return self.started(**settings)
 
     def begin(self, mta: MemoryMTA, source: str = STRANGER, **how: Any) -> MemoryClient:
         client = mta.connect(source=source, **how)
         client.say("MAIL FROM:<ann@sender.example>")
         return client
 
-    def explained(self, mta: MemoryMTA, address: str) -> dict[str, Any]:
-        explaining = mta.mta.agent.explainer.address(AddressQuery(address=address))
-        mta.reactor.settle()
-        facts: dict[str, Any] = self.successResultOf(explaining)
-        return facts
-
-    def replies(self, mta: MemoryMTA, *recipients: str, source: str = STRANGER) -> list[str]:
+    def rcpt(self, mta: MemoryMTA, *recipients: str, source: str = STRANGER) -> list[str]:
         """Return the codes of the replies to each recipient."""
         client = self.begin(mta, source)
         return [client.say(f"RCPT TO:{each}")[0][:9] for each in recipients]
@@ -64,7 +47,7 @@ class RelayDomainTestCase(TidyTestCase):
 class Relaying(RelayDomainTestCase):
     def test_a_stranger_may_send_to_a_relay_domain_and_to_no_other(self) -> None:
         self.assertEqual(
-            self.replies(
+            self.rcpt(
                 self.mta(),
                 "<bob@backup.example>",
                 "<bob@other.example>",
@@ -76,7 +59,7 @@ class Relaying(RelayDomainTestCase):
         )
 
     def test_no_spelling_of_an_address_changes_the_decision(self) -> None:
-        replies = self.replies(
+        replies = self.rcpt(
             self.mta(),
             "<bob@BACKUP.Example>",
             "<bob@backup.example.>",
@@ -90,18 +73,18 @@ class Relaying(RelayDomainTestCase):
         self.assertEqual(replies, ["250 2.1.5"] * 6 + ["550 5.7.1"] * 2)
 
     def test_mail_goes_to_the_exchangers_that_are_better_than_ourselves(self) -> None:
-        names = FakeResolver(
-            mail_exchangers={
-                "backup.example": [(10, "mx1.backup.example"), (20, "mta.example")],
-            },
-            addresses={"mx1.backup.example": ["192.0.2.1"], "mta.example": ["192.0.2.2"]},
-        )
-        mta = self.mta(resolver=names)
+        zone = """
+            backup.example.     MX 10 mx1.backup.example.
+            backup.example.     MX 20 mta.example.
+            mx1.backup.example. A  192.0.2.1
+            mta.example.        A  192.0.2.2
+        """
+        mta = self.mta(zone=zone)
         (recipient,) = self.explained(mta, "bob@backup.example")["recipients"]
         way = recipient["way"]
         self.assertEqual([each["host"] for each in way["targets"]], ["mx1.backup.example"])
         self.assertEqual(way["rule"], "mail exchangers of backup.example")
-        away = self.mta(resolver=FakeResolver({"backup.example": [(10, "mta.example")]}))
+        away = self.mta(zone="backup.example. MX 10 mta.example.")
         (recipient,) = self.explained(away, "bob@backup.example")["recipients"]
         self.assertEqual(recipient["way"]["targets"], [])
         self.assertIn("loops back to myself", recipient["way"]["failure"])
@@ -111,7 +94,7 @@ class Relaying(RelayDomainTestCase):
         mta.files.make_directories(f"{mta.mta.config.maildir}/us.example/ann/new")
         mta.files.make_directories(f"{mta.mta.config.maildir}/backup.example/bob/new")
         self.assertEqual(
-            self.replies(mta, "<bob@us.example>", "<bob@backup.example>"), ["250 2.1.5"] * 2
+            self.rcpt(mta, "<bob@us.example>", "<bob@backup.example>"), ["250 2.1.5"] * 2
         )
         explained = self.explained(mta, "bob@backup.example")
         self.assertEqual(explained["where"], "relay")
@@ -155,7 +138,7 @@ class Recipients(RelayDomainTestCase):
         mta = self.mta(recipients=self.LIST)
         for source in (STRANGER, ""):
             self.assertEqual(
-                self.replies(
+                self.rcpt(
                     mta,
                     "<bob@backup.example>",
                     "<BOB+tag@backup.example>",
@@ -177,7 +160,7 @@ class Recipients(RelayDomainTestCase):
 
     def test_members_of_aliases_are_refused_as_well(self) -> None:
         mta = self.mta(recipients=self.LIST, aliases="gone: nobody@backup.example\n")
-        self.assertEqual(self.replies(mta, "<gone@us.example>"), ["550 5.1.1"])
+        self.assertEqual(self.rcpt(mta, "<gone@us.example>"), ["550 5.1.1"])
 
     def test_the_list_is_read_again_at_a_reload_and_a_bad_one_changes_nothing(self) -> None:
         mta = self.mta(recipients=self.LIST)
@@ -185,7 +168,7 @@ class Recipients(RelayDomainTestCase):
         lines = self.reload(mta)
         self.assertIn(f"{path}: 1 recipients; before: 3", lines)
         asked = ("<eve@backup.example>", "<bob@backup.example>")
-        self.assertEqual(self.replies(mta, *asked), ["250 2.1.5", "550 5.1.1"])
+        self.assertEqual(self.rcpt(mta, *asked), ["250 2.1.5", "550 5.1.1"])
         for content, mistake in (
             ("eve\n", ':1: "eve": not of the form local-part@domain; expected name@backup.example'),
             (
@@ -200,13 +183,13 @@ class Recipients(RelayDomainTestCase):
             error = str(self.failureResultOf(reloading, CannotReload).value)
             self.assertIn("recipients:", error)
             self.assertIn(mistake.replace("?", "\\t"), error)
-        self.assertEqual(self.replies(mta, *asked), ["250 2.1.5", "550 5.1.1"])
+        self.assertEqual(self.rcpt(mta, *asked), ["250 2.1.5", "550 5.1.1"])
 
     def test_relay_domains_change_at_a_reload(self) -> None:
         mta = self.mta()
         self.reload(mta, relay_domains=("other.example",))
         asked = ("<bob@other.example>", "<bob@backup.example>")
-        self.assertEqual(self.replies(mta, *asked), ["250 2.1.5", "550 5.7.1"])
+        self.assertEqual(self.rcpt(mta, *asked), ["250 2.1.5", "550 5.7.1"])
 
     def reload(self, mta: MemoryMTA, **changed: Any) -> list[str]:
         reloading = mta.mta.reload(evolve(mta.mta.config, **changed))
