@@ -11,22 +11,19 @@ not delayed by one. The tokens themselves are in no file, and are shown once.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from io import BytesIO
 from typing import Any
 
 from attrs import field, frozen
 
-from ..config.text_file import without_mark
 from ..mail.printable import printable
 from ..system.slices import Work, finished
-from .accounts import AccountsError, account_key, account_name
-from .private_file import locked, read_private, replace
+from .accounts import AccountsError, account_name
+from .entry_file import EntryFile
 
 SCOPES = ("read", "act", "submit")
 """What a token may be for: reading, the actions of an operator, and handing over mail."""
@@ -124,18 +121,14 @@ class Tokens:
         return token if token is not None and hmac.compare_digest(token.digest, digest) else None
 
 
+_FILE = EntryFile(Token.parse, TokensError, _MADE_BY)
+read_content = _FILE.read
+changing = _FILE.changing
+
+
 def digest_of(text: str) -> str:
     """Return the digest that a token is stored as."""
     return sha256(text.encode("utf-8", "replace")).hexdigest()
-
-
-def read_content(path: str) -> bytes:
-    """Return the content of a file of tokens. Blocks.
-
-    Raises:
-        TokensError: it cannot be read, or others than its owner and group can access it.
-    """
-    return read_private(path, TokensError, _MADE_BY)
 
 
 def read_tokens(path: str) -> Tokens:
@@ -158,70 +151,12 @@ def parse_in_slices(content: bytes, path: str) -> Work[Tokens]:
         TokensError: a line is not valid.
     """
     by_digest: dict[str, Token] = {}
-    for number, (_, token) in enumerate(_lines(content, path)):
+    for number, (_, token) in enumerate(_FILE.lines(content, path)):
         if number % _PER_SLICE == 0:
             yield
         if token is not None:
             by_digest[token.digest] = token
     return Tokens(by_digest)
-
-
-@contextlib.contextmanager
-def changing(path: str) -> Iterator[dict[str, Token]]:
-    """Change a file: yields its tokens by `account_key` of the name, to be changed. Blocks.
-
-    Comments are kept. Two changes at once wait for each other. A reader sees all or nothing of a
-    change, after a crash too.
-
-    Raises:
-        TokensError: the file cannot be used.
-        OSError: the file cannot be written.
-    """
-    with locked(path, TokensError) as (descriptor, status):
-        with open(descriptor, "rb", closefd=False) as file:
-            entries = list(_lines(file.read(), path))
-        tokens = {account_key(each.name): each for _, each in entries if each is not None}
-        before = dict(tokens)
-        yield tokens
-        lines: list[str] = []
-        for line, token in entries:
-            now = None if token is None else tokens.get(account_key(token.name))
-            if token == now:  # a comment, or a token that was not changed
-                lines.append(line)
-            elif now is not None:
-                lines.append(now.line())
-        lines += [each.line() for key, each in tokens.items() if key not in before]
-        replace(path, "".join(f"{line}\n" for line in lines), status)
-
-
-def _lines(content: bytes, path: str) -> Iterator[tuple[str, Token | None]]:
-    """Yield each line, and its token; None for an empty line or a comment.
-
-    Raises:
-        TokensError: a line is not valid.
-    """
-    seen: dict[str, int] = {}
-    for number, octets in enumerate(BytesIO(without_mark(content)), 1):
-        try:
-            line = octets.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise TokensError(f"{printable(path)}: not UTF-8") from None
-        if not line.strip() or line.startswith("#"):
-            yield line, None
-            continue
-        where = f"{printable(path)}: line {number}"
-        try:
-            token = Token.parse(line)
-        except TokensError as error:
-            raise TokensError(f"{where}: {error}") from None
-        key = account_key(token.name)
-        if key in seen:
-            raise TokensError(
-                f"{where}: found {printable(token.name)} again, which is in line {seen[key]}"
-                " already"
-            )
-        seen[key] = number
-        yield line, token
 
 
 def _name(value: Any) -> str:
