@@ -20,8 +20,8 @@ from .source_pool import pool_name
 
 def _queue_url(value: Any) -> str:
     expected = (
-        'expected "sqlite:", the database in the state directory, or "postgresql://…", one that'
-        " several machines share"
+        'expected "sqlite:", the database in the state directory, or "postgresql://HOST/DATABASE",'
+        " one that several machines share"
     )
     if not isinstance(value, str):
         raise mistyped(value, expected.replace("expected", "one string,"))
@@ -48,8 +48,8 @@ class QueueSettings:
 
     url: str = setting(
         _queue_url,
-        "where the queue is kept: sqlite: in the state directory, or postgresql://… in a database"
-        " that several machines share",
+        "where the queue is kept: sqlite: in the state directory, or postgresql://HOST/DATABASE,"
+        " which several machines share",
         default="sqlite:",
         default_text="sqlite:",
         option="queue",
