@@ -76,7 +76,7 @@ CREATE TABLE recipient (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
 );
 
-CREATE INDEX recipient_due ON recipient (domain, lease, level, next_attempt)
+CREATE INDEX recipient_due ON recipient (domain, lease, level, next_attempt, message, number)
     WHERE next_attempt IS NOT NULL;
 CREATE INDEX recipient_leased ON recipient (lease) WHERE lease <> 0;
 CREATE INDEX recipient_held ON recipient (message) WHERE held IS NOT NULL;

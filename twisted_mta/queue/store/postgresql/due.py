@@ -90,7 +90,7 @@ _FIRST = """
         WHERE recipient.domain = want.domain AND lease = 0 AND recipient.level = levels.level
         AND next_attempt IS NOT NULL
         AND (recipient.message <= want.last OR recipient.level & 1 = 1)
-        ORDER BY next_attempt LIMIT want.rows FOR UPDATE SKIP LOCKED
+        ORDER BY next_attempt, message, number LIMIT want.rows FOR UPDATE SKIP LOCKED
     ) AS its
 """
 
