@@ -739,6 +739,16 @@ class Reporting(WorkersTestCase):
         self.assertEqual((gone.deliveries, gone.connections, gone.queue_open), (0, {}, False))
         self.assertIsInstance(there, PendingReport)
 
+    def test_a_worker_that_has_closed_its_pipe_is_reported_as_ended(
+        self,
+    ) -> None:
+        self.working()
+        self.processes[0].transport.loseConnection()
+        self.reactor.settle()
+        gone, _ = self.parent.reports()
+        assert isinstance(gone, ProcessReport)
+        self.assertEqual((gone.state, gone.pid), ("ended", 100))
+
     def test_a_worker_that_starts_is_reported_as_starting(self) -> None:
         never: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=never)

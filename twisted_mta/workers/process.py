@@ -302,6 +302,8 @@ class WorkerProcess(ProcessProtocol):
         )
         if not self.alive:
             return evolve(known, pid=0, state="ended")
+        if self.state is ProcessState.ENDING:
+            return evolve(known, state="ended")
         if not self.ready:
             return known
         # A process that hangs is asked once: later it would have to answer every time.
