@@ -73,14 +73,14 @@ class NSD(Program):
         checked = run("nsd-checkconf", configuration)
         if checked.returncode:
             raise RuntimeError(checked.stdout)
-        for attempt in range(3):
+        for attempt in range(8):
             self.spawn([path_of("nsd"), "-d", "-c", configuration])
             try:
                 self.wait_for(lambda: "nsd started" in self.output(), "NSD answers")
             except Unready:
                 # On a busy machine a start fails now and then: "did not get start signal from
                 # main".
-                if attempt == 2 or self.alive():
+                if attempt == 7 or self.alive():
                     raise
             else:
                 return

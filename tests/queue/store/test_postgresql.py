@@ -484,6 +484,16 @@ class Wire:
 
 
 class Crash(PostgreSQLHarness, TidyTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.start_again)
+
+    def start_again(self) -> None:
+        """Let the other tests have a server, whatever has failed here."""
+        process = server().process
+        if process is None or process.poll() is not None:
+            server().start()
+
     def test_what_was_written_survives_the_death_of_the_server(self) -> None:
         large = self.large_body(1, Random(1).randbytes(600_000))
         content = b"".join(large.chunks())
