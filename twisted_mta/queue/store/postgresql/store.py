@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 from attrs import astuple, fields
 from psycopg import errors
-from psycopg.abc import PQGen
 
 from ....interfaces import Files
 from ....mail.message import Message
@@ -44,11 +42,10 @@ from ..contract import (
 from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
+from .connection import PATIENCE, Connection, connect
 from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys
-from .schema import SCHEMA, scripts, upgrade
+from .schema import scripts, upgrade
 from .transaction import PostgreSQLTransaction
-
-_T = TypeVar("_T")
 
 LEASE = 30.0
 """Seconds after its last transaction at which the leases of a worker may be taken from it."""
@@ -58,24 +55,8 @@ _WORKERS = 64  # of all machines together: ids have room for no more
 _REGISTRATION = 0x7477_6D74_62  # "twmtb": the advisory lock of those that register
 _COUNTS = [each.name for each in fields(Counts)]
 _AWAITED = 4.0  # seconds that a statement may take where clients wait for it
-_PATIENCE = 40.0  # seconds that any other statement may take
 _KEPT = 60.0  # seconds that a copy of a large body is kept after its lease, for operators
 _REPEATS = 5  # transactions that the database ended because of another one are begun again
-
-_SETTINGS: Mapping[str, Any] = {
-    "connect_timeout": 2,  # seconds; less is not possible
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 5000,  # milliseconds
-    "client_encoding": "UTF8",
-    # The transaction of a machine that is cut off ends, and its locks, long before its leases do.
-    "options": (
-        f"-c search_path={SCHEMA} -c lock_timeout=2000 -c statement_timeout=30000"
-        " -c idle_in_transaction_session_timeout=10000"
-        r" -c default_transaction_isolation=read\ committed"
-    ),
-}
 
 _RENEW = (
     "UPDATE worker SET seen = clock_timestamp(), batch = %s, "
@@ -130,7 +111,7 @@ class PostgreSQLStore:
         self._spool = spool
         self._files = files
         self._seconds = seconds
-        self._database: _Connection | None = None
+        self._database: Connection | None = None
         self._worker: int | None = None
         self._batch = 0
         self._leases = Leases()
@@ -181,25 +162,8 @@ class PostgreSQLStore:
             with contextlib.suppress(psycopg.Error):
                 database.close()
 
-    def _connect(self) -> _Connection:
-        database = _Connection.connect(self._url, autocommit=True, **_SETTINGS)
-        database.seconds = self._seconds
-        try:
-            [(fsync, commit, full)] = database.execute(
-                "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
-                " current_setting('full_page_writes')"
-            ).fetchall()
-            if "off" in (fsync, full):
-                raise OSError(
-                    f"it has fsync = {fsync} and full_page_writes = {full}, and would lose mail;"
-                    " expected on for both"
-                )
-            if commit == "off":
-                database.execute("SET synchronous_commit = on")
-        except BaseException:
-            database.close()
-            raise
-        return database
+    def _connect(self) -> Connection:
+        return connect(self._url, self._seconds)
 
     def _sweep(self) -> None:
         """Remove the copies of an earlier process; the bodies themselves are in the database."""
@@ -351,7 +315,7 @@ class PostgreSQLStore:
         look_at_others = self._seconds() - self._looked_at_others >= LEASE / 3
         others, begun = self._others, self._seconds()
         is_awaited = any(isinstance(each, Accept) for each in batch)
-        database.patience = _AWAITED if is_awaited else _PATIENCE
+        database.patience = _AWAITED if is_awaited else PATIENCE
         try:
             database.execute("BEGIN")
             if look_at_others:
@@ -511,42 +475,6 @@ def _inserted(batch: Sequence[Operation]) -> Iterator[QueueId]:
         if isinstance(each, Accept):
             yield each.message.id
             yield from (notice.id for notice in each.notices)
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up a server which does not answer at all.
-
-    Attributes:
-        seconds: a monotonic clock.
-        patience: seconds that a statement may take.
-    """
-
-    seconds: Callable[[], float] | None = None
-    patience = _PATIENCE
-
-    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """Run the generator of a statement to its end.
-
-        Raises:
-            psycopg.OperationalError: the server did not answer in time; the connection is closed.
-        """
-        if self.seconds is not None:
-            gen = self._limited(gen, self.seconds)
-        return super().wait(gen, interval, timeout)
-
-    def _limited(self, gen: PQGen[_T], seconds: Callable[[], float]) -> PQGen[_T]:
-        deadline = seconds() + self.patience
-        try:
-            state = next(gen)
-            while True:
-                ready = yield state
-                if not ready and seconds() > deadline:
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError("the server does not answer")
-                state = gen.send(ready)
-        except StopIteration as stop:
-            result: _T = stop.value
-            return result
 
 
 class _LeaseLost(psycopg.OperationalError):

@@ -1,0 +1,106 @@
+"""Connections to a queue in PostgreSQL: their settings, and what the server has to promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+
+from .schema import SCHEMA
+
+_T = TypeVar("_T")
+
+PATIENCE = 40.0
+"""Seconds that a statement may take."""
+
+_SETTINGS: Mapping[str, Any] = {
+    "connect_timeout": 2,  # seconds; less is not possible
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,  # milliseconds
+    "client_encoding": "UTF8",
+    # The transaction of a machine that is cut off ends, and its locks, long before its leases do.
+    "options": (
+        f"-c search_path={SCHEMA} -c lock_timeout=2000 -c statement_timeout=30000"
+        " -c idle_in_transaction_session_timeout=10000"
+        r" -c default_transaction_isolation=read\ committed"
+    ),
+}
+
+
+def connect(url: str, seconds: Callable[[], float], *, read_only: bool = False) -> Connection:
+    """Return a connection to the server with a queue.
+
+    Args:
+        url: of the database, as libpq reads it.
+        seconds: a monotonic clock.
+        read_only: whether nothing is to be written. A standby is good enough then.
+
+    Raises:
+        OSError: the server would lose mail when its machine fails.
+        psycopg.Error: it cannot be reached.
+    """
+    database = Connection.connect(url, autocommit=True, **_SETTINGS)
+    database.seconds = seconds
+    try:
+        if read_only:
+            database.execute("SET default_transaction_read_only = on")
+        else:
+            _require_durability(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _require_durability(database: Connection) -> None:
+    [(fsync, commit, full)] = database.execute(
+        "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
+        " current_setting('full_page_writes')"
+    ).fetchall()
+    if "off" in (fsync, full):
+        raise OSError(
+            f"it has fsync = {fsync} and full_page_writes = {full}, and would lose mail;"
+            " expected on for both"
+        )
+    if commit == "off":
+        database.execute("SET synchronous_commit = on")
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that gives up a server which does not answer at all.
+
+    Attributes:
+        seconds: a monotonic clock.
+        patience: seconds that a statement may take.
+    """
+
+    seconds: Callable[[], float] | None = None
+    patience = PATIENCE
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        """Run the generator of a statement to its end.
+
+        Raises:
+            psycopg.OperationalError: the server did not answer in time; the connection is closed.
+        """
+        if self.seconds is not None:
+            gen = self._limited(gen, self.seconds)
+        return super().wait(gen, interval, timeout)
+
+    def _limited(self, gen: PQGen[_T], seconds: Callable[[], float]) -> PQGen[_T]:
+        deadline = seconds() + self.patience
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready and seconds() > deadline:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the server does not answer")
+                state = gen.send(ready)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
