@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import smtplib
 
 from .dovecot import Dovecot
@@ -156,7 +157,22 @@ class Tokens(ProgramTestCase):
         explained = mta.tool("explain", "bob@elsewhere.example").stdout
         self.assertIn(reason, " ".join(explained.split()))
         self.assertEqual(len(self.server.requests), 1)  # the next attempt is in a minute
+        (trouble,) = [
+            each
+            for each in json.loads(mta.tool("status", "--json").stdout)["troubles"]
+            if each["kind"] == "tokens"
+        ]
+        self.assertEqual(trouble["severity"], "critical")
         self.assert_secret(mta)
+
+    def test_a_token_that_the_next_hop_refuses_is_a_trouble_that_names_it(self) -> None:
+        postfix = self.smarthost()
+        self.secret("token", "of.no.account")
+        mta = self.mta(postfix, f'token_file = "{self.home}/token"')
+        submit(mta.smtp, message(), "bob@elsewhere.example")
+        eventually(lambda: "ALARM: " in mta.output(), "an alarm")
+        status = " ".join(mta.tool("status").stdout.split())
+        self.assertIn(f"localhost:{postfix.port} does not take our account and token: 535", status)
 
     def test_a_token_from_a_file_or_a_command_that_another_program_renews(self) -> None:
         postfix = self.smarthost()

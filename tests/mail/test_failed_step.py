@@ -22,7 +22,7 @@ class FailedSteps(SynchronousTestCase):
             (Reply.of(454, "7.4", "x"), None, "TLS is required, and STARTTLS cannot be used"),
             (Reply.of(454, "7.5", "x"), TLS, "its certificate was not accepted"),
             (Reply.of(454, "7.5", "x"), None, "TLS failed"),
-            (Reply.of(454, "7.8", "x"), TLS, "our account and password could not be used"),
+            (Reply.of(454, "7.8", "x"), TLS, "our credentials could not be used"),
             (Reply.of(451, "4.2", "x"), None, "the connection ended before a session was open"),
             (Reply.of(451, "9.9", "x"), None, "no session could be opened"),
         ):
@@ -46,6 +46,8 @@ class FailedSteps(SynchronousTestCase):
     def test_refusals_of_the_account_of_tls_and_of_lmtp_have_words_of_their_own(self) -> None:
         for code, command, words in (
             (535, "AUTH PLAIN (taken out)", "it refused our account and password"),
+            (535, "AUTH XOAUTH2 (taken out)", "it refused our account and token"),
+            (535, "AUTH OAUTHBEARER", "it refused our account and token"),
             (502, "STARTTLS", "TLS is required, and it refused STARTTLS"),
             (502, "LHLO us", "it does not speak LMTP"),
             (554, "LHLO us", "it refused the session at LHLO"),

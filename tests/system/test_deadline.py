@@ -1,4 +1,4 @@
-"""Deadlines of answers."""
+"""Deadlines of answers, and pauses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail,
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.system.deadline import within
+from twisted_mta.system.deadline import sleep, within
 
 
 class Within(SynchronousTestCase):
@@ -65,4 +65,21 @@ class Within(SynchronousTestCase):
         result = within(stubborn, 2.0, clock)
         result.cancel()
         self.failureResultOf(result, CancelledError)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class Sleep(SynchronousTestCase):
+    def test_it_fires_after_its_time(self) -> None:
+        clock = Clock()
+        pause = sleep(clock, 2.0)
+        clock.advance(1.9)
+        self.assertNoResult(pause)
+        clock.advance(0.1)
+        self.assertIsNone(self.successResultOf(pause))
+
+    def test_to_cancel_it_stops_the_timer(self) -> None:
+        clock = Clock()
+        pause = sleep(clock, 2.0)
+        pause.cancel()
+        self.failureResultOf(pause, CancelledError)
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -57,6 +57,7 @@ from ..server.intake_policy import IntakePolicy
 from ..server.lmtp_direct import DirectDelivery
 from ..server.policy_stages import PolicyStages
 from ..smtp.extension.standard import OUTGOING
+from ..system.deadline import sleep
 from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
 from ..system.slices import AtOnce, Pace, result_of
@@ -317,17 +318,12 @@ class Agent:
 
     async def _open_later(self, deadline: float) -> None:
         while True:
-            await self._pause(_LOOK_AGAIN)
+            await sleep(self._resources.reactor, _LOOK_AGAIN)
             try:
                 return self._open()
             except StateInUse:
                 if self._resources.reactor.seconds() >= deadline:
                     raise
-
-    def _pause(self, seconds: float) -> Deferred[None]:
-        paused = Deferred[None](lambda _: timer.cancel())
-        timer = self._resources.reactor.callLater(seconds, paused.callback, None)
-        return paused
 
     def _open(self) -> None:
         opened: list[Shard] = []

@@ -44,6 +44,7 @@ from ..smtp.server.auth import Verdict
 from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session
 from ..smtp.server.settings import AuthSettings
+from ..system.deadline import sleep
 from .credentials import (
     SCRAM_ITERATIONS,
     CertificateCredentials,
@@ -241,7 +242,9 @@ class Authenticator:
             if end is not None:
                 end()
         if verdict == NOT_AUTHENTICATED:
-            await _delay(self.clock, throttle.settings.delay_after(session.auth.failures + 1))
+            delay = throttle.settings.delay_after(session.auth.failures + 1)
+            if delay:
+                await sleep(self.clock, delay)
         return verdict
 
     async def _login(self, session: Session, evidence: Evidence) -> Verdict | Login:
@@ -311,12 +314,3 @@ _RESULTS = {
     "throttled": "was not judged, after too many failures of this account or address,",
     "error": "could not be judged, since no checker takes such credentials,",
 }
-
-
-def _delay(clock: Clock, seconds: float) -> Deferred[None]:
-    paused: Deferred[None] = Deferred()
-    if seconds:
-        clock.callLater(seconds, paused.callback, None)
-    else:
-        paused.callback(None)
-    return paused

@@ -519,7 +519,7 @@ class Attempt:
             connections.traffic.handshake_failures += 1
         if result.credentials_refused:
             connections.traffic.credentials_refused += 1
-            connections.note_refused_credentials(target, result.reply)
+            connections.note_refused_credentials(connection, result.reply)
             connections.note_token(connection, accepted=False)
             self.log.error(
                 "ALARM: {target} does not take our account: {reply}",

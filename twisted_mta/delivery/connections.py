@@ -496,10 +496,13 @@ class Connections:
         """Take note that a host is passed over for its TLS."""
         self.unsafe_hosts.failed(_host(target), f"{_host(target)} is passed over: {reply}")
 
-    def note_refused_credentials(self, target: Target, reply: Reply) -> None:
+    def note_refused_credentials(self, connection: Connection, reply: Reply) -> None:
         """Take note that a host did not take our credentials."""
-        text = f"{_host(target)} does not take our account and password: {reply}"
-        self.refused_credentials.failed(_host(target), text)
+        host = _host(connection.target)
+        with_token = isinstance(connection.session.credentials, TokenCredentials)
+        secret = "token" if with_token else "password"
+        text = f"{host} does not take our account and {secret}: {reply}"
+        self.refused_credentials.failed(host, text)
 
 
 def _host(target: Target) -> str:

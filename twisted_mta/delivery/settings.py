@@ -46,7 +46,7 @@ class Traffic:
         handshake_retries: connections after a handshake that broke off, with a new session or with
             a small ClientHello.
         clear_retries: connections in clear after STARTTLS had failed.
-        credentials_refused: refusals of our account and password.
+        credentials_refused: refusals of our account with its password or token.
         reply_actions: outcomes that an action on replies has changed, by the action.
     """
 

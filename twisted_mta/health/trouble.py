@@ -178,11 +178,11 @@ _ALL = (
     Kind(
         name="credentials",
         severities=("warning",),
-        when="a next hop has refused our account and password, and has not taken them since; for"
-        " 6 hours after the last time.",
+        when="a next hop has refused our account with its password or token, and has not taken them"
+        " since; for 6 hours after the last time.",
         refuses="no",
-        remedy="Correct username and password_file of its [[destination]], and run twisted-mta"
-        " reload.",
+        remedy="Correct username and password_file (or the source of its token) of its"
+        " [[destination]], and run twisted-mta reload.",
         brief="a next hop does not take our credentials",
     ),
     Kind(

@@ -17,7 +17,7 @@ _OWN = {
     "7.0": "STARTTLS failed",
     "7.4": "TLS is required, and STARTTLS cannot be used",
     "7.5": "TLS failed",
-    "7.8": "our account and password could not be used",
+    "7.8": "our credentials could not be used",
 }
 _COMMANDS = ("EHLO", "LHLO", "HELO", "STARTTLS", "AUTH")
 _UNKNOWN_COMMAND = (500, 501, 502)  # RFC 5321 §4.2.4
@@ -44,23 +44,31 @@ def failed_step(outcome: Outcome) -> str:
 
 
 def _refusal(code: int, step: str) -> str:
-    if step == "AUTH" and code >= 500:
-        return "it refused our account and password"
+    if step.startswith("AUTH") and code >= 500:
+        of_token = step.removeprefix("AUTH ") in ("OAUTHBEARER", "XOAUTH2")
+        return f"it refused our account and {'token' if of_token else 'password'}"
     if step == "LHLO" and code in _UNKNOWN_COMMAND:
         return "it does not speak LMTP"
     if step == "STARTTLS":
         return "TLS is required, and it refused STARTTLS"
-    return f"it refused the session at {step}"
+    command = "AUTH" if step.startswith("AUTH") else step
+    return f"it refused the session at {command}"
 
 
 def _refused_at(transcript: str, remote: str) -> str:
-    """Return the last command before QUIT that a server got; its greeting where there is none."""
+    """Return the last command before QUIT that a server got; its greeting where there is none.
+
+    AUTH comes with its mechanism.
+    """
     step, theirs = "its greeting", True  # a long transcript may lack the line with the server
     for line in transcript.splitlines():
         if line.startswith("* ") and _SERVER.fullmatch(line):
             theirs = line == f"* {remote}"
             step = "its greeting" if theirs else step
         elif theirs and line.startswith("C: "):
-            command = line.removeprefix("C: ").partition(" ")[0].upper()
-            step = command if command in _COMMANDS else step
+            command, _, rest = line.removeprefix("C: ").upper().partition(" ")
+            if command == "AUTH":
+                step = f"AUTH {rest.partition(' ')[0]}"
+            elif command in _COMMANDS:
+                step = command
     return step

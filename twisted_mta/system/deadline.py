@@ -1,4 +1,4 @@
-"""Deadlines for answers of other people's code, which hold even where it ignores being canceled."""
+"""Deadlines for answers of other people's code, and pauses on a clock."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _T = TypeVar("_T")
 def within(answer: Deferred[_T], seconds: float, clock: IReactorTime) -> Deferred[_T]:
     """Return a Deferred that fires as another one does, or fails with `TimeoutError`.
 
-    At the deadline the other is canceled; a result that it has later is dropped. Likewise if the
-    returned Deferred is canceled.
+    At the deadline the other is canceled; a result that it has later is dropped, even where it
+    ignores being canceled. Likewise if the returned Deferred is canceled.
 
     Args:
         answer: is not to be used any more.
@@ -42,3 +42,10 @@ def within(answer: Deferred[_T], seconds: float, clock: IReactorTime) -> Deferre
     timer = clock.callLater(seconds, too_late)
     answer.addBoth(answered)
     return result
+
+
+def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Return a Deferred that fires after a time; to cancel it stops the timer."""
+    done: Deferred[None] = Deferred(lambda _: timer.cancel())
+    timer = clock.callLater(seconds, done.callback, None)
+    return done

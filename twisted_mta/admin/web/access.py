@@ -39,6 +39,7 @@ from ...interfaces import Clock, Executor
 from ...mail.printable import printable
 from ...smtp.sasl.exchange import SASLError
 from ...smtp.sasl.saslprep import prepared
+from ...system.deadline import sleep
 from ...system.limits import LocalLimits
 from ...system.slices import Work
 from ..grant import ACT, ANONYMOUS, READ, SUBMIT, Grant
@@ -358,7 +359,7 @@ class Access:
             self._judging -= 1
         if account is None or argon2 is None:
             self._say(request, name, "failed to log in")
-            await _delay(self._clock, throttle.settings.delay)
+            await sleep(self._clock, throttle.settings.delay)
             return login_page(wrong=True)
         self._say(request, account.name, "logged in", good=True)
         id = self._sessions.begin(account.name, argon2)
@@ -472,9 +473,3 @@ def _redirect(path: str, cookie: str = "") -> Response:
 
 def _busy(text: str, seconds: int) -> Response:
     return error_response(text, 429, headers={"Retry-After": str(seconds)})
-
-
-def _delay(clock: Clock, seconds: float) -> Deferred[None]:
-    paused: Deferred[None] = Deferred()
-    clock.callLater(seconds, paused.callback, None)
-    return paused

@@ -16,13 +16,14 @@ from ...health.trouble import Trouble
 from ...interfaces import Executor, Random, Resolver, WallTime
 from ...mail.printable import printable
 from ...smtp.sasl.client import TokenCredentials
+from ...system.deadline import sleep
 from ...tls.certificates import CertificateError
 from ...tls.client import ClientContexts, ClientTLS
 from ...tls.https import PORT, Head, HTTPSClient, HTTPSError, Request
 from . import grant as grants
 from .command import run, token_of
 from .grant import ClientRefused, Granted, Secrets, authorization, content, granted
-from .holder import State, TokenHolder, TokenStatus, sleep
+from .holder import State, TokenHolder, TokenStatus
 from .store import TokenStore
 from .token import NoToken, Token
 
@@ -93,7 +94,7 @@ class TokenAccounts:
         """Yield a trouble for each account whose source has failed."""
         for each in self.statuses():
             if each.problem:
-                is_left = each.state in ("valid", "being renewed")
+                is_left = each.state in (State.VALID, State.RENEWING)
                 yield Trouble(
                     kind="tokens",
                     subject=f"{each.username} {each.source}",
@@ -109,7 +110,7 @@ class TokenAccounts:
             return TokenStatus(
                 username=printable(account.username),
                 source=str(account.source),
-                state=State.NONE.value,
+                state=State.NONE,
             )
         return holder.status
 

@@ -7,7 +7,6 @@ from enum import StrEnum
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -65,7 +64,7 @@ class TokenStatus:
     Attributes:
         username: the account.
         source: where its tokens come from, printable.
-        state: see `State`.
+        state: of the token.
         expires_at: when the token expires, seconds since the epoch; None: unknown, or there is
             none.
         problem: why the last attempt to get one failed, printable; empty: it did not.
@@ -74,7 +73,7 @@ class TokenStatus:
 
     username: str
     source: str
-    state: str
+    state: State
     expires_at: float | None = None
     problem: str = ""
     since: float | None = None
@@ -126,7 +125,7 @@ class TokenHolder:
         return TokenStatus(
             username=printable(self._account.username),
             source=str(self._account.source),
-            state=self._state.value,
+            state=self._state,
             expires_at=token.expires_at if token is not None and ends else None,
             problem=self._problem,
             since=self._since,
@@ -256,10 +255,3 @@ class TokenHolder:
 
     def _waiting_canceled(self, waiting: Deferred[None]) -> None:
         self._waiting.remove(waiting)
-
-
-def sleep(clock: Clock, seconds: float) -> Deferred[None]:
-    """Return a Deferred that fires after a time; to cancel it stops the timer."""
-    done: Deferred[None] = Deferred(lambda _: timer.cancel())
-    timer: IDelayedCall = clock.callLater(seconds, done.callback, None)
-    return done

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from ...config.acme import ACMESettings
 from ...interfaces import Clock, Executor, Random, WallTime
 from ...mail.printable import printable
+from ...system.deadline import sleep
 from ..certificates import CertificateError, CertifiedKey, read_key
 from .issuance import Account, Issuance, Issued, Pause, Wanted, names_of
 from .issued import certificate_id, certificate_request, checked_chain, is_of, key_pem, new_key
@@ -407,7 +408,7 @@ class Renewer:
         step = issuance.begin()
         while not isinstance(step, Issued):
             if isinstance(step, Pause):
-                await self._pause(step.seconds)
+                await sleep(self._clock, step.seconds)
                 step = issuance.waited()
                 continue
             answer = await self._send(step)
@@ -515,11 +516,6 @@ class Renewer:
             when=f"{datetime.fromtimestamp(renewed_at, UTC):%Y-%m-%d}",
             certificate=self.current.description,
         )
-
-    async def _pause(self, seconds: float) -> None:
-        paused = Deferred[None](lambda _: timer.cancel())
-        timer = self._clock.callLater(seconds, paused.callback, None)
-        await paused
 
 
 _LONGEST_AHEAD = 1_209_600.0  # seconds: no time that was set here is further ahead
