@@ -570,7 +570,8 @@ class MailTransferAgent(Service):
                 use()
             if self._control is not None:
                 self._control.start()
-            started = self._processes.start(shares(config.state_dir, config.workers))
+            shared = config.queue.database is not None
+            started = self._processes.start(shares(config.state_dir, config.workers, shared=shared))
         except BaseException:
             self._at_shutdown.stop()
             self._cannot_start(Failure())

@@ -434,7 +434,7 @@ class Refusals(ConfigTestCase):
             refusal = self.refusal({"queue": url})
             self.assertIn(text, refusal)
             self.assertNotIn("secret", refusal)
-        self.assertIn("expected 1", self.refusal({"queue": "postgresql:///mta", "workers": "2"}))
+        self.assertEqual(self.load({"queue": "postgresql:///mta", "workers": "2"}).workers, 2)
 
     def test_two_listeners_on_one_endpoint_are_refused(self) -> None:
         self.assertEqual(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import smtplib
 import time
 from pathlib import Path
 
 import psycopg
 
-from .machine import LOOPBACK, eventually, free_port
+from .machine import LOOPBACK, children, eventually, free_port
 from .mail import ProgramTestCase, as_stored, message, message_with_attachment, submit, trusting
 from .mta import MTA
 from .postgresql import PostgreSQL
@@ -24,13 +27,14 @@ class SharedQueue(ProgramTestCase):
         self.database = self.enterContext(PostgreSQL(self.home))
         self.port = free_port()  # of the next hop
 
-    def mta(self, name: str) -> MTA:
+    def mta(self, name: str, *options: str, url: str = "") -> MTA:
         home = self.home / name
         home.mkdir(exist_ok=True)
         mta = MTA(
             home,
-            *("--queue", self.database.url),
+            *("--queue", url or self.database.url),
             *("--route", f"relay.example=smtp://{LOOPBACK}:{self.port}"),
+            *options,
             toml=IMPATIENT,
         )
         self.addCleanup(mta.kill)
@@ -103,6 +107,80 @@ class SharedQueue(ProgramTestCase):
                     sorted(each.endswith(message("before")) for each in received), [False, True]
                 )
                 mta.wait_for(self.is_empty, "an empty queue")
+
+    def test_a_database_that_is_not_there_at_the_start_is_waited_for(self) -> None:
+        self.database.stop()
+        mta = self.mta("a")
+        with mta:
+            self.assertFalse(mta.is_ready())
+            self.assertIn("is closed", mta.tool("status").stdout)
+            before = time.monotonic()
+            with self.assertRaises(smtplib.SMTPException) as refused:
+                submit(mta.smtp, message("before"), "bob@localhost")
+            self.assertIn("451", str(refused.exception))
+            self.assertLess(time.monotonic() - before, 1.0)
+            self.database.start()
+            eventually(mta.is_ready, "readiness")
+            submit(mta.smtp, message("after"), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob")
+
+    def test_a_database_that_refuses_the_program_fails_the_start(self) -> None:
+        self.sql("CREATE ROLE stranger LOGIN")
+        server = f"{LOOPBACK}:{self.database.port}"
+        for url, why in (
+            (f"postgresql://unknown@{server}/postgres", 'role "unknown" does not exist'),
+            (f"postgresql://mta@{server}/unknown", 'database "unknown" does not exist'),
+            (f"postgresql://stranger@{server}/postgres", "permission denied"),
+        ):
+            mta = self.mta("a", url=url)
+            mta.spawn(mta.command())
+            self.assertEqual(mta.wait(), 1)
+            self.assertIn(why, mta.output())
+
+    def test_rows_that_others_have_locked_stop_no_new_mail(self) -> None:
+        mta = self.mta("a")
+        with mta:
+            submit(mta.smtp, message("first"), "bob@relay.example")
+            mta.wait_for(
+                lambda: self.sql("SELECT 1 FROM recipient WHERE attempts > 0"), "a deferral"
+            )
+            with psycopg.connect(
+                self.database.url, options="-c search_path=twisted_mta"
+            ) as operator:
+                operator.execute("SELECT 1 FROM recipient FOR UPDATE")
+                held = mta.tool("queue", "hold", "--all")
+                self.assertEqual(held.returncode, 1, held.stdout)
+                self.assertIn("locked by others", held.stderr)
+                submit(mta.smtp, message("second"), "carl@localhost")
+                mta.wait_for_mail("localhost", "carl")
+            self.assertTrue(mta.is_ready())
+            self.assertNotIn("the queue is closed", mta.output())
+            mta.wait_for(lambda: mta.tool("queue", "hold", "--all").returncode == 0, "a hold")
+
+    def test_workers_share_the_queue_and_it_is_counted_once(self) -> None:
+        mta = self.mta("a", "--workers", "2")
+        with mta:
+            for number in range(8):
+                submit(mta.smtp, message(f"number {number}"), "bob@relay.example")
+            mta.wait_for(lambda: self.counted(mta) == 8, "8 messages")
+            listed = json.loads(mta.tool("queue", "list", "--json").stdout)
+            self.assertEqual(len(listed["messages"]), 8)
+            self.assertEqual(self.sql("SELECT count(*) FROM worker WHERE number >= 0"), [(2,)])
+            (first, *_) = children(mta.pid)
+            os.kill(first, signal.SIGKILL)
+            mta.wait_for(lambda: "works again" in mta.output(), "its successor")
+            # Far earlier than the half minute that leases last.
+            leased = "SELECT count(*) FROM recipient WHERE lease NOT IN (SELECT id FROM worker)"
+            self.assertEqual(self.sql(leased), [(0,)])
+            with self.sink() as sink:
+                self.assertEqual(len(sink.wait_for_messages(8)), 8)
+                mta.wait_for(self.is_empty, "an empty queue")
+            mta.wait_for(lambda: self.counted(mta) == 0, "no messages")
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def counted(self, mta: MTA) -> int:
+        status = json.loads(mta.tool("status", "--json").stdout)
+        return int(status["queue"]["messages"])
 
     def test_the_work_of_a_dead_mta_is_taken_over(self) -> None:
         a, b = self.mta("a"), self.mta("b")

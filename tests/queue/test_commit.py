@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -19,8 +20,10 @@ from twisted_mta.queue.store.contract import (
     Lease,
     NewerSchema,
     Operation,
+    StoreBusy,
     StoreError,
     StoreFull,
+    StoreUnavailable,
     Want,
 )
 from twisted_mta.queue.store.spool import Spool
@@ -32,6 +35,7 @@ from .mail import NOW, deferred, message, settled
 from .store.held import HeldExecutor
 
 BROKEN = StoreError("disk I/O error")
+LOCKED = StoreBusy("canceling statement due to lock timeout")
 NO_ROOM = StoreFull("database or disk is full")
 
 
@@ -427,6 +431,54 @@ class FailedCommits(CommitTestCase):
         self.assertRaises(StoreError, commit.start)
         refused = commit.perform(Accept(message(1)))
         self.assertRefused(refused)
+
+
+class NotAvailableAtTheStart(CommitTestCase):
+    def test_a_store_that_is_not_available_is_opened_as_soon_as_it_is(self) -> None:
+        store = MemoryStore(spool=self.spool, files=self.files)
+        commit = GroupCommit(store, executor=inline_executor, clock=self.clock)
+        with mock.patch.object(store, "open", side_effect=StoreUnavailable("no answer")):
+            self.assertIsNone(commit.start())
+            self.assertFalse(commit.is_open)
+            self.assertRefused(commit.perform(Accept(message(1))))
+            self.clock.advance(1.0)
+            self.assertFalse(commit.is_open)
+        self.clock.advance(2.0)
+        self.assertTrue(commit.is_open)
+        self.assertLogged(1)
+        commit.stop()
+        self.turn()
+        self.assertIs(commit._state, State.STOPPED)
+
+
+class Locked(CommitTestCase):
+    def test_messages_do_not_wait_for_rows_that_others_have_locked(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.store.fail_next(LOCKED)
+        settle = self.commit.perform(settled(message(1)))
+        lease = self.commit.perform(Lease(NOW, (Want("x.example", 1),)))
+        accepted = self.accept(2, 3)
+        self.turn()
+        self.failureResultOf(lease, StoreError)
+        self.accept(4)
+        self.turn()
+        for each in accepted:
+            self.successResultOf(each)
+        self.successResultOf(settle)
+        # The messages without the settle, then that, and mail that came later.
+        self.assertEqual(self.sizes(), [1, 4, 2, 1, 1])
+        self.assertTrue(self.commit.is_open)
+
+    def test_messages_are_refused_where_the_tables_are_locked(self) -> None:
+        self.store.fail_next(LOCKED)
+        accepted = self.accept(1, 2)
+        self.turn()
+        for each in accepted:
+            self.assertRefused(each)
+        self.turn()
+        self.assertEqual(self.store.batches[-1], (Forget((QueueId(1), QueueId(2))),))
+        self.assertTrue(self.commit.is_open)
 
 
 class FullDisk(CommitTestCase):

@@ -45,6 +45,17 @@ class Ids(TidyTestCase):
             self.assertEqual(drawn[-2000:], sorted(drawn[-2000:]))
         self.assertEqual(len(frozenset(drawn)), 6000)
 
+    def test_a_thousand_processes_of_several_machines_never_draw_the_same_id(self) -> None:
+        drawn: list[int] = []
+        for worker in (0, 1, 1023):
+            ids = QueueIds(
+                wall_time=lambda: 1.0, random=random.Random(1), worker=worker, workers=1024
+            )
+            drawn += [ids() for _ in range(2000)]
+            self.assertEqual([id & 1023 for id in drawn[-2000:]], [worker] * 2000)
+        self.assertEqual(len(frozenset(drawn)), 6000)
+        self.assertGreaterEqual(min(drawn), first_id(1.0))
+
     def test_a_worker_number_beyond_6_bits_is_refused(self) -> None:
         for worker in (-1, 64):
             with self.assertRaises(ValueError):

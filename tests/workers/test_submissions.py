@@ -6,10 +6,13 @@ import io
 from base64 import b64decode
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 
 from tests.workers.scripted import ScriptedProcess
 from tests.workers.test_workers import WorkersTestCase
+from twisted_mta.admin.questions import SHOW
+from twisted_mta.config.tables import QueueSettings
 from twisted_mta.mail.events import Accepted, Delivered, MailEvent, Removed
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
@@ -249,6 +252,50 @@ class Dying(Submitting):
         self.successResultOf(self.stop())
         for waiting in (submitted, outcome):
             self.failureResultOf(waiting, RuntimeError)
+
+
+class SharedQueue(Submitting):
+    """Of mail in a queue that workers share, each of them may report the next step."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.parent.config = evolve(
+            self.parent.config, queue=QueueSettings(url="postgresql://db.example/mta")
+        )
+
+    def other(self, process: ScriptedProcess) -> ScriptedProcess:
+        (other,) = (each for each in self.processes if each is not process)
+        return other
+
+    def test_a_step_of_another_worker_is_one_of_the_message(self) -> None:
+        _, process, id = self.dying()
+        outcome = self.parent.outcome(id)
+        other = self.other(process)
+        self.assertEqual(other.heard[-1], ("follow", {"messages": {id: [0]}}))
+        self.assertNotIn("follow", process.names)
+        other.pipe.send("mail_event", event=step(Delivered, id), numbers=[0])
+        self.reactor.settle()
+        self.assertEqual(list(self.successResultOf(outcome)), ["bob@localhost"])
+        for each in (process, other):
+            self.assertEqual(each.heard[-1], ("unfollow", {"id": id}))
+
+    def test_a_successor_hears_of_all_messages_and_is_asked_for_those_it_took(self) -> None:
+        _, process, id = self.dying()
+        self.other(process).exit(signal=9)
+        successor = self.successor({})
+        (started,) = (arguments for name, arguments in successor.heard if name == "start")
+        self.assertEqual(started["followed"], {id: [0]})
+        self.assertNotIn("queued_recipients", successor.names)
+
+    def test_questions_about_the_queue_are_for_one_worker(self) -> None:
+        self.assertEqual(self.parent.shards(), (0,))
+        first, second = self.processes
+        first.exit(signal=9)
+        self.reactor.settle()
+        self.parent.ask_shard(0, SHOW, id=FIRST, content=False)
+        self.reactor.settle()
+        name, arguments = second.heard[-1]
+        self.assertEqual((name, arguments["shard"]), ("queue", 1))
 
 
 class Idle(Submitting):

@@ -72,7 +72,10 @@ def merge(
         _process(report) for report in sorted(reports, key=lambda each: each.number or 0)
     )
     connections = _connections(reports)
-    suspended = longest_suspended(each for report in reports for each in report.suspended)
+    suspended = longest_suspended(
+        (each for report in reports for each in report.suspended),
+        shared=any(report.has_shared_queue for report in reports),
+    )
     all_troubles = ordered(
         (
             *troubles,

@@ -170,7 +170,9 @@ class ProcessReport:
         number: which worker, from 0; None: the only process.
         restarts: how often a worker of this number was started again; its parent knows.
         queue_open: whether the queue can be written to and read now.
-        queue: numbers of its part of the queue, by the names of `queue.store.contract.Census`.
+        queue: numbers of its part of the queue, by the names of `queue.store.contract.Census`. Of a
+            queue that the processes share, one of them reports all numbers; the others, how many
+            recipients are leased to them.
         connections: by listener, as the log names it: ``smtp tcp 127.0.0.1:2525``.
         deliveries: transactions with next hops under way.
         metrics: a snapshot.
@@ -179,6 +181,7 @@ class ProcessReport:
         troubles: of this process.
         destinations: with most mail (`largest_destinations`).
         counted_at: wall time of ``queue``; None: now; 0: ``queue`` is not known.
+        has_shared_queue: whether other processes have the same queue.
     """
 
     pid: int
@@ -196,6 +199,7 @@ class ProcessReport:
     troubles: tuple[Trouble, ...] = ()
     destinations: tuple[Destination, ...] = ()
     counted_at: float | None = None
+    has_shared_queue: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the report in plain types, for a pipe."""
@@ -240,6 +244,7 @@ class ProcessReport:
                 destinations=tuple(
                     Destination(**each) for each in written["destinations"][:MOST_DESTINATIONS]
                 ),
+                has_shared_queue=bool(written["has_shared_queue"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the report of a process: {error!r}") from None
@@ -255,17 +260,24 @@ def largest_destinations(destinations: Iterable[Destination]) -> tuple[Destinati
     return tuple(ordered[:MOST_DESTINATIONS])
 
 
-def longest_suspended(suspended: Iterable[SuspendedHop]) -> tuple[SuspendedHop, ...]:
+def longest_suspended(
+    suspended: Iterable[SuspendedHop], *, shared: bool = False
+) -> tuple[SuspendedHop, ...]:
     """Return each next hop once, with its longest suspension; at most `MOST_SUSPENDED` of them.
 
     Those that most mail waits for are first, then those that failed most often.
+
+    Args:
+        suspended: next hops, of several processes or shards.
+        shared: whether these have one queue, so that the same mail was counted in each.
     """
     longest: dict[str, SuspendedHop] = {}
     for each in suspended:
         known = longest.get(each.next_hop)
         if known is not None:
             longer = each if each.seconds > known.seconds else known
-            each = evolve(longer, waiting=known.waiting + each.waiting)
+            waiting = known.waiting, each.waiting
+            each = evolve(longer, waiting=max(waiting) if shared else sum(waiting))
         longest[each.next_hop] = each
     ordered = sorted(longest.values(), key=lambda each: (-each.waiting, -each.times, each.next_hop))
     return tuple(ordered[:MOST_SUSPENDED])

@@ -43,7 +43,9 @@ def process_report(
     queue: dict[str, int] = {}
     for shard in agent.shards:
         shard.commit.probe()
-        for name, count in asdict(shard.commit.census()).items():
+        census = shard.commit.census()
+        its = asdict(census) if shard in agent.counted_shards else {"leased": census.leased}
+        for name, count in its.items():
             queue[name] = queue.get(name, 0) + count
     waiting = agent.waiting_for_suspended()
     connections: dict[str, Connections] = {}
@@ -84,9 +86,10 @@ def process_report(
                 since=time_of(QueueId(each.first)),
                 reasons=each.reasons,
             )
-            for shard in agent.shards
+            for shard in agent.counted_shards
             for domain, each in shard.tallies.domains().items()
         ),
+        has_shared_queue=agent.has_shared_queue,
     )
 
 

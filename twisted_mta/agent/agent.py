@@ -437,6 +437,16 @@ class Agent:
         """Whether no delivery is under way and none is due, or it does not run."""
         return all(shard.runner.is_idle or not shard.runner.is_running for shard in self.shards)
 
+    @property
+    def has_shared_queue(self) -> bool:
+        """Whether other processes have the same queue."""
+        return self._shared is not None
+
+    @property
+    def counted_shards(self) -> Sequence[Shard]:
+        """The shards whose mail this process counts: of a shared queue, one process counts all."""
+        return () if self.has_shared_queue and self.worker else self.shards
+
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the suspended next hops of each shard; one may be suspended in several."""
         return [each for shard in self.shards for each in shard.runner.suspended()]
@@ -787,7 +797,8 @@ class Agent:
 
             self._shared = shared_queue(
                 queue.database,
-                directory,
+                self.config.state_dir,
+                worker=number,
                 spool=spool,
                 files=resources.files,
                 secret=resources.secret,

@@ -66,11 +66,11 @@ def read_process(metrics: Metrics) -> None:
 
 
 def _by_age(agent: Agent, age: str) -> int:
-    return sum(shard.tallies.ages().get(age, 0) for shard in agent.shards)
+    return sum(shard.tallies.ages().get(age, 0) for shard in agent.counted_shards)
 
 
 def _by_reason(agent: Agent, reason: str) -> int:
-    return sum(shard.tallies.reasons().get(reason, 0) for shard in agent.shards)
+    return sum(shard.tallies.reasons().get(reason, 0) for shard in agent.counted_shards)
 
 
 def _acted(agent: Agent, action: str) -> int:

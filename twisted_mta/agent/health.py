@@ -96,7 +96,7 @@ def _tables(agent: Agent) -> Iterator[Trouble]:
 def _queue(agent: Agent) -> Iterator[Trouble]:
     quarantined = failures = 0
     oldest: QueueId | None = None
-    for shard in agent.shards:
+    for shard in agent.counted_shards:
         census = shard.commit.census()
         quarantined += census.quarantined
         failures += census.failures
@@ -104,7 +104,8 @@ def _queue(agent: Agent) -> Iterator[Trouble]:
         if census.recipients and first is not None:
             oldest = first if oldest is None else min(first, oldest)
     # Workers have parts of the queue of their own.
-    where = f"worker {agent.worker}" if agent.config.workers > 1 else ""
+    own_part = agent.config.workers > 1 and not agent.has_shared_queue
+    where = f"worker {agent.worker}" if own_part else ""
     of_whom = f" of {where}" if where else ""
     if quarantined:
         text = f"{quarantined:,} messages{of_whom} have lost their body file, and are not delivered"

@@ -8,7 +8,7 @@ from ..config import Config
 from ..dns import DNSResolver
 from ..dns.monitored import MonitoredResolver
 from ..interfaces import Executor
-from ..queue.ids import QueueIds
+from ..queue.ids import SHARED_WORKERS, WORKERS, QueueIds
 from ..system.executors import NearExecutor, ThreadExecutor
 from ..system.files import DiskFiles
 from ..system.outbox import Outbox
@@ -54,7 +54,10 @@ class Resources:
         self.random = environment.random or system_random()
         self.files = environment.files or DiskFiles()
         self.ids = environment.ids or QueueIds(
-            wall_time=self.wall_time, random=self.random, worker=worker
+            wall_time=self.wall_time,
+            random=self.random,
+            worker=worker,
+            workers=WORKERS if config.queue.database is None else SHARED_WORKERS,
         )
         self.secret = environment.secret
         self.nonce = environment.nonce

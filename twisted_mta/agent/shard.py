@@ -60,9 +60,11 @@ class Shard:
             taken_over: whether the shard was another worker's.
 
         Raises:
-            StoreError: the store cannot be opened.
+            StoreError: the store cannot be opened, now or ever (`GroupCommit.start`).
         """
         recovery = self.commit.start()
+        if recovery is None:
+            return
         for name in recovery.swept:
             _log.info("removed body {name}: its message was never acknowledged", name=name)
         for id in recovery.quarantined:
@@ -106,13 +108,20 @@ def shards_there(state_dir: str) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def shares(state_dir: str, workers: int) -> list[Sequence[int]]:
+def shares(state_dir: str, workers: int, *, shared: bool = False) -> list[Sequence[int]]:
     """Return which shards each worker works on, its own first.
+
+    Args:
+        state_dir: the state directory.
+        workers: how many there are.
+        shared: whether the queue is shared: then a shard is only a worker's place for files, and
+            those of former workers have no mail.
 
     Raises:
         OSError: the state directory cannot be read.
     """
-    orphans = [number for number in shards_there(state_dir) if number >= workers]
+    there = [] if shared else shards_there(state_dir)
+    orphans = [number for number in there if number >= workers]
     return [
         (worker, *(number for number in orphans if number % workers == worker))
         for worker in range(workers)

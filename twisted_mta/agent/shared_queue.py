@@ -20,7 +20,7 @@ from ..queue.store.contract import StoreError
 from ..queue.store.postgresql.store import PostgreSQLStore
 from ..queue.store.spool import Spool
 from ..system.kept_secret import kept_secret
-from .shard import QUEUE
+from .shard import QUEUE, shard_directory, shards_there
 
 _BEAT = 5.0  # seconds between renewals of the leases
 _SURVEYS = 6  # renewals between searches for mail that other machines have left
@@ -108,19 +108,31 @@ class SharedQueue:
 
 def shared_queue(
     url: str,
-    directory: str,
+    state_dir: str,
     *,
+    worker: int,
     spool: Spool,
     files: Files,
     secret: Callable[[int], bytes],
     clock: Clock,
     ids: Any,
 ) -> SharedQueue:
-    """Return the queue in a database, for the machine with a state directory."""
+    """Return the queue in a database, for a process of the machine with a state directory.
+
+    Args:
+        url: of the database.
+        state_dir: of the machine.
+        worker: which of its processes this is, from 0.
+        spool: the directory of copies of large bodies, of this process alone.
+        files: the disk.
+        secret: returns unguessable octets.
+        clock: for renewals.
+        ids: of new messages.
+    """
     store = PostgreSQLStore(
         url,
-        machine=partial(_machine, directory, files, secret),
-        slot=0,
+        machine=partial(_machine, state_dir, files, secret),
+        slot=worker,
         spool=spool,
         files=files,
         seconds=clock.seconds,
@@ -128,19 +140,21 @@ def shared_queue(
     return SharedQueue(store, clock=clock, ids=ids)
 
 
-def _machine(directory: str, files: Files, secret: Callable[[int], bytes]) -> str:
+def _machine(state_dir: str, files: Files, secret: Callable[[int], bytes]) -> str:
     """Return the random id of this machine, which is made once. Blocks.
 
     Raises:
         StoreError: the id cannot be read, or there is mail in a queue of this machine alone.
     """
-    embedded = os.path.join(directory, QUEUE)
-    if os.path.exists(embedded):
-        raise StoreError(
-            f"{embedded} may have mail: deliver it with --queue sqlite:, then move the file away"
-        )
     try:
-        path = os.path.join(directory, "machine")
+        for number in (0, *shards_there(state_dir)):
+            embedded = os.path.join(shard_directory(state_dir, number), QUEUE)
+            if os.path.exists(embedded):
+                raise StoreError(
+                    f"{embedded} may have mail: deliver it with --queue sqlite:, then move the file"
+                    " away"
+                )
+        path = os.path.join(state_dir, "machine")
         lost = "its mail in the queue is delivered after half a minute"
         return kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
     except (OSError, ValueError) as error:

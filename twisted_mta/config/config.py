@@ -414,11 +414,6 @@ class Config:
                 " expected aliases, the path of a file"
             )
         yield from self._relay_contradictions()
-        if self.queue.database is not None and self.workers != 1:
-            yield (
-                f"workers = {self.workers}: found queue = {shown(self.queue.url)}; expected 1 with"
-                " such a queue, and further machines for more"
-            )
         if self.feedback is not None:
             domain = self.feedback.address.domain
             if domain not in (*self.local_domains, *self.virtual_domains):

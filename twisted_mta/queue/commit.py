@@ -16,7 +16,8 @@ senders of its messages were told to try again. They go behind new operations (`
 so that one which cannot be written stops no other. An operator's operation is not kept: the
 operator hears of the failure, and an action that took effect minutes later would surprise.
 
-Only where an operation itself cannot be read is the store left open.
+The store is left open where an operation itself cannot be read, and where others have locked what a
+transaction needs, which a shared store finds out. Nothing was written then.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ from .store.contract import (
     Result,
     Settle,
     Store,
+    StoreBusy,
     StoreError,
     StoreFull,
+    StoreUnavailable,
 )
 
 __all__ = ["FULL", "NOT_NOW", "TRANSITIONS", "Event", "GroupCommit", "State"]
@@ -78,6 +81,7 @@ class Event(Enum):
     """The events that change the state."""
 
     STARTED = "started"
+    NOT_AVAILABLE = "not available at the start"
     BATCH_BEGUN = "batch begun"
     COMMITTED = "committed"
     BATCH_REFUSED = "batch refused"
@@ -94,6 +98,7 @@ class Event(Enum):
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.CLOSED: {
         Event.STARTED: State.IDLE,
+        Event.NOT_AVAILABLE: State.CLOSED,
         Event.BACKOFF_OVER: State.REOPENING,
         Event.NOTHING_LEFT: State.STOPPING,
     },
@@ -109,7 +114,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.CLOSING: {Event.STORE_CLOSED: State.CLOSED},
     State.REOPENING: {Event.OPENED: State.IDLE, Event.OPENING_FAILED: State.CLOSED},
     State.STOPPING: {Event.STORE_CLOSED: State.STOPPED},
-    State.STOPPED: {Event.STARTED: State.IDLE},
+    State.STOPPED: {Event.STARTED: State.IDLE, Event.NOT_AVAILABLE: State.CLOSED},
 }
 """All transitions. The store is open in IDLE and COMMITTING; it is at work, and takes no other
 call, in COMMITTING, CLOSING, REOPENING and STOPPING."""
@@ -178,6 +183,7 @@ class GroupCommit:
         )
         self._retried_last = False  # the last batch was one of `_retries`
         self._singly = 0  # so many operations are to have a transaction of their own
+        self._together = 0  # so many have one for them alone
         self._refused = RefusedMessages()
         # By the clock.
         self._batch_begun = 0.0
@@ -197,10 +203,20 @@ class GroupCommit:
         """Whether the store is open, so that messages can be accepted and leased."""
         return self._state in _OPEN
 
-    def start(self) -> Recovery:
-        """Open the store. Blocks, since nothing can begin before it, and raises as it does."""
-        recovery = self._store.open()
+    def start(self) -> Recovery | None:
+        """Open the store. Blocks, since nothing can begin before it, and raises as it does.
+
+        Returns:
+            None where it is not available now: it is closed, and opened as after a failure.
+        """
         self._opened_to_stop = False
+        try:
+            recovery = self._store.open()
+        except StoreUnavailable as error:
+            self._enter(Event.NOT_AVAILABLE)
+            self._log.error("{error}", error=str(error))
+            self._reopen_later()
+            return None
         self._enter(Event.STARTED)
         self._opened()
         return recovery
@@ -316,7 +332,7 @@ class GroupCommit:
 
     def _take(self) -> list[Pending]:
         """Take the next batch: new operations, and alternating with them those tried again."""
-        new_ones_first = self._waiting and (self._retried_last or self._singly)
+        new_ones_first = self._waiting and (self._retried_last or self._singly or self._together)
         # While stopping, all are due: it is their last try.
         last_try = bool(self._stopping)
         if not new_ones_first and self._retries.are_due(now=last_try):
@@ -325,6 +341,9 @@ class GroupCommit:
         if not self._waiting:
             return []
         self._retried_last = False
+        if self._together:
+            together, self._together = self._together, 0
+            return [self._waiting.popleft() for _ in range(together)]
         batch = [self._waiting.popleft()]
         if self._singly:
             self._singly -= 1
@@ -386,6 +405,9 @@ class GroupCommit:
         if isinstance(error, StoreFull):
             self._enter(Event.BATCH_REFUSED)
             self._no_room(error, batch)
+        elif isinstance(error, StoreBusy):
+            self._enter(Event.BATCH_REFUSED)
+            self._busy(error, batch)
         elif isinstance(error, _MISTAKES):
             self._enter(Event.BATCH_REFUSED)
             self._mistaken(failure, batch)
@@ -427,6 +449,7 @@ class GroupCommit:
         if now >= self._full_until + _PAUSE:  # else it has been so since the last line
             self._log.error("there is no room for the queue: {error}", error=str(error))
         self._full_until = now + _PAUSE
+        self._together = 0
         # Without new messages the rest may fit, and free room; else the operations behind it may.
         self._waiting = deque(first + then if accepts else then + first)
         if accepts:
@@ -437,6 +460,25 @@ class GroupCommit:
             self._wake(_PAUSE)
         for each in refused:
             each.fail(error)
+
+    def _busy(self, error: StoreBusy, batch: Sequence[Pending]) -> None:
+        """Try new messages again without the rest of a batch, whose rows others have locked."""
+        self._log.warn("the queue is locked by others: {error}", error=str(error))
+        accepts = [each for each in batch if isinstance(each.operation, Accept)]
+        others = [each for each in batch if not isinstance(each.operation, Accept)]
+        failed = [each for each in others if not each.must_be_written]
+        for each in others:
+            if each.must_be_written:
+                self._retry(each)
+        if others:
+            self._waiting.extendleft(reversed(accepts))
+            self._together = len(accepts)
+        else:  # their rows are new: the tables themselves are locked
+            self._refused.add_failed(accepts)
+            failed = accepts
+        self._wake()
+        for each in failed:
+            each.fail(StoreError(f"the queue is locked by others: {error}"))
 
     def _mistaken(self, failure: Failure, batch: Sequence[Pending]) -> None:
         """Find the operation that the store cannot read, so that it does not fail the others."""
@@ -462,7 +504,7 @@ class GroupCommit:
 
     def _store_failed(self, failure: Failure, batch: Sequence[Pending]) -> None:
         """Close the store, and keep what must be written until it is open again."""
-        self._singly = 0
+        self._singly = self._together = 0
         self._log.failure("the queue could not be written", failure)
         error = failure.value
         if not isinstance(error, StoreError):

@@ -38,13 +38,17 @@ class RemoteAudience:
         self._watched = False
 
     def follow(self, messages: Mapping[str, Sequence[RecipientNumber]]) -> None:
-        """Tell it of its own messages that the process before has accepted.
+        """Tell it of its own messages that another process has accepted.
 
         Args:
             messages: for each id, the numbers of the recipients that are not ended.
         """
         for id, numbers in messages.items():
             self._followed[id] = dict.fromkeys(numbers)
+
+    def unfollow(self, id: str) -> None:
+        """Tell it no more of one of its messages, which another process may have delivered."""
+        self._followed.pop(id, None)
 
     def hears(self, id: QueueId) -> bool:
         """Whether the parent is to be told of a message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -110,7 +111,7 @@ class Parent(Protocol):
         """Return of which mail a worker is to tell: arguments of its start."""
         ...
 
-    def track_mail(self, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
+    def track_mail(self, number: int, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
         """Keep the outcome of a message of the application that a worker is about to queue."""
         ...
 
@@ -141,7 +142,7 @@ class ProcessPipe(Pipe):
                 "tls_news": worker.pass_on_tls_news,
                 "traced": worker.traced,
                 "mail_event": worker.parent.mail_event,
-                "track_mail": worker.parent.track_mail,
+                "track_mail": partial(worker.parent.track_mail, worker.number),
                 "forget_mail": worker.parent.forget_mail,
             },
             lambda: worker.pipe_lost(self),

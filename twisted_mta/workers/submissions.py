@@ -29,7 +29,6 @@ from ..agent.audience import LocalAudience
 from ..mail.envelope import RecipientNumber
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..queue.ids import worker_of
 from ..server.application_mail import LimitReached, Receipt, SubmissionRefused
 from ..server.application_submission import Submission
 from ..server.reception import Reception
@@ -119,6 +118,7 @@ class Submissions:
         self._workers = workers
         self._numbers = count()
         self._turn = 0
+        self._takers: dict[str, int] = {}  # the worker that took each message under way
         # Messages whose worker has died during the commit: fire with whether they are queued.
         self._uncertain: dict[str, Deferred[bool]] = {}
         self._stopped = False
@@ -198,17 +198,25 @@ class Submissions:
         finally:
             self._uncertain.pop(id, None)
 
-    def followed(self, worker: int) -> Mapping[str, Sequence[RecipientNumber]]:
-        """Return the messages of the application that a worker has, with what is not ended."""
+    def taken(self, id: str, worker: int) -> None:
+        """Note which worker is about to queue a message."""
+        self._takers[id] = worker
+
+    def ended(self, id: str) -> None:
+        """Note that a message is no longer under way."""
+        self._takers.pop(id, None)
+
+    def taken_by(self, worker: int) -> Mapping[str, Sequence[RecipientNumber]]:
+        """Return the messages of the application that a worker took, with what is not ended."""
         return {
             id: numbers
             for id, numbers in self._audience.incomplete().items()
-            if worker_of(QueueId.parse(id)) == worker
+            if self._takers.get(id) == worker
         }
 
     def opened(self, worker: WorkerProcess) -> None:
         """Find out what a successor has of the messages that its predecessor had."""
-        ids = list(self.followed(worker.number))
+        ids = list(self.taken_by(worker.number))
         if ids:
             compared = Deferred.fromCoroutine(self._compare(worker.pipe, ids))
             compared.addErrback(
@@ -236,6 +244,7 @@ class Submissions:
         audience = self._audience
         if queued is None and audience.tracks(id) and not audience.was_told(id):
             audience.untrack(QueueId.parse(id))
+            self.ended(id)
             self._know(id, False)
             return
         there = dict.fromkeys(queued or ())
@@ -243,6 +252,7 @@ class Submissions:
             audience.lose(
                 id, f"the worker that had {id} has died, and its last steps are not known"
             )
+            self.ended(id)
         self._know(id, True)
 
     def _know(self, id: str, answer: bool | Exception) -> None:

@@ -124,6 +124,8 @@ class Worker:
                 "untrace": self.untrace,
                 "watch": self._audience.watch,
                 "unwatch": self._audience.unwatch,
+                "follow": self._audience.follow,
+                "unfollow": self._audience.unfollow,
                 "queued_recipients": self.queued_recipients,
                 "when_idle": self.when_idle,
                 "is_idle": lambda: self._started_agent.is_idle,

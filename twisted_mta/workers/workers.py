@@ -322,20 +322,26 @@ class Workers:
             )
         )
 
+    @property
+    def _have_one_queue(self) -> bool:
+        """Whether all have the same queue, so that each can answer for it."""
+        return self.config.queue.database is not None
+
     def ask_shard(self, shard: int, question: ShardQuestion, **arguments: Any) -> Deferred[Any]:
         """Ask the worker that has a shard."""
         for worker in self._workers:
-            if shard in worker.shards:
-                if not worker.ready:
-                    break
+            if worker.ready and (shard in worker.shards or self._have_one_queue):
+                its_shard = worker.number if self._have_one_queue else shard
                 answer = worker.call(
-                    "queue", shard=shard, question=question.name, arguments=arguments
+                    "queue", shard=its_shard, question=question.name, arguments=arguments
                 )
                 return answer.addErrback(_original_failure)
         return fail(LookupError(f"the process of shard {shard} is not there now; try again"))
 
     def shards(self) -> Sequence[int]:
-        """Return the numbers of all shards."""
+        """Return the numbers of all shards; a queue that all share counts as one."""
+        if self._have_one_queue:
+            return (0,)
         return [number for worker in self._workers for number in worker.shards]
 
     def reports(self) -> Sequence[ProcessReport | PendingReport]:
@@ -466,16 +472,23 @@ class Workers:
 
     def mail_event(self, event: Mapping[str, Any], numbers: Sequence[int]) -> None:
         """Tell the subscribers of a step of mail."""
-        self._audience.tell(event_from_json(event), [RecipientNumber(each) for each in numbers])
+        step = event_from_json(event)
+        self._audience.tell(step, [RecipientNumber(each) for each in numbers])
+        if numbers and not self._audience.left(step.id):
+            self._unfollow(step.id)
 
     def audience_of(self, number: int) -> Mapping[str, Any]:
         """Return of which mail a worker is to tell: arguments of its start."""
+        # Mail in a queue that all share may be delivered by any.
+        submissions, audience = self._submissions, self._audience
         return {
-            "watched": self._audience.has_subscribers,
-            "followed": self._submissions.followed(number),
+            "watched": audience.has_subscribers,
+            "followed": audience.incomplete()
+            if self._have_one_queue
+            else submissions.taken_by(number),
         }
 
-    def track_mail(self, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
+    def track_mail(self, number: int, id: str, recipients: Mapping[str, Sequence[int]]) -> None:
         """Keep the outcome of a message of the application that a worker is about to queue."""
         self._audience.track(
             QueueId.parse(id),
@@ -484,10 +497,23 @@ class Workers:
                 for written, numbers in recipients.items()
             },
         )
+        self._submissions.taken(id, number)
+        if self._have_one_queue:
+            for worker in self._workers:
+                if worker.ready and worker.number != number:
+                    worker.send("follow", messages={id: self._audience.left(id)})
 
     def forget_mail(self, id: str) -> None:
         """Forget a message of the application that was not queued."""
         self._audience.untrack(QueueId.parse(id))
+        self._unfollow(id)
+
+    def _unfollow(self, id: str) -> None:
+        """Expect no more steps of a message of the application."""
+        self._submissions.ended(id)
+        if self._have_one_queue:
+            for worker in self._workers:
+                worker.send("unfollow", id=id)
 
     def pass_on_tls_news(self, source: WorkerProcess) -> None:
         """Let all others read what one worker has learned of TLS."""

@@ -14,7 +14,7 @@ from random import Random  # noqa: TID251 - from a seed
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.machine import LOOPBACK, folder
+from tests.functional.machine import LOOPBACK, folder, free_port
 from tests.functional.postgresql import PostgreSQL
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import MemoryBody
@@ -27,7 +27,9 @@ from twisted_mta.queue.store.contract import (
     NewerSchema,
     Settle,
     Store,
+    StoreBusy,
     StoreError,
+    StoreUnavailable,
 )
 from twisted_mta.queue.store.postgresql.store import LEASE, PostgreSQLStore
 from twisted_mta.queue.store.spool import Spool
@@ -273,6 +275,29 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             self.b.apply([Accept(message(1, body=MemoryBody(b"other")))])
         self.assertEqual(sql("SELECT message, lease FROM recipient"), [(1, self.lease_of(self.a))])
         self.b.apply([Accept(message(2))])
+
+    def test_locks_of_others_are_no_failure_of_the_store(self) -> None:
+        self.a.apply([Accept(message(1))])
+        for locked in ("SELECT 1 FROM recipient FOR UPDATE", "LOCK TABLE recipient"):
+            with psycopg.connect(server().url, options="-c search_path=twisted_mta") as other:
+                other.execute(locked.encode())
+                with self.assertRaisesRegex(StoreBusy, "lock timeout"):
+                    self.a.apply([settled(message(1))])
+        self.a.apply([settled(message(1))])
+        self.assertEqual(sql("SELECT count(*) FROM message"), [(0,)])
+
+    def test_a_database_that_is_away_may_come_and_one_that_refuses_will_not(self) -> None:
+        there = server().url
+        for url, kind in (
+            (f"postgresql://mta@{LOOPBACK}:{free_port()}/postgres", StoreUnavailable),
+            (there.replace("mta@", "unknown@"), StoreError),
+            (there.replace("/postgres", "/unknown"), StoreError),
+            (f"{there}?target_session_attrs=standby", StoreError),
+        ):
+            store = self.worker("c", self.spool, self.files, url)
+            with self.assertRaises(StoreError) as raised:
+                store.open()
+            self.assertIs(type(raised.exception), kind, url)
 
     def test_workers_have_different_numbers(self) -> None:
         numbers = [self.a.number, self.b.number, self.open_worker("c").number]

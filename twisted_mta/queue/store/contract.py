@@ -61,6 +61,20 @@ class StoreError(Exception):
     """
 
 
+class StoreUnavailable(StoreError):
+    """The store cannot be opened now, and may be later, without anybody's change to the settings.
+
+    Only a store on another host raises it.
+    """
+
+
+class StoreBusy(Exception):
+    """The store was waited for in vain, and nothing of the batch was written; it remains good.
+
+    Someone else has locked rows, or a table, that the batch needs.
+    """
+
+
 class StoreFull(Exception):
     """The disk has no room, and nothing of the batch was written. The store remains good."""
 
@@ -380,6 +394,7 @@ class Store(Protocol):
 
         Raises:
             NewerSchema: a newer version of this program has written it.
+            StoreUnavailable: it cannot be opened now.
             StoreError: it cannot be opened.
         """
         ...
@@ -389,6 +404,7 @@ class Store(Protocol):
 
         Raises:
             StoreFull: the disk has no room; nothing was written.
+            StoreBusy: others keep it locked; nothing was written.
             StoreError: the store failed, or is closed.
         """
         ...

@@ -8,7 +8,7 @@ CREATE TABLE worker (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     machine         text NOT NULL,         -- the random id in a state directory
     slot            integer NOT NULL,      -- the process, of those of the machine
-    number          integer UNIQUE,        -- from 0 to 63: the ids that it draws end with it
+    number          integer UNIQUE,        -- from 0 to 1023: the ids that it draws end with it
     seen            timestamptz NOT NULL,  -- by the database's clock
     batch           bigint NOT NULL DEFAULT 0,
     messages        bigint NOT NULL DEFAULT 0,

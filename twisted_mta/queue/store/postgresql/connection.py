@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import errors
 from psycopg.abc import PQGen
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
 from .schema import SCHEMA
 
@@ -24,11 +27,24 @@ _SETTINGS: Mapping[str, Any] = {
     "client_encoding": "UTF8",
     # The transaction of a machine that is cut off ends, and its locks, long before its leases do.
     "options": (
-        f"-c search_path={SCHEMA} -c lock_timeout=2000 -c statement_timeout=30000"
+        f"-c search_path={SCHEMA} -c lock_timeout=1000 -c statement_timeout=30000"
         " -c idle_in_transaction_session_timeout=10000"
         r" -c default_transaction_isolation=read\ committed"
     ),
 }
+
+
+# Of a server that refuses a connection now, as libpq and the server write it.
+_PASSING = (
+    "session is read-only",  # a standby that is not promoted yet
+    "too many clients",
+    "too many connections",
+    "remaining connection slots are reserved",
+)
+
+
+class NotAdmitted(OSError):
+    """The server answers, and refuses the account, the database or the host."""
 
 
 def connect(url: str, seconds: Callable[[], float], *, read_only: bool = False) -> Connection:
@@ -40,10 +56,21 @@ def connect(url: str, seconds: Callable[[], float], *, read_only: bool = False) 
         read_only: whether nothing is to be written. A standby is good enough then.
 
     Raises:
+        NotAdmitted: it answers, and refuses the connection; trying again is of no use.
         OSError: the server would lose mail when its machine fails.
         psycopg.Error: it cannot be reached.
     """
-    database = Connection.connect(url, autocommit=True, **_SETTINGS)
+    try:
+        database = _connected(url)
+    except psycopg.OperationalError:
+        if PGconn.ping(make_conninfo(url, **_SETTINGS).encode()) != Ping.OK:
+            raise
+        try:  # it may have come up meanwhile
+            database = _connected(url)
+        except psycopg.OperationalError as error:
+            if any(passing in str(error) for passing in _PASSING):
+                raise
+            raise NotAdmitted(str(error)) from error
     database.seconds = seconds
     try:
         if read_only:
@@ -54,6 +81,18 @@ def connect(url: str, seconds: Callable[[], float], *, read_only: bool = False) 
         database.close()
         raise
     return database
+
+
+def _connected(url: str) -> Connection:
+    return Connection.connect(url, autocommit=True, **_SETTINGS)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error of `connect`, or of a statement, says nothing against the settings.
+
+    The server cannot be reached, is about to start or to stop, is a standby, or is too busy.
+    """
+    return isinstance(error, psycopg.OperationalError | errors.ReadOnlySqlTransaction)
 
 
 def _require_durability(database: Connection) -> None:

@@ -26,6 +26,7 @@ from psycopg import errors
 from ....interfaces import Files
 from ....mail.message import Message
 from ....mail.queue_id import QueueId
+from ...ids import SHARED_WORKERS
 from ...operator.operations import Inspected
 from ..contract import (
     Accept,
@@ -35,14 +36,16 @@ from ..contract import (
     Operation,
     Recovery,
     Result,
+    StoreBusy,
     StoreError,
     StoreFull,
+    StoreUnavailable,
     apply_batch,
 )
 from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
-from .connection import PATIENCE, Connection, connect
+from .connection import PATIENCE, Connection, connect, may_pass
 from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys
 from .schema import scripts, upgrade
 from .transaction import PostgreSQLTransaction
@@ -51,11 +54,11 @@ LEASE = 30.0
 """Seconds after its last transaction at which the leases of a worker may be taken from it."""
 
 _MARGIN = 5.0  # seconds for a transaction to end, and for clocks that do not run alike
-_WORKERS = 64  # of all machines together: ids have room for no more
 _REGISTRATION = 0x7477_6D74_62  # "twmtb": the advisory lock of those that register
 _COUNTS = [each.name for each in fields(Counts)]
 _AWAITED = 4.0  # seconds that a statement may take where clients wait for it
 _KEPT = 60.0  # seconds that a copy of a large body is kept after its lease, for operators
+_LOOKS = 2.0  # seconds between two looks at the other workers and their counts
 _REPEATS = 5  # transactions that the database ended because of another one are begun again
 
 _RENEW = (
@@ -88,8 +91,8 @@ class PostgreSQLStore:
 
     Attributes:
         taken_over: workers whose leases were ended here, so that their mail is due.
-        number: the number of this worker, from 0 to 63; ids that are drawn with it are not drawn by
-            another worker. It may change in `open`.
+        number: the number of this worker, from 0 to 1,023; ids that are drawn with it are not drawn
+            by another worker. It may change in `open`.
         leases_until: until when the leases are this worker's for certain, by the clock. After that
             nothing may be sent that cannot be taken back: another worker may be sending it.
     """
@@ -148,7 +151,8 @@ class PostgreSQLStore:
                 self._others = self._read_others(database)
         except (OSError, psycopg.Error) as error:
             self.close()
-            raise StoreError(f"the queue in PostgreSQL cannot be opened: {error}") from error
+            kind = StoreUnavailable if may_pass(error) else StoreError
+            raise kind(f"the queue in PostgreSQL cannot be opened: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -222,9 +226,9 @@ class PostgreSQLStore:
         ).fetchall()
         numbers = database.execute("SELECT number FROM worker WHERE number IS NOT NULL").fetchall()
         taken = dict.fromkeys(number for (number,) in numbers)
-        free = next((each for each in range(_WORKERS) if each not in taken), None)
+        free = next((each for each in range(SHARED_WORKERS) if each not in taken), None)
         if free is None:
-            raise OSError(f"{_WORKERS} processes use it, and no more are possible")
+            raise OSError(f"{SHARED_WORKERS} processes use it, and no more are possible")
         [(self._worker,)] = database.execute(
             "INSERT INTO worker (machine, slot, number, seen)"
             " VALUES (%s, %s, %s, clock_timestamp()) RETURNING id",
@@ -299,6 +303,8 @@ class PostgreSQLStore:
                 repeats += 1
                 if repeats > _REPEATS:
                     raise StoreError(str(error)) from error
+            except (errors.LockNotAvailable, errors.QueryCanceled) as error:
+                raise StoreBusy(_one_line(error)) from error
             except errors.DiskFull as error:
                 raise StoreFull(str(error)) from error
             except (errors.DataError, errors.IntegrityError) as error:
@@ -312,8 +318,8 @@ class PostgreSQLStore:
         if database is None:
             raise StoreError("the store is closed")
         changes = self._transaction(database)
-        look_at_others = self._seconds() - self._looked_at_others >= LEASE / 3
         others, begun = self._others, self._seconds()
+        look_at_others = begun - self._looked_at_others >= _LOOKS
         is_awaited = any(isinstance(each, Accept) for each in batch)
         database.patience = _AWAITED if is_awaited else PATIENCE
         try:
@@ -365,16 +371,25 @@ class PostgreSQLStore:
         try:
             database.execute("COMMIT")
         except psycopg.OperationalError:
-            if not database.closed:
+            if not database.closed or not self._was_committed():
                 raise
-            self._database = other = self._connect()
-            with other.transaction():
+
+    def _was_committed(self) -> bool:
+        """Look on a new connection whether the batch was written; False: not, or it is not known.
+
+        What was written all the same is found, and forgotten, when the store is opened again.
+        """
+        try:
+            self._database = database = self._connect()
+            with database.transaction():
                 # The lock is waited for until the transaction has ended, if it has not yet.
-                row = other.execute(
+                database.execute("SET LOCAL lock_timeout = 2000")
+                row = database.execute(
                     "SELECT batch FROM worker WHERE id = %s FOR UPDATE", (self._worker,)
                 ).fetchone()
-            if row is None or row[0] != self._batch + 1:
-                raise
+        except (OSError, psycopg.Error):
+            return False
+        return row is not None and row[0] == self._batch + 1
 
     def _transaction(self, database: Database) -> PostgreSQLTransaction:
         assert self._worker is not None
@@ -467,6 +482,12 @@ class PostgreSQLStore:
             and not each.lease
             and isinstance(each.message.body, FileBody)
         ]
+
+
+def _one_line(error: psycopg.Error) -> str:
+    """Return what the server said, and where, without the text of the statement."""
+    said = error.diag
+    return "; ".join(each for each in (said.message_primary, said.context) if each)
 
 
 def _inserted(batch: Sequence[Operation]) -> Iterator[QueueId]:
