@@ -110,13 +110,7 @@ class NextHop:
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:
-        if self.transport in ("smtp", "lmtp"):
-            scheme = "smtps" if self.implicit_tls else self.transport
-            name = ",".join(map(str, self.hosts)) or self.domain or f"exchanger={self.exchanger}"
-            return f"{scheme}:{name}"
-        if self.transport == "deliver":
-            return f"deliver:{self.delivery}"
-        return self.transport
+        return _name(self)
 
     def for_mail(self, *, tls_optional: bool) -> NextHop:
         """Return this next hop for mail with ``TLS-Required: No``, or for other mail."""
@@ -148,6 +142,17 @@ class NextHop:
         This is so wherever a transaction may wait for something outside of the program.
         """
         return self.transport in ("smtp", "lmtp", "deliver")
+
+
+@lru_cache(maxsize=1000)  # written several times for each message
+def _name(next_hop: NextHop) -> str:
+    if next_hop.transport in ("smtp", "lmtp"):
+        scheme = "smtps" if next_hop.implicit_tls else next_hop.transport
+        hosts = ",".join(map(str, next_hop.hosts))
+        return f"{scheme}:{hosts or next_hop.domain or f'exchanger={next_hop.exchanger}'}"
+    if next_hop.transport == "deliver":
+        return f"deliver:{next_hop.delivery}"
+    return next_hop.transport
 
 
 @lru_cache(maxsize=1000)

@@ -13,6 +13,7 @@ from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
+from ..extension.views import OutgoingView
 
 PIECE = 65_536
 """Octets of content that are dot-stuffed and handed on at a time."""
@@ -96,6 +97,75 @@ def _size(message: Message) -> int:
     return len(message.trace) + message.body.size
 
 
+def _overrides(extension: OutgoingExtension, question: str) -> bool:
+    return getattr(type(extension), question) is not getattr(OutgoingExtension, question)
+
+
+class Agreement:
+    """The extensions that a client may use with a server, by the questions that they answer.
+
+    It is made once for each reply to EHLO: most extensions answer few of the questions, and a
+    connection may carry thousands of messages.
+
+    Args:
+        capabilities: what the server announced: parameters by upper-case keyword.
+        extensions: the client side of each extension.
+    """
+
+    def __init__(
+        self,
+        capabilities: Mapping[str, str],
+        extensions: Sequence[OutgoingExtension] = OUTGOING,
+    ) -> None:
+        self.capabilities = capabilities
+        known = [(each, capabilities.get(each.keyword)) for each in extensions]
+        refusing = [pair for pair in known if _overrides(pair[0], "refusal")]
+        self._refusing = {
+            converted: [pair for pair in refusing if pair[0].converts is converted]
+            for converted in (False, True)
+        }
+        self._refusing_recipients = [
+            pair for pair in known if _overrides(pair[0], "recipient_refusal")
+        ]
+        announced = [(each, value) for each, value in known if value is not None]
+        self._of_mail = [pair for pair in announced if _overrides(pair[0], "mail")]
+        self._of_rcpt = [pair for pair in announced if _overrides(pair[0], "rcpt")]
+
+    def refusal(self, transaction: OutgoingView, *, converted: bool) -> Reply | None:
+        """Return the reply that fails a message; None if it may be sent.
+
+        Args:
+            transaction: of the message.
+            converted: whether to ask the extensions whose refusal conversion avoids, or the others.
+        """
+        for extension, announced in self._refusing[converted]:
+            if (refusal := extension.refusal(transaction, announced)) is not None:
+                return refusal
+        return None
+
+    def recipient_refusal(self, transaction: OutgoingView, recipient: Recipient) -> Reply | None:
+        """Return the reply that fails one recipient; None if RCPT may be sent."""
+        for extension, announced in self._refusing_recipients:
+            refusal = extension.recipient_refusal(transaction, recipient, announced)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def mail(self, transaction: OutgoingView) -> bytes:
+        """Return the MAIL command, with the parameters of extensions that the server announced."""
+        words = [f"MAIL FROM:<{transaction.message.envelope.reverse_path or ''}>"]
+        for extension, announced in self._of_mail:
+            words.extend(extension.mail(transaction, announced))
+        return f"{' '.join(words)}\r\n".encode()
+
+    def rcpt(self, transaction: OutgoingView, recipient: Recipient) -> bytes:
+        """Return the RCPT command of a recipient."""
+        words = [f"RCPT TO:<{recipient.mailbox}>"]
+        for extension, announced in self._of_rcpt:
+            words.extend(extension.rcpt(transaction, recipient, announced))
+        return f"{' '.join(words)}\r\n".encode()
+
+
 @define(eq=False)
 class OutgoingTransaction:
     """One transaction, and the final reply of each recipient.
@@ -105,8 +175,7 @@ class OutgoingTransaction:
     Attributes:
         message: the message to send.
         remote: the server, as outcomes name it.
-        capabilities: what the server announced: parameters by upper-case keyword.
-        extensions: those that may add parameters.
+        agreement: the extensions that may be used with the server.
         offered: the places of the recipients for which RCPT is sent.
         replied: how many of these have their reply to RCPT.
         accepted: the places of those that the server accepted.
@@ -119,8 +188,7 @@ class OutgoingTransaction:
 
     message: Message
     remote: str
-    capabilities: Mapping[str, str]
-    extensions: Sequence[OutgoingExtension] = OUTGOING
+    agreement: Agreement
     offered: list[int] = Factory(list)
     replied: int = 0
     accepted: list[int] = Factory(list)
@@ -129,6 +197,11 @@ class OutgoingTransaction:
     dot_sent: bool = False
     held: bytes = b""
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
+
+    @property
+    def capabilities(self) -> Mapping[str, str]:
+        """What the server announced: parameters by upper-case keyword."""
+        return self.agreement.capabilities
 
     @property
     def size(self) -> int:
@@ -178,7 +251,7 @@ class OutgoingTransaction:
             tls: what the TLS handshake achieved; None in clear.
         """
         settled = self._settled
-        notifies = "DSN" in self.capabilities
+        notifies = "DSN" in self.agreement.capabilities
         outcomes = []
         for place, recipient in enumerate(self.message.envelope.recipients):
             reply, remote, uncertain, temporary = settled[place]
@@ -197,13 +270,13 @@ class OutgoingTransaction:
 
     def offer(self) -> None:
         """Fill `offered`; settle the recipients that the server cannot take, going by its EHLO."""
-        all_places = range(len(self.message.envelope.recipients))
         refusal = self._refusal(converted=False) or self._refusal(converted=True)
+        recipients = self.message.envelope.recipients
         if refusal is not None:
-            self.settle(all_places, refusal, ours=True)
+            self.settle(range(len(recipients)), refusal, ours=True)
             return
-        for place, recipient in enumerate(self.message.envelope.recipients):
-            refusal = self._recipient_refusal(recipient)
+        for place, recipient in enumerate(recipients):
+            refusal = self.agreement.recipient_refusal(self, recipient)
             if refusal is None:
                 self.offered.append(place)
             else:
@@ -211,39 +284,15 @@ class OutgoingTransaction:
 
     def needs_conversion(self) -> bool:
         """Whether all recipients fail unless the content is converted, and would not fail then."""
-        return self._refusal(converted=False) is None and self._refusal(converted=True) is not None
+        return self._refusal(converted=True) is not None and self._refusal(converted=False) is None
 
     def _refusal(self, *, converted: bool) -> Reply | None:
-        for extension in self.extensions:
-            if extension.converts is converted:
-                refusal = extension.refusal(self, self.capabilities.get(extension.keyword))
-                if refusal is not None:
-                    return refusal
-        return None
-
-    def _recipient_refusal(self, recipient: Recipient) -> Reply | None:
-        for extension in self.extensions:
-            announced = self.capabilities.get(extension.keyword)
-            refusal = extension.recipient_refusal(self, recipient, announced)
-            if refusal is not None:
-                return refusal
-        return None
+        return self.agreement.refusal(self, converted=converted)
 
     def mail(self) -> bytes:
-        """Return the MAIL command, with parameters of the extensions that the server announced."""
-        words = [f"MAIL FROM:<{self.message.envelope.reverse_path or ''}>"]
-        for extension in self.extensions:
-            announced = self.capabilities.get(extension.keyword)
-            if announced is not None:
-                words.extend(extension.mail(self, announced))
-        return f"{' '.join(words)}\r\n".encode()
+        """Return the MAIL command, with parameters of extensions that the server announced."""
+        return self.agreement.mail(self)
 
     def rcpt(self, place: int) -> bytes:
         """Return the RCPT command for the recipient at ``place``."""
-        recipient = self.message.envelope.recipients[place]
-        words = [f"RCPT TO:<{recipient.mailbox}>"]
-        for extension in self.extensions:
-            announced = self.capabilities.get(extension.keyword)
-            if announced is not None:
-                words.extend(extension.rcpt(self, recipient, announced))
-        return f"{' '.join(words)}\r\n".encode()
+        return self.agreement.rcpt(self, self.message.envelope.recipients[place])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -115,6 +116,8 @@ class ReplyReader:
             code, mark, text = match.groups()
             self._start = end + 2
             whole = self.challenged and code == b"334" and mark != b"-"
+            if mark != b"-" and not self._lines and not whole:
+                return _of_one_line(code, (text or b"")[:TEXT_LIMIT])
             self._codes.append(code)
             self._lines.append(_text(text, CHALLENGE_LIMIT if whole else TEXT_LIMIT))
             if mark != b"-":
@@ -134,6 +137,11 @@ class ReplyReader:
         if not codes or not _of_one_class(codes):
             return None
         return _of_lines(codes, lines)
+
+
+@lru_cache(maxsize=256)  # most replies of a server repeat: sender, recipient, 354
+def _of_one_line(code: bytes, text: bytes) -> Reply:
+    return Reply.received(int(code), (_text(text),))
 
 
 def _of_lines(codes: list[bytes], lines: list[str]) -> Reply:

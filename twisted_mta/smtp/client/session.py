@@ -55,7 +55,7 @@ from ..sasl.exchange import Nonce
 from .auth import CANCEL, AuthEnd, ClientAuth
 from .awaited import Awaited, Deadlines, situation
 from .machine import TRANSITIONS, Event, State
-from .outgoing import OutgoingTransaction, chunked, stuffed
+from .outgoing import Agreement, OutgoingTransaction, chunked, stuffed
 from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .step import (
     Close,
@@ -118,6 +118,7 @@ class ClientSession:
         tls_failed: bool = False,
     ) -> None:
         self.capabilities: Mapping[str, str] = {}
+        self._agreement: Agreement | None = None  # made for the first transaction
         self.tls: TLSFacts | None = None
         self.secret = False
         self.turn = 0
@@ -324,7 +325,9 @@ class ClientSession:
         return steps
 
     def _outgoing(self, message: Message) -> OutgoingTransaction:
-        return OutgoingTransaction(message, self._remote, self.capabilities, self._extensions)
+        if self._agreement is None:
+            self._agreement = Agreement(self.capabilities, self._extensions)
+        return OutgoingTransaction(message, self._remote, self._agreement)
 
     def body(self) -> Iterator[bytes]:
         """Yield the content, ready for the wire: up to the final dot, or as a chunk.
@@ -622,6 +625,7 @@ class ClientSession:
 
     def _learn(self, capabilities: Mapping[str, str]) -> None:
         self.capabilities = capabilities
+        self._agreement = None
         self._pipelining = "PIPELINING" in capabilities
         self._limits = Limits.announced(capabilities.get("LIMITS", ""))
 
