@@ -1,6 +1,7 @@
-"""The queue of an MTA that does not run, as its control socket would give it, read from its files.
+"""The queue of an MTA that does not run, as its control socket would give it.
 
-The requests are those of `queue_api`, as far as they change nothing.
+It is read from its files, or from the database that it is in. The requests are those of
+`queue_api`, as far as they change nothing.
 """
 
 from __future__ import annotations
@@ -9,25 +10,34 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..agent.shard import QUEUE, shard_directory, shards_there
+from ..agent.shared_state import known_url
 from ..health.trouble import Trouble
 from ..interfaces import Executor, WallTime
 from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..queue.store.spool import Spool
-from ..queue.store.stopped import StoppedQueue
+from ..queue.store.stopped import Reading, StoppedQueue
 from ..system.files import DiskFiles
 from .control.client import NotRunning, Refused
 from .http import Request, Response
 from .questions import Deliver, Question, ShardQuestion
 from .queue_api import QueueAPI
 from .report import ProcessReport
+
+
+class _Queue(Protocol):
+    """A queue that is only read."""
+
+    def perform(self, operation: Reading) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 class StoppedMTA:
@@ -38,6 +48,7 @@ class StoppedMTA:
         wall_time: for ages.
         executor: runs calls in the caller's turn.
         clock: for time-outs that never come.
+        seconds: a monotonic clock, for a database that does not answer.
 
     Raises:
         NotRunning: there is no queue, or an MTA has been started on it.
@@ -45,24 +56,50 @@ class StoppedMTA:
     """
 
     def __init__(
-        self, state_dir: str, *, wall_time: WallTime, executor: Executor, clock: IReactorTime
+        self,
+        state_dir: str,
+        *,
+        wall_time: WallTime,
+        executor: Executor,
+        clock: IReactorTime,
+        seconds: Callable[[], float],
     ) -> None:
-        self._queues: dict[int, StoppedQueue] = {}
+        self._queues: dict[int, _Queue] = {}
         self._agents = _StoppedAgents(self._queues, wall_time=wall_time, executor=executor)
         self._api = QueueAPI(self._agents, clock=clock)
         try:
-            for number in (0, *shards_there(state_dir)):
-                directory = shard_directory(state_dir, number)
-                spool = Spool(os.path.join(directory, "body"), files=DiskFiles(), executor=executor)
-                queue = StoppedQueue(os.path.join(directory, QUEUE), spool=spool)
-                queue.open(os.path.join(directory, "queue.lock"))
-                self._queues[number] = queue
+            if os.path.exists(os.path.join(state_dir, QUEUE)):
+                self._open_files(state_dir, executor)
+            else:
+                self._open_database(state_dir, executor, seconds)
         except (FileNotFoundError, NotADirectoryError, StateInUse) as error:
             self.close()
             raise NotRunning(printable(str(error))) from None
         except (OSError, StoreError, NewerSchema) as error:
             self.close()
             raise Refused(printable(str(error))) from None
+
+    def _open_files(self, state_dir: str, executor: Executor) -> None:
+        for number in (0, *shards_there(state_dir)):
+            directory = shard_directory(state_dir, number)
+            spool = Spool(os.path.join(directory, "body"), files=DiskFiles(), executor=executor)
+            queue = StoppedQueue(os.path.join(directory, QUEUE), spool=spool)
+            queue.open(os.path.join(directory, "queue.lock"))
+            self._queues[number] = queue
+
+    def _open_database(
+        self, state_dir: str, executor: Executor, seconds: Callable[[], float]
+    ) -> None:
+        files = DiskFiles()
+        url = known_url(state_dir, files)
+        if url is None:
+            raise FileNotFoundError(f"{state_dir} has no queue")
+        # The client of PostgreSQL takes longer to import than the rest.
+        from ..queue.store.postgresql.stopped import StoppedDatabase
+
+        queue = StoppedDatabase(url, files=files, executor=executor, seconds=seconds)
+        queue.open()
+        self._queues[0] = queue
 
     def close(self) -> None:
         """Let processes open the queue."""
@@ -128,7 +165,7 @@ class _StoppedAgents:
     """Queues without an agent (`questions.Agents`)."""
 
     def __init__(
-        self, queues: Mapping[int, StoppedQueue], *, wall_time: WallTime, executor: Executor
+        self, queues: Mapping[int, _Queue], *, wall_time: WallTime, executor: Executor
     ) -> None:
         self._queues = queues
         self._agent: Any = SimpleNamespace(wall_time=wall_time, file_executor=executor)

@@ -21,6 +21,7 @@ from ..queue.store.postgresql.store import PostgreSQLStore
 from ..queue.store.spool import Spool
 from ..system.kept_secret import kept_secret
 from .shard import QUEUE, shard_directory, shards_there
+from .shared_state import MACHINE_FILE, known_url, note_url
 
 _BEAT = 5.0  # seconds between renewals of the leases
 _SURVEYS = 6  # renewals between searches for mail that other machines have left
@@ -129,19 +130,41 @@ def shared_queue(
         clock: for renewals.
         ids: of new messages.
     """
-    store = PostgreSQLStore(
+    store = shared_store(
         url,
-        machine=partial(_machine, state_dir, files, secret),
-        slot=worker,
+        state_dir,
+        worker=worker,
         spool=spool,
         files=files,
+        secret=secret,
         seconds=clock.seconds,
     )
     return SharedQueue(store, clock=clock, ids=ids)
 
 
-def _machine(state_dir: str, files: Files, secret: Callable[[int], bytes]) -> str:
-    """Return the random id of this machine, which is made once. Blocks.
+def shared_store(
+    url: str,
+    state_dir: str,
+    *,
+    worker: int,
+    spool: Spool,
+    files: Files,
+    secret: Callable[[int], bytes],
+    seconds: Callable[[], float],
+) -> PostgreSQLStore:
+    """Return the store in a database, for a process of the machine with a state directory."""
+    return PostgreSQLStore(
+        url,
+        machine=partial(_machine, url, state_dir, files, secret),
+        slot=worker,
+        spool=spool,
+        files=files,
+        seconds=seconds,
+    )
+
+
+def _machine(url: str, state_dir: str, files: Files, secret: Callable[[int], bytes]) -> str:
+    """Return the random id of this machine, which is made once; note the database. Blocks.
 
     Raises:
         StoreError: the id cannot be read, or there is mail in a queue of this machine alone.
@@ -151,11 +174,14 @@ def _machine(state_dir: str, files: Files, secret: Callable[[int], bytes]) -> st
             embedded = os.path.join(shard_directory(state_dir, number), QUEUE)
             if os.path.exists(embedded):
                 raise StoreError(
-                    f"{embedded} may have mail: deliver it with --queue sqlite:, then move the file"
-                    " away"
+                    f"{embedded} may have mail: move it with twisted-mta queue move --to URL, or"
+                    " deliver it with --queue sqlite: and move the file away"
                 )
-        path = os.path.join(state_dir, "machine")
+        path = os.path.join(state_dir, MACHINE_FILE)
         lost = "its mail in the queue is delivered after half a minute"
-        return kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
+        machine = kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
+        if known_url(state_dir, files) != url:
+            note_url(url, state_dir, files, secret)
+        return machine
     except (OSError, ValueError) as error:
         raise StoreError(str(error)) from error

@@ -15,6 +15,9 @@ from ..system.ownership import name_of
 
 _DEFAULT_STATE_DIR = "mta-state"
 
+# `agent.shard.QUEUE` and `agent.shared_state.URL_FILE`, whose packages take a while to import.
+_QUEUES = ("queue.sqlite", "queue.url")
+
 REFUSED = 1
 """Exit status: refused, or not found."""
 
@@ -72,7 +75,7 @@ class Reader(Protocol):
 
 
 def reader(state_dir: str | None, *, timeout: float = 30.0) -> Reader:
-    """Return a client of the running MTA, which reads the files of the queue where none runs.
+    """Return a client of the running MTA, which reads the queue itself where none runs.
 
     Args:
         state_dir: see `client`.
@@ -108,18 +111,22 @@ class _EitherReader:
 
 
 def _stopped(directory: str, not_running: NotRunning) -> Reader:
-    if not os.path.exists(os.path.join(directory, "queue.sqlite")):
+    if not any(os.path.exists(os.path.join(directory, name)) for name in _QUEUES):
         raise failure(str(not_running), NOT_RUNNING)
     # Imported here: commands that ask a running MTA start faster without them.
     from twisted.internet.task import Clock
 
     from ..admin.stopped import StoppedMTA
     from ..system.executors import inline_executor
-    from ..system.real_world import wall_time
+    from ..system.real_world import monotonic_microseconds, wall_time
 
     try:
         stopped = StoppedMTA(
-            directory, wall_time=wall_time, executor=inline_executor, clock=Clock()
+            directory,
+            wall_time=wall_time,
+            executor=inline_executor,
+            clock=Clock(),
+            seconds=lambda: monotonic_microseconds() / 1e6,
         )
     except NotRunning:
         raise failure(str(not_running), NOT_RUNNING) from None

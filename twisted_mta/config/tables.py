@@ -18,7 +18,12 @@ from .setting import ConfigError, about, mistyped, setting, settings, shown
 from .source_pool import pool_name
 
 
-def _queue_url(value: Any) -> str:
+def queue_url(value: Any) -> str:
+    """Return the URL of a queue.
+
+    Raises:
+        ValueError: it is none, or has a password in it.
+    """
     expected = (
         'expected "sqlite:", the database in the state directory, or "postgresql://HOST/DATABASE",'
         " one that several machines share"
@@ -47,7 +52,7 @@ class QueueSettings:
     """Where the queue is kept, and when delivery is retried; ``[queue]``."""
 
     url: str = setting(
-        _queue_url,
+        queue_url,
         "where the queue is kept: sqlite: in the state directory, or postgresql://HOST/DATABASE,"
         " which several machines share",
         default="sqlite:",

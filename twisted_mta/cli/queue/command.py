@@ -7,6 +7,7 @@ import click
 from .actions import hold, release, remove, retry
 from .listing import list_command
 from .message import show_command
+from .move import move_command
 from .summary import summary_command
 from .transfer import export_command, import_command
 
@@ -31,5 +32,6 @@ for _command in (
     remove,
     export_command,
     import_command,
+    move_command,
 ):
     queue.add_command(_command)

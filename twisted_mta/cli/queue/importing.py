@@ -12,17 +12,19 @@ from typing import IO, Any
 from attrs import define
 
 from ...agent.shard import QUEUE
+from ...agent.shared_state import known_url
 from ...mail.body import Body
 from ...mail.printable import printable
 from ...mail.queue_id import QueueId
 from ...queue.operator.operations import FindKnown, Known, Restore
 from ...queue.operator.transfer import Imported
+from ...queue.store.contract import Store
 from ...queue.store.lock import StateLock
 from ...queue.store.spool import Spool
 from ...queue.store.sqlite import SQLiteStore
 from ...system.executors import inline_executor
 from ...system.files import DiskFiles
-from ...system.real_world import wall_time
+from ...system.real_world import monotonic_microseconds, secret_octets, wall_time
 
 _HEAD = 16 << 20  # octets of a line before its content
 _PIECE = 1 << 16  # octets that are read at once; a multiple of 4
@@ -52,7 +54,7 @@ class Result:
 
 
 class Importer:
-    """Imports messages into the queue in a state directory.
+    """Imports messages into the queue in a state directory, or in the database that it names.
 
     Args:
         directory: the state directory, which belongs to the user of this process.
@@ -64,11 +66,31 @@ class Importer:
         self._result = Result()
         self._pending: dict[QueueId, Restore] = {}
         self._octets = 0
-        files = DiskFiles()
+        self._bodies_are_copies = False  # of what the database has
+        self._files = DiskFiles()
         self._locks = [StateLock(os.path.join(directory, name)) for name in ("lock", "queue.lock")]
-        self._spool = Spool(os.path.join(directory, "body"), files=files, executor=inline_executor)
-        self._store = SQLiteStore(
-            os.path.join(directory, QUEUE), spool=self._spool, files=files, lock=self._locks[1]
+        self._spool = Spool(
+            os.path.join(directory, "body"), files=self._files, executor=inline_executor
+        )
+        self._store = self._store_of(directory)
+
+    def _store_of(self, directory: str) -> Store:
+        path = os.path.join(directory, QUEUE)
+        url = None if os.path.exists(path) else known_url(directory, self._files)
+        if url is None:
+            return SQLiteStore(path, spool=self._spool, files=self._files, lock=self._locks[1])
+        # The client of PostgreSQL takes longer to import than the rest.
+        from ...agent.shared_queue import shared_store
+
+        self._bodies_are_copies = True
+        return shared_store(
+            url,
+            directory,
+            worker=0,
+            spool=self._spool,
+            files=self._files,
+            secret=secret_octets,
+            seconds=lambda: monotonic_microseconds() / 1e6,
         )
 
     def run(self, file: IO[bytes]) -> Result:
@@ -170,6 +192,9 @@ class Importer:
     def _flush(self) -> None:
         if self._pending:
             self._store.apply(list(self._pending.values()))
+            if self._bodies_are_copies:
+                for restore in self._pending.values():
+                    self._spool.forget(restore.message.body)
         self._pending.clear()
         self._octets = 0
 

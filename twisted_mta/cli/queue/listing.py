@@ -53,7 +53,7 @@ def list_command(
     """List messages, oldest first, with a row for each recipient.
 
     Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running
-    and there is no queue. Without a running MTA the files of the queue are read.
+    and there is no queue. Without a running MTA the queue itself is read.
     """
     terminal = sys.stdout.isatty() and not as_json
     most = limit if limit is not None else _TERMINAL_LIMIT if terminal else 0

@@ -41,7 +41,7 @@ def show_command(id: str, body: bool, state_dir: str | None, as_json: bool) -> N
     begins with the fields that this MTA has added.
 
     Exit status: 0 done, 1 not found or refused, 3 no MTA is running
-    and there is no queue. Without a running MTA the files of the queue are read.
+    and there is no queue. Without a running MTA the queue itself is read.
     """
     asker = reader(state_dir)
     if body:

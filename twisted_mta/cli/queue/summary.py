@@ -51,7 +51,7 @@ def summary_command(
     messages of "(others)" are added up: one with recipients in several groups counts in each.
 
     Exit status: 0 done, 1 refused or a part of the queue was not asked, 3 no MTA is running and
-    there is no queue. Without a running MTA the files of the queue are read.
+    there is no queue. Without a running MTA the queue itself is read.
     """
     query = {name: value for name, value in filters.items() if value is not None}
     asker = reader(state_dir, timeout=70.0)

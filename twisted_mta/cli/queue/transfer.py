@@ -51,7 +51,7 @@ def export_command(
     """Write messages as JSON, one in a line, for another queue to import.
 
     Nothing is changed: hold mail before its export, and remove it after its import. Without a
-    running MTA the files of the queue are read.
+    running MTA the queue itself is read.
 
     Exit status: 0 done, 1 refused, an ID not found or a message without its body, 3 no MTA is
     running and there is no queue.

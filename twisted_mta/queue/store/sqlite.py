@@ -44,7 +44,7 @@ RESERVE = 6 << 20
 # each, more in all than the 128 that are kept by default.
 _STATEMENTS = 512
 
-_SETTINGS = (
+SETTINGS = (
     "locking_mode = EXCLUSIVE",
     "synchronous = FULL",
     "fullfsync = ON",  # macOS: the fsync of other systems
@@ -149,7 +149,7 @@ class SQLiteStore:
         os.close(os.open(self._path, flags, 0o600))
 
     def _configure(self, database: sqlite3.Connection) -> None:
-        for setting in _SETTINGS:
+        for setting in SETTINGS:
             database.execute(f"PRAGMA {setting}")
         (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":  # SQLite reports the failure in no other way

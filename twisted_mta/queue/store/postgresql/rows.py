@@ -6,7 +6,7 @@ is parsed once for each connection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from psycopg import Connection, Cursor
@@ -118,6 +118,16 @@ def recipient(row: Row) -> Recipient:
 def message(row: Row, recipients: tuple[Recipient, ...], spool: Spool) -> Message:
     """Return the message of a row of `MESSAGE`, with some or all of its recipients."""
     return rows.message(row, recipients, spool)
+
+
+def pieces(database: Database, id: int) -> Iterator[bytes]:
+    """Yield a large body, piece by piece."""
+    number = 0
+    while row := database.execute(
+        "SELECT content FROM piece WHERE message = %s AND number = %s", (id, number), binary=True
+    ).fetchone():
+        yield row[0]
+        number += 1
 
 
 def keys(keys: Sequence[RecipientKey]) -> list[list[int]]:

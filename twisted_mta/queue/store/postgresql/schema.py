@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 
-from ..contract import NewerSchema
+from ..contract import NewerSchema, StoreError
 from .rows import Database
 
 SCHEMA = "twisted_mta"
@@ -35,15 +35,37 @@ def upgrade(database: Database, steps: Sequence[str]) -> None:
         database.execute("INSERT INTO version VALUES (0)")
     version = _version(database)
     assert version is not None
-    if version > len(steps):
-        raise NewerSchema(
-            f"the queue has schema version {version}, and this program knows {len(steps)}: a newer"
-            " program used it; run that program, or name another database"
-        )
+    _require_known(version, len(steps))
     for step in steps[version:]:
         database.execute(step)
     if version < len(steps):
         database.execute("UPDATE version SET number = %s", (len(steps),))
+
+
+def require_version(database: Database) -> None:
+    """Check that the schema has the version of this program, without a change to it.
+
+    Raises:
+        NewerSchema: the version is higher.
+        StoreError: it is lower, or there are no tables.
+    """
+    version, known = _version(database), len(scripts())
+    if version is None:
+        raise StoreError("the database has no queue: no MTA was started on it yet")
+    _require_known(version, known)
+    if version < known:
+        raise StoreError(
+            f"the queue has schema version {version}, of an older program, and this program reads"
+            f" {known}; start the MTA once, or read it with that program"
+        )
+
+
+def _require_known(version: int, known: int) -> None:
+    if version > known:
+        raise NewerSchema(
+            f"the queue has schema version {version}, and this program knows {known}: a newer"
+            " program used it; run that program, or name another database"
+        )
 
 
 def _version(database: Database) -> int | None:

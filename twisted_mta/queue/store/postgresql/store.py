@@ -46,7 +46,7 @@ from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
 from .connection import PATIENCE, Connection, connect, may_pass
-from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys
+from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys, pieces
 from .schema import scripts, upgrade
 from .transaction import PostgreSQLTransaction
 
@@ -446,17 +446,8 @@ class PostgreSQLStore:
     def _copy(self, database: Database, id: QueueId, path: str) -> None:
         file = self._files.create(path)
         try:
-            number = 0
-            while True:
-                row = database.execute(
-                    "SELECT content FROM piece WHERE message = %s AND number = %s",
-                    (id, number),
-                    binary=True,
-                ).fetchone()
-                if row is None:
-                    break
-                file.write(row[0])
-                number += 1
+            for piece in pieces(database, id):
+                file.write(piece)
         except BaseException:
             file.close()
             self._files.unlink(path)

@@ -65,7 +65,8 @@ from .rows import (
     octets,
 )
 
-_PIECE = 256 * 1024  # octets of a large body that are in memory at a time
+PIECE = 256 * 1024
+"""Octets of a large body that are in memory at a time."""
 
 _EXPIRED = 500  # records of failures that one operation removes for their age
 _IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
@@ -459,9 +460,9 @@ def _pieces(message: Message) -> Iterator[bytes]:
     gathered = bytearray()
     for chunk in message.body.chunks():
         gathered += chunk
-        while len(gathered) >= _PIECE:
-            yield bytes(gathered[:_PIECE])
-            del gathered[:_PIECE]
+        while len(gathered) >= PIECE:
+            yield bytes(gathered[:PIECE])
+            del gathered[:PIECE]
     if gathered:
         yield bytes(gathered)
 
