@@ -31,6 +31,8 @@ FLOORS = (
     ("policy", "routing"),
     # Identities, names and certificates.
     ("auth", "dns", "tls"),
+    # The machines of one queue, and what holds for all of them.
+    ("cluster",),
     # The log and the metrics.
     ("telemetry",),
     # The troubles of the whole, and how long each lasts.

@@ -6,7 +6,7 @@ import enum
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.cred.checkers import ICredentialsChecker
@@ -48,8 +48,10 @@ from .agent.gauges import read_agent, read_process
 from .agent.listeners import own_certificate
 from .agent.maildrop import NAME as MAILDROP
 from .agent.maildrop import Maildrop
-from .agent.settings import notice_domain
+from .agent.settings import notice_domain, shared_settings
 from .agent.shard import shares
+from .cluster.identity import machine_id
+from .cluster.machines import OwnMachine
 from .config import Config
 from .config.change import changes, fixed
 from .delivery.application_delivery import ApplicationDelivery
@@ -65,6 +67,7 @@ from .server.application_mail import Receipt
 from .server.application_submission import Submission
 from .smtp.application_envelope import HoldUntil, Notify
 from .smtp.extension import Extension
+from .system.executors import ThreadExecutor
 from .system.files import DiskFiles
 from .system.ownership import require_ours
 from .system.ports import Bound, Ports, on_loopback
@@ -74,8 +77,12 @@ from .system.shutdown import AtShutdown
 from .system.slices import finished
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
+from .workers.machine_limits import MachineLimits
 from .workers.single import SingleProcess
 from .workers.workers import Workers
+
+if TYPE_CHECKING:
+    from .cluster.cluster import Cluster
 
 # Seconds between two reports of workers, so that their counts are kept, and troubles are logged.
 _COUNTING = 2.0
@@ -225,6 +232,10 @@ class MailTransferAgent(Service):
             checkers=checkers,
             extensions=extensions,
         )
+        self._cluster: Cluster | None = None
+        self._machine_limits: MachineLimits | None = None
+        if config.queue.database is not None:
+            self._cluster = self._make_cluster(config.queue.database, environment)
         if config.workers == 1:
             self._processes = self._single_process(environment, application)
         else:
@@ -290,12 +301,35 @@ class MailTransferAgent(Service):
 
     # Its parts.
 
+    def _make_cluster(self, url: str, environment: Environment) -> Cluster:
+        # The client of PostgreSQL takes longer to import than the rest of the start.
+        from .cluster.cluster import cluster_at
+
+        return cluster_at(
+            url,
+            machine=lambda: machine_id(self.config.state_dir, self._files, environment.secret),
+            own=lambda machine: OwnMachine(
+                id=machine,
+                hostname=self.config.hostname,
+                version=__version__,
+                workers=self.config.workers,
+                settings=shared_settings(self.config),
+            ),
+            thread=ThreadExecutor(self._reactor, 1, "twisted-mta cluster"),
+            reactor=self._reactor,
+            wall_time=environment.wall_time,
+        )
+
     def _single_process(self, environment: Environment, application: Application) -> SingleProcess:
         audience = LocalAudience()
+        if self._cluster is not None:
+            self._machine_limits = MachineLimits(self._cluster.credits, clock=self._reactor)
+            self._cluster.credits.serve = self._machine_limits.ledger.serve
         self._agent = agent = Agent(
             self.config,
             reactor=self._reactor,
             environment=environment,
+            limits=self._machine_limits,
             is_own_address=self._ports.reach,
             application=application,
             audience=audience,
@@ -307,7 +341,7 @@ class MailTransferAgent(Service):
     def _workers(self, environment: Environment, lines: Callable[[bytes], None]) -> Workers:
         self.metrics = Metrics()
         read_process(self.metrics)
-        return Workers(
+        workers = Workers(
             self.config,
             reactor=self._reactor,
             ports=self._ports,
@@ -316,6 +350,10 @@ class MailTransferAgent(Service):
             wall_time=environment.wall_time,
             nonce=environment.nonce,
         )
+        if self._cluster is not None:
+            workers.ledger.upstream = self._cluster.credits
+            self._cluster.credits.serve = workers.ledger.serve
+        return workers
 
     def _make_overview(self, troubles: Callable[[], Sequence[Trouble]]) -> Overview:
         config = self.config
@@ -587,6 +625,8 @@ class MailTransferAgent(Service):
             return
         self._happened(ServiceEvent.OPENED)
         self._started_at = self._wall_time()
+        if self._cluster is not None:
+            self._cluster.start()
         if self._agent is None:
             self._counting.start(_COUNTING)
         if self.config.web is not None:
@@ -654,8 +694,14 @@ class MailTransferAgent(Service):
                 self._dns.stop()
             if self._maildrop is not None:
                 await self._maildrop.stop()
+            if self._cluster is not None:
+                self._cluster.credits.ends = True
             await self._processes.stop()
         finally:
+            if self._machine_limits is not None:
+                self._machine_limits.close()
+            if self._cluster is not None:
+                await self._cluster.stop()
             await self._ports.unbind()
             await self._web.unbind()
             if self._control is not None:

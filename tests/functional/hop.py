@@ -71,6 +71,7 @@ class Hop(Service):
         commands: all lines in clear, to assert that credentials are not among them.
         transactions: those with a final dot, in that order.
         most: the highest number of simultaneous transactions.
+        most_open: the highest number of simultaneous connections.
     """
 
     def __init__(self, port: int = 0, address: str = LOOPBACK) -> None:
@@ -86,7 +87,7 @@ class Hop(Service):
         self.connections = 0
         self.commands: list[bytes] = []
         self.transactions: list[Transaction] = []
-        self.under_way = self.most = 0
+        self.under_way = self.most = self.most_open = 0
         self.lock = threading.Lock()
         self._open: dict[int, socket.socket] = {}
         self._listening: socket.socket | None = None
@@ -137,6 +138,7 @@ class Hop(Service):
                 self.connections += 1
                 number = self.connections
                 self._open[number] = connected
+                self.most_open = max(self.most_open, len(self._open))
             threading.Thread(target=self._serve, args=(connected, number), daemon=True).start()
 
     def _serve(self, connected: socket.socket, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 
 from ..config import Config, Listener
 from ..mail.address import Mailbox
@@ -25,6 +26,21 @@ LONGEST_HOLD = OWN_MAIL.max_future_release
 def largest_submission(config: Config) -> int:
     """Return the octets that a message of the application may have: what any listener takes."""
     return max(each.max_message_size for each in (OWN_MAIL, *config.listeners))
+
+
+def shared_settings(config: Config) -> str:
+    """Return a digest of the settings that have to be the same on all machines of a queue."""
+    limits = [
+        [
+            (each.domain, each.exchanger, each.connections, str(each.rate))
+            for each in config.all_destinations
+        ],
+        config.queue.connections_per_hop,
+        config.account_limits,
+        config.limits_of_accounts,
+        config.source_pools,
+    ]
+    return sha256(repr(limits).encode()).hexdigest()[:16]
 
 
 def minimum_free(config: Config) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from ..cluster.identity import machine_id
 from ..interfaces import Clock, Files
 from ..mail.body import Body
 from ..mail.message import Message
@@ -19,9 +20,8 @@ from ..queue.runner import Runner
 from ..queue.store.contract import StoreError
 from ..queue.store.postgresql.store import PostgreSQLStore
 from ..queue.store.spool import Spool
-from ..system.kept_secret import kept_secret
 from .shard import QUEUE, shard_directory, shards_there
-from .shared_state import MACHINE_FILE, known_url, note_url
+from .shared_state import known_url, note_url
 
 _BEAT = 5.0  # seconds between renewals of the leases
 _SURVEYS = 6  # renewals between searches for mail that other machines have left
@@ -177,9 +177,7 @@ def _machine(url: str, state_dir: str, files: Files, secret: Callable[[int], byt
                     f"{embedded} may have mail: move it with twisted-mta queue move --to URL, or"
                     " deliver it with --queue sqlite: and move the file away"
                 )
-        path = os.path.join(state_dir, MACHINE_FILE)
-        lost = "its mail in the queue is delivered after half a minute"
-        machine = kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
+        machine = machine_id(state_dir, files, secret)
         if known_url(state_dir, files) != url:
             note_url(url, state_dir, files, secret)
         return machine

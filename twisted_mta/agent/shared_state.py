@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from ..cluster.identity import MACHINE_FILE
 from ..interfaces import Files
 
 URL_FILE = "queue.url"
 """The file with the URL of the database, for commands while the MTA is down."""
-
-MACHINE_FILE = "machine"
-"""The file with the random id of the machine, which is the beginning of its content."""
 
 
 def known_machine(directory: str, files: Files) -> str:

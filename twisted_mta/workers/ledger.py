@@ -33,7 +33,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import Factory, define
 from twisted.internet.interfaces import IDelayedCall
@@ -84,6 +84,52 @@ TRANSITIONS: Mapping[Holding, Mapping[HoldingEvent, Holding]] = {
 _ANSWERED = (Holding.RETURNING, Holding.KEEPING)
 
 
+class Upstream(Protocol):
+    """The source of the credits of limits that hold for several machines together."""
+
+    def governs(self, key: LimitKey) -> bool:
+        """Whether the credits of a limit come from here."""
+        ...
+
+    def adjusted(self, key: LimitKey, limit: int) -> int:
+        """Return the limit of this machine, where its credits do not come from here."""
+        ...
+
+    def ceiling(self, key: LimitKey, limit: int) -> int:
+        """Return how many credits may be granted now, in all."""
+        ...
+
+    def note(self, key: LimitKey, limit: int, *, used: int, waiting: int, taking: int) -> bool:
+        """Take note of the credits that are granted, and of the requests that are not served.
+
+        It calls `Ledger.serve` later where this changes anything.
+
+        Returns:
+            Whether the requests that do not wait (``taking``) are to be refused now.
+        """
+        ...
+
+
+class OneMachine:
+    """The upstream of a machine that shares no limit with others."""
+
+    def governs(self, key: LimitKey) -> bool:
+        """Whether the credits of a limit come from here: none do."""
+        return False
+
+    def adjusted(self, key: LimitKey, limit: int) -> int:
+        """Return the limit of this machine."""
+        return limit
+
+    def ceiling(self, key: LimitKey, limit: int) -> int:
+        """Return how many credits may be granted."""
+        return limit
+
+    def note(self, key: LimitKey, limit: int, *, used: int, waiting: int, taking: int) -> bool:
+        """Do nothing."""
+        return True
+
+
 @define(eq=False)
 class _Holder:
     """The credits of one key in one worker."""
@@ -101,6 +147,7 @@ class _Account:
     """All credits of one key."""
 
     limit: int
+    governed: bool = False  # whether its credits come from the upstream
     held: int = 0  # by all holders together
     holders: dict[Hashable, _Holder] = Factory(dict)
     takers: deque[Hashable] = Factory(deque)  # the worker of each request that does not wait
@@ -115,11 +162,15 @@ class Ledger:
     Args:
         send: sends a message to a worker. It may not call back into the ledger before it returns.
         clock: for the deadline of a worker's answer.
+
+    Attributes:
+        upstream: of limits that hold for several machines.
     """
 
     def __init__(self, *, send: Callable[[Hashable, CreditMessage], object], clock: Clock) -> None:
         self._send = send
         self._clock = clock
+        self.upstream: Upstream = OneMachine()
         self._accounts: dict[LimitKey, _Account] = {}
 
     def receive(self, worker: Hashable, message: CreditMessage) -> None:
@@ -150,6 +201,12 @@ class Ledger:
             account.waiters = deque(each for each in account.waiters if each != worker)
             self._serve(key, account)
 
+    def serve(self, key: LimitKey) -> None:
+        """Serve the requests for ``key``, of which the upstream may have more credits now."""
+        account = self._accounts.get(key)
+        if account is not None:
+            self._serve(key, account)
+
     def held(self, key: LimitKey) -> int:
         """Return how many credits of ``key`` are granted: in use, or spare in a worker."""
         account = self._accounts.get(key)
@@ -168,8 +225,8 @@ class Ledger:
     def _ask(self, worker: Hashable, key: LimitKey, limit: int, wanted: int, wait: bool) -> None:
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = _Account(limit)
-        account.limit = limit
+            account = self._accounts[key] = _Account(limit, self.upstream.governs(key))
+        account.limit = limit if account.governed else self.upstream.adjusted(key, limit)
         (account.waiters if wait else account.takers).append(worker)
         self._serve(key, account, wanted)
 
@@ -186,15 +243,18 @@ class Ledger:
         self._serve(key, account)
 
     def _serve(self, key: LimitKey, account: _Account, wanted: int = 1) -> None:
-        while account.held < account.limit and (account.waiters or account.takers):
-            self._grant(key, account, wanted)
-        if account.waiters or account.takers:
+        ceiling = account.limit
+        if account.governed:
+            ceiling = self.upstream.ceiling(key, account.limit)
+        while account.held < ceiling and (account.waiters or account.takers):
+            self._grant(key, account, wanted, ceiling)
+        if account.waiters or account.takers or account.held > ceiling:
             for worker, holder in account.holders.items():
                 if holder.held and holder.state is Holding.KEEPING:
                     self._recall(key, worker, holder)
-        if account.takers and not any(
-            holder.state is Holding.RECALLED for holder in account.holders.values()
-        ):
+        is_recalling = any(holder.state is Holding.RECALLED for holder in account.holders.values())
+        is_final = not account.governed or self._is_final(key, account, is_recalling)
+        if account.takers and not is_recalling and is_final:
             for taker in account.takers:
                 self._send(taker, ["refuse", key])
             account.takers.clear()
@@ -204,10 +264,20 @@ class Ledger:
             if not holder.held and holder.state in _ANSWERED
         ]:
             del account.holders[worker]
-        if not account.holders and not account.waiters:
+        if not (account.holders or account.waiters or account.takers):
             del self._accounts[key]
 
-    def _grant(self, key: LimitKey, account: _Account, wanted: int) -> None:
+    def _is_final(self, key: LimitKey, account: _Account, is_recalling: bool) -> bool:
+        """Tell the upstream; return whether it has no credits for requests that do not wait."""
+        return self.upstream.note(
+            key,
+            account.limit,
+            used=account.held,
+            waiting=len(account.waiters),
+            taking=0 if is_recalling else len(account.takers),
+        )
+
+    def _grant(self, key: LimitKey, account: _Account, wanted: int, ceiling: int) -> None:
         wait = bool(account.waiters)  # these go first
         worker = (account.waiters or account.takers).popleft()
         holder = account.holders.setdefault(worker, _Holder())
@@ -217,7 +287,7 @@ class Ledger:
         if last and holder.state in _ANSWERED:
             holder.happened(HoldingEvent.LAST_GRANT)
         keep = holder.state is Holding.KEEPING
-        count = min(wanted, account.limit - account.held) if last else 1
+        count = min(wanted, ceiling - account.held) if last else 1
         holder.held += count
         account.held += count
         self._send(worker, ["grant", key, count, keep, wait])

@@ -126,7 +126,7 @@ class Slots:
         if limits is None or not next_hop.limited:
             ready(None)
             return
-        wanted: list[tuple[LimitKey, int]] = [(("hop", *_name(state)), state.connections)]
+        wanted: list[tuple[LimitKey, int]] = [(_connections_key(state), state.connections)]
         if rate is not None:
             wanted.append((_rate_key(state), rate.messages))
         wanted.append((("deliveries",), concurrency))
@@ -190,8 +190,19 @@ class Slots:
             self._over(period)
 
 
+def _connections_key(state: NextHopState) -> LimitKey:
+    """Return the name of the count of transactions at once.
+
+    A limit that the settings have for this next hop holds for all machines of a cluster together;
+    of the default for all next hops each has its share.
+    """
+    return "hop" if state.limits.connections is None else "destination", *_name(state)
+
+
 def _rate_key(state: NextHopState) -> LimitKey:
-    return "rate", *_name(state)
+    """Return the name of the count of a rate, with its period in seconds at the end."""
+    rate = state.limits.rate
+    return "rate", *_name(state), "" if rate is None else str(rate.period)
 
 
 def _name(state: NextHopState) -> tuple[str, ...]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
 
+from ....system.postgresql import PatientConnection
 from .schema import SCHEMA
 
-_T = TypeVar("_T")
-
-PATIENCE = 40.0
+PATIENCE = PatientConnection.patience
 """Seconds that a statement may take."""
 
 _SETTINGS: Mapping[str, Any] = {
@@ -109,37 +107,5 @@ def _require_durability(database: Connection) -> None:
         database.execute("SET synchronous_commit = on")
 
 
-class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that gives up a server which does not answer at all.
-
-    Attributes:
-        seconds: a monotonic clock.
-        patience: seconds that a statement may take.
-    """
-
-    seconds: Callable[[], float] | None = None
-    patience = PATIENCE
-
-    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
-        """Run the generator of a statement to its end.
-
-        Raises:
-            psycopg.OperationalError: the server did not answer in time; the connection is closed.
-        """
-        if self.seconds is not None:
-            gen = self._limited(gen, self.seconds)
-        return super().wait(gen, interval, timeout)
-
-    def _limited(self, gen: PQGen[_T], seconds: Callable[[], float]) -> PQGen[_T]:
-        deadline = seconds() + self.patience
-        try:
-            state = next(gen)
-            while True:
-                ready = yield state
-                if not ready and seconds() > deadline:
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError("the server does not answer")
-                state = gen.send(ready)
-        except StopIteration as stop:
-            result: _T = stop.value
-            return result
+class Connection(PatientConnection):
+    """A connection to a queue."""

@@ -1,0 +1,265 @@
+"""This machine's membership of its cluster: it renews its lease, and exchanges credits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import Clock, WallTime
+from ..mail.printable import printable
+from . import exchange
+from .credits import Credits, Request
+from .database import ClusterDatabase, DatabaseAway, Thread
+from .exchange import Answer, Lapsed, channel_of
+from .machines import Machine, OwnMachine
+from .schema import Database
+
+BEAT = 2.0
+"""Seconds between two renewals of the lease."""
+
+_LOOK = 3  # beats between two looks at the other machines
+_SWEEP = 30  # beats between two removals of what machines have left
+_LOOK_AT_CLOCK = 0.25  # seconds between two looks at the standing, without the database
+
+
+class Cluster:
+    """One machine of a cluster.
+
+    Args:
+        machine: returns the random id of this machine, from its state directory; blocks.
+        own: returns what the machine with that id says of itself.
+        connect: returns the connection, given the id and what is called with notifications.
+        clock: for the beat.
+        wall_time: to compare the clocks of the machines.
+
+    Attributes:
+        id: the random id of this machine; empty before the start.
+        credits: of limits.
+        machines: as they were seen last, this one included; empty before that.
+        machines_at: when they were seen, by the clock.
+        problem: why the database was of no use at the last beat, printable; empty: it was.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        machine: Callable[[], str],
+        own: Callable[[str], OwnMachine],
+        connect: Callable[[str, Callable[[], None]], ClusterDatabase],
+        *,
+        clock: Clock,
+        wall_time: WallTime,
+    ) -> None:
+        self._read_machine = machine
+        self._own_of = own
+        self._connect = connect
+        self.id = ""
+        self._clock = clock
+        self._wall_time = wall_time
+        self.credits = Credits(clock=clock, wake=self.woken)
+        self.machines: Sequence[Machine] = ()
+        self.machines_at = 0.0
+        self.problem = ""
+        self._is_running = False
+        self._registered: bool | None = None  # None: it has just started; False: it has lapsed
+        self._is_busy = False
+        self._is_woken = False
+        self._has_heard = False
+        self._beats = 0
+        self._beat_due = False
+        self._beating: IDelayedCall | None = None
+        self._going: IDelayedCall | None = None
+        self._looking: IDelayedCall | None = None
+
+    # Its life.
+
+    def start(self) -> None:
+        """Join the others.
+
+        Raises:
+            OSError: the id of this machine cannot be read.
+            ValueError: it is none.
+        """
+        self.id = self._read_machine()
+        self._database = self._connect(self.id, self._heard)
+        self._is_running = True
+        self._database.start()
+        self._beat()
+        self._look()
+
+    def stop(self) -> Deferred[None]:
+        """Leave the others; fires when that is done, or impossible."""
+        if not self._is_running:
+            return succeed(None)
+        self._is_running = False
+        for timer in (self._beating, self._going, self._looking):
+            if timer is not None and timer.active():
+                timer.cancel()
+        left: Deferred[None] = succeed(None)
+        if self._registered is not None:
+            left = self._database.run(exchange.leave, self.id)
+        return left.addErrback(lambda failure: None).addCallback(lambda _: self._database.stop())
+
+    # Beats.
+
+    def woken(self) -> None:
+        """Exchange credits soon: there is something to tell, or to hear."""
+        self._is_woken = True
+        if self._going is None and not self._is_busy and self._is_running:
+            # In the next turn, with all that this one brings.
+            self._going = self._clock.callLater(0, self._go)
+
+    def _heard(self) -> None:
+        """Ask again for what waits: another machine has returned some, or wants some."""
+        self._has_heard = True
+        self.woken()
+
+    def _beat(self) -> None:
+        self._beating = self._clock.callLater(BEAT, self._beat)
+        self._beats += 1
+        self._beat_due = True
+        self.woken()
+
+    def _look(self) -> None:
+        """Go by the clock where the database does not answer."""
+        self._looking = self._clock.callLater(_LOOK_AT_CLOCK, self._look)
+        self.credits.look()
+        impatient_at = self.credits.impatient_at
+        if impatient_at is not None and self._clock.seconds() >= impatient_at:
+            self.credits.repeat_impatient()
+            self.woken()
+
+    def _go(self) -> None:
+        self._going = None
+        if self._is_busy or not self._is_running:
+            return
+        self._is_busy, self._is_woken = True, False
+        beat, self._beat_due = self._beat_due, False
+        heard, self._has_heard = self._has_heard, False
+        begun = self._clock.seconds()
+        anew = self._registered is False
+        requests = self.credits.requests(beat=beat, heard=heard, anew=anew)
+        starts = self._registered is None
+        if self._registered:
+            done = self._database.run(exchange.exchange, self.id, requests)
+        else:
+            done = self._database.run(
+                _register_and_exchange,
+                self._own_of(self.id),
+                requests,
+                starts=starts,
+            )
+        done.addCallbacks(
+            self._exchanged, self._failed, callbackArgs=(begun, beat), errbackArgs=(requests,)
+        )
+
+    def _exchanged(self, answer: Answer, begun: float, beat: bool) -> None:
+        self._is_busy = False
+        self._registered = True
+        self._mended()
+        self.credits.exchanged(begun, answer.machines, answer.grants, answer.wanted)
+        if beat and self._is_running:
+            self._after_beat()
+        if (self._is_woken or self.credits.has_news) and self._is_running:
+            self.woken()
+
+    def _failed(self, failure: Failure, requests: Sequence[Request]) -> None:
+        self._is_busy = False
+        self.credits.failed(requests)
+        if failure.check(Lapsed):
+            if self._is_running:
+                self._registered = False
+                self._log.warn(
+                    "this machine was silent for too long, and the others went on without it"
+                )
+                self.woken()
+            return
+        if failure.check(DatabaseAway):
+            self._note_problem(printable(failure.getErrorMessage()))
+        else:
+            self._log.failure("the limits of the cluster cannot be exchanged", failure)
+            self._note_problem(printable(failure.getErrorMessage()))
+        # The next beat tries again.
+
+    def _note_problem(self, problem: str) -> None:
+        if not self.problem:
+            self._log.warn(
+                "the limits of the cluster cannot be exchanged, and this machine goes on with its"
+                " share of them: {error}",
+                error=problem,
+            )
+        self.problem = problem or "unknown"
+
+    def _mended(self) -> None:
+        if self.problem:
+            self.problem = ""
+            self._log.info("the limits of the cluster are exchanged again")
+
+    # The other machines.
+
+    def _after_beat(self) -> None:
+        if self._beats % _SWEEP == 0:
+            self._database.run(exchange.sweep).addErrback(self._not_seen)
+        if self._beats % _LOOK == 1:
+            seen = self._database.run(_see, self._own_of(self.id), self._wall_time)
+            seen.addCallbacks(self._seen, self._not_seen)
+
+    def _seen(self, machines: Sequence[Machine]) -> None:
+        self.machines = machines
+        self.machines_at = self._clock.seconds()
+
+    def _not_seen(self, failure: Failure) -> None:
+        if not failure.check(DatabaseAway):  # the beat says that
+            self._log.failure("the machines of the cluster cannot be seen", failure)
+
+
+def _register_and_exchange(
+    database: Database, own: OwnMachine, requests: Sequence[Request], *, starts: bool
+) -> Answer:
+    exchange.register(database, own, starts=starts)
+    return exchange.exchange(database, own.id, requests)
+
+
+def _see(database: Database, own: OwnMachine, wall_time: WallTime) -> Sequence[Machine]:
+    before = wall_time()
+    there = exchange.now(database)
+    ahead = (before + wall_time()) / 2 - there
+    return exchange.machines(database, own, ahead)
+
+
+def cluster_at(
+    url: str,
+    *,
+    machine: Callable[[], str],
+    own: Callable[[str], OwnMachine],
+    thread: Thread,
+    reactor: Any,
+    wall_time: WallTime,
+) -> Cluster:
+    """Return this machine's membership of the cluster with a database.
+
+    Args:
+        url: of the database, as libpq reads it.
+        machine: see `Cluster`.
+        own: see `Cluster`.
+        thread: of the connection.
+        reactor: IReactorTime and IReactorFDSet.
+        wall_time: see `Cluster`.
+    """
+
+    def connect(id: str, woken: Callable[[], None]) -> ClusterDatabase:
+        return ClusterDatabase(
+            url,
+            thread=thread,
+            reactor=reactor,
+            channel=channel_of(id),
+            woken=woken,
+        )
+
+    return Cluster(machine, own, connect, clock=reactor, wall_time=wall_time)
