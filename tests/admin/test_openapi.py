@@ -6,16 +6,48 @@ import json
 import re
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.tidy import TidyTestCase
+from twisted_mta.admin import (
+    api,
+    events_api,
+    messages_api,
+    queue_api,
+    suppression_api,
+    tls_api,
+    tls_reports,
+)
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.openapi import document
 from twisted_mta.admin.web.access import scope_of
+from twisted_mta.queue.operator.operations import ACTIONS
 from twisted_mta.testing.memory_mta import MemoryMTA
 
 _NOT_HERE = (
     "/v1/take-in",
     "/v1/reopen-logs",
 )  # of the program that delivers cron's mail; of twistd
+
+
+_ROUTE = re.compile(r"^ *(GET|POST) +(/\S+)", re.M)
+_NOT_JSON = {("get", "/metrics")}  # for Prometheus, which asks for no description
+
+
+def routes() -> set[tuple[str, str]]:
+    """Return the method and path of each route, as the modules that answer them list them."""
+    found = set()
+    for module in (api, events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports):
+        for method, path in _ROUTE.findall(module.__doc__ or ""):
+            paths = [path.replace("<id or address>", "<subject>").replace("<host>", "<domain>")]
+            if path == "/v1/explain/<id":
+                paths = ["/v1/explain/<subject>"]
+            elif path == "/v1/queue/<action>":
+                paths = [f"/v1/queue/{action}" for action in ACTIONS]
+            elif path == "/v1/<action>":
+                paths = ["/v1/reload", "/v1/reopen-logs"]
+            found |= {(method.lower(), re.sub("<(.+?)>", r"{\1}", each)) for each in paths}
+    return found - _NOT_JSON
 
 
 class Description(TidyTestCase):
@@ -31,6 +63,33 @@ class Description(TidyTestCase):
                 )
                 names.append(operation["operationId"])
         self.assertEqual(len(names), len(set(names)))
+
+    def test_each_route_is_described_and_nothing_else(self) -> None:
+        described = {
+            (method, path)
+            for path, operations in self.described["paths"].items()
+            for method in operations
+        }
+        self.assertEqual(described, routes())
+
+    def test_each_operation_is_routed(self) -> None:
+        """A path that no part answers is 404 with the paths that there are."""
+        with MemoryMTA(domain="user.test") as mta:
+            for path, operations in self.described["paths"].items():
+                if path in _NOT_HERE:
+                    continue
+                for method in operations:
+                    asked = path.replace("{id}", "0" * 13).replace("{subject}", "a@user.test")
+                    asked = asked.replace("{domain}", "next.test")
+                    answered = mta.mta.admin.answer(Request(method=method.upper(), path=asked))
+                    answers: list[Any] = []
+                    if isinstance(answered, Deferred):
+                        answered.addBoth(answers.append)
+                        mta.advance(30)
+                        (answered,) = answers
+                    if isinstance(answered, Response):
+                        self.assertNotEqual(answered.code, 405, asked)
+                        self.assertNotIn(b"there is ", answered.body, asked)
 
     def test_what_the_api_names_is_described_and_nothing_else(self) -> None:
         with MemoryMTA(domain="user.test") as mta:

@@ -51,6 +51,8 @@ class QueueAPITestCase(TidyTestCase):
             return succeed({"content": b64encode(piece).decode(), "size": 25})
         left = [id for id in ids if id > arguments["after"]][: self.looks]
         following = left[-1] if len(left) == self.looks else None
+        if what == "export_many":
+            return succeed({"records": [{"id": name(id)} for id in left], "next": following})
         if what == "list":
             return succeed({"messages": [{"id": name(id)} for id in left], "next": following})
         done = dict.fromkeys(("messages", "recipients", "looked_at"), len(left))
@@ -151,8 +153,39 @@ class Showing(QueueAPITestCase):
 
     def test_public_requests_get_envelopes_only(self) -> None:
         self.assertFalse(self.json_of(f"/{name(3)}", public=True)["message"]["content"])
-        self.json_of(f"/{name(3)}/body", code=403, public=True)
+        for path in (f"/{name(3)}/body", f"/{name(3)}/record", "/records"):
+            self.json_of(path, code=403, public=True)
         self.json_of("/remove", "POST", code=403, public=True, body=b'{"all": true}')
+
+
+class Exporting(QueueAPITestCase):
+    def exported(self) -> tuple[list[str], list[Any]]:
+        """Return the ids that all answers together have, and the shards that are missing."""
+        records, missing, after = [], [], ""
+        for _ in range(20):
+            page = self.json_of(f"/records?domain=x{after}")
+            records += [each["id"] for each in page["records"]]
+            missing += page["missing"]
+            if page["next"] is None:
+                return records, missing
+            after = f"&after={page['next']}"
+        raise AssertionError("it has no end")
+
+    def test_each_message_of_all_shards_is_there_once(self) -> None:
+        self.assertEqual(self.exported(), ([name(id) for id in (2, 4, 6, 8, 1, 3, 5, 7)], []))
+        self.assertEqual(
+            {(each["filters"]["domain"], each["limit"]) for _, _, each in self.asked}, {("x", 250)}
+        )
+
+    def test_a_shard_that_cannot_be_asked_is_named_and_the_others_are_exported(self) -> None:
+        self.gone[0] = None
+        records, missing = self.exported()
+        self.assertEqual(records, [name(id) for id in (1, 3, 5, 7)])
+        self.assertEqual(missing, [{"shard": 0, "why": "shard 0 is gone"}])
+
+    def test_what_cannot_be_read_is_refused(self) -> None:
+        for query in ("limit=251", "limit=x", "after=0.?", "by=domain", "domain=?"):
+            self.json_of(f"/records?{query}", code=400)
 
 
 class Acting(QueueAPITestCase):

@@ -215,6 +215,51 @@ class Moving(TransferTestCase):
         )
         self.tool(self.old, "export", "--all", "--file", str(self.file), status=1)  # it is there
 
+    def test_many_messages_of_all_sizes_move_and_none_twice(self) -> None:
+        sizes = {id: (1, 100_000, 200_000, 300_000)[id % 4] if id < 20 else 10 for id in range(600)}
+        sent = {
+            id: evolve(message(id), body=MemoryBody(b"%d" % (id % 10) * size))
+            for id, size in sizes.items()
+        }
+        for start in range(0, 600, 100):
+            self.do(
+                self.old,
+                *(Accept(sent[id], lease=False) for id in range(start, start + 100)),
+            )
+        lines = self.exported()
+        self.assertEqual([each["id"] for each in lines], [str(QueueId(id)) for id in range(600)])
+        self.assertEqual(self.imported(), "imported: 600 recipients of 600 messages\n")
+        for id in (0, 1, 2, 3, 19, 599):
+            found = self.inspected(self.new, id)
+            assert found is not None
+            self.assertEqual(
+                b"".join(found.message.body.chunks()), b"".join(sent[id].body.chunks())
+            )
+        with self.file.open("ab") as file:  # a part of what is there, twice more
+            for line in (lines[3], lines[3]):
+                file.write(json.dumps(line).encode() + b"\n")
+        self.assertEqual(
+            self.imported(),
+            "imported: 0 recipients of 0 messages; here before: 602 recipients\n",
+        )
+
+    def test_a_message_that_stands_in_two_lines_is_imported_once(self) -> None:
+        self.do(self.old, *(Accept(message(id), False) for id in range(1, 400)))
+        self.exported()
+        lines = self.file.read_bytes().splitlines(keepends=True)
+        self.file.write_bytes(b"".join([*lines, lines[0]]))
+        self.assertEqual(
+            self.imported(),
+            "imported: 399 recipients of 399 messages; here before: 1 recipient\n",
+        )
+
+    def test_one_id_of_two_messages_is_refused(self) -> None:
+        self.do(self.old, Accept(message(1), False))
+        (line,) = self.exported()
+        other = {**line, "reverse_path": "eve@evil.example"}
+        self.file.write_text(f"{json.dumps(line)}\n{json.dumps(other)}\n")
+        self.assertIn("line 2: id: 0000000000001 is another message", self.imported(status=1))
+
     def test_a_long_message_needs_little_memory(self) -> None:
         self.do(self.old, Accept(evolve(message(4), body=MemoryBody(LARGE * 24)), False))
         self.exported()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..queue.operator.operations import ACTIONS
+from ..queue.operator.operations import ACTIONS, BYS
 from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
 from .http import EVENTS, JSON, LINES
 
@@ -99,6 +99,24 @@ _SELECTION: _Schema = {
         "after": _TEXT,
     },
     "additionalProperties": False,
+}
+_BY: _Schema = {"enum": list(BYS)}
+_GROUP = _object(
+    {
+        "name": _nullable("string"),
+        "recipients": _COUNT,
+        "messages": _COUNT,
+        "deferred": _COUNT,
+        "held": _COUNT,
+        "oldest": {"type": "number"},
+    }
+)
+_RECORD = {
+    "record": _OBJECT,
+    "content": {"type": ["string", "null"], "contentEncoding": "base64"},
+    "quarantine": _nullable("string"),
+    "in_delivery": _list(_COUNT),
+    "content_begins": _COUNT,
 }
 _COUNTS = _object(
     {
@@ -200,6 +218,35 @@ def _paths() -> dict[str, Any]:
             *selecting,
             *paging,
         ),
+        f"{queue}/summary": _reading(
+            "How much mail is in the queue, in groups",
+            _object(
+                {
+                    **_VERSION,
+                    "by": _BY,
+                    "groups": _list(_GROUP),
+                    "others": {"anyOf": [_GROUP, {"type": "null"}]},
+                    "missing": _list(),
+                }
+            ),
+            _query("by", _BY),
+            paging[0],
+            *selecting[3:],
+        ),
+        f"{queue}/records": _reading(
+            "What another queue needs to go on with messages, shard by shard",
+            _object(
+                {
+                    **_VERSION,
+                    "records": _list(_object(_RECORD)),
+                    "next": _nullable("string"),
+                    "missing": _list(),
+                }
+            ),
+            *selecting,
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 250}),
+            _query("after"),
+        ),
         f"{queue}/{{id}}": _reading(
             "One message", _object({**_VERSION, "message": _OBJECT}), _in_path("id", _ID)
         ),
@@ -211,6 +258,11 @@ def _paths() -> dict[str, Any]:
                 parameters=[_in_path("id", _ID)],
             )
         },
+        f"{queue}/{{id}}/record": _reading(
+            "What another queue needs to go on with a message",
+            _object({**_VERSION, **_RECORD}),
+            _in_path("id", _ID),
+        ),
         **{
             f"{queue}/{action}": {
                 "post": _operation(

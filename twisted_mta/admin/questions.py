@@ -165,6 +165,14 @@ EXPORT = ShardQuestion(
 )
 """One message, for another queue."""
 
+EXPORT_MANY = ShardQuestion(
+    name="export_many",
+    answer=queue_answers.export_messages,
+    merge=list,  # shards are asked one after the other
+    timeout=20.0,
+)
+"""Messages, for another queue."""
+
 STEER = ShardQuestion(
     name="steer",
     answer=queue_answers.steer_messages,
@@ -280,6 +288,7 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         SHOW,
         BODY,
         EXPORT,
+        EXPORT_MANY,
         SUMMARIZE,
         STEER,
         TLS_REPORTS,

@@ -10,7 +10,9 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
+from twisted.internet.defer import FirstError, gatherResults
+from twisted.python.failure import Failure
 
 from ..agent.agent import Agent
 from ..agent.explain.facts import attempt_facts
@@ -46,7 +48,9 @@ COUNTS = ("messages", "recipients", "busy", "looked_at")
 
 _MOST_GROUPS = 10_000  # of one shard
 _SLICES = 50  # slices that one list looks at: each has its time limits (`queue.operator`)
-_PIECE = 256 * 1024  # octets of a body that come along with an exported message
+_PIECE = 256 * 1024  # octets of bodies that come along with exported messages
+_TOGETHER = 64  # messages that are read in one batch of the store
+_ENOUGH_RECIPIENTS = 1000  # that were read for one answer
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
@@ -225,18 +229,82 @@ async def export_message(agent: Agent, shard: Shard, *, id: str) -> dict[str, An
     inspected = await _inspect(shard, id)
     if inspected is None:
         return None
-    message = inspected.message
-    content = None
-    if not inspected.quarantine and message.body.size <= _PIECE:
-        body = await agent.file_executor(lambda: b"".join(message.body.chunks()))
-        content = b64encode(body).decode("ascii")
-    return {
-        "record": exported(inspected),
-        "content": content,
-        "quarantine": inspected.quarantine,
-        "in_delivery": [each.recipient.number for each in inspected.recipients if each.leased],
-        "content_begins": len(message.trace),
-    }
+    exports: list[dict[str, Any]] = await agent.file_executor(_exported, [inspected])
+    return exports[0]
+
+
+async def export_messages(
+    agent: Agent, shard: Shard, *, filters: Mapping[str, Any], after: int, limit: int
+) -> dict[str, Any]:
+    """Return messages as another queue imports them, the oldest first.
+
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        filters: see `Selection.parse`; of each message, the record has the selected recipients.
+        after: the id behind which they begin.
+        limit: messages at most.
+
+    Returns:
+        ``records``: of each what `export_message` returns, with contents of 256 KiB together. And
+        the id behind which the ``next`` ones begin: None at the end. They may be fewer than the
+        limit although more messages follow.
+    """
+    selection = Selection.parse(filters, now=agent.wall_time())
+    page: Page = await shard.commit.perform(Browse(selection, after, limit))
+    following: int | None = page.next
+    selected: list[Inspected] = []
+    octets = read = done = 0
+    while done < len(page.messages) and read < _ENOUGH_RECIPIENTS and octets < _PIECE:
+        together = []
+        for each in page.messages[done : done + _TOGETHER]:
+            octets += each.size if each.size <= _PIECE else 0
+            if octets > _PIECE and done:
+                break
+            together.append(each)
+            done += 1
+        found = await gatherResults(
+            [shard.commit.perform(Inspect(each.id)) for each in together], consumeErrors=True
+        ).addErrback(_first_error)
+        for each, inspected in zip(together, found, strict=True):
+            if inspected is not None:  # else it has been delivered meanwhile
+                read += len(inspected.recipients)
+                selected.append(_narrowed(inspected, each))
+    if done < len(page.messages):
+        following = page.messages[done - 1].id
+    records = await agent.file_executor(_exported, selected)
+    return {"records": records, "next": following}
+
+
+def _narrowed(inspected: Inspected, listed: ListedMessage) -> Inspected:
+    """Return a message with the recipients that were listed."""
+    wanted = {each.recipient.number for each in listed.recipients}
+    recipients = (each for each in inspected.recipients if each.recipient.number in wanted)
+    return evolve(inspected, recipients=tuple(recipients))
+
+
+def _exported(messages: Sequence[Inspected]) -> list[dict[str, Any]]:
+    """Return messages for export, with their contents."""
+    return [
+        {
+            "record": exported(each),
+            "content": None
+            if each.quarantine or each.message.body.size > _PIECE
+            else b64encode(b"".join(each.message.body.chunks())).decode("ascii"),
+            "quarantine": each.quarantine,
+            "in_delivery": [entry.recipient.number for entry in each.recipients if entry.leased],
+            "content_begins": len(each.message.trace),
+        }
+        for each in messages
+    ]
+
+
+def _first_error(failure: Failure) -> Failure:
+    """Return the failure of one of several operations, in the place of theirs together."""
+    failure.trap(FirstError)
+    error: Any = failure.value
+    first: Failure = error.subFailure
+    return first
 
 
 def first_found(answers: Sequence[Any]) -> Any:

@@ -2,9 +2,10 @@
 
     GET  /v1/queue               messages, the oldest first
     GET  /v1/queue/summary       how many there are by domain, sender or reason
+    GET  /v1/queue/records       what another queue needs to go on with messages
     GET  /v1/queue/<id>          one message
     GET  /v1/queue/<id>/body     its content
-    GET  /v1/queue/<id>/record   what another queue needs to go on with it
+    GET  /v1/queue/<id>/record   what another queue needs to go on with it alone
     POST /v1/queue/<action>      ``retry``, ``hold``, ``release`` or ``remove``
 
 The shards of the queue belong to several processes. Ids rise with time in all of them, so that a
@@ -29,7 +30,17 @@ from ..interfaces import Clock
 from ..mail.queue_id import QueueId
 from ..queue.operator.operations import ACTIONS
 from .http import JSON, READING, Request, Response, error_response, json_response, only
-from .questions import BODY, EXPORT, LIST, SHOW, STEER, SUMMARIZE, Agents, ShardQuestion
+from .questions import (
+    BODY,
+    EXPORT,
+    EXPORT_MANY,
+    LIST,
+    SHOW,
+    STEER,
+    SUMMARIZE,
+    Agents,
+    ShardQuestion,
+)
 from .queue_answers import added_groups
 from .status import VERSION
 
@@ -39,6 +50,7 @@ _PART = 2000  # recipients that are looked at in one part of an action
 _MOST = 1000  # messages in one list
 _USUAL = 100
 _PIECE = 256 * 1024  # octets of a content that are on their way at once
+_RECORDS = 250  # messages in one piece of an export, and its usual length
 _FIRST = -1
 
 
@@ -77,11 +89,13 @@ class QueueAPI:
                 return error_response(
                     f"there is {PATH}/{id}, {PATH}/{id}/body and {PATH}/{id}/record", 404
                 )
-            if rest and request.public:
+            if (rest or id == _MANY) and request.public:
                 return error_response(
                     "contents are given at the control socket, and to a login, only", 403
                 )
-            if rest:
+            if place == _MANY:
+                response = self._records(request)
+            elif rest:
                 response = self._body(id) if rest == "body" else self._record(id)
             else:
                 response = self._show(id, content=not request.public)
@@ -165,6 +179,33 @@ class QueueAPI:
             return _not_there(id, missing)
         record = {"version": VERSION, **message}
         return Response(body=json.dumps(record).encode("ascii") + b"\n", content_type=JSON)
+
+    async def _records(self, request: Request) -> Response:
+        """Answer with messages of one shard, and the place where the next answer begins."""
+        filters, rest = _query(request.query)
+        limit = _number(rest, "limit", _RECORDS, _RECORDS)
+        if rest["by"] is not None:
+            raise ValueError("found by, which is for the summary")
+        shards, after = self._cursor(rest["after"])
+        records: list[dict[str, Any]] = []
+        following: str | None = None
+        missing: list[dict[str, Any]] = []
+        if shards:
+            shard = shards[0]
+            if len(shards) > 1:
+                following = f"{shards[1]}."
+            try:
+                part = await self._ask(
+                    shard, EXPORT_MANY, filters=filters, after=after, limit=limit
+                )
+            except Exception:
+                missing.append(_missing(shard, Failure()))
+            else:
+                records = part["records"]
+                if part["next"] is not None:
+                    following = f"{shard}.{QueueId(part['next'])}"
+        page = {"version": VERSION, "records": records, "next": following, "missing": missing}
+        return Response(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
 
     async def _body(self, id: str) -> Response:
         QueueId.parse(id)
@@ -260,6 +301,7 @@ class QueueAPI:
 
 
 _CONTENT = "message/rfc822"
+_MANY = "records"
 
 
 def _group(name: str | None, counts: Sequence[float]) -> dict[str, Any]:

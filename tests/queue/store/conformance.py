@@ -552,6 +552,16 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         (known,) = self.do(FindKnown(QueueId(1)))
         self.assertEqual(known.numbers, {0, 1})
 
+    def test_imports_of_long_ago_are_forgotten_by_a_restore_that_sweeps(self) -> None:
+        restores = [Restore(message(id), (NOW,), (None,), NOW + id * 86_400) for id in (1, 2)]
+        self.do(*restores)
+        self.lease(NOW)
+        self.do(settled(message(1), 0), settled(message(2), 0))
+        later = Restore(message(3), (NOW,), (None,), NOW + 31.5 * 86_400, sweep=True)
+        self.do(later)
+        known = self.do(*(FindKnown(QueueId(id)) for id in (1, 2, 3)))
+        self.assertEqual([each.numbers for each in known], [set(), {0}, {0}])
+
     def test_the_failure_of_a_refused_recipient_leaves_a_record(self) -> None:
         gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))
         taken = evolve(message(1), refused=(RefusedRecipient(gone, FAILED),))

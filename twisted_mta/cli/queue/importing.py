@@ -6,7 +6,9 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import IO, Any
 
 from attrs import define
@@ -28,14 +30,23 @@ from ...system.real_world import monotonic_microseconds, secret_octets, wall_tim
 
 _HEAD = 16 << 20  # octets of a line before its content
 _PIECE = 1 << 16  # octets that are read at once; a multiple of 4
-_BATCH = 64  # messages of one transaction
+_BATCH = 256  # messages of one transaction
+_BATCH_RECIPIENTS = 10_000  # or somewhat more
 _BATCH_OCTETS = 4 << 20  # of their contents in memory, or somewhat more
 _CONTENT = re.compile(rb',\s*"content"\s*:\s*"')
 _END = re.compile(rb'"\s*\}\s*\Z')
 
 
 class WrongLine(ValueError):
-    """A line cannot be imported; the text has its number, and what was expected."""
+    """A line cannot be imported; the text has its number, and what was expected.
+
+    Attributes:
+        number: of the line, where it is not the one that was read last; 0: it is.
+    """
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 @define
@@ -65,6 +76,12 @@ class Importer:
         self._again = again
         self._result = Result()
         self._pending: dict[QueueId, Restore] = {}
+        self._unchecked: list[tuple[int, Imported]] = []
+        self._unchecked_recipients = 0
+        self._ids = array("Q")  # of all lines
+        self._unknown = bytearray()  # whether the queue knew nothing of the message of a line
+        self._repeated: frozenset[int] = frozenset()  # ids of several lines
+        self._sweep = True
         self._octets = 0
         self._bodies_are_copies = False  # of what the database has
         self._files = DiskFiles()
@@ -112,6 +129,9 @@ class Importer:
                 held.append(lock)
             self._store.open()
             self._each(file, self._check, "nothing was imported")
+            ordered = sorted(self._ids)
+            self._repeated = frozenset(one for one, next in pairwise(ordered) if one == next)
+            self._ids = array("Q")
             file.seek(0)
             self._each(file, self._take, "the messages before it were imported")
             self._flush()
@@ -121,40 +141,66 @@ class Importer:
                 lock.release()
         return self._result
 
-    def _each(self, file: IO[bytes], handle: Callable[[Imported, _Line], None], state: str) -> None:
+    def _each(
+        self, file: IO[bytes], handle: Callable[[Imported, _Line, int], None], state: str
+    ) -> None:
         number = 0
         while True:
             number += 1
             line = _Line(file)
             try:
                 if line.is_end:
+                    self._check_known()
                     return
-                handle(Imported(line.values()), line)
+                handle(Imported(line.values()), line, number)
                 line.finish()
+                if (
+                    len(self._unchecked) >= _BATCH
+                    or self._unchecked_recipients >= _BATCH_RECIPIENTS
+                ):
+                    self._check_known()
             except WrongLine as error:
                 self._flush()
-                raise WrongLine(f"line {number}: {error}; {state}") from None
+                raise WrongLine(f"line {error.number or number}: {error}; {state}") from None
             except (ValueError, RecursionError) as error:
                 self._flush()
                 raise WrongLine(f"line {number}: {printable(str(error))}; {state}") from None
 
-    def _known(self, message: Imported) -> Known:
-        (known,) = self._store.apply([FindKnown(message.id, self._again)])
-        assert isinstance(known, Known)
-        if known.message is not None and message.is_other_than(known.message):
-            raise ValueError(f"id: {message.id} is another message in this queue")
-        return known
+    def _known(self, messages: Sequence[Imported]) -> list[Known]:
+        found = self._store.apply([FindKnown(each.id, self._again) for each in messages])
+        return [each for each in found if isinstance(each, Known)]
 
-    def _check(self, message: Imported, line: _Line) -> None:
-        self._known(message)
+    def _check(self, message: Imported, line: _Line, number: int) -> None:
         size = sum(map(len, line.content()))
         if size != message.size:
             raise ValueError(f"content: found {size} octets, expected the {message.size} of size")
+        self._ids.append(message.id)
+        self._unchecked.append((number, message))
+        self._unchecked_recipients += len(message.numbers())
 
-    def _take(self, message: Imported, line: _Line) -> None:
+    def _check_known(self) -> None:
+        """Compare messages with the queue, many at once: each look is a transaction."""
+        unchecked, self._unchecked = self._unchecked, []
+        self._unchecked_recipients = 0
+        if not unchecked:
+            return
+        found = self._known([message for _, message in unchecked])
+        for (number, message), known in zip(unchecked, found, strict=True):
+            self._require_same(message, known, number)
+            self._unknown.append(known.message is None and not known.numbers)
+
+    def _require_same(self, message: Imported, known: Known, number: int) -> None:
+        if known.message is not None and message.is_other_than(known.message):
+            raise WrongLine(f"id: {message.id} is another message in this queue", number)
+
+    def _take(self, message: Imported, line: _Line, number: int) -> None:
         if message.id in self._pending:
             self._flush()
-        known = self._known(message)
+        if self._unknown[number - 1] and message.id not in self._repeated:
+            known = Known(None, frozenset())
+        else:
+            (known,) = self._known([message])
+            self._require_same(message, known, number)
         new = message.numbers(known.numbers)
         self._result.known += len(message.numbers()) - len(new)
         if not new or known.message is not None:
@@ -163,7 +209,10 @@ class Importer:
         if not new:
             return
         body = self._body(message.id, line) if known.message is None else known.message.body
-        self._pending[message.id] = message.restore(body, wall_time(), again=self._again)
+        self._pending[message.id] = message.restore(
+            body, wall_time(), again=self._again, sweep=self._sweep
+        )
+        self._sweep = False
         self._octets += min(body.size, _PIECE)
         self._result.messages += 1
         self._result.recipients += len(new)

@@ -19,7 +19,8 @@ from .selection import PATH, Filters, filters_of, queue_ids, selecting
 
 _PAGE = 100  # messages of one request: between two of them the MTA is free for mail
 _TERMINAL_LIMIT = 100  # messages that a terminal shows without --limit
-_IDS = 100  # that fit into the address of one request
+IDS_OF_A_REQUEST = 100
+"""Queue ids that fit into the address of one request."""
 
 _COLUMNS = ("Id", "Received", "Size", "From", "To", "State", "Attempts", "Next attempt", "Last")
 
@@ -104,8 +105,8 @@ class Listing:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         filters = dict(self._filters)
         ids = sorted(filters.pop("ids", ()))
-        for start in range(0, max(1, len(ids)), _IDS):
-            yield from self._pages({**filters, "id": ids[start : start + _IDS]})
+        for start in range(0, max(1, len(ids)), IDS_OF_A_REQUEST):
+            yield from self._pages({**filters, "id": ids[start : start + IDS_OF_A_REQUEST]})
 
     def _pages(self, filters: Filters) -> Iterator[Mapping[str, Any]]:
         after = self._after

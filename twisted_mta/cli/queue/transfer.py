@@ -7,11 +7,11 @@ import os
 import stat
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -21,6 +21,7 @@ from ..client import (
     NOT_RUNNING,
     REFUSED,
     Reader,
+    answer_or_exit,
     failure,
     reader,
     require_version,
@@ -28,8 +29,8 @@ from ..client import (
     state_directory,
 )
 from .actions import counted
-from .listing import Listing, absent, exit_if_incomplete
-from .selection import PATH, filters_of, selecting_without_json
+from .listing import IDS_OF_A_REQUEST, exit_if_incomplete
+from .selection import PATH, Filters, filters_of, selecting_without_json
 
 _BASE64 = 57 * 1024  # octets that become base64 without padding, at once
 _IN_MEMORY = 1 << 20  # octets of a content that need no file on their way
@@ -62,11 +63,10 @@ def export_command(
     if not everything and not filters:
         raise click.UsageError("nothing is selected; expected an ID, a filter, or --all")
     asker = reader(state_dir)
-    listing = Listing(asker, filters, 0)
-    export = _Export(asker)
+    export = _Export(asker, ids)
     with _output(path) as output:
-        for message in listing:
-            export.write(message, output)
+        for exported in _records(asker, filters, export.missing):
+            export.write(exported, output)
         output.flush()
     click.echo(f"exported: {_amount(export.messages, export.recipients)}", err=True)
     if export.in_delivery:
@@ -75,29 +75,49 @@ def export_command(
             " and they may get the mail twice; hold mail first, and export when the hold is over",
             err=True,
         )
-    exit_if_incomplete(absent(ids, listing.seen), listing.missing)
+    exit_if_incomplete(list(export.absent), export.missing)
     if export.failed:
         raise click.exceptions.Exit(REFUSED)
 
 
+def _records(asker: Reader, filters: Filters, missing: dict[str, None]) -> Iterator[Any]:
+    """Yield what the MTA exports, many messages with each request.
+
+    Args:
+        asker: the MTA.
+        filters: of messages.
+        missing: gets the reasons why parts of the queue could not be asked.
+    """
+    selected = dict(filters)
+    ids = sorted(selected.pop("ids", ()))
+    for start in range(0, max(1, len(ids)), IDS_OF_A_REQUEST):
+        query = {**selected, "id": ids[start : start + IDS_OF_A_REQUEST]}
+        while True:
+            path = f"{PATH}/records?{urlencode(query, doseq=True)}"
+            page = answer_or_exit(lambda path=path: asker.get(path))  # type: ignore[misc]
+            require_version(page)
+            yield from page["records"]
+            missing.update((str(shard["why"]), None) for shard in page["missing"])
+            if page["next"] is None:
+                break
+            query["after"] = page["next"]
+
+
 class _Export:
-    def __init__(self, asker: Reader) -> None:
+    def __init__(self, asker: Reader, ids: Sequence[str]) -> None:
         self._asker = asker
         self.messages = self.recipients = self.in_delivery = self.failed = 0
+        self.absent = dict.fromkeys(ids)  # those that were asked for, and not seen yet
+        self.missing: dict[str, None] = {}
 
-    def write(self, listed: Any, output: IO[bytes]) -> None:
-        """Write the line of a message with the listed recipients, whole or not at all."""
-        id = str(listed["id"])
-        wanted = {each["number"] for each in listed["recipients"]}
+    def write(self, answer: Any, output: IO[bytes]) -> None:
+        """Write the line of a message, whole or not at all."""
+        record = answer["record"]
+        id = str(record["id"])
+        self.absent.pop(id, None)
         try:
-            answer = self._asker.get(f"{PATH}/{quote(id)}/record")
-            require_version(answer)
-            record = answer["record"]
-            record["recipients"] = [
-                each for each in record["recipients"] if each["number"] in wanted
-            ]
             if not record["recipients"]:
-                return  # they have been delivered meanwhile
+                return  # they are removed
             if answer["quarantine"]:
                 raise Refused(f"it has no content: {printable(str(answer['quarantine']))}")
             head = json.dumps(record).encode("ascii")[:-1] + b', "content": "'

@@ -209,6 +209,8 @@ class Restore:
         held: since when each is held, wall time; None: it is not.
         at: wall time.
         again: as in `FindKnown`; such a restore must not be applied twice.
+        sweep: whether the store forgets imports of more than 30 days ago first. It reads all
+            records of imports for that, so that one restore of many has it.
     """
 
     message: Message
@@ -216,6 +218,7 @@ class Restore:
     held: tuple[float | None, ...]
     at: float
     again: bool = False
+    sweep: bool = False
 
     def apply(self, transaction: OperatorTransaction) -> None:
         """Apply it."""

@@ -138,13 +138,16 @@ class Imported:
         numbers = (each.recipient.number for each in self._recipients)
         return [number for number in numbers if number not in known]
 
-    def restore(self, body: Body, now: float, *, again: bool = False) -> Restore:
+    def restore(
+        self, body: Body, now: float, *, again: bool = False, sweep: bool = False
+    ) -> Restore:
         """Return the operation that puts it into a queue.
 
         Args:
             body: the content.
             now: wall time.
             again: see `Restore`.
+            sweep: see `Restore`.
         """
         message = Message(
             id=self.id,
@@ -168,6 +171,7 @@ class Imported:
             held=tuple(each.held for each in self._recipients),
             at=now,
             again=again,
+            sweep=sweep,
         )
 
 

@@ -169,6 +169,10 @@ class SQLiteTransaction:
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
+        if restore.sweep:
+            self._database.execute(
+                "DELETE FROM imported WHERE imported_at < ?", (restore.at - _IMPORT_LIFE,)
+            )
         known = self.find_known(FindKnown(message.id, restore.again)).numbers
         rows = [
             restored_row(message, recipient, next_attempt, held)
@@ -194,9 +198,6 @@ class SQLiteTransaction:
             self._database,
             "INSERT OR REPLACE INTO imported (message, number, imported_at) VALUES ",
             [(row[0], row[1], restore.at) for row in rows],
-        )
-        self._database.execute(
-            "DELETE FROM imported WHERE imported_at < ?", (restore.at - _IMPORT_LIFE,)
         )
 
     def intervene(self, intervention: Intervene) -> Page:

@@ -175,6 +175,10 @@ class PostgreSQLTransaction:
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
+        if restore.sweep:
+            self._database.execute(
+                "DELETE FROM imported WHERE imported_at < %s", (restore.at - _IMPORT_LIFE,)
+            )
         known = self.find_known(FindKnown(message.id, restore.again))
         new = [
             restored_row(message, recipient, next_attempt, held)
@@ -199,9 +203,6 @@ class PostgreSQLTransaction:
             ("bigint", "int", "float8"),
             [(row[0], row[1], restore.at) for row in new],
             "ON CONFLICT (message, number) DO UPDATE SET imported_at = excluded.imported_at",
-        )
-        self._database.execute(
-            "DELETE FROM imported WHERE imported_at < %s", (restore.at - _IMPORT_LIFE,)
         )
 
     def intervene(self, intervention: Intervene) -> Page:
