@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.waiting import turn
-from twisted_mta.system.outbox import Outbox, start_tls
+from twisted_mta.system.outbox import Outbox
 from twisted_mta.testing.tls import certificate
 from twisted_mta.tls.server import load
 
@@ -168,11 +168,30 @@ class UnderTLS(OverTCP):
                 key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
                 + made.public_bytes(Encoding.PEM)
             )
-        start_tls(transport, CertificateOptions())
+        self.outbox.start_tls(transport, CertificateOptions())
         there.transport.startTLS(load(pem, pem))  # type: ignore[union-attr]
         there.transport.write(b"hello")  # type: ignore[union-attr]
         await self.here.heard
         return transport, there
+
+    async def test_the_last_reply_and_the_end_of_tls_are_one_system_call(self) -> None:
+        transport, there = await self.connect()
+        calls: list[bytes] = []
+        written = transport.writeSomeData
+        self.patch(transport, "writeSomeData", lambda octets: (calls.append(1), written(octets))[1])
+        self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+        self.outbox.lose_connection(transport)
+        await there.lost
+        self.assertEqual(len(calls), 1)
+        self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+
+    async def test_an_abort_loses_no_octets_that_were_released(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"421 4.3.2 Shutting down\r\n")
+        self.outbox.release(transport)
+        transport.abortConnection()
+        await there.lost
+        self.assertEqual(there.received, b"421 4.3.2 Shutting down\r\n")
 
     async def test_connections_are_written_in_the_order_of_their_first_octet(self) -> None:
         transport, there = await self.connect()

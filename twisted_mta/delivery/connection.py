@@ -37,7 +37,7 @@ from ..smtp.client.step import (
 )
 from ..smtp.conversation import Conversation, Line, tls_words
 from ..smtp.extension.requiretls import not_announced
-from ..system.outbox import Outbox, start_tls
+from ..system.outbox import Outbox
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
 from ..tls.sessions import ClientSessions, KeptSession
@@ -309,7 +309,7 @@ class Connection(Protocol):
         if self._resumes:
             self._resume = self._sessions.find(self._session_key, creator.context)
         creator.resume, creator.small = self._resume, self._small_hello
-        start_tls(self.transport, creator)
+        self._outbox.start_tls(self.transport, creator)
 
     def _note_broken_handshake(self, *, alert: bool) -> None:
         """Take note of a handshake that ends without a result.
@@ -447,9 +447,8 @@ class Connection(Protocol):
         if step.abort:
             self.transport.abortConnection()
         else:
-            self._outbox.release(self.transport)
             # The timeout ends a TLS shutdown that the peer never finishes.
-            self.transport.loseConnection()
+            self._outbox.lose_connection(self.transport)
 
     def _be_spent(self) -> None:
         spent, self._spent = self._spent, None

@@ -65,7 +65,7 @@ from ..smtp.server.step import (
     Violation,
     Write,
 )
-from ..system.outbox import Outbox, start_tls
+from ..system.outbox import Outbox
 from ..telemetry.metrics import table
 from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
@@ -328,7 +328,7 @@ class ESMTPProtocol(LineReceiver):
         if tls is None or not tls.ready:
             self._refusal = NO_IMPLICIT_TLS
             return False
-        start_tls(self.transport, tls.creator)
+        self._outbox.start_tls(self.transport, tls.creator)
         return True
 
     def _admitted(self, refusal: Reply | None) -> None:
@@ -646,7 +646,7 @@ class ESMTPProtocol(LineReceiver):
         self._outbox.release(self.transport)
         self.transport.unregisterProducer()
         self.clearLineBuffer()  # type: ignore[no-untyped-call]
-        start_tls(self.transport, tls.creator)
+        self._outbox.start_tls(self.transport, tls.creator)
         self._move(Event.STARTTLS)
         self._timer.await_handshake()
 
@@ -689,8 +689,7 @@ class ESMTPProtocol(LineReceiver):
                 self.transport.loseConnection()
 
     def _lose_connection(self) -> None:
-        self._outbox.release(self.transport)
-        self.transport.loseConnection()
+        self._outbox.lose_connection(self.transport)
 
     def _close_while_reading(self) -> None:
         # A socket that is closed with unread input is reset, and the reset can destroy our last

@@ -37,62 +37,88 @@ class Outbox:
         self.writes = 0
         self._reactor = reactor
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
+        self._emptying = False
 
     def write(self, transport: Any, octets: bytes) -> None:
         """Write ``octets`` at the end of this turn; at once if the transport has no socket."""
         self.writes += 1
-        held = self._held.get(transport)
-        if held is not None:
-            self._held[transport] = held + octets
-            return
         connection = _below(transport)
         if connection is None:
             _write(transport, octets)
-            return
-        if not self._held:
+        else:
+            self._hold(transport, connection, octets)
+
+    def start_tls(self, transport: Any, creator: Any) -> None:
+        """Begin a TLS handshake, whose octets are gathered as those of replies are.
+
+        So the last reply and the end of TLS are one write, as are the end of a handshake and the
+        reply to a command that came with it.
+
+        Args:
+            transport: of a protocol; no octets are gathered for it.
+            creator: `IOpenSSLServerConnectionCreator` or `IOpenSSLClientConnectionCreator`.
+        """
+        transport.startTLS(creator)
+        if isinstance(transport, Connection):
+            tls: Any = transport.protocol
+            tls.transport = _BelowTLS(self, tls.transport, transport)
+            # Twisted gathers small writes by the clock of the installed reactor: that of the
+            # connection may be another.
+            aggregator = getattr(tls, "_aggregator", None)
+            if aggregator is not None:
+                aggregator._clock = transport.reactor
+
+    def _hold(self, transport: Any, connection: Connection, octets: bytes) -> None:
+        if not self._held and not self._emptying:
             if self._reactor is None:
                 # The clock of a factory may be that of a test.
                 self._reactor = with_monotonic_time(connection.reactor)
             self._reactor.callLater(0, self._empty)
-        self._held[transport] = octets
+        self._held[transport] = self._held.get(transport, b"") + octets
 
     def release(self, transport: Any) -> None:
         """Write the gathered octets of ``transport`` now, before another operation on it."""
+        self._pass_on(transport)
+        if isinstance(transport, Connection) and transport.TLS and transport.connected:
+            tls: Any = transport.protocol
+            self._pass_on(tls.transport)
+
+    def lose_connection(self, transport: Any) -> None:
+        """Close ``transport`` after the gathered octets; the end of TLS is written with them."""
+        self._pass_on(transport)
+        transport.loseConnection()
+
+    def _pass_on(self, transport: Any) -> None:
+        """Write the gathered octets of ``transport``, into its TLS if it has one."""
         octets = self._held.pop(transport, None)
         if octets:
             _write(transport, octets)
 
     def _empty(self) -> None:
-        for transport in list(self._held):
-            try:
-                self.release(transport)
-            except Exception:  # a failure of one connection does not affect the others
-                self._log.failure("a reply could not be written")
-                transport.abortConnection()
+        self._emptying = True
+        try:
+            while self._held:  # what goes through TLS is held once more, below it
+                self._empty_one(next(iter(self._held)))
+        finally:
+            self._emptying = False
+
+    def _empty_one(self, transport: Any) -> None:
+        try:
+            self._pass_on(transport)
+        except Exception:  # a failure of one connection does not affect the others
+            self._log.failure("a reply could not be written")
+            transport.abortConnection()
 
 
-def start_tls(transport: Any, creator: Any) -> None:
-    """Begin a TLS handshake, whose octets are written at once.
-
-    Args:
-        transport: of a protocol; no octets are gathered for it.
-        creator: `IOpenSSLServerConnectionCreator` or `IOpenSSLClientConnectionCreator`.
-    """
-    transport.startTLS(creator)
-    if isinstance(transport, Connection):
-        tls: Any = transport.protocol
-        tls.transport = _ImmediateTransport(tls.transport, transport)
-        # Twisted gathers small writes by the clock of the installed reactor: that of the connection
-        # may be another.
-        aggregator = getattr(tls, "_aggregator", None)
-        if aggregator is not None:
-            aggregator._clock = transport.reactor
+_LARGE = 4096
+"""Octets below TLS that are written at once: they are content, not replies."""
 
 
-class _ImmediateTransport:
-    """The transport below TLS, with a `write` that writes at once."""
+class _BelowTLS:
+    """The transport below TLS, whose small writes are gathered."""
 
-    def __init__(self, below: Any, connection: Connection) -> None:
+    def __init__(self, outbox: Outbox, below: Any, connection: Connection) -> None:
+        self._outbox = outbox
         self._below = below
         self._connection = connection
 
@@ -100,9 +126,29 @@ class _ImmediateTransport:
         return getattr(self._below, name)
 
     def write(self, octets: bytes) -> None:
+        if len(octets) < _LARGE:
+            self._outbox._hold(self, self._connection, octets)
+        else:
+            self._outbox._pass_on(self)
+            self.write_now(octets)
+
+    def write_now(self, octets: bytes) -> None:
         octets = _written(self._connection, octets)
         if octets:
             self._below.write(octets)
+
+    def loseConnection(self) -> None:
+        self._outbox._pass_on(self)
+        self._below.loseConnection()
+
+    def abortConnection(self) -> None:
+        self._outbox._pass_on(self)
+        self._below.abortConnection()
+
+
+def start_tls(transport: Any, creator: Any) -> None:
+    """Begin a TLS handshake of a connection that has no outbox. See `Outbox.start_tls`."""
+    Outbox().start_tls(transport, creator)
 
 
 def _below(transport: Any) -> Any:
@@ -119,6 +165,9 @@ def _write(transport: Any, octets: bytes) -> None:
 
     What is not written so is left to the transport.
     """
+    if isinstance(transport, _BelowTLS):
+        transport.write_now(octets)
+        return
     tls: Any = transport  # implicit TLS; otherwise STARTTLS or no TLS:
     if isinstance(transport, Connection):
         tls = transport.protocol if transport.TLS and transport.connected else None
