@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
-from twisted_mta.admin import (
-    api,
-    events_api,
-    messages_api,
-    queue_api,
-    suppression_api,
-    tls_api,
-    tls_reports,
-)
+from twisted_mta import admin
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.openapi import document
 from twisted_mta.admin.web.access import scope_of
@@ -37,7 +31,8 @@ _NOT_JSON = {("get", "/metrics")}  # for Prometheus, which asks for no descripti
 def routes() -> set[tuple[str, str]]:
     """Return the method and path of each route, as the modules that answer them list them."""
     found = set()
-    for module in (api, events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports):
+    for each in pkgutil.iter_modules(admin.__path__):
+        module = importlib.import_module(f"{admin.__name__}.{each.name}")
         for method, path in _ROUTE.findall(module.__doc__ or ""):
             paths = [path.replace("<id or address>", "<subject>").replace("<host>", "<domain>")]
             if path == "/v1/explain/<id":
@@ -46,7 +41,7 @@ def routes() -> set[tuple[str, str]]:
                 paths = [f"/v1/queue/{action}" for action in ACTIONS]
             elif path == "/v1/<action>":
                 paths = ["/v1/reload", "/v1/reopen-logs"]
-            found |= {(method.lower(), re.sub("<(.+?)>", r"{\1}", each)) for each in paths}
+            found |= {(method.lower(), re.sub("<(.+?)>", r"{\1}", one)) for one in paths}
     return found - _NOT_JSON
 
 
