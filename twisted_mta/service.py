@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from ._version import __version__
 from .admin.api import Action, Actions, Admin
 from .admin.application_queue import ApplicationQueue
-from .admin.captured_mail import CapturedMail
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.events_api import EventsAPI
@@ -32,16 +31,12 @@ from .admin.queue_api import QueueAPI
 from .admin.report import ReportedState
 from .admin.status import Status
 from .admin.web.access import Access
-from .admin.web.captured_pages import CapturedPages
 from .admin.web.certificates import SiteCertificates
-from .admin.web.challenge_host import challenge_host
-from .admin.web.policy_host import PolicyHost
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.application import Application
 from .agent.audience import LocalAudience, Outcomes, Subscriber
-from .agent.certificate_renewal import CertificateRenewal
 from .agent.environment import Environment
 from .agent.expiry import KINDS, Kind
 from .agent.gauges import read_agent, read_process
@@ -79,7 +74,13 @@ from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
 from .workers.machine_limits import MachineLimits
 from .workers.single import SingleProcess
-from .workers.workers import Workers
+
+# Parts of an installation that few have are imported where they are made.
+if TYPE_CHECKING:
+    from .admin.web.captured_pages import CapturedPages
+    from .admin.web.policy_host import PolicyHost
+    from .agent.certificate_renewal import CertificateRenewal
+    from .workers.workers import Workers
 
 if TYPE_CHECKING:
     from .cluster.cluster import Cluster
@@ -218,6 +219,8 @@ class MailTransferAgent(Service):
         self._web = Ports(self._reactor)
         self._policy_host: PolicyHost | None = None
         if config.mta_sts.publish is not None:
+            from .admin.web.policy_host import PolicyHost
+
             self._policy_host = PolicyHost(config, reactor=self._reactor, wall_time=self._wall_time)
         self._page_certificates: SiteCertificates | None = None
         if config.web is not None and config.web_page.tls:
@@ -339,6 +342,8 @@ class MailTransferAgent(Service):
         return SingleProcess(agent, audience=audience, ports=self._ports, state=self._process_state)
 
     def _workers(self, environment: Environment, lines: Callable[[bytes], None]) -> Workers:
+        from .workers.workers import Workers
+
         self.metrics = Metrics()
         read_process(self.metrics)
         workers = Workers(
@@ -382,6 +387,8 @@ class MailTransferAgent(Service):
         )
 
     def _make_renewal(self, config: Config, environment: Environment) -> CertificateRenewal:
+        from .agent.certificate_renewal import CertificateRenewal
+
         if self._agent is not None:
             resolver: Resolver = self._agent.resolver
         else:
@@ -451,6 +458,9 @@ class MailTransferAgent(Service):
         return uses
 
     def _captured_pages(self) -> CapturedPages:
+        from .admin.captured_mail import CapturedMail
+        from .admin.web.captured_pages import CapturedPages
+
         mail = CapturedMail(self.config.maildir, self._files)
         return CapturedPages(mail, self.agent.file_executor)
 
@@ -557,6 +567,8 @@ class MailTransferAgent(Service):
             if config.mta_sts.publish is not None:
                 self._web.bind("mta-sts", config.mta_sts.publish, self._policy_host)
             if self._renewal is not None and config.acme is not None:
+                from .admin.web.challenge_host import challenge_host
+
                 challenges = challenge_host(self._renewal.answers, reactor=self._reactor)
                 self._web.bind("acme", config.acme.endpoint, challenges)
         except BaseException:

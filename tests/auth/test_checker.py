@@ -16,11 +16,10 @@ from zope.interface import implementer
 
 from tests.logs import logged_lines
 from twisted_mta.auth.account_addresses import AccountAddresses
-from twisted_mta.auth.accounts import Account, Accounts
+from twisted_mta.auth.accounts import SCRAM_ITERATIONS, Account, Accounts
 from twisted_mta.auth.authenticator import AccountRealm, Authenticator, Login
 from twisted_mta.auth.checker import AccountsChecker
 from twisted_mta.auth.credentials import (
-    SCRAM_ITERATIONS,
     CertificateCredentials,
     IScramProof,
     IVerifiedCertificate,

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 
 from click.testing import CliRunner, Result
 
 from tests.tidy import TidyTestCase
 from twisted_mta import __version__
-from twisted_mta.cli.command import main
+from twisted_mta.cli.command import COMMANDS, main
 
 
 class CliTestCase(TidyTestCase):
@@ -85,12 +87,39 @@ print(*sorted(name for name in sys.modules if name.startswith(("twisted.", "twis
 
 
 class Quickness(CliTestCase):
+    def loaded(self, *words: str) -> tuple[str, list[str]]:
+        """Return the exit status of a command, and which modules of Twisted and ours it loads."""
+        asked = [sys.executable, "-c", _LOADED, *words]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        status, loaded = done.stdout.splitlines()
+        return status, loaded.split()
+
+    def test_the_list_of_commands_imports_none_of_them(self) -> None:
+        for words in ("--help", "--version", "check --help"):
+            status, loaded = self.loaded(*words.split())
+            self.assertEqual(status, "0", words)
+            self.assertEqual([name for name in loaded if name.startswith("twisted.")], [])
+            self.assertLess(len(loaded), 12, loaded)
+
+    def test_the_list_says_of_each_command_what_its_own_help_says(self) -> None:
+        for name, listed in COMMANDS.items():
+            module = import_module(f"twisted_mta.cli.{listed.module}")
+            own = getattr(module, name.replace("-", "_")).help
+            self.assertEqual(listed.help, " ".join(own.split("\n\n")[0].split()))
+
+    def test_accounts_are_listed_without_the_settings_and_the_reactor(self) -> None:
+        file = self.mktemp()
+        with open(file, "x", opener=partial(os.open, mode=0o600)):
+            pass
+        status, loaded = self.loaded("users", "list", "--file", file)
+        self.assertEqual(status, "0")
+        for name in ("twisted.cred", "twisted.internet.reactor", "twisted_mta.config.config"):
+            self.assertNotIn(name, loaded)
+
     def test_commands_that_ask_a_running_mta_do_not_import_it(self) -> None:
         # Importing the whole MTA takes most of a second: too long for each call of a script.
         for words in ("status", "queue list", "queue show 0ABC", "explain a@b.example", "trace"):
-            asked = [sys.executable, "-c", _LOADED, *words.split(), "--state-dir", "/nonexistent"]
-            done = subprocess.run(asked, capture_output=True, text=True, check=True)
-            status, loaded = done.stdout.splitlines()
+            status, loaded = self.loaded(*words.split(), "--state-dir", "/nonexistent")
             self.assertIn(status, "23", words)
             self.assertNotIn("twisted.internet", loaded, words)
             self.assertNotIn("twisted_mta.config", loaded, words)

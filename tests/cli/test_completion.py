@@ -18,6 +18,8 @@ class Completion(TidyTestCase):
 
     def test_commands_options_and_values_are_completed(self) -> None:
         for shell in (BashComplete, ZshComplete, FishComplete):
+            self.assertEqual(self.completed(shell, "re"), ["reload", "reopen-logs"])
+            self.assertIn("--state-dir", self.completed(shell, "--"))
             self.assertEqual(self.completed(shell, "queue", "re"), ["release", "remove", "retry"])
             self.assertEqual(
                 self.completed(shell, "queue", "list", "--st"), ["--state", "--state-dir"]

@@ -11,9 +11,7 @@ from attrs import asdict, frozen
 
 from ..config import Config
 from ..mail.printable import printable
-from ..tls.acme.issuance import names_of
-from ..tls.acme.schedule import renewal_time
-from ..tls.acme.store import Status, certificate_file, certificate_files, read_status
+from ..tls.certificate_files import certificate_file, certificate_files, names_of
 from ..tls.certificates import CertificateError, CertifiedKey
 from ..tls.self_signed import SELF_SIGNED
 
@@ -85,7 +83,7 @@ def _of_listeners(config: Config) -> Iterator[Expiry]:
             continue
         if file == certificate_file(config.state_dir):
             names = names_of(config.certificate_names)
-            do = _renewal(loaded, read_status(config.state_dir))
+            do = _renewal(loaded, config.state_dir)
         elif file == os.path.join(config.state_dir, SELF_SIGNED):
             do = "nothing: it is self-signed, and a start after that day makes another"
         else:
@@ -100,7 +98,11 @@ def _of_listeners(config: Config) -> Iterator[Expiry]:
         )
 
 
-def _renewal(loaded: CertifiedKey, status: Status) -> str:
+def _renewal(loaded: CertifiedKey, state_dir: str) -> str:
+    from ..tls.acme.schedule import renewal_time
+    from ..tls.acme.store import read_status
+
+    status = read_status(state_dir)
     if status.problem:
         return f"renewal fails: {status.problem}; mend that, and run twisted-mta reload"
     at = renewal_time(loaded.certificate, status.window, status.issued_at)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..config import Config, MilterSettings
 from ..policy.chain import Member
 from ..policy.default_action import default_of
-from ..policy.milter.connection import Connections
-from ..policy.milter.policy import NAME, MilterPolicy
 from .client_endpoint import client_endpoint
+
+if TYPE_CHECKING:
+    from ..policy.milter.connection import Connections
 
 _IN_MEMORY = 256 * 1024  # octets of a new body, beyond which it goes to the disk
 
@@ -38,6 +39,9 @@ class Filters:
         return [self._member(each, config) for each in config.milters]
 
     def _member(self, settings: MilterSettings, config: Config) -> Member:
+        from ..policy.milter.connection import Connections
+        from ..policy.milter.policy import NAME, MilterPolicy
+
         connections = self._connections.get(settings)
         if connections is None:
             connections = self._connections[settings] = Connections(

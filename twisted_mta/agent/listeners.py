@@ -33,7 +33,7 @@ from ..system.outbox import Outbox
 from ..system.ownership import peer
 from ..system.slices import Work
 from ..telemetry.metrics import Metrics, table
-from ..tls.acme.store import certificate_file, certificate_files
+from ..tls.certificate_files import certificate_file, certificate_files
 from ..tls.certificates import CertificateFault, CertificateFiles, CertifiedKey
 from ..tls.handshake import suffices
 from ..tls.self_signed import SELF_SIGNED, self_signed

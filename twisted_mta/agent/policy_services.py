@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Config, Listener, PolicyServiceSettings
 from ..interfaces import Ids
 from ..policy.chain import Member
 from ..policy.default_action import default_of
-from ..policy.delegation.connection import Connections
-from ..policy.delegation.policy import (
-    NAME,
-    AskedAtData,
-    AskedAtEnd,
-    AskedAtMail,
-    AskedAtRcpt,
-    Deferrals,
-    Turns,
-)
 from .client_endpoint import client_endpoint
+
+if TYPE_CHECKING:
+    from ..policy.delegation.connection import Connections
 
 # Seconds beyond the timeout of a service, which its connections keep: for the reverse name of a
 # client.
 _FOR_THE_NAME = 15.0
-
-_STAGES = {"mail": AskedAtMail, "rcpt": AskedAtRcpt, "data": AskedAtData, "end": AskedAtEnd}
 
 
 class PolicyServices:
@@ -51,6 +42,8 @@ class PolicyServices:
         ]
         if not services:
             return ()
+        from ..policy.delegation.policy import NAME, Deferrals, Turns
+
         around = partial(
             Member,
             name=NAME,
@@ -65,6 +58,9 @@ class PolicyServices:
         )
 
     def _member(self, settings: PolicyServiceSettings) -> Member:
+        from ..policy.delegation.connection import Connections
+        from ..policy.delegation.policy import NAME, STAGES
+
         key = (settings.endpoint, settings.timeout)
         connections = self._connections.get(key)
         if connections is None:
@@ -74,7 +70,7 @@ class PolicyServices:
                 timeout=settings.timeout,
             )
         default = default_of(settings.default_action)
-        policy = _STAGES[settings.at](
+        policy = STAGES[settings.at](
             settings.endpoint,
             connections,
             default=default,

@@ -45,8 +45,8 @@ from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session
 from ..smtp.server.settings import AuthSettings
 from ..system.deadline import sleep
+from .accounts import SCRAM_ITERATIONS
 from .credentials import (
-    SCRAM_ITERATIONS,
     CertificateCredentials,
     CramCredentials,
     IBearerToken,

@@ -26,10 +26,6 @@ from zope.interface import Attribute, Interface, implementer
 
 from ..smtp.sasl.evidence import CramProof, ScramProof, ScramSalt
 
-SCRAM_ITERATIONS = 10_000
-"""Of new SCRAM keys, and of names without an account. A client computes as many at each login;
-RFC 7677 §4 asks for 4,096 at least."""
-
 
 class IScramProof(ICredentials):
     """The proof of SCRAM (RFC 5802)."""

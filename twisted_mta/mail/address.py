@@ -35,8 +35,11 @@ class AddressError(ValueError):
 #
 # Dots may stand at an end of a Dot-string and in a row: providers in Japan gave such addresses to
 # millions of people (docomo, au), and the local-part is only for its own host to read (§2.3.11).
-_DOT_STRING = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\xa0-\U0010ffff-]++"
-_QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]++|\\[\x20-\x7e])*+"'
+#
+# The characters of both are classes of what is not allowed: `re` takes milliseconds to prepare one
+# with ranges up to U+10FFFF.
+_DOT_STRING = r'[^\x00-\x20"(),:;<>@\[\\\]\x7f-\x9f]++'
+_QUOTED_STRING = r'"(?:[^\x00-\x1f"\\\x7f-\x9f]++|\\[\x20-\x7e])*+"'
 _DOMAIN = r"[^\s@<>,:\"()\[\]\\]++"
 _LITERAL = r"\[[^\]\s]*+\]"
 _SOURCE_ROUTE = rf"(?:@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:)?"

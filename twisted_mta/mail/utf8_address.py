@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 
 _QCHAR = r"!-*,-<>-\[\]-~"
-_UNITEXT = re.compile(rf"(?:[{_QCHAR}\x80-\U0010ffff]|\\x\{{[0-9A-F]{{2,6}}\}})++")
+# A class of what is not allowed: `re` takes milliseconds to prepare one with ranges up to U+10FFFF.
+_UNITEXT = re.compile(r"(?:[^\x00-\x20+=\\\x7f]|\\x\{[0-9A-F]{2,6}\})++")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _NO_QCHAR = re.compile(rf"[^{_QCHAR}]")
 

@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
 # RFC 8601 §2.2: [ [ local-part ] "@" ] domain-name, where local-part is a dot-atom (RFC 5322
 # §3.4.1; RFC 6532 §3.2 adds UTF-8) and domain-name is that of RFC 6376 §3.5. Characters with a
 # meaning in the field are left out of the dot-atom: a mailbox with one is quoted as a whole.
-_ATOM = r"[!#$%&'*+\-0-9A-Z^_`a-z{|}~\u00a1-\ud7ff\ue000-\U0010ffff]+"
+_ATOM = r'[^\x00-\x20"(),./:;<=>?@\[\\\]\x7f-\xa0\ud800-\udfff]+'
 _DOMAIN = r"[0-9A-Za-z](?:[0-9A-Za-z-]*[0-9A-Za-z])?"
 _MAILBOX = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*+)?@{_DOMAIN}(?:\.{_DOMAIN})*+")
 _UNPRINTABLE_UTF8 = re.compile(r"[\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff]")

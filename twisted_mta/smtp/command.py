@@ -53,9 +53,7 @@ _VERB = re.compile(r"[A-Za-z]+")
 #   esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
 #   esmtp-value   = 1*(%d33-60 / %d62-126)
 # RFC 6531 §3.3 lets a value hold UTF8-non-ascii too.
-_PARAMETER = re.compile(
-    r"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?"
-)
+_PARAMETER = re.compile(r"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\x00-\x20=\x7f]+))?")
 
 # RFC 5321 §3.3: no spaces around the colon. Spaces after it are a leniency, because widespread
 # clients write "MAIL FROM: <…>", and it can be read in one way only.

@@ -8,13 +8,14 @@ at once, as at a start, or a slice in each turn of the reactor.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from ..interfaces import Clock, Executor
+if TYPE_CHECKING:  # the tool reads accounts without them
+    from ..interfaces import Clock, Executor
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

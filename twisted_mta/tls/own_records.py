@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ..config import Config, Listener
 from ..config.endpoint import Endpoint
 from ..mail.tlsa import TLSA
-from .acme.store import certificate_files
+from .certificate_files import certificate_files
 from .certificates import read_certificates
 from .dane import END_ENTITY, PUBLIC_KEY, SHA256, public_key_info
 from .mta_sts.own import own_domains, own_policy, record

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.tidy import TidyTestCase
-from twisted_mta.cli.check import Machine
+from twisted_mta.cli.check.machine import Machine
 from twisted_mta.cli.check.report import findings
 from twisted_mta.config import Config, Listener
 from twisted_mta.dns import ResolvConf

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from click.testing import CliRunner, Result
 
 from tests.cli.check.checking import CheckTestCase, machine
-from twisted_mta.cli.check import Finding, Report, report
+from twisted_mta.cli.check.finding import Finding, Report
+from twisted_mta.cli.check.report import report
 from twisted_mta.cli.command import main
 from twisted_mta.config import ConfigError, load
 

@@ -11,7 +11,8 @@ from tests.tls.acme.renewing import MX, RenewerTestCase, key_of
 from tests.tls.acme_server import DAY, Response, problem
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.tls.acme.renewer import State
-from twisted_mta.tls.acme.store import certificate_file, read_status
+from twisted_mta.tls.acme.store import read_status
+from twisted_mta.tls.certificate_files import certificate_file
 
 
 class Renewals(RenewerTestCase):

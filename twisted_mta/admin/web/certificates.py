@@ -8,7 +8,7 @@ from ...config import Config, SNICertificate
 from ...config.change import WARNING
 from ...interfaces import WallTime
 from ...system.slices import Work
-from ...tls.acme.store import certificate_file, certificate_files
+from ...tls.certificate_files import certificate_file, certificate_files
 from ...tls.certificates import CertificateFiles, CertifiedKey
 from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings

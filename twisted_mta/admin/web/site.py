@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -41,10 +41,12 @@ from ..status import Status
 from .access import LOGIN, LOGOUT, Access
 from .action_pages import PATH as ACTION_PATH
 from .action_pages import ActionPages, small_form
-from .captured_pages import CapturedPages
 from .markup import Flattenable, Tag, tags
 from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html
 from .queue_pages import QueuePages
+
+if TYPE_CHECKING:
+    from .captured_pages import CapturedPages
 
 StatusReport = Callable[[], "Status | Deferred[Status]"]
 """Returns the status now."""

@@ -20,10 +20,10 @@ from ...config.endpoint import Endpoint
 from ...config.unreadable import unreadable
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
-from ...tls.acme.issuance import names_of
 from ...tls.acme.jws import from_base64url
 from ...tls.acme.renewer import describe
-from ...tls.acme.store import certificate_file, read_binding_key, read_status
+from ...tls.acme.store import read_binding_key, read_status
+from ...tls.certificate_files import certificate_file, names_of
 from ...tls.certificates import CertificateError, CertifiedKey, read_certificates, read_key
 from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings

@@ -6,13 +6,15 @@ import json
 import os
 import pwd
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from ...mail.printable import printable
 from ..terminal import wrapped
-from .finding import Finding
-from .report import report
+
+if TYPE_CHECKING:
+    from .finding import Finding
 
 
 @click.command("check")
@@ -47,6 +49,8 @@ def check(
     Exit status: 0 a start would succeed (there may be warnings), 1 it would fail, or --dns has
     found a record to correct.
     """
+    from .report import report  # imported here: it needs most of the MTA
+
     if dns and no_dns:
         raise click.UsageError("--dns and --no-dns: expected one of them")
     state_dir = state_dir or click.get_current_context().find_root().params["state_dir"]

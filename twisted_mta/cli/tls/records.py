@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ...config import ConfigError, load
-from ...tls.certificates import CertificateError
-from ...tls.own_records import own_records
 from ..client import answer_or_exit, client, failure, require_version, state_dir_option
 
 
@@ -28,6 +25,10 @@ def records(state_dir: str | None, file: str | None) -> None:
         answer = answer_or_exit(lambda: client(state_dir).get("/v1/tls-records"))
         require_version(answer)
     else:
+        from ...config import ConfigError, load  # imported here: they take a while to load
+        from ...tls.certificates import CertificateError
+        from ...tls.own_records import own_records
+
         try:
             answer = own_records(load({} if state_dir is None else {"state-dir": state_dir}, file))
         except ConfigError as error:

@@ -302,6 +302,10 @@ class AskedAtEnd(_Asking):
         return self._at_end(session, envelope) if answer is None else answer
 
 
+STAGES = {"mail": AskedAtMail, "rcpt": AskedAtRcpt, "data": AskedAtData, "end": AskedAtEnd}
+"""The policy of a service, by the stage that it is asked at."""
+
+
 def _of_message(state: State, envelope: EnvelopeView, size: int) -> Subject:
     recipients = envelope.recipients
     return Subject(

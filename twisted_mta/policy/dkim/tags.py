@@ -11,7 +11,7 @@ from collections.abc import Mapping
 #   tag-value = [ tval *( 1*(WSP / FWS) tval ) ]
 #   tval      = 1*VALCHAR            ; %x21-3A / %x3C-7E
 # RFC 8616 §5 adds characters beyond ASCII. White space is taken wherever it is.
-_TAG_PATTERN = r"[ \t\r\n]*+[A-Za-z][A-Za-z0-9_]*+[ \t\r\n]*+=[ \t\r\n!-:<-~\x80-\U0010ffff]*+"
+_TAG_PATTERN = r"[ \t\r\n]*+[A-Za-z][A-Za-z0-9_]*+[ \t\r\n]*+=[^\x00-\x08\x0b\x0c\x0e-\x1f;\x7f]*+"
 _TAG = re.compile(_TAG_PATTERN)
 _TAG_LIST = re.compile(rf"{_TAG_PATTERN}(?:;{_TAG_PATTERN})*+;?[ \t\r\n]*+")
 _WHITE_SPACE = " \t\r\n"

@@ -6,7 +6,7 @@ send, a pause, or the chain. Whatever cannot go on raises an `ACMEError` with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from attrs import evolve, field, frozen
@@ -535,9 +535,3 @@ def _require_valid_account(answer: Answer) -> None:
     status = answer.json().get("status")
     if status != "valid":
         raise ACMEError(f"the account is {printable(str(status))[:30]}, expected valid")
-
-
-def names_of(names: Sequence[str]) -> str:
-    """Return names for a line, the first few of many."""
-    shown = ", ".join(map(printable, names[:3]))
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

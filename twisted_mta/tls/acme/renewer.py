@@ -26,8 +26,9 @@ from ...config.acme import ACMESettings
 from ...interfaces import Clock, Executor, Random, WallTime
 from ...mail.printable import printable
 from ...system.deadline import sleep
+from ..certificate_files import names_of
 from ..certificates import CertificateError, CertifiedKey, read_key
-from .issuance import Account, Issuance, Issued, Pause, Wanted, names_of
+from .issuance import Account, Issuance, Issued, Pause, Wanted
 from .issued import certificate_id, certificate_request, checked_chain, is_of, key_pem, new_key
 from .jws import Binding, from_base64url
 from .messages import ACMEError, Answer, Directory, Request

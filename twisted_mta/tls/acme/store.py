@@ -14,50 +14,20 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from ...config import Config
 from ...config.unreadable import unreadable
 from ...interfaces import Files
 from ...mail.printable import printable
+from ..certificate_files import CERTIFICATE, acme_directory, certificate_file
 from ..certificates import CertificateError, CertifiedKey
 from .issuance import Account
 from .jws import AccountKey
 from .schedule import Window
 
-_CERTIFICATE = "certificate.pem"
 _STATUS = "renewal.json"
 _LARGEST = 65_536  # octets of a file that is read, but for the certificate
 
 REFUSED = ".unusable"
 """The end of the name of a certificate that was set aside."""
-
-
-def directory(state_dir: str) -> str:
-    """Return the path of the directory of all these files."""
-    return os.path.join(state_dir, "acme")
-
-
-def certificate_file(state_dir: str) -> str:
-    """Return the path of the certificate from the authority; it has the key, too."""
-    return os.path.join(directory(state_dir), _CERTIFICATE)
-
-
-def certificate_files(config: Config, self_signed: str) -> tuple[str, str]:
-    """Return the paths of our certificate and its key, for listeners without others. Blocks.
-
-    They are those of the settings; those of the authority, once it has issued one; or the
-    self-signed ones.
-
-    Args:
-        config: the settings.
-        self_signed: the name of the self-signed certificate in the state directory.
-    """
-    if config.tls_certificate is not None:
-        return config.tls_certificate, config.tls_key or config.tls_certificate
-    issued = certificate_file(config.state_dir)
-    if config.acme is not None and os.path.exists(issued):
-        return issued, issued
-    own = os.path.join(config.state_dir, self_signed)
-    return own, own
 
 
 @frozen(kw_only=True)
@@ -123,7 +93,7 @@ class Store:
 
     def __init__(self, state_dir: str, files: Files) -> None:
         self._state_dir = state_dir
-        self._directory = directory(state_dir)
+        self._directory = acme_directory(state_dir)
         self._files = files
 
     def certificate(self) -> CertifiedKey | None:
@@ -148,7 +118,7 @@ class Store:
         Raises:
             OSError: it cannot be written; the one before stays.
         """
-        self._write(_CERTIFICATE, key_and_chain)
+        self._write(CERTIFICATE, key_and_chain)
 
     def account(self, url: str) -> Account:
         """Return our account at an authority; its key is made, and kept, where there is none.
@@ -235,7 +205,7 @@ def read_status(state_dir: str) -> Status:
     """Return how renewal stands, for a program beside the MTA. Blocks."""
 
     def read(name: str) -> bytes:
-        with open(os.path.join(directory(state_dir), name), "rb") as opened:
+        with open(os.path.join(acme_directory(state_dir), name), "rb") as opened:
             return opened.read(_LARGEST)
 
     return _status(read)
