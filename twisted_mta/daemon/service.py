@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -28,7 +27,7 @@ from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..service import CannotReload, MailTransferAgent
 from ..system.accepting import raise_limit
-from ..system.interpreter import tune
+from ..system.interpreter import settle, tune
 from ..system.ownership import NotOurs
 from ..system.ports import Bound, CannotListen
 from ..system.real_world import monotonic_microseconds
@@ -197,7 +196,7 @@ class Daemon(MultiService):
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
     def _started(self) -> None:
-        gc.freeze()  # these objects stay: garbage collections skip them
+        settle()
         if self._mta.config.workers == 1:  # a parent asks its workers anyway
             self._reporting.start(_REPORTING, now=False)
         self._say_what_to_try()

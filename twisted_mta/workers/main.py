@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ def main() -> None:
     from twisted.internet import reactor  # noqa: TID251 - the process is ours
     from twisted.logger import globalLogBeginner
 
-    from ..system.interpreter import tune
+    from ..system.interpreter import settle, tune
     from ..system.shared_counts import SharedCounts
     from ..system.timers import use_monotonic_time
     from ..telemetry.log import Log
@@ -48,8 +47,7 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     tune()
-    # Garbage collections skip modules and tables, which would take them 50 ms and more.
-    worker = Worker(number, core, log, SharedCounts(COUNTS, number), settled=gc.freeze)
+    worker = Worker(number, core, log, SharedCounts(COUNTS, number), settled=settle)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
