@@ -24,7 +24,7 @@ _NOT_HERE = (
 )  # of the program that delivers cron's mail; of twistd
 
 
-_ROUTE = re.compile(r"^ *(GET|POST) +(/\S+)", re.M)
+_ROUTE = re.compile(r"^ *(GET|POST|DELETE) +(/\S+)", re.M)
 _NOT_JSON = {("get", "/metrics")}  # for Prometheus, which asks for no description
 
 

@@ -32,6 +32,7 @@ def recipient(number: int = 0, **other: Any) -> dict[str, Any]:
         "attempts": 1,
         "next_attempt": NOW + 60,
         "last": {"reply": "450 4.2.0 Later", "remote": "mx.example.net", "classification": None},
+        "suspended": None,
         "parameters": {"NOTIFY": "NEVER"},
         **other,
     }

@@ -20,7 +20,9 @@ class Completion(TidyTestCase):
         for shell in (BashComplete, ZshComplete, FishComplete):
             self.assertEqual(self.completed(shell, "re"), ["reload", "reopen-logs"])
             self.assertIn("--state-dir", self.completed(shell, "--"))
-            self.assertEqual(self.completed(shell, "queue", "re"), ["release", "remove", "retry"])
+            self.assertEqual(
+                self.completed(shell, "queue", "re"), ["release", "remove", "resume", "retry"]
+            )
             self.assertEqual(
                 self.completed(shell, "queue", "list", "--st"), ["--state", "--state-dir"]
             )

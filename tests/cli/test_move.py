@@ -11,6 +11,8 @@ from tests.queue.mail import message
 from tests.queue.store.test_postgresql import empty_queue, server, sql
 from twisted_mta.cli.command import main
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.queue.operator.operations import Suspend
+from twisted_mta.queue.operator.suspended import SuspendedDestination
 from twisted_mta.queue.store.contract import Accept
 from twisted_mta.queue.store.lock import StateLock
 
@@ -48,6 +50,17 @@ class Move(SharedTestCase):
         assert found is not None
         self.assertEqual(b"".join(found.message.body.chunks()), LARGE)
         self.assertEqual(sql("SELECT count(*) FROM message"), [(0,)])
+
+    def test_suspended_destinations_go_along(self) -> None:
+        self.do(self.old, Accept(message(1), False))
+        self.do(self.old, Suspend(SuspendedDestination("far.example", 1.8e9, None, "why", "ann")))
+        self.move(self.old, "--to")
+        self.assertIn("far.example", self.tool(self.old, "suspended").output)
+        self.move(self.new, "--from")
+        self.assertIn("far.example\t", self.tool(self.new, "suspended").output)
+        self.assertEqual(sql("SELECT count(*) FROM suspended"), [(0,)])
+        self.move(self.new, "--to")
+        self.assertEqual(sql("SELECT name FROM suspended"), [("far.example",)])
 
     def test_it_is_told_to_programs(self) -> None:
         self.do(self.old, Accept(message(1), False))

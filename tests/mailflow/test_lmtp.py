@@ -4,6 +4,7 @@ import errno
 
 from tests.tidy import TidyTestCase
 from twisted_mta.config import Listener
+from twisted_mta.queue.operator.suspended import SuspendedDestination
 from twisted_mta.testing.client import MemoryClient
 from twisted_mta.testing.memory_mta import MemoryMTA
 
@@ -110,6 +111,17 @@ class StraightToMaildirs(LMTPTestCase):
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
         self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
         self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_direct_mail_for_a_suspended_domain_is_queued(self) -> None:
+        mta = self.direct()
+        suspended = SuspendedDestination("localhost", mta.wall_time())
+        runner = mta.mta.agent.shards[0].runner
+        runner.take_suspended([suspended])
+        (answer,) = self.client(mta).mail(CONTENT, "bob@localhost")
+        self.assertIn("Queued as", answer)
+        self.assertEqual(mta.mail("bob"), [])
+        runner.take_suspended([])
+        mta.advance_until(lambda: mta.mail("bob"))
 
     def test_a_large_direct_message_leaves_no_body_file(self) -> None:
         mta = self.direct()

@@ -135,6 +135,8 @@ def _hold(hold: Facts, recipient: Facts) -> str:
             return "It waits for its retry time."
         by = f"{recipient['last_remote']} replied" if recipient["last_remote"] else "Last attempt"
         return f"{by}: {_sentence(reply)}{_classified(recipient)} It waits for its retry time."
+    if kind == "suspended_by_operator":
+        return _by_operator(hold)
     if kind == "suspended":
         times = "" if hold["times"] == 1 else f" (failed {hold['times']} times in a row)"
         # The reply of the last attempt may have been shown already.
@@ -162,6 +164,16 @@ def _hold(hold: Facts, recipient: Facts) -> str:
     return "It is due, and starts within a moment."
 
 
+def _by_operator(facts: Facts) -> str:
+    until = facts["until"]
+    end = "until it is resumed" if until is None else f"until {moment(until)}"
+    reason = f": {facts['reason'].removesuffix('.')}" if facts["reason"] else ""
+    return (
+        f"Its destination {facts['destination']} is suspended by the operator since"
+        f" {moment(facts['since'])}, {end}{reason}."
+    )
+
+
 def _classified(facts: Facts) -> str:
     known = facts.get("classification")  # an MTA of 0.1 has none
     return f" ({known})" if known else ""
@@ -185,6 +197,9 @@ def following(recipient: Facts, now: float) -> str:
     if time is None:
         if "held" in kinds:
             return "nothing, until it is released (twisted-mta queue release)."
+        if "suspended_by_operator" in kinds:
+            resumed = "nothing, until it is resumed (twisted-mta queue resume)."
+            return f"{resumed} {_expiry(recipient['expires_at'], now)}"
         return "nothing, until an operator acts."
     soon = "as soon as a limit allows it" if _LIMITS.intersection(kinds) else "at once"
     when = soon if time <= now else f"{moment(time)}, in {short_duration(time - now)}"
@@ -241,6 +256,8 @@ def _address(facts: Facts) -> Iterator[str]:
             yield f"  Refused: {recipient['refused']}"
             yield f"  The others get the mail, and {notified} a notice."
         yield from _suppressed(recipient.get("suppressed"))
+        if recipient.get("suspended_by_operator"):
+            yield f"    {_by_operator(recipient['suspended_by_operator'])}"
         if recipient["reverse_path"]:
             yield f"  Reverse-path: becomes <{recipient['reverse_path']}> (SRS)"
         yield from _indented(_way(recipient["way"]))

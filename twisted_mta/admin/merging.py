@@ -17,11 +17,13 @@ from .report import (
     Connections,
     ProcessReport,
     ReportedState,
+    SuspendedByOperator,
     SuspendedHop,
+    all_suspended,
     largest_destinations,
     longest_suspended,
 )
-from .status import ProcessStatus, Status
+from .status import ProcessStatus, Status, moment
 
 _COUNTERS = {
     "accepted": (table.MESSAGES_ACCEPTED, {}),
@@ -76,12 +78,14 @@ def merge(
         (each for report in reports for each in report.suspended),
         shared=any(report.has_shared_queue for report in reports),
     )
+    by_operator = all_suspended(each for report in reports for each in report.suspended_by_operator)
     all_troubles = ordered(
         (
             *troubles,
             *_of_processes(processes),
             *_of_listeners(connections, processes, len(listeners), wanted_listeners),
             *_of_next_hops(suspended),
+            *_of_operator(by_operator),
             *(each for report in reports if report.state == "ready" for each in report.troubles),
         )
     )
@@ -102,6 +106,7 @@ def merge(
         },
         recent=tuple(newest),
         suspended=suspended,
+        suspended_by_operator=by_operator,
         destinations=largest_destinations(
             each for report in reports for each in report.destinations
         ),
@@ -141,6 +146,7 @@ def gauges(status: Status) -> Snapshot:
         (table.QUEUE_QUARANTINED,): queue.get("quarantined", 0),
         (table.QUEUE_HELD,): queue.get("held", 0),
         (table.QUEUE_FAILURES,): queue.get("failures", 0),
+        (table.DESTINATIONS_SUSPENDED,): len(status.suspended_by_operator),
     }
     for state in STATES:
         numbers[(table.PROCESSES, state)] = sum(
@@ -256,6 +262,31 @@ def _of_next_hops(suspended: Sequence[SuspendedHop]) -> Iterator[Trouble]:
                 f" {'; '.join(named)}",
                 severity="warning" if routed else "info",
             )
+
+
+def _of_operator(suspended: Sequence[SuspendedByOperator]) -> Iterator[Trouble]:
+    """Yield that the operator has suspended destinations."""
+    if not suspended:
+        return
+    first = min(suspended, key=lambda each: each.since)
+    waiting = sum(each.waiting for each in suspended)
+    named = [_suspended_destination(each) for each in suspended[:_NAMED_HOPS]]
+    if len(suspended) > len(named):
+        named.append("and others")
+    several = len(suspended) > 1
+    are = f"{len(suspended):,} destinations are" if several else "1 destination is"
+    wait = "1 recipient waits" if waiting == 1 else f"{waiting:,} recipients wait"
+    yield Trouble(
+        kind="suspended_destinations",
+        text=f"{are} suspended by the operator since {moment(first.since)} UTC, and {wait} for"
+        f" {'them' if several else 'it'}: {'; '.join(named)}",
+    )
+
+
+def _suspended_destination(each: SuspendedByOperator) -> str:
+    until = "until it is resumed" if each.until is None else f"until {moment(each.until)} UTC"
+    reason = f": {each.reason[:_LONGEST_REPLY]}" if each.reason else ""
+    return printable(f"{each.destination} ({until}{reason})")
 
 
 def _suspension(hop: SuspendedHop) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..queue.operator.operations import ACTIONS, BYS
+from ..queue.operator.suspended import LONGEST_REASON
 from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
 from .http import EVENTS, JSON, LINES
 
@@ -274,6 +275,7 @@ def _paths() -> dict[str, Any]:
             }
             for action in ACTIONS
         },
+        queue_api.SUSPENDED_PATH: _suspended_paths(),
         "/v1/explain/{subject}": _reading(
             "Why a message is queued, or where mail for an address would go",
             _object(_VERSION),
@@ -360,6 +362,47 @@ def _paths() -> dict[str, Any]:
         ),
     }
     return paths
+
+
+def _suspended_paths() -> dict[str, Any]:
+    since = {"since": {"type": "number"}, "until": _nullable("number"), "reason": _TEXT}
+    facts = {**since, "by": _TEXT, "waiting": _COUNT}
+    listed = _object({**_VERSION, "destinations": _list(_object({"destination": _TEXT, **facts}))})
+    written: Mapping[str, _Schema] = {
+        **_VERSION,
+        "dry_run": {"type": "boolean"},
+        "destination": _TEXT,
+        "waiting": _COUNT,
+    }
+    wanted: _Schema = {
+        "type": "object",
+        "properties": {
+            "destination": {
+                "type": "string",
+                "description": "A domain of recipients, or a next hop by its name in the status.",
+            },
+            "reason": {"type": "string", "maxLength": LONGEST_REASON},
+            "seconds": {"type": ["number", "null"], "minimum": 1, "maximum": 31_622_400},
+            "dry_run": {"type": "boolean"},
+        },
+        "required": ["destination"],
+        "additionalProperties": False,
+    }
+    return {
+        **_reading("Destinations that the operator has suspended", listed, _query("destination")),
+        "post": _operation(
+            "act",
+            "Suspend a destination",
+            _answer("It is suspended, and so much mail waits.", _object(written, since)),
+            body={"required": True, "content": {JSON: {"schema": wanted}}},
+        ),
+        "delete": _operation(
+            "act",
+            "Resume a destination, or all",
+            _answer("They are resumed.", _object({**_VERSION, "resumed": _list(_TEXT)})),
+            parameters=[_query("destination"), _query("all", {"const": "true"})],
+        ),
+    }
 
 
 def _message_operation() -> dict[str, Any]:

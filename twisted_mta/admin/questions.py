@@ -123,7 +123,17 @@ TLS_COUNTS = Question(
 )
 """That results of TLS sessions are written, for one process to read all of them."""
 
-QUESTIONS = (TLS_HOSTS, TLS_HANDSHAKES, TLS_FORGET, EXPLAIN, TLS_COUNTS)
+TAKE_SUSPENDED = Question(
+    name="take_suspended",  # resumed: names of destinations; by
+    answer=lambda agent, resumed, by: Deferred.fromCoroutine(
+        agent.operator_suspensions.take(resumed, by=by)
+    ),
+    merge=lambda answers: None,
+    timeout=10.0,
+)
+"""That the store has other suspended destinations."""
+
+QUESTIONS = (TLS_HOSTS, TLS_HANDSHAKES, TLS_FORGET, EXPLAIN, TLS_COUNTS, TAKE_SUSPENDED)
 
 LIST = ShardQuestion(
     name="list",
@@ -180,6 +190,31 @@ STEER = ShardQuestion(
     timeout=60.0,
 )
 """An action on messages."""
+
+
+SUSPENDED = ShardQuestion(
+    name="suspended",
+    answer=queue_answers.suspended_destinations,
+    merge=queue_answers.merged_suspended,
+    timeout=20.0,
+)
+"""The destinations that the operator has suspended, and how much mail waits for them."""
+
+SUSPEND = ShardQuestion(
+    name="suspend",  # any shard: all processes have one list
+    answer=queue_answers.suspend_destination,
+    merge=list,
+    timeout=20.0,
+)
+"""That a destination is suspended."""
+
+RESUME = ShardQuestion(
+    name="resume",  # likewise
+    answer=queue_answers.resume_destinations,
+    merge=list,
+    timeout=20.0,
+)
+"""That destinations are resumed."""
 
 
 async def _tls_reports(
@@ -291,6 +326,9 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         EXPORT_MANY,
         SUMMARIZE,
         STEER,
+        SUSPENDED,
+        SUSPEND,
+        RESUME,
         TLS_REPORTS,
         TLS_DOMAIN,
         TLS_RECORDS,

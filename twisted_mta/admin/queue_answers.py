@@ -7,7 +7,7 @@ committed; mail has its turn between them.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict, evolve
@@ -15,8 +15,9 @@ from twisted.internet.defer import FirstError, gatherResults
 from twisted.python.failure import Failure
 
 from ..agent.agent import Agent
-from ..agent.explain.facts import attempt_facts
+from ..agent.explain.facts import attempt_facts, destination_facts
 from ..agent.shard import Shard
+from ..mail.address import Mailbox
 from ..mail.classification import classify
 from ..mail.envelope import Recipient
 from ..mail.message import Message
@@ -34,10 +35,13 @@ from ..queue.operator.operations import (
     Intervene,
     ListedMessage,
     Page,
+    ReadSuspended,
     Summarize,
     Summarized,
+    Suspended,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
+from ..queue.operator.suspended import SuspendedDestination, read_destination
 from ..queue.operator.transfer import exported
 from ..queue.runner import Waiting
 from ..queue.schedule.backoff import expiry
@@ -84,7 +88,8 @@ async def list_messages(
         messages = messages[:limit]
         following = messages[-1].id
     waiting = shard.runner.waiting({each.id for each in messages})
-    return {"messages": [_listed(each, waiting) for each in messages], "next": following}
+    why = shard.runner.suspended_destination
+    return {"messages": [_listed(each, waiting, why) for each in messages], "next": following}
 
 
 def merged_pages(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -117,7 +122,7 @@ async def show_message(
     if inspected is None:
         return None
     waiting = shard.runner.waiting((inspected.message.id,))
-    shown = _inspected(inspected, waiting, content)
+    shown = _inspected(inspected, waiting, shard.runner.suspended_destination, content)
     if content:
         try:
             shown.update(await agent.file_executor(_header, inspected.message))
@@ -212,6 +217,62 @@ def added_groups(before: list[float] | None, counts: list[float]) -> list[float]
         return counts
     sums = (one + other for one, other in zip(before[:-1], counts[:-1], strict=True))
     return [*sums, min(before[-1], counts[-1])]
+
+
+async def suspended_destinations(
+    agent: Agent, shard: Shard, *, destination: str | None
+) -> dict[str, Any]:
+    """Return the destinations that the operator has suspended, and how much mail waits for them.
+
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        destination: a domain or a next hop, suspended or not; None: all that are suspended.
+
+    Returns:
+        The ``destinations`` that are suspended, and the numbers of recipients that are ``waiting``,
+        by the name of the destination.
+    """
+    now = agent.wall_time()
+    read: Suspended = await shard.commit.perform(ReadSuspended())
+    found = [each for each in read.destinations if not each.ends_by(now)]
+    names = [each.name for each in found]
+    if destination is not None:
+        names = [read_destination(destination)]
+        found = [each for each in found if each.name in names]
+    waiting = await agent.operator_suspensions.waiting(shard, names)
+    return {"destinations": list(map(destination_facts, found)), "waiting": dict(waiting)}
+
+
+def merged_suspended(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the suspended destinations of several shards as one answer."""
+    destinations: dict[str, Any] = {}
+    waiting: dict[str, int] = {}
+    for answer in answers:
+        for each in answer["destinations"]:
+            destinations.setdefault(each["destination"], each)
+        for name, count in answer["waiting"].items():
+            waiting[name] = waiting.get(name, 0) + count
+    ordered = [each for _, each in sorted(destinations.items())]
+    return {"destinations": ordered, "waiting": waiting}
+
+
+async def suspend_destination(
+    agent: Agent, shard: Shard, *, destination: str, seconds: float | None, reason: str, by: str
+) -> dict[str, Any]:
+    """Write to the store that a destination is suspended (`OperatorSuspensions.suspend`)."""
+    suspend = agent.operator_suspensions.suspend
+    return destination_facts(
+        await suspend(shard, destination, seconds=seconds, reason=reason, by=by)
+    )
+
+
+async def resume_destinations(
+    agent: Agent, shard: Shard, *, destination: str | None, by: str
+) -> list[str]:
+    """Write to the store that a destination, or all, are resumed; return which were suspended."""
+    resumed = await agent.operator_suspensions.resume(shard, destination, by=by)
+    return [each.name for each in resumed]
 
 
 async def export_message(agent: Agent, shard: Shard, *, id: str) -> dict[str, Any] | None:
@@ -368,18 +429,23 @@ async def _inspect(shard: Shard, id: str) -> Inspected | None:
     return inspected
 
 
-def _listed(listed: ListedMessage, waiting: Waiting) -> dict[str, Any]:
+_Why = Callable[[Mailbox], SuspendedDestination | None]
+"""Returns the destination of a mailbox that the operator has suspended; None: it is not."""
+
+
+def _listed(listed: ListedMessage, waiting: Waiting, why: _Why) -> dict[str, Any]:
     return {
         "id": str(listed.id),
         "received_at": time_of(listed.id),
         "reverse_path": None if listed.reverse_path is None else str(listed.reverse_path),
         "size": listed.size,
-        "recipients": [_entry(listed.id, each, waiting) for each in listed.recipients],
+        "recipients": [_entry(listed.id, each, waiting, why) for each in listed.recipients],
     }
 
 
-def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting) -> dict[str, Any]:
+def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting, why: _Why) -> dict[str, Any]:
     recipient = entry.recipient
+    suspended = why(recipient.mailbox)
     key = id, recipient.number
     waits = entry.leased and key in waiting
     return {
@@ -394,6 +460,7 @@ def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting) -> dict[str, A
         "held_at": entry.held,
         "attempts": recipient.attempts,
         "next_attempt": entry.next_attempt,
+        "suspended": None if suspended is None else destination_facts(suspended),
         "last": _last(recipient),
     }
 
@@ -408,7 +475,7 @@ def _last(recipient: Recipient) -> dict[str, Any] | None:
     }
 
 
-def _inspected(inspected: Inspected, waiting: Waiting, content: bool) -> dict[str, Any]:
+def _inspected(inspected: Inspected, waiting: Waiting, why: _Why, content: bool) -> dict[str, Any]:
     message = inspected.message
     envelope = message.envelope
     return {
@@ -421,7 +488,10 @@ def _inspected(inspected: Inspected, waiting: Waiting, content: bool) -> dict[st
         "quarantine": inspected.quarantine,
         "assessment": asdict(message.assessment),
         "recipients": [
-            {**_entry(message.id, entry, waiting), "parameters": dict(entry.recipient.parameters)}
+            {
+                **_entry(message.id, entry, waiting, why),
+                "parameters": dict(entry.recipient.parameters),
+            }
             for entry in inspected.recipients
         ],
         "attempts": list(_attempts(inspected, content)),

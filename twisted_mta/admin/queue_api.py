@@ -7,6 +7,10 @@
     GET  /v1/queue/<id>/body     its content
     GET  /v1/queue/<id>/record   what another queue needs to go on with it alone
     POST /v1/queue/<action>      ``retry``, ``hold``, ``release`` or ``remove``
+    GET    /v1/queue/suspended   destinations that the operator has suspended
+    POST   /v1/queue/suspended   suspend one: an object with ``destination``, and maybe ``reason``,
+                                 ``seconds`` and ``dry_run``
+    DELETE /v1/queue/suspended   resume ``?destination=``, or those of ``?all=true``
 
 The shards of the queue belong to several processes. Ids rise with time in all of them, so that a
 list is merged as far as every shard has been looked through; an action goes through one shard after
@@ -18,15 +22,17 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from attrs import frozen
+from attrs import fields_dict, frozen
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock
+from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..queue.operator.operations import ACTIONS
 from .http import JSON, READING, Request, Response, error_response, json_response, only
@@ -35,16 +41,22 @@ from .questions import (
     EXPORT,
     EXPORT_MANY,
     LIST,
+    RESUME,
     SHOW,
     STEER,
     SUMMARIZE,
+    SUSPEND,
+    SUSPENDED,
+    TAKE_SUSPENDED,
     Agents,
+    Question,
     ShardQuestion,
 )
 from .queue_answers import added_groups
 from .status import VERSION
 
 PATH = "/v1/queue"
+SUSPENDED_PATH = f"{PATH}/suspended"
 
 _PART = 2000  # recipients that are looked at in one part of an action
 _MOST = 1000  # messages in one list
@@ -77,6 +89,19 @@ class QueueAPI:
             if request.method != "POST":
                 return only(("POST",))
             response = self._act(place, request)
+        elif request.path == SUSPENDED_PATH and request.method in ("POST", "DELETE"):
+            if request.public:
+                return error_response(
+                    "destinations are suspended and resumed at the control socket, and by a login,"
+                    " only",
+                    403,
+                )
+            posted = request.method == "POST"
+            response = self._suspend(request) if posted else self._resume(request)
+        elif request.path == SUSPENDED_PATH:
+            if request.method not in READING:
+                return only((*READING, "POST", "DELETE"))
+            response = self._suspended(request)
         elif request.method not in READING:
             return only(READING)
         elif not place:
@@ -157,6 +182,10 @@ class QueueAPI:
         by = rest["by"] or "domain"
         answers, missing = await self._ask_all(SUMMARIZE, by=by, filters=filters)
         merged = SUMMARIZE.merge(list(answers.values()))
+        suspended = None
+        if by == "domain":
+            answers, _ = await self._ask_all(SUSPENDED, destination=None)
+            suspended = SUSPENDED.merge(list(answers.values()))
         others = merged["others"]
         # Those with the most recipients first.
         ordered = sorted(merged["groups"].items(), key=lambda each: (-each[1][0], each[0]))
@@ -167,9 +196,88 @@ class QueueAPI:
             "by": by,
             "groups": [_group(name, counts) for name, counts in ordered[:limit]],
             "others": None if others is None else _group(None, others),
+            "suspended": [] if suspended is None else self._waiting_destinations(suspended),
             "missing": missing,
         }
         return Response(body=json.dumps(summary).encode("ascii") + b"\n", content_type=JSON)
+
+    async def _suspended(self, request: Request) -> Response:
+        destination = request.parameters.get("destination")
+        answers, missing = await self._ask_all(SUSPENDED, destination=destination)
+        merged = SUSPENDED.merge(list(answers.values()))
+        return json_response(
+            {
+                "version": VERSION,
+                "destinations": self._waiting_destinations(merged),
+                "missing": missing,
+            }
+        )
+
+    def _waiting_destinations(self, merged: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return suspended destinations with the numbers of recipients that wait for them."""
+        waiting = merged["waiting"]
+        return [
+            {**each, "waiting": waiting.get(each["destination"], 0)}
+            for each in merged["destinations"]
+        ]
+
+    async def _suspend(self, request: Request) -> Response:
+        wanted = _Suspension.parse(request.body)
+        answers, missing = await self._ask_all(SUSPENDED, destination=wanted.destination)
+        counts = SUSPENDED.merge(list(answers.values()))["waiting"]
+        written: Mapping[str, Any] = {"destination": next(iter(counts), wanted.destination)}
+        if not wanted.dry_run:
+            try:
+                written = await self._ask_any(
+                    SUSPEND,
+                    destination=wanted.destination,
+                    seconds=wanted.seconds,
+                    reason=wanted.reason,
+                    by=request.user,
+                )
+            except _Unanswered as error:
+                return error_response(str(error), 503)
+            await self._tell_all(TAKE_SUSPENDED, resumed=[], by=request.user)
+        return json_response(
+            {
+                "version": VERSION,
+                "dry_run": wanted.dry_run,
+                **written,
+                "waiting": sum(counts.values()),
+                "missing": missing,
+            }
+        )
+
+    async def _resume(self, request: Request) -> Response:
+        parameters = request.parameters
+        destination, everything = parameters.get("destination"), parameters.get("all")
+        if (destination is None) == (everything is None) or everything not in (None, "true"):
+            raise ValueError("expected ?destination= with a domain or a next hop, or ?all=true")
+        try:
+            resumed = await self._ask_any(RESUME, destination=destination, by=request.user)
+        except _Unanswered as error:
+            return error_response(str(error), 503)
+        if destination is not None and not resumed:
+            return error_response(f"{printable(destination)} is not suspended by the operator", 404)
+        if resumed:
+            await self._tell_all(TAKE_SUSPENDED, resumed=resumed, by=request.user)
+        return json_response({"version": VERSION, "resumed": resumed})
+
+    async def _ask_any(self, question: ShardQuestion, **arguments: Any) -> Any:
+        """Ask about the first shard: the answer is the same for all."""
+        shard = min(self._agents.shards(), default=0)
+        try:
+            return await self._ask(shard, question, **arguments)
+        except ValueError:
+            raise
+        except Exception:
+            raise _Unanswered(_missing(shard, Failure())["why"]) from None
+
+    async def _tell_all(self, question: Question, **arguments: Any) -> None:
+        """Ask all agents; one that does not answer now hears of it later, or starts anew."""
+        asked: Deferred[Any] = self._agents.ask(question, **arguments)
+        with suppress(Exception):
+            await asked.addTimeout(question.timeout, self._clock)
 
     async def _record(self, id: str) -> Response:
         QueueId.parse(id)
@@ -304,6 +412,10 @@ _CONTENT = "message/rfc822"
 _MANY = "records"
 
 
+class _Unanswered(Exception):
+    """No process could do it; the message says why."""
+
+
 def _group(name: str | None, counts: Sequence[float]) -> dict[str, Any]:
     names = ("recipients", "messages", "deferred", "held", "oldest")
     return {"name": name, **dict(zip(names, counts, strict=True))}
@@ -384,12 +496,7 @@ class _Intervention:
         Raises:
             ValueError: it cannot be read, or does not say which messages are meant.
         """
-        try:
-            fields = json.loads(body or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the body is not JSON: {error}") from None
-        if not isinstance(fields, dict):
-            raise ValueError("the body is not a JSON object")
+        fields = _read_object(body)
         limit, dry_run = fields.pop("limit", None), fields.pop("dry_run", False)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             raise ValueError(f"limit: found {limit!r}, expected a number of recipients")
@@ -399,3 +506,67 @@ class _Intervention:
         if not fields and everything is not True:
             raise ValueError('found no filters; expected filters, or "all": true')
         return cls(fields, limit, dry_run, after)
+
+
+_LONGEST_SUSPENSION = 366 * 86_400.0  # seconds
+
+
+@frozen
+class _Suspension:
+    """The body of a request to suspend a destination.
+
+    Attributes:
+        destination: a domain, or the name of a next hop.
+        reason: in the operator's words.
+        seconds: for how long; None: until it is resumed.
+        dry_run: whether nothing is changed.
+    """
+
+    destination: str
+    reason: str = ""
+    seconds: float | None = None
+    dry_run: bool = False
+
+    @classmethod
+    def parse(cls, body: bytes) -> _Suspension:
+        """Read a body.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        fields = _read_object(body)
+        unknown = [name for name in fields if name not in fields_dict(cls)]
+        if unknown:
+            names = ", ".join(fields_dict(cls))
+            raise ValueError(f"found {printable(unknown[0])!r}, expected some of {names}")
+        for name in ("destination", "reason"):
+            value = fields.setdefault(name, "")
+            if not isinstance(value, str):
+                raise ValueError(f"{name}: expected a text")
+        seconds = fields.get("seconds")
+        if seconds is not None and (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not 0 < seconds <= _LONGEST_SUSPENSION
+        ):
+            raise ValueError(
+                f"seconds: found {seconds!r}, expected a number from 1 to {_LONGEST_SUSPENSION:.0f}"
+            )
+        if not isinstance(fields.get("dry_run", False), bool):
+            raise ValueError("dry_run: expected true or false")
+        return cls(**fields)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in the body of a request.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        fields = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError("the body is not a JSON object")
+    return fields

@@ -19,6 +19,9 @@ MOST_RECIPIENTS = 5
 MOST_SUSPENDED = 50
 """How many suspended next hops a report names."""
 
+MOST_SUSPENDED_BY_OPERATOR = 100
+"""How many destinations that the operator has suspended a report names."""
+
 MOST_DESTINATIONS = 50
 """How many domains with queued mail a report names."""
 
@@ -106,6 +109,27 @@ class SuspendedHop:
 
 
 @frozen(kw_only=True)
+class SuspendedByOperator:
+    """A destination that the operator has suspended.
+
+    Attributes:
+        destination: a domain, or the name of a next hop.
+        since: wall time.
+        until: wall time; None: until the operator resumes it.
+        reason: in the operator's words.
+        by: the operator.
+        waiting: recipients that wait for it, as far as they were counted.
+    """
+
+    destination: str
+    since: float
+    until: float | None = None
+    reason: str = ""
+    by: str = ""
+    waiting: int = 0
+
+
+@frozen(kw_only=True)
 class Destination:
     """A domain with mail in the queue.
 
@@ -178,6 +202,7 @@ class ProcessReport:
         metrics: a snapshot.
         recent: messages, the newest first, at most `MOST_MESSAGES`.
         suspended: next hops (`longest_suspended`).
+        suspended_by_operator: destinations (`all_suspended`).
         troubles: of this process.
         destinations: with most mail (`largest_destinations`).
         counted_at: wall time of ``queue``; None: now; 0: ``queue`` is not known.
@@ -196,6 +221,7 @@ class ProcessReport:
     metrics: Snapshot = field(factory=Snapshot)
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
+    suspended_by_operator: tuple[SuspendedByOperator, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     destinations: tuple[Destination, ...] = ()
     counted_at: float | None = None
@@ -240,6 +266,10 @@ class ProcessReport:
                 suspended=tuple(
                     SuspendedHop(**each) for each in written["suspended"][:MOST_SUSPENDED]
                 ),
+                suspended_by_operator=tuple(
+                    SuspendedByOperator(**each)
+                    for each in written["suspended_by_operator"][:MOST_SUSPENDED_BY_OPERATOR]
+                ),
                 troubles=tuple(Trouble(**each) for each in written["troubles"]),
                 destinations=tuple(
                     Destination(**each) for each in written["destinations"][:MOST_DESTINATIONS]
@@ -281,3 +311,17 @@ def longest_suspended(
         longest[each.next_hop] = each
     ordered = sorted(longest.values(), key=lambda each: (-each.waiting, -each.times, each.next_hop))
     return tuple(ordered[:MOST_SUSPENDED])
+
+
+def all_suspended(suspended: Iterable[SuspendedByOperator]) -> tuple[SuspendedByOperator, ...]:
+    """Return each destination once, with the mail of all processes that waits for it, by name.
+
+    There are at most `MOST_SUSPENDED_BY_OPERATOR` of them.
+    """
+    found: dict[str, SuspendedByOperator] = {}
+    for each in suspended:
+        known = found.get(each.destination)
+        waiting = each.waiting + (0 if known is None else known.waiting)
+        found[each.destination] = evolve(each, waiting=waiting)
+    ordered = [each for _, each in sorted(found.items())]
+    return tuple(ordered[:MOST_SUSPENDED_BY_OPERATOR])

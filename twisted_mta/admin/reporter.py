@@ -17,7 +17,9 @@ from .report import (
     ProcessReport,
     RecentMessage,
     ReportedState,
+    SuspendedByOperator,
     SuspendedHop,
+    all_suspended,
     largest_destinations,
     longest_suspended,
 )
@@ -48,6 +50,7 @@ def process_report(
         for name, count in its.items():
             queue[name] = queue.get(name, 0) + count
     waiting = agent.waiting_for_suspended()
+    for_operator = agent.waiting_for_operator()
     connections: dict[str, Connections] = {}
     for name, factory in zip(names, agent.listeners.factories, strict=False):
         here = Connections(
@@ -75,6 +78,17 @@ def process_report(
                 waiting=waiting.get(each.next_hop, 0),
             )
             for each in agent.suspended()
+        ),
+        suspended_by_operator=all_suspended(
+            SuspendedByOperator(
+                destination=each.name,
+                since=each.since,
+                until=each.until,
+                reason=each.reason,
+                by=each.by,
+                waiting=for_operator.get(each.name, 0),
+            )
+            for each in agent.operator_suspensions.in_force
         ),
         troubles=tuple(troubles(agent)),
         destinations=largest_destinations(

@@ -16,6 +16,7 @@ from .report import (
     Destination,
     RecentMessage,
     ReportedState,
+    SuspendedByOperator,
     SuspendedHop,
 )
 
@@ -62,6 +63,7 @@ class Status:
         counters: numbers since the start: ``accepted``, ``delivered``, ``deferred``, ``failed``, …
         recent: messages, the newest first.
         suspended: next hops (`report.longest_suspended`).
+        suspended_by_operator: destinations (`report.all_suspended`).
         destinations: domains with mail in the queue (`report.largest_destinations`).
         state: of all processes together.
         troubles: the worst first: those because of which no mail is accepted.
@@ -82,6 +84,7 @@ class Status:
     counters: Mapping[str, int]
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
+    suspended_by_operator: tuple[SuspendedByOperator, ...] = ()
     destinations: tuple[Destination, ...] = ()
     state: ReportedState = "ready"
     troubles: tuple[Trouble, ...] = ()
@@ -135,6 +138,7 @@ class Status:
             "connections": {name: asdict(each) for name, each in self.connections.items()},
             "processes": [asdict(process) for process in self.processes],
             "suspended": [asdict(each) for each in self.suspended],
+            "suspended_by_operator": [asdict(each) for each in self.suspended_by_operator],
             "destinations": [asdict(each) for each in self.destinations],
             "recent": [asdict(message) for message in self.recent],
         }

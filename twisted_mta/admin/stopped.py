@@ -16,14 +16,20 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from ..agent.operator_suspensions import MOST_COUNTED
 from ..agent.shard import QUEUE, shard_directory, shards_there
 from ..agent.shared_state import known_url
 from ..health.trouble import Trouble
 from ..interfaces import Executor, WallTime
+from ..mail.address import Mailbox
+from ..mail.next_hop import NextHop
 from ..mail.printable import printable
+from ..queue.operator.operations import CountWaiting, ReadSuspended, Suspended, WaitingCounts
+from ..queue.operator.suspended import SuspendedDestination, SuspendedDestinations
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..queue.store.spool import Spool
 from ..queue.store.stopped import Reading, StoppedQueue
+from ..queue.store.suspended_file import SUSPENDED_FILE, SuspendedFile
 from ..system.files import DiskFiles
 from .control.client import NotRunning, Refused
 from .http import Request, Response
@@ -65,13 +71,18 @@ class StoppedMTA:
         seconds: Callable[[], float],
     ) -> None:
         self._queues: dict[int, _Queue] = {}
-        self._agents = _StoppedAgents(self._queues, wall_time=wall_time, executor=executor)
+        suspended = SuspendedDestinations(wall_time)
+        self._agents = _StoppedAgents(
+            self._queues, suspended, wall_time=wall_time, executor=executor
+        )
         self._api = QueueAPI(self._agents, clock=clock)
         try:
             if os.path.exists(os.path.join(state_dir, QUEUE)):
                 self._open_files(state_dir, executor)
             else:
                 self._open_database(state_dir, executor, seconds)
+            read: Suspended = self._queues[0].perform(ReadSuspended())
+            suspended.replace(read.destinations)
         except (FileNotFoundError, NotADirectoryError, StateInUse) as error:
             self.close()
             raise NotRunning(printable(str(error))) from None
@@ -80,10 +91,12 @@ class StoppedMTA:
             raise Refused(printable(str(error))) from None
 
     def _open_files(self, state_dir: str, executor: Executor) -> None:
+        suspended = SuspendedFile(os.path.join(state_dir, SUSPENDED_FILE))
         for number in (0, *shards_there(state_dir)):
             directory = shard_directory(state_dir, number)
             spool = Spool(os.path.join(directory, "body"), files=DiskFiles(), executor=executor)
-            queue = StoppedQueue(os.path.join(directory, QUEUE), spool=spool)
+            path = os.path.join(directory, QUEUE)
+            queue = StoppedQueue(path, spool=spool, suspended=suspended)
             queue.open(os.path.join(directory, "queue.lock"))
             self._queues[number] = queue
 
@@ -161,14 +174,31 @@ def _result(deferred: Deferred[Any]) -> Any:
     raise error
 
 
+async def _waiting(shard: Any, names: Sequence[str]) -> Mapping[str, int]:
+    """Return how many recipients wait for domains; of next hops it is not known."""
+    domains = [name for name in names if SuspendedDestination(name, 0.0).is_domain]
+    counted: WaitingCounts = await shard.commit.perform(CountWaiting(tuple(domains), MOST_COUNTED))
+    return dict(counted.by_domain)
+
+
 class _StoppedAgents:
     """Queues without an agent (`questions.Agents`)."""
 
     def __init__(
-        self, queues: Mapping[int, _Queue], *, wall_time: WallTime, executor: Executor
+        self,
+        queues: Mapping[int, _Queue],
+        suspended: SuspendedDestinations,
+        *,
+        wall_time: WallTime,
+        executor: Executor,
     ) -> None:
         self._queues = queues
-        self._agent: Any = SimpleNamespace(wall_time=wall_time, file_executor=executor)
+        self._suspended = suspended
+        self._agent: Any = SimpleNamespace(
+            wall_time=wall_time,
+            file_executor=executor,
+            operator_suspensions=SimpleNamespace(waiting=_waiting),
+        )
         self._executor = executor
 
     def ask(self, question: Question, **arguments: Any) -> Deferred[Any]:
@@ -182,9 +212,15 @@ class _StoppedAgents:
             commit=SimpleNamespace(
                 perform=lambda operation: self._executor(queue.perform, operation)
             ),
-            runner=SimpleNamespace(waiting=lambda ids: {}),
+            runner=SimpleNamespace(
+                waiting=lambda ids: {}, suspended_destination=self._suspended_destination
+            ),
         )
         return Deferred.fromCoroutine(question.answer(self._agent, stopped, **arguments))
+
+    def _suspended_destination(self, mailbox: Mailbox) -> SuspendedDestination | None:
+        # Without the configuration the next hop of a domain is not known.
+        return self._suspended.find(mailbox.domain, NextHop("error"))
 
     def shards(self) -> Sequence[int]:
         """Return the numbers of all shards of the queue."""

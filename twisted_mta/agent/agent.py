@@ -44,10 +44,11 @@ from ..queue.operator.tallies import Tallies
 from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Changed, Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
-from ..queue.store.contract import StateInUse, Store
+from ..queue.store.contract import Recovery, StateInUse, Store
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
 from ..queue.store.sqlite import SQLiteStore
+from ..queue.store.suspended_file import SUSPENDED_FILE, SuspendedFile
 from ..routing.exchangers import TargetLocator
 from ..routing.lookup_report import LookupReporter
 from ..server.application_mail import ApplicationMail
@@ -83,6 +84,7 @@ from .filters import Filters
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .mta_sts import MTASTS
+from .operator_suspensions import OperatorSuspensions
 from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
@@ -164,6 +166,7 @@ class Agent:
         dmarc_reports: what DMARC observes, for daily reports.
         tls_reports: the results of TLS sessions with mail exchangers, likewise.
         shards: its parts of the queue; new mail goes to the first.
+        operator_suspensions: the destinations that the operator has suspended.
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
         explainer: explains where mail is, or would go.
@@ -266,6 +269,12 @@ class Agent:
         self._shared: SharedQueue | None = None
         self._home = self._make_shard(worker)
         self.shards: list[Shard] = []  # empty before the start
+        self.operator_suspensions = OperatorSuspensions(
+            lambda: self.shards,
+            counted=lambda: self.counted_shards,
+            wall_time=resources.wall_time,
+            pace=resources.sliced,
+        )
         self.dmarc_reports = self._make_dmarc_reports()
         self.tls_reports = self._make_tls_reports()
         self.capacity = self._make_capacity()
@@ -351,7 +360,7 @@ class Agent:
         for shard in self.shards:
             shard.runner.start()
             if self._shared is not None:
-                self._shared.start(shard.commit, shard.runner)
+                self._shared.start(shard.commit, shard.runner, self.operator_suspensions.take)
         self.capacity.refusal()  # logs a disk that is full already
 
     def stop(self) -> Deferred[None]:
@@ -456,6 +465,17 @@ class Agent:
         waiting: dict[str, int] = {}
         for shard in self.shards:
             for name, count in shard.waiting.counts().items():
+                waiting[name] = waiting.get(name, 0) + count
+        return waiting
+
+    def waiting_for_operator(self) -> Mapping[str, int]:
+        """Return the recipients that wait for destinations which the operator has suspended.
+
+        They are by the name of the destination, as last counted.
+        """
+        waiting: dict[str, int] = {}
+        for shard in self.counted_shards:
+            for name, count in shard.waiting_for_operator.counts().items():
                 waiting[name] = waiting.get(name, 0) + count
         return waiting
 
@@ -788,7 +808,11 @@ class Agent:
         store: Store
         if queue.database is None:
             embedded = SQLiteStore(
-                os.path.join(directory, QUEUE), spool=spool, files=resources.files, lock=lock
+                os.path.join(directory, QUEUE),
+                spool=spool,
+                files=resources.files,
+                lock=lock,
+                suspended=SuspendedFile(os.path.join(self.config.state_dir, SUSPENDED_FILE)),
             )
             store, self._free = embedded, embedded.free
         else:
@@ -806,6 +830,13 @@ class Agent:
                 ids=resources.ids,
             )
             store, self._free = self._shared.store, self._shared.store.free
+
+        def opened(recovery: Recovery) -> None:
+            if self._shared is not None:
+                self._shared.opened()
+            # Before the first attempt, also where the store was not available at the start.
+            runner.take_suspended(recovery.suspended)
+
         commit = GroupCommit(
             store,
             executor=resources.commit_executor(number, remote=self._shared is not None),
@@ -815,13 +846,16 @@ class Agent:
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
             activity=lambda: resources.outbox.writes,
             give_way=resources.give_way,
-            opened=(lambda: None) if self._shared is None else self._shared.opened,
+            opened=opened,
             spread=(lambda delay: delay) if self._shared is None else self._spread,
         )
         runner = self._make_runner(commit)
         tallies = Tallies(commit.perform, clock=resources.reactor, wall_time=resources.wall_time)
         waiting = WaitingMail(commit.perform, runner.suspended_domains, clock=resources.reactor)
-        return Shard(number, lock, spool, store, commit, runner, tallies, waiting)
+        for_operator = WaitingMail(
+            commit.perform, runner.domains_of_suspended, clock=resources.reactor
+        )
+        return Shard(number, lock, spool, store, commit, runner, tallies, waiting, for_operator)
 
     def _spread(self, delay: float) -> float:
         return delay * (0.5 + self._resources.random.random())
@@ -961,6 +995,9 @@ class Agent:
                 accept=self._accept,
                 deliver=self._maildir.deliver,
                 route=self.mailboxes.route,
+                is_suspended=lambda mailbox: (
+                    self._home.runner.suspended_destination(mailbox) is not None
+                ),
                 forget=self._home.spool.forget,
                 observe=self._delivered_directly,
             ),

@@ -42,6 +42,8 @@ class Shard:
         runner: delivers its mail.
         tallies: count its recipients by age and by reason of deferral.
         waiting: counts its recipients that wait for suspended next hops.
+        waiting_for_operator: counts those that wait for destinations which the operator has
+            suspended.
     """
 
     number: int
@@ -52,6 +54,7 @@ class Shard:
     runner: Runner
     tallies: Tallies
     waiting: WaitingMail
+    waiting_for_operator: WaitingMail
 
     def recover(self, *, taken_over: bool) -> None:
         """Open the store, and log the messages that a crash has damaged.

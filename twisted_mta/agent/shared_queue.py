@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..cluster.identity import machine_id
 from ..interfaces import Clock, Files
@@ -70,6 +73,8 @@ class SharedQueue:
         ids: of new messages; they get the number of this worker.
     """
 
+    _log = Logger()
+
     def __init__(self, store: PostgreSQLStore, *, clock: Clock, ids: Any) -> None:
         self.store = store
         self._clock = clock
@@ -83,22 +88,44 @@ class SharedQueue:
         if isinstance(self._ids, QueueIds):
             self._ids.worker = self.store.number
 
-    def start(self, commit: GroupCommit, runner: Runner) -> None:
-        """Begin to renew the leases."""
-        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner)
+    def start(
+        self,
+        commit: GroupCommit,
+        runner: Runner,
+        take_suspended: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Begin to renew the leases.
+
+        Args:
+            commit: of the queue.
+            runner: delivers its mail.
+            take_suspended: reads which destinations are suspended: other machines change that.
+        """
+        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner, take_suspended)
 
     def stop(self) -> None:
         """End it."""
         if self._next is not None and self._next.active():
             self._next.cancel()
 
-    def _beat(self, commit: GroupCommit, runner: Runner) -> None:
-        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner)
+    def _beat(
+        self,
+        commit: GroupCommit,
+        runner: Runner,
+        take_suspended: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._next = self._clock.callLater(_BEAT, self._beat, commit, runner, take_suspended)
         commit.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
+        # After the probe, in its batch.
+        Deferred.fromCoroutine(take_suspended()).addErrback(self._not_taken)
         self._beats += 1
         if self._beats % _SURVEYS == 0 or self.store.taken_over != self._known:
             self._known = self.store.taken_over
             runner.survey()
+
+    def _not_taken(self, failure: Failure) -> None:
+        if not failure.check(StoreError, CancelledError):  # `is_open` shows the failure
+            self._log.failure("it was not found out which destinations are suspended", failure)
 
     def guarded(self, message: Message) -> Message:
         """Return a message whose content ends with its lease."""

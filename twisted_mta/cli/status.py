@@ -96,6 +96,9 @@ def tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:
     columns = ("Next hop", "Next probe in", "Failures in a row", "Last reply")
     hops = status.get("suspended", ())  # missing in answers of earlier builds
     yield "Suspended next hops", columns, [_suspended(hop) for hop in hops]
+    columns = ("Destination", "Since", "Until", "Waiting", "Reason")
+    by_operator = status.get("suspended_by_operator", ())  # missing in answers of earlier builds
+    yield "Suspended by the operator", columns, [_by_operator(each) for each in by_operator]
     columns = ("Received", "From", "To", "Size", "State", "Last reply", "Id")
     messages = status["recent"][:_TERMINAL_MESSAGES] if brief else status["recent"]
     yield (
@@ -124,6 +127,12 @@ def _process(process: Mapping[str, Any]) -> Sequence[str]:
 def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:
     last = printable(str(hop["last"]))
     return printable(str(hop["next_hop"])), short_duration(hop["seconds"]), str(hop["times"]), last
+
+
+def _by_operator(each: Mapping[str, Any]) -> Sequence[str]:
+    until = "resumed" if each["until"] is None else moment(each["until"])
+    cells = (each["destination"], moment(each["since"]), until, each["waiting"], each["reason"])
+    return tuple(printable(str(cell)) for cell in cells)
 
 
 def _message(message: Mapping[str, Any], named: int) -> Sequence[str]:

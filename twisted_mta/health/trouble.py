@@ -148,6 +148,14 @@ _ALL = (
         brief="next hops are suspended, and mail for them waits",
     ),
     Kind(
+        name="suspended_destinations",
+        severities=("info",),
+        when="the operator has suspended a destination, so that its mail waits.",
+        refuses="no",
+        remedy="Once mail may go there again, twisted-mta queue resume DESTINATION makes it due.",
+        brief="destinations are suspended by the operator, and mail for them waits",
+    ),
+    Kind(
         name="queue_age",
         severities=("warning",),
         when="mail waits in the queue for longer than age_warning, other than mail on hold.",

@@ -137,7 +137,7 @@ class GroupCommit:
         activity: a number that changes as long as peers are being answered.
         give_way: lets other processes run that wait for the processor: clients on this machine may
             have something to send before the fsync.
-        opened: called each time the store was opened.
+        opened: called with what was found, each time the store was opened.
         spread: returns the delay before the store is opened again, from the usual one: so that many
             processes do not turn to one database at the same time.
 
@@ -159,7 +159,7 @@ class GroupCommit:
         timed: Callable[[float], object] = lambda seconds: None,
         activity: Callable[[], int] = lambda: 0,
         give_way: Callable[[], object] = lambda: None,
-        opened: Callable[[], object] = lambda: None,
+        opened: Callable[[Recovery], object] = lambda recovery: None,
         spread: Callable[[float], float] = lambda delay: delay,
     ) -> None:
         self.batches = 0
@@ -218,7 +218,7 @@ class GroupCommit:
             self._reopen_later()
             return None
         self._enter(Event.STARTED)
-        self._opened()
+        self._opened(recovery)
         return recovery
 
     def perform(self, operation: Operation) -> Deferred[Any]:
@@ -543,7 +543,7 @@ class GroupCommit:
     def _reopen(self) -> None:
         def opened(recovery: Recovery) -> None:
             self._enter(Event.OPENED)
-            self._opened()
+            self._opened(recovery)
 
         def still_closed(failure: Failure) -> None:
             self._enter(Event.OPENING_FAILED)
@@ -566,8 +566,8 @@ class GroupCommit:
             self._reopening.cancel()
         self._reopen()
 
-    def _opened(self) -> None:
-        self._report_opened()
+    def _opened(self, recovery: Recovery) -> None:
+        self._report_opened(recovery)
         self._reopening_delay = _REOPEN_FIRST
         self._wake()
 

@@ -29,6 +29,7 @@ from .lifecycle import Lifecycle
 from .notices import Notices
 from .operator.interventions import Interventions
 from .operator.operations import Removed
+from .operator.suspended import SuspendedDestinations
 from .runner_settings import RunnerSettings
 from .schedule.backlog import Backlog
 from .schedule.backoff import expiry
@@ -93,6 +94,7 @@ class Deliveries:
         notices: writes notices.
         settlement: decides what becomes of recipients.
         interventions: of the operator, on leased recipients.
+        suspended: the destinations that the operator has suspended.
         observers: hear of settled attempts, notices and removals.
         wake: called where something may begin.
         left: called where a delivery has left memory.
@@ -118,6 +120,7 @@ class Deliveries:
         notices: Notices,
         settlement: Settlement,
         interventions: Interventions,
+        suspended: SuspendedDestinations,
         observers: Observers,
         wake: Callable[[], None],
         left: Callable[[], None],
@@ -131,6 +134,7 @@ class Deliveries:
         self._wall_time = wall_time
         self._settlement = settlement
         self._interventions = interventions
+        self._suspended = suspended
         self._observers = observers
         self._wake = wake
         self._tell_left = left
@@ -142,6 +146,7 @@ class Deliveries:
             wall_time=wall_time,
             next_hop_of=self.next_hop_of_domain,
             take_in=self.take_in,
+            is_suspended=lambda domain, hop: suspended.find(domain, hop) is not None,
         )
         self.delays = DelayWatch(
             commit=commit,
@@ -200,6 +205,8 @@ class Deliveries:
         if message.assessment.hold:
             return ()
         deliveries = self._split(message)
+        if self._suspended and any(self._suspended.divide(each)[1] for each in deliveries):
+            return ()  # its other recipients are read back at once
         return deliveries if self._fair_share.claim(deliveries, self._clock.seconds()) else ()
 
     def leave(self, deliveries: Sequence[Delivery]) -> None:
@@ -252,6 +259,10 @@ class Deliveries:
         stays, goes = self._interventions.divide(delivery)
         if goes is not None:
             self.put_back(goes)
+        if stays is not None:
+            stays, goes = self._suspended.divide(stays)
+            if goes is not None:
+                self._wait_for_operator(goes)
         if stays is None:
             return
         stays.entered_at = stays.started_at = self._clock.seconds()
@@ -270,6 +281,20 @@ class Deliveries:
                     for recipient in delivery.message.envelope.recipients
                 ],
             )
+        else:
+            self.put_back(delivery)
+
+    def _wait_for_operator(self, delivery: Delivery) -> None:
+        """Return a delivery that the operator has suspended: to its sender if it has expired."""
+        outcomes = [
+            Outcome(recipient.number, found.reply)
+            for recipient in delivery.message.envelope.recipients
+            if (found := self._suspended.find(recipient.mailbox.domain, delivery.next_hop))
+        ]
+        if len(outcomes) == len(delivery.message.envelope.recipients) and (
+            self._wall_time() >= self._expires_at(delivery)
+        ):
+            self.settle(delivery, outcomes)
         else:
             self.put_back(delivery)
 
@@ -439,7 +464,10 @@ class Deliveries:
             until = self._expires_at(delivery)
             for recipient in delivery.message.envelope.recipients:
                 reply, remote = recipient.last_reply, recipient.last_remote
-                if suspension is not None:
+                by_operator = self._suspended.find(recipient.mailbox.domain, delivery.next_hop)
+                if by_operator is not None:
+                    reply, remote = by_operator.reply, None
+                elif suspension is not None:
                     reply, remote = suspension.cause.reply, suspension.cause.remote
                 outcome = Outcome(recipient.number, reply or WAITING, remote)
                 events.append(ReportedRecipient(recipient, outcome, attempted=False, until=until))

@@ -18,9 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
+from ..mail.address import Mailbox
 from ..mail.envelope import RecipientNumber
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
+from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..system.slices import Pace, Work
 from .attempts import Attempts
@@ -31,6 +33,7 @@ from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
 from .operator.operations import FIRST, Intervene, ListedMessage, Page
 from .operator.selection import Selection
+from .operator.suspended import SuspendedDestination, SuspendedDestinations
 from .runner_settings import RunnerSettings
 from .schedule.delivery import Delivery
 from .schedule.fair_share import FairShare, LimitsOf
@@ -58,7 +61,9 @@ their next hop; None: the rate does not delay it."""
 _LOOKED_UP = 16  # next hops of domains that are looked up in a slice
 _NAMED = 10  # suspended next hops whose domains are named
 _SEARCHED = 100  # domains among which those of suspended next hops are found
+_NAMED_DESTINATIONS = 100  # destinations that the operator has suspended whose mail is counted
 _PAUSE = 5.0  # seconds until a dispatch that failed is tried again
+_LONGEST_SLEEP = 60.0  # seconds to the next look at suspensions that end by the wall clock
 
 
 def _no_limits(next_hop: NextHop) -> NextHopLimits:
@@ -114,6 +119,7 @@ class Runner:
         self._intervened = intervened
         self._lifecycle = Lifecycle()
         self._interventions = Interventions()
+        self._suspended = SuspendedDestinations(wall_time)
         self._slots = Slots(limits, clock=clock)
         self._fair_share = FairShare(
             concurrency=settings.concurrency, per_hop=settings.per_hop, limits_of=limits_of
@@ -131,6 +137,7 @@ class Runner:
             notices=self._notices,
             settlement=self._settlement,
             interventions=self._interventions,
+            suspended=self._suspended,
             observers=Observers(observe, noticed, intervened),
             wake=self._wake,
             left=self._report_if_stopped,
@@ -237,11 +244,17 @@ class Runner:
             self._notices.settings = settings.notices
             if self._lifecycle.is_running:
                 self._deliveries.delays.start()
+        self._route_again()
+
+    def _route_again(self) -> None:
+        """Route all mail that waits, in memory and in the store, and put it where it belongs."""
+        settings = self._settings
         waiting, domains = self._fair_share.update(
             concurrency=settings.concurrency, per_hop=settings.per_hop
         )
         for domain, due in domains.items():
             self._backlog.plan(domain, due)
+        self._backlog.reconsider()
         for delivery in waiting:
             self._deliveries.put_back(delivery)
         self._wake()
@@ -314,13 +327,14 @@ class Runner:
         self._turn = None
         now = self._clock.seconds()
         try:
+            next_end = self._end_suspensions(now)
             next_probe = self._fair_share.next_probe(now)
             self._attempts.begin_some(now)
             next_due = self._backlog.read(self._settings)
         except Exception:
             self._log.failure("due mail could not be begun, and is tried again")
-            next_probe, next_due = None, now + _PAUSE
-        times = [time for time in (next_probe, next_due) if time is not None]
+            next_end, next_probe, next_due = None, None, now + _PAUSE
+        times = [time for time in (next_end, next_probe, next_due) if time is not None]
         if times:
             self._look_at(min(times))
         if self._waiting_for_idle and self.is_idle:
@@ -337,6 +351,70 @@ class Runner:
         self._alarm = self._clock.callLater(max(0.0, time - self._clock.seconds()), self._ring)
 
     # The operator.
+
+    @property
+    def suspended_destinations(self) -> Sequence[SuspendedDestination]:
+        """The destinations that the operator has suspended, by name."""
+        return self._suspended.in_force()
+
+    def suspended_destination(self, mailbox: Mailbox) -> SuspendedDestination | None:
+        """Return the destination of a mailbox that the operator has suspended; None: it is not."""
+        if not self._suspended:
+            return None
+        next_hop = self._deliveries.next_hop_of_domain(mailbox.domain)
+        return self._suspended.find(mailbox.domain, next_hop)
+
+    def take_suspended(self, destinations: Sequence[SuspendedDestination]) -> None:
+        """Take over from the store which destinations the operator has suspended.
+
+        Transactions under way are not touched; mail that waits for a suspended destination does not
+        begin any more, and mail of one that was resumed is due as before.
+        """
+        if self._suspended.replace(destinations) and self._lifecycle.is_running:
+            self._route_again()
+
+    def _end_suspensions(self, now: float) -> float | None:
+        """End those whose time is over; return when to look again, by the clock."""
+        ended = self._suspended.expire()
+        for each in ended:
+            self._log.info(
+                "{destination} is no longer suspended by the operator: its time is over",
+                destination=printable(each.name),
+            )
+        if ended:
+            self._route_again()
+        end = self._suspended.next_end()
+        # The wall clock may be set ahead meanwhile.
+        return None if end is None else now + min(max(0.0, end - self._wall_time()), _LONGEST_SLEEP)
+
+    def domains_of_suspended(self) -> Mapping[str, Sequence[str]]:
+        """Return domains with mail for each suspended destination, by name; not all of many."""
+        destinations = self._suspended.in_force()[:_NAMED_DESTINATIONS]
+        found: dict[str, list[str]] = {
+            each.name: [each.name] if each.is_domain else [] for each in destinations
+        }
+        if not all(each.is_domain for each in destinations):
+            for domain in islice(self._backlog.suspended_domains(), _SEARCHED):
+                next_hop = self._deliveries.next_hop_of_domain(domain)
+                by = self._suspended.find(domain, next_hop)
+                if by is not None and not by.is_domain and by.name in found:
+                    found[by.name].append(domain)
+        return found
+
+    def domains_of_destinations(self, names: Collection[str]) -> Work[list[str]]:
+        """Return the domains with mail in the store for destinations, in slices of work.
+
+        Args:
+            names: of domains and next hops, suspended or not.
+        """
+        domains = []
+        for number, domain in enumerate(self._backlog.domains()):
+            if number % _LOOKED_UP == 0:
+                yield
+            next_hop = self._deliveries.next_hop_of_domain(domain)
+            if any(name in names for name in (domain, str(next_hop), str(next_hop.shared))):
+                domains.append(domain)
+        return domains
 
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the next hops that are suspended."""
@@ -416,7 +494,18 @@ class Runner:
         Raises:
             StoreError: the queue cannot be read or written.
         """
-        domains = await pace.work(self._domains_of(next_hops))
+        await self.retry_domains(await pace.work(self._domains_of(next_hops)), by=by)
+
+    async def retry_domains(self, domains: Sequence[str], *, by: str) -> None:
+        """Make all mail of domains due now.
+
+        Args:
+            domains: of recipients.
+            by: the operator, or the cause, for the log.
+
+        Raises:
+            StoreError: the queue cannot be read or written.
+        """
         self._fair_share.intervention_begins()
         for domain in domains:
             after: int | None = FIRST + 1  # of an intervention that has begun

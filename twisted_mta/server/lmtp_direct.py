@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..interfaces import Accept, Deliver, Refused, Route
+from ..mail.address import Mailbox
 from ..mail.body import Body
 from ..mail.decision import ContentDecision
 from ..mail.envelope import Recipient, RecipientNumber
@@ -38,6 +39,7 @@ class DirectDelivery:
         accept: puts a message into the queue.
         deliver: delivers to Maildirs.
         route: returns the next hop of a mailbox.
+        is_suspended: whether the operator has suspended the destination of a mailbox.
         forget: removes the body of a message that the queue does not know.
         observe: called with the message of the delivered recipients, their outcomes, and whether no
             part of the message is queued.
@@ -53,11 +55,13 @@ class DirectDelivery:
         route: Route,
         forget: Callable[[Body], object],
         observe: Callable[[Message, Sequence[Outcome], bool], object] = lambda *_: None,
+        is_suspended: Callable[[Mailbox], bool] = lambda mailbox: False,
     ) -> None:
         self._accept = accept
         self._deliver = deliver
         self._route = route
         self._forget = forget
+        self._is_suspended = is_suspended
         self._observe = observe
 
     def __call__(
@@ -97,7 +101,9 @@ class DirectDelivery:
     def _at_once(self, recipient: Recipient) -> bool:
         # RFC 3461 §4.1: notices of success are written from the queue.
         notify = str(recipient.parameters.get("NOTIFY", "")).upper()
-        return "SUCCESS" not in notify and self._route(recipient.mailbox).transport == "maildir"
+        if "SUCCESS" in notify or self._is_suspended(recipient.mailbox):
+            return False
+        return self._route(recipient.mailbox).transport == "maildir"
 
     async def _delivered(
         self, message: Message, recipients: Sequence[Recipient], more: bool

@@ -28,8 +28,11 @@ from ..queue.operator.operations import (
     Page,
     Removed,
     Restore,
+    Resume,
     Summarize,
     Summarized,
+    Suspend,
+    Suspended,
     Tallied,
     Tally,
     WaitingCounts,
@@ -37,6 +40,7 @@ from ..queue.operator.operations import (
     reason,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
+from ..queue.operator.suspended import SuspendedDestination
 from ..queue.schedule.priority import effective_due, has_return_time, level
 from ..queue.store.contract import (
     FAILURE_LIFE,
@@ -111,6 +115,7 @@ class MemoryStore:
         self._recipients: dict[Key, _Queued] = {} if disk is None else disk._recipients
         self._failed_at: dict[Key, float] = {} if disk is None else disk._failed_at
         self._imported: dict[Key, None] = {} if disk is None else disk._imported
+        self._suspended: dict[str, SuspendedDestination] = {} if disk is None else disk._suspended
         self._leases = Leases()
         self._open = False
         self._failures: deque[_Failure] = deque()
@@ -155,7 +160,7 @@ class MemoryStore:
         for id in ids:
             if id not in self.messages:
                 self._unlink(id)
-        return Recovery((), (), self.census(), ids)
+        return Recovery((), (), self.census(), ids, self.read_suspended().destinations)
 
     def close(self) -> None:
         """Close the store."""
@@ -405,6 +410,21 @@ class MemoryStore:
                 each for each in before.envelope.recipients if each.number != recipient.number
             ]
             self.messages[message.id] = before.for_recipients([*others, recipient])
+
+    def suspend(self, suspend: Suspend) -> Suspended:
+        """Suspend a destination."""
+        self._suspended[suspend.destination.name] = suspend.destination
+        return self.read_suspended()
+
+    def resume(self, resume: Resume) -> Suspended:
+        """Resume destinations."""
+        names = list(self._suspended) if resume.name is None else [resume.name]
+        removed = (self._suspended.pop(name, None) for name in sorted(names))
+        return Suspended(tuple(each for each in removed if each is not None))
+
+    def read_suspended(self) -> Suspended:
+        """Return the suspended destinations."""
+        return Suspended(tuple(each for _, each in sorted(self._suspended.items())))
 
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""

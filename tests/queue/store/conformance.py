@@ -39,6 +39,7 @@ from twisted_mta.queue.store.contract import (
 from ..mail import DEFERRED, FAILED, LIFETIME, NOW, deferred, message, numbers, settled
 from .operator_conformance import OperatorConformance
 from .priority_conformance import PriorityConformance
+from .suspended_conformance import SuspendedConformance
 
 
 def leased_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
@@ -46,7 +47,7 @@ def leased_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
     return tuple(each.number for each in leased.messages[0].envelope.recipients)
 
 
-class StoreConformance(OperatorConformance, PriorityConformance):
+class StoreConformance(OperatorConformance, PriorityConformance, SuspendedConformance):
     """The whole contract. A test case for a store says how the store is made (`StoreHarness`)."""
 
     # Messages.

@@ -47,6 +47,7 @@ _EMPTY = """
     DELETE FROM recipient;
     DELETE FROM failure;
     DELETE FROM imported;
+    DELETE FROM suspended;
     DELETE FROM attempt;
     DELETE FROM conversation;
     DELETE FROM worker WHERE id <> 0;

@@ -68,6 +68,15 @@ class ControlClient:
         """
         return self._ask("POST", path, None if body is None else json.dumps(body).encode("ascii"))
 
+    def delete(self, path: str) -> Any:
+        """Have something ended; return the JSON of the response.
+
+        Raises:
+            NotRunning: no MTA answers.
+            Refused: the MTA refuses, or the socket cannot be used.
+        """
+        return self._ask("DELETE", path)
+
     def content(self, path: str) -> Iterator[bytes]:
         """Yield the content at ``path``, piece by piece.
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
+from ...config.amounts import period
 from ...mail.printable import printable
 from ..http import Request, Responder, Response, only
+from ..queue_api import SUSPENDED_PATH
+from ..status import short_duration
 from .markup import Flattenable, Tag, tags
 from .page import LIVE_POLICY, View, framed, quoted
 
@@ -89,10 +92,12 @@ def action_form(csrf: str, about: Mapping[str, str]) -> Tag:
     )
 
 
-def small_form(csrf: str, action: str, name: str, content: Flattenable = "") -> Tag:
-    """Return a form for an action that is not about mail."""
+def small_form(
+    csrf: str, action: str, name: str, content: Flattenable = "", about: Mapping[str, str] = {}
+) -> Tag:
+    """Return a form for an action that is not about mail, with further fields."""
     return tags.form(
-        _hidden(csrf, {}),
+        _hidden(csrf, about),
         content,
         tags.button(name, type="submit", name="action", value=action),
         method="post",
@@ -131,20 +136,29 @@ class ActionPages:
         action, confirmed = form.get("action", ""), bool(form.get("confirmed"))
         if action in ACTIONS:
             return await self._mail(request, view, action, form, confirmed)
+        if action == "suspend":
+            return await self._suspend(request, view, form, confirmed)
+        if action == "resume":
+            return await self._resume(request, view, form.get("destination", ""), confirmed)
         if action == "reload":
             return await self._reload(request, view, confirmed)
         if action == "forget":
             return await self._forget(request, view, form.get("host", "").strip(), confirmed)
-        known = ", ".join((*ACTIONS, "reload", "forget"))
+        known = ", ".join((*ACTIONS, "suspend", "resume", "reload", "forget"))
         text = f"found action {printable(action)}, expected one of {known}"
         return _page(view, "Nothing was done", tags.p(text), code=400)
 
     async def _call(
-        self, request: Request, path: str, body: Mapping[str, Any] | None, method: str = "POST"
+        self,
+        request: Request,
+        path: str,
+        body: Mapping[str, Any] | None,
+        method: str = "POST",
+        query: str = "",
     ) -> tuple[int, Any]:
         """Ask the API; return the status code and the answer."""
         octets = b"" if body is None else json.dumps(body).encode("ascii")
-        asked = evolve(request, method=method, path=path, query="", body=octets)
+        asked = evolve(request, method=method, path=path, query=query, body=octets)
         made: Any = self._ask(asked)
         answer = await made if isinstance(made, Deferred) else made
         return answer.code, json.loads(answer.body)
@@ -192,6 +206,78 @@ class ActionPages:
             fields={"action": action, **about},
         )
 
+    async def _suspend(
+        self, request: Request, view: View, form: Mapping[str, str], confirmed: bool
+    ) -> Response:
+        destination = form.get("destination", "").strip()
+        reason, time = form.get("reason", "").strip(), form.get("for", "").strip()
+        try:
+            seconds = period(time) if time else None
+        except ValueError as error:
+            text = f"For how long: {printable(str(error))}"
+            return _page(view, "Nothing was done", tags.p(text, role="alert"), code=400)
+        body = {
+            "destination": destination,
+            "reason": reason,
+            "seconds": seconds,
+            "dry_run": not confirmed,
+        }
+        code, answer = await self._call(request, SUSPENDED_PATH, body)
+        if code != 200:
+            return _refused(view, code, answer)
+        name, count = printable(str(answer["destination"])), _waiting(answer["waiting"])
+        if confirmed:
+            return _page(view, f"Suspended: {name}", tags.p(f"{count} for it."))
+        return _confirmation(
+            view,
+            f"Suspend deliveries to {name}?",
+            tags.p(f"{count} for it now. New mail is accepted, and waits as well."),
+            tags.p(
+                "No attempt begins until it is resumed; one that is under way ends by itself."
+                if seconds is None
+                else f"No attempt begins for {short_duration(seconds)}; one that is under way ends"
+                " by itself."
+            ),
+            tags.p("Mail is returned to its senders at the end of its lifetime, as always."),
+            tags.p(f"Reason: {printable(reason)}") if reason else "",
+            button="Suspend",
+            fields={
+                "action": "suspend",
+                "destination": destination,
+                "reason": reason,
+                "for": time,
+            },
+        )
+
+    async def _resume(
+        self, request: Request, view: View, destination: str, confirmed: bool
+    ) -> Response:
+        query = urlencode({"destination": destination})
+        code, answer = await self._call(request, SUSPENDED_PATH, None, "GET", query)
+        if code != 200:
+            return _refused(view, code, answer)
+        name = printable(destination)
+        if not answer["destinations"]:
+            text = f"{name} is not suspended by the operator."
+            return _page(view, "Nothing to do", tags.p(text))
+        if not confirmed:
+            each = answer["destinations"][0]
+            return _confirmation(
+                view,
+                f"Resume deliveries to {name}?",
+                tags.p(f"{_waiting(each['waiting'])} for it, and are due at once then."),
+                tags.p("The limits of the destination hold as always."),
+                tags.p(f"It was suspended for: {printable(each['reason'])}")
+                if each["reason"]
+                else "",
+                button="Resume",
+                fields={"action": "resume", "destination": destination},
+            )
+        code, answer = await self._call(request, SUSPENDED_PATH, None, "DELETE", query)
+        if code != 200:
+            return _refused(view, code, answer)
+        return _page(view, f"Resumed: {name}", tags.p("Its mail is due now."))
+
     async def _reload(self, request: Request, view: View, confirmed: bool) -> Response:
         if not confirmed:
             return _confirmation(
@@ -232,6 +318,10 @@ class ActionPages:
         if code != 200:
             return _refused(view, code, answer)
         return _page(view, f"Forgotten: the TLS of {shown}")
+
+
+def _waiting(count: int) -> str:
+    return "1 recipient waits" if count == 1 else f"{count:,} recipients wait"
 
 
 def _selected(about: Mapping[str, str]) -> str:

@@ -150,8 +150,21 @@ def framed(
     )
 
 
-def html(status: Status, view: View | None = None, more: Flattenable = "") -> bytes:
-    """Return the page of the state of everything, with ``more`` sections below."""
+def html(
+    status: Status,
+    view: View | None = None,
+    more: Flattenable = "",
+    *,
+    by_operator: Flattenable = "",
+) -> bytes:
+    """Return the page of the state of everything.
+
+    Args:
+        status: of all processes.
+        view: what else it shows.
+        more: sections below.
+        by_operator: the section of destinations that the operator has suspended.
+    """
     view = view or View()
     up = short_duration(status.now - status.started_at)
     hostname = printable(status.hostname)
@@ -162,6 +175,7 @@ def html(status: Status, view: View | None = None, more: Flattenable = "") -> by
         _charts(view) if view.slots else "",
         _destinations(status, view),
         _suspended(status) if status.suspended else "",
+        by_operator,
         tags.section(tags.h2("Recent messages"), _recent(status.recent, view), id="recent"),
         _expiries(status, view) if view.expiries else "",
         _processes(status) if len(status.processes) > 1 else "",

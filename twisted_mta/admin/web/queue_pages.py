@@ -24,7 +24,7 @@ from ...queue.operator.selection import STATES
 from ..explanation_text import lines as explanation_lines
 from ..http import READING, Request, Responder, Response, only
 from ..status import short_duration
-from .action_pages import action_form
+from .action_pages import action_form, small_form
 from .markup import Flattenable, Tag, tags
 from .page import (
     LIVE_POLICY,
@@ -166,7 +166,14 @@ def _actions(view: View, given: Mapping[str, str]) -> Flattenable:
         return ""
     about = {name: value for name, value in given.items() if name != "after"}
     meant = "this message" if "id" in about else "all that match" if about else "all mail"
-    return tags.section(tags.h2(f"Do with {meant}"), action_form(view.csrf, about), id="actions")
+    domain = about.get("domain", "")
+    suspend: Flattenable = ""
+    if domain and not domain.startswith("."):
+        name = f"Suspend deliveries to {printable(domain)}"
+        suspend = small_form(view.csrf, "suspend", name, about={"destination": domain})
+    return tags.section(
+        tags.h2(f"Do with {meant}"), action_form(view.csrf, about), suspend, id="actions"
+    )
 
 
 # The list.
@@ -274,11 +281,17 @@ def _state(recipient: Mapping[str, Any]) -> Flattenable:
     state: Flattenable = state_tag(printable(str(recipient["state"])))
     if recipient["in_delivery"]:
         return (state, ", in delivery")
+    if recipient["suspended"]:
+        return (state, ", suspended")  # the page of the message says by whom
     return (state, ", next in line") if recipient["waiting"] else state
 
 
 def _next(recipient: Mapping[str, Any]) -> Flattenable:
-    at = recipient["next_attempt"]
+    at, suspended = recipient["next_attempt"], recipient["suspended"]
+    if at is not None and suspended and not recipient["in_delivery"]:
+        if suspended["until"] is None:
+            return "when it is resumed"
+        at = max(at, suspended["until"])
     return "" if at is None else time_tag(at)
 
 

@@ -37,12 +37,13 @@ from ..http import (
     short,
 )
 from ..openapi import PATH as DESCRIPTION
+from ..report import SuspendedByOperator
 from ..status import Status
 from .access import LOGIN, LOGOUT, Access
 from .action_pages import PATH as ACTION_PATH
 from .action_pages import ActionPages, small_form
 from .markup import Flattenable, Tag, tags
-from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html
+from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html, table, time_tag
 from .queue_pages import QueuePages
 
 if TYPE_CHECKING:
@@ -247,7 +248,12 @@ class _Pages:
             expiries=self.expiries(),
         )
         return Response(
-            body=html(status, view, _settings_section(view) if view.acts else ""),
+            body=html(
+                status,
+                view,
+                _settings_section(view) if view.acts else "",
+                by_operator=_suspended_section(status, view),
+            ),
             content_type=_HTML,
             headers={"Content-Security-Policy": LIVE_POLICY},
         )
@@ -377,11 +383,56 @@ class _Pages:
         return scheme in ("http", "https") and self._ours(host)
 
 
+_SUSPENDED_COLUMNS = ("Destination", "Since", "Until", "Waiting", "Reason")
+
+
+def _suspended_section(status: Status, view: View) -> Flattenable:
+    """Return the destinations that the operator has suspended, with forms that resume them."""
+    suspended = status.suspended_by_operator
+    if not suspended:
+        return ""
+
+    def row(each: SuspendedByOperator) -> tuple[Flattenable, ...]:
+        cells: tuple[Flattenable, ...] = (
+            printable(each.destination),
+            time_tag(each.since),
+            "it is resumed" if each.until is None else time_tag(each.until),
+            f"{each.waiting:,}",
+            (
+                tags.div(printable(each.reason) or "none given"),
+                tags.div(f"by {printable(each.by)}", class_="faint") if each.by else "",
+            ),
+        )
+        if not view.acts:
+            return cells
+        about = {"destination": each.destination}
+        return (*cells, small_form(view.csrf, "resume", "Resume", about=about))
+
+    columns = (*_SUSPENDED_COLUMNS, "Act") if view.acts else _SUSPENDED_COLUMNS
+    kinds = ("", "whole", "whole", "whole", "")
+    return tags.section(
+        tags.h2("Suspended by the operator"),
+        table(columns, (*kinds, "whole") if view.acts else kinds, map(row, suspended)),
+        id="suspended-by-operator",
+    )
+
+
 def _settings_section(view: View) -> Tag:
     """Return the actions that are not about mail."""
+    suspend = small_form(
+        view.csrf,
+        "suspend",
+        "Suspend deliveries",
+        (
+            tags.label("Domain or next hop", tags.input(name="destination", required="")),
+            tags.label("Reason", tags.input(name="reason", maxlength="300")),
+            tags.label("For how long", tags.input(name="for", placeholder="2 hours")),
+        ),
+    )
     host = tags.label("Host that has given up TLS", tags.input(name="host", required=""))
     return tags.section(
         tags.h2("Settings"),
+        suspend,
         small_form(view.csrf, "reload", "Reload the settings"),
         small_form(view.csrf, "forget", "Forget its TLS", host),
         id="settings",

@@ -45,7 +45,7 @@ from ...smtp.server.settings import SessionSettings
 from ...smtp.server.transaction import Transaction
 from ..mailboxes import Mailboxes
 from ..shard import Shard
-from .facts import attempt_facts, next_hop_facts, step_facts
+from .facts import attempt_facts, destination_facts, next_hop_facts, step_facts
 from .forecast import Forecaster
 from .origin import terms, tls
 from .waiting import next_attempt, waiting_reasons
@@ -169,6 +169,12 @@ class Explainer:
         key = message.id, recipient.number
         expected_at = waiting.get(key)
         now = self._wall_time()
+        destination = runner.suspended_destination(recipient.mailbox)
+        if entry.leased and key not in waiting:
+            destination = None  # the attempt under way ends by itself
+        reasons = waiting_reasons(
+            inspected, entry, status, waits=key in waiting, now=now, destination=destination
+        )
         return {
             "number": recipient.number,
             "mailbox": str(recipient.mailbox),
@@ -183,8 +189,10 @@ class Explainer:
             "last_remote": recipient.last_remote,
             "reply_action": self._reply_action(recipient),
             "expires_at": expiry(message, lifetime),
-            "holds": list(waiting_reasons(inspected, entry, status, waits=key in waiting, now=now)),
-            "next_attempt": next_attempt(entry, status, expected_at=expected_at, now=now),
+            "holds": reasons,
+            "next_attempt": next_attempt(
+                entry, status, expected_at=expected_at, now=now, destination=destination
+            ),
         }
 
     # An address.
@@ -212,6 +220,7 @@ class Explainer:
             for each in decided[:_MOST_WAYS]:
                 next_hop = self._mailboxes.route(each.mailbox)
                 rewritten = each.reverse_path
+                paused = self._home.suspended_destination(each.mailbox)
                 recipients.append(
                     {
                         "mailbox": str(each.mailbox),
@@ -219,6 +228,9 @@ class Explainer:
                         "refused": None if each.refusal is None else str(each.refusal),
                         "owner": None if each.owner is None else str(each.owner),
                         "suppressed": await self._suppressed(each.mailbox, next_hop),
+                        "suspended_by_operator": None
+                        if paused is None
+                        else destination_facts(paused),
                         "way": await self._way(each.mailbox, next_hop, self._home),
                     }
                 )

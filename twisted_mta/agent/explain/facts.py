@@ -7,6 +7,7 @@ from typing import Any
 from ...mail.classification import classify
 from ...mail.failed_step import failed_step
 from ...mail.next_hop import NextHop
+from ...queue.operator.suspended import SuspendedDestination
 from ...queue.schedule.next_hop_status import NextHopStatus
 from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
@@ -52,6 +53,17 @@ def suspension_facts(suspended: SuspendedNextHop | None) -> dict[str, Any] | Non
         "failed": failed_step(suspended.cause),
         "reply": str(suspended.cause.reply),
         "remote": suspended.cause.remote,
+    }
+
+
+def destination_facts(destination: SuspendedDestination) -> dict[str, Any]:
+    """Return a destination that the operator has suspended in plain types."""
+    return {
+        "destination": destination.name,
+        "since": destination.since,
+        "until": destination.until,
+        "reason": destination.reason,
+        "by": destination.by,
     }
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...queue.operator.operations import Inspected
 from ...queue.operator.selection import QueuedRecipient
+from ...queue.operator.suspended import SuspendedDestination
 from ...queue.schedule.next_hop_status import NextHopStatus
-from .facts import suspension_facts
+from .facts import destination_facts, suspension_facts
 
 
 def waiting_reasons(
@@ -17,6 +18,7 @@ def waiting_reasons(
     *,
     waits: bool,
     now: float,
+    destination: SuspendedDestination | None = None,
 ) -> list[dict[str, Any]]:
     """Return the reasons that keep a recipient in the queue now, the strongest first.
 
@@ -28,6 +30,7 @@ def waiting_reasons(
         status: of its next hop.
         waits: whether it is leased and waits for a delivery slot.
         now: wall time.
+        destination: its destination, where the operator has suspended that.
     """
     reasons: list[dict[str, Any]] = []
     if inspected.quarantine is not None:
@@ -40,6 +43,9 @@ def waiting_reasons(
         reasons.append({"kind": "delivery"})
         return reasons
     if reasons:
+        return reasons
+    if destination is not None:
+        reasons.append({"kind": "suspended_by_operator", **destination_facts(destination)})
         return reasons
     if entry.next_attempt is not None and entry.next_attempt > now and not entry.leased:
         reasons.append({"kind": "retry", "until": entry.next_attempt})
@@ -66,7 +72,12 @@ def waiting_reasons(
 
 
 def next_attempt(
-    entry: QueuedRecipient, status: NextHopStatus, *, expected_at: float | None, now: float
+    entry: QueuedRecipient,
+    status: NextHopStatus,
+    *,
+    expected_at: float | None,
+    now: float,
+    destination: SuspendedDestination | None = None,
 ) -> float | None:
     """Return the wall time before which a recipient is not tried; None: never, as it is now.
 
@@ -75,7 +86,12 @@ def next_attempt(
         status: of its next hop.
         expected_at: the time by the rate of its next hop, where it waits for its turn in memory.
         now: wall time.
+        destination: its destination, where the operator has suspended that.
     """
+    if destination is not None:
+        if destination.until is None or entry.next_attempt is None:
+            return None
+        return max(destination.until, entry.next_attempt)
     if entry.leased:
         return max(now, expected_at or now)
     if entry.next_attempt is None:

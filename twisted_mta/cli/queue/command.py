@@ -9,6 +9,7 @@ from .listing import list_command
 from .message import show_command
 from .move import move_command
 from .summary import summary_command
+from .suspending import resume_command, suspend_command, suspended_command
 from .transfer import export_command, import_command
 
 
@@ -30,6 +31,9 @@ for _command in (
     hold,
     release,
     remove,
+    suspend_command,
+    resume_command,
+    suspended_command,
     export_command,
     import_command,
     move_command,

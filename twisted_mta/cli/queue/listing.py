@@ -195,6 +195,8 @@ def state(recipient: Mapping[str, Any]) -> str:
         words.append("waiting")
     if recipient["removing"]:
         words.append("to be removed")
+    if recipient.get("suspended"):
+        words.append("suspended by the operator")
     return ", ".join(words)
 
 
@@ -208,6 +210,12 @@ def next_attempt(recipient: Mapping[str, Any]) -> str:
         return "" if expected_at is None else f"about {moment(expected_at)}"
     if recipient["in_delivery"] or recipient["next_attempt"] is None:
         return ""
+    suspended = recipient.get("suspended")
+    if suspended:
+        until = suspended["until"]
+        if until is None:
+            return "when it is resumed"
+        return moment(max(until, recipient["next_attempt"]))
     return moment(recipient["next_attempt"])
 
 

@@ -23,6 +23,7 @@ from ..client import (
 from ..terminal import Table, lines, show
 from .listing import classified, last_reply, next_attempt, sender, state
 from .selection import PATH, offered_ids, queue_ids
+from .suspending import note
 
 
 @click.command("show")
@@ -87,6 +88,9 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "held", printable(str(assessment["hold"]))
     if assessment.get("signs"):
         yield "signed", "at delivery, if there is a key for the domain of From"
+    suspended = (recipient.get("suspended") for recipient in message["recipients"])
+    for line in dict.fromkeys(note(each) for each in suspended if each):
+        yield "suspended", line
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...queue.moving.database import SharedDatabase
     from ...queue.moving.file import QueueFile
     from ...queue.moving.move import Moved
+    from ...queue.store.suspended_file import SuspendedFile
 
 _REPORTS = 5.0  # seconds between two lines about the progress
 _SHOWN = 20  # messages that stay, on standard error
@@ -161,11 +162,14 @@ class _Mover:
             opened = [stack.enter_context(self._file(folder)) for folder in folders]
             database = stack.enter_context(self._database(url))
             self._total = sum(file.messages for file in opened)
+            suspended = self._suspended()
+            database.suspend(suspended.read())  # before the mail that must not go there
             for file in opened:
                 self._move(file, database, "out")
             if all(file.is_empty for file in opened):
                 for file in opened:
                     file.remove()
+                suspended.remove(None)
                 note_url(url, self._directory, self._files, secret_octets)
 
     def back(self, url: str) -> None:
@@ -177,10 +181,21 @@ class _Mover:
             machine = known_machine(self._directory, self._files)
             wait_for_rest(database, machine, lambda seconds: threading.Event().wait(seconds))
             self._total = database.messages
+            suspended = self._suspended()
+            there = {each.name: None for each in suspended.read()}
+            for each in database.suspended():
+                if each.name not in there:
+                    suspended.put(each)
             self._move(file, database, "back")
             self._behind, self._reserved = database.left()
             if not self._behind:
+                database.forget_suspended()
                 self._files.unlink(os.path.join(self._directory, URL_FILE))
+
+    def _suspended(self) -> SuspendedFile:
+        from ...queue.store.suspended_file import SUSPENDED_FILE, SuspendedFile
+
+        return SuspendedFile(os.path.join(self._directory, SUSPENDED_FILE))
 
     def _move(self, file: QueueFile, database: SharedDatabase, way: str) -> None:
         from ...queue.moving.move import Move

@@ -16,6 +16,7 @@ from ..client import answer_or_exit, json_option, reader, require_version, state
 from ..terminal import shortened, show
 from .listing import exit_if_incomplete
 from .selection import PATH, age_option, domain_option, state_option
+from .suspending import note
 
 _COLUMNS = ("Recipients", "Messages", "Deferred", "Held", "Oldest")
 _LONGEST_NAME = 26  # columns of a terminal: the others have 54 of 80
@@ -62,6 +63,9 @@ def summary_command(
     else:
         require_version(answer)
         _write(by.capitalize(), [*answer["groups"], *filter(None, [answer["others"]])])
+        for each in answer.get("suspended", ()):
+            # Beside the table, which programs may read.
+            click.echo(f"{note(each)} ({each['waiting']:,} waiting)", err=True)
     exit_if_incomplete([], {str(each["why"]): None for each in answer["missing"]})
 
 

@@ -14,9 +14,12 @@ from typing import Any
 from attrs import astuple, fields, frozen
 from psycopg import errors
 
+from ..operator.operations import Resume, Suspend
+from ..operator.suspended import SuspendedDestination
 from ..store.counts import Counts
 from ..store.leases import Leases
 from ..store.postgresql.connection import Connection, connect
+from ..store.postgresql.operator_queries import read_suspended
 from ..store.postgresql.rows import columns, insert, octets, pieces, text
 from ..store.postgresql.schema import scripts, upgrade
 from ..store.postgresql.store import LEASE
@@ -427,6 +430,25 @@ class SharedDatabase:
             " WHERE id = %s",
             (*astuple(counts), self._worker if worker is None else worker),
         )
+
+    # Destinations that the operator has suspended.
+
+    def suspended(self) -> Sequence[SuspendedDestination]:
+        """Return them, by name."""
+        return read_suspended(self._database)
+
+    def suspend(self, destinations: Sequence[SuspendedDestination]) -> None:
+        """Suspend those that are not suspended here; messages for them may come then."""
+        there = {each.name: None for each in self.suspended()}
+        with self._database.transaction():
+            for each in destinations:
+                if each.name not in there:
+                    self._changes().suspend(Suspend(each))
+
+    def forget_suspended(self) -> None:
+        """Resume all: the file has them now."""
+        with self._database.transaction():
+            self._changes().resume(Resume(None))
 
     # Records that are no messages.
 

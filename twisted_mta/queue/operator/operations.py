@@ -21,6 +21,7 @@ from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ..store.attempts import PastAttempt
 from .selection import QueuedRecipient, Selection
+from .suspended import SuspendedDestination
 
 FIRST = -1
 """Before all ids."""
@@ -225,8 +226,56 @@ class Restore:
         transaction.restore(self)
 
 
+@frozen
+class Suspend:
+    """Suspend a destination, or change how it is suspended; the result is `Suspended`: all of them.
+
+    It has to be in force in every process as well (`runner.Runner.take_suspended`).
+    """
+
+    destination: SuspendedDestination
+
+    def apply(self, transaction: OperatorTransaction) -> Suspended:
+        """Apply it."""
+        return transaction.suspend(self)
+
+
+@frozen
+class Resume:
+    """Resume destinations; the result is `Suspended`: those that were suspended.
+
+    Attributes:
+        name: of the destination; None: all.
+    """
+
+    name: str | None
+
+    def apply(self, transaction: OperatorTransaction) -> Suspended:
+        """Apply it."""
+        return transaction.resume(self)
+
+
+@frozen
+class ReadSuspended:
+    """Read which destinations are suspended; the result is `Suspended`."""
+
+    def apply(self, transaction: OperatorTransaction) -> Suspended:
+        """Apply it."""
+        return transaction.read_suspended()
+
+
 OperatorOperation = (
-    Browse | Intervene | Inspect | Tally | CountWaiting | Summarize | FindKnown | Restore
+    Browse
+    | Intervene
+    | Inspect
+    | Tally
+    | CountWaiting
+    | Summarize
+    | FindKnown
+    | Restore
+    | Suspend
+    | Resume
+    | ReadSuspended
 )
 
 
@@ -263,6 +312,18 @@ class OperatorTransaction(Protocol):
 
     def restore(self, restore: Restore, /) -> None:
         """Insert recipients that another queue has exported."""
+        ...
+
+    def suspend(self, suspend: Suspend, /) -> Suspended:
+        """Suspend a destination; return all that are suspended."""
+        ...
+
+    def resume(self, resume: Resume, /) -> Suspended:
+        """Resume destinations; return those that were suspended."""
+        ...
+
+    def read_suspended(self) -> Suspended:
+        """Return the suspended destinations."""
         ...
 
 
@@ -453,6 +514,17 @@ class WaitingCounts:
     """
 
     by_domain: Mapping[str, int]
+
+
+@frozen
+class Suspended:
+    """Suspended destinations, by name; those whose time is over may be among them.
+
+    Attributes:
+        destinations: all that the operation is about.
+    """
+
+    destinations: tuple[SuspendedDestination, ...]
 
 
 @frozen

@@ -1,4 +1,8 @@
-"""How much mail waits for each suspended next hop, counted now and then while that is asked for."""
+"""How much mail waits for what is suspended, counted now and then while that is asked for.
+
+That are next hops with which no session can be opened, or destinations that the operator has
+suspended.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,11 @@ _INTERVAL = 10.0  # seconds between two counts
 _MOST_DOMAINS = 200  # in one count: some 10 ms for the database
 
 Domains = Mapping[str, Sequence[str]]
-"""The domains with mail for each suspended next hop, by its name."""
+"""The domains with mail for each next hop or destination that is suspended, by its name."""
 
 
 class WaitingMail:
-    """The recipients of one store that wait for suspended next hops.
+    """The recipients of one store that wait for what is suspended.
 
     Args:
         perform: of its `commit.GroupCommit`.
@@ -46,7 +50,7 @@ class WaitingMail:
         self._counting = False
 
     def counts(self) -> Mapping[str, int]:
-        """Return the recipients by the name of the next hop, by the last count.
+        """Return the recipients by the name of the next hop or destination, by the last count.
 
         At most 1,000 recipients of a domain are counted, and some hundred domains.
         """
@@ -76,4 +80,4 @@ class WaitingMail:
     def _not_counted(self, failure: Failure) -> None:
         self._counting = False
         if not failure.check(StoreError):  # the store is closed, and will be opened again
-            self._log.failure("mail for suspended next hops could not be counted", failure)
+            self._log.failure("mail that waits for what is suspended could not be counted", failure)

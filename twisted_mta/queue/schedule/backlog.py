@@ -1,11 +1,14 @@
 """The backlog: mail that waits in the store, and is read when there are places in memory for it.
 
 Of a queue of any length, one time for each recipient domain is in memory. A lease names the domains
-whose mail it wants, so that mail of domains that are blocked is not even looked at.
+whose mail it wants, so that mail of domains that are blocked is not even looked at. Domains whose
+mail the operator has suspended are set aside, until they are resumed; now and then their expired
+mail is read.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
@@ -30,6 +33,8 @@ _PAUSE = 5.0  # seconds until an operation that the store could not do is tried 
 _LONGEST_SLEEP = 60.0
 _STEP = 30.0  # seconds that the wall clock may fall behind the monotonic one without consequence
 _SWEPT = 100  # expired messages that are read at once
+_SWEPT_DOMAINS = 50  # suspended domains whose expired mail is read at once
+_SWEEP_INTERVAL = 3600.0  # seconds between two looks for expired mail of suspended domains
 _ADDED = 100  # due domains that find their next hop in one turn of the reactor: some 4 ms
 _PLANNED = 2000  # domains of a survey whose times are noted in one turn: likewise
 
@@ -61,6 +66,7 @@ class Backlog:
         wall_time: for due times.
         next_hop_of: returns the next hop of a domain.
         take_in: takes leased mail into memory; also called without any where something changed.
+        is_suspended: whether the operator has suspended a domain, or its next hop.
     """
 
     _log = Logger()
@@ -74,6 +80,7 @@ class Backlog:
         wall_time: WallTime,
         next_hop_of: Callable[[str], NextHop],
         take_in: TakeIn,
+        is_suspended: Callable[[str, NextHop], bool],
     ) -> None:
         self._commit = commit
         self._fair_share = fair_share
@@ -81,6 +88,10 @@ class Backlog:
         self._wall_time = wall_time
         self._next_hop_of = next_hop_of
         self._take_in = take_in
+        self._is_suspended = is_suspended
+        self._suspended: dict[str, float] = {}  # due times of domains that are set aside
+        self._sweep: deque[str] = deque()  # suspended domains whose expired mail is to be read
+        self._sweep_at: float | None = None  # by the clock; then all of them are
         self._due_times = DueTimes()
         self._reading = False
         self._surveyed = True
@@ -102,12 +113,25 @@ class Backlog:
 
     def plan(self, domain: str, due: float) -> None:
         """Note that mail of a domain waits in the store and is due at ``due`` (wall time)."""
-        if not self._fair_share.is_due(domain):  # else an earlier time is noted
+        # Else an earlier time is noted.
+        if not self._fair_share.is_due(domain) and domain not in self._suspended:
             self._due_times.add(domain, due)
 
     def domains(self) -> list[str]:
         """Return the domains whose mail waits in the store."""
-        return [*self._due_times, *self._fair_share.due_domains()]
+        return [*self._due_times, *self._fair_share.due_domains(), *self._suspended]
+
+    def suspended_domains(self) -> Sequence[str]:
+        """Return the domains with due mail that are set aside."""
+        return list(self._suspended)
+
+    def reconsider(self) -> None:
+        """Look again at which domains are suspended: that, or the routes, have changed."""
+        suspended, self._suspended = self._suspended, {}
+        self._sweep.clear()
+        self._sweep_at = None
+        for domain, due in suspended.items():
+            self.plan(domain, due)
 
     def note(self, message: Message) -> None:
         """Note that a message is in the store and not leased."""
@@ -126,15 +150,30 @@ class Backlog:
         now, time = self._clock.seconds(), self._wall_time()
         self._watch_clock(now, time)
         for due, domain in self._due_times.take_due(time, _ADDED):
-            self._fair_share.add_due(domain, due, self._next_hop_of(domain))
+            next_hop = self._next_hop_of(domain)
+            if self._is_suspended(domain, next_hop):
+                self._set_aside(domain, due, now)
+            else:
+                self._fair_share.add_due(domain, due, next_hop)
+        if self._sweep_at is not None and self._sweep_at <= now:
+            self._sweep = deque(self._suspended)
+            self._sweep_at = now + _SWEEP_INTERVAL
         if not self._reading:
             if now < self._paused_until:
                 return self._paused_until
             self._begin_reading(now, time, settings)
         earliest = self._due_times.earliest()
         if earliest is None:
-            return None
-        return now + max(0.0, min(earliest - time, _LONGEST_SLEEP))
+            return self._sweep_at
+        next_due = now + max(0.0, min(earliest - time, _LONGEST_SLEEP))
+        return next_due if self._sweep_at is None else min(next_due, self._sweep_at)
+
+    def _set_aside(self, domain: str, due: float, now: float) -> None:
+        """Leave the mail of a suspended domain in the store, but for what has expired."""
+        self._suspended[domain] = due
+        self._sweep.append(domain)
+        if self._sweep_at is None:
+            self._sweep_at = now + _SWEEP_INTERVAL
 
     def _watch_clock(self, now: float, time: float) -> None:
         """Make mail due earlier where the wall clock was set back, by the same time."""
@@ -171,6 +210,17 @@ class Backlog:
             self._commit.perform(Lease(time, wants)).addCallbacks(
                 self._swept, self._not_read, callbackArgs=(sweeps,), errbackArgs=((),)
             ).addErrback(self._survey_again)
+        elif self._sweep:
+            self._reading = True
+            few = min(_SWEPT_DOMAINS, len(self._sweep))
+            domains = [self._sweep.popleft() for _ in range(few)]
+            wants = tuple(
+                Want(domain, _SWEPT // few, first_id(time - self._lifetime_of(domain, settings)))
+                for domain in domains
+            )
+            self._commit.perform(Lease(time, wants)).addCallbacks(
+                self._swept_suspended, self._not_read, callbackArgs=(domains,), errbackArgs=((),)
+            ).addErrback(self._survey_again)
 
     def _lease(self, time: float, readings: Sequence[Reading]) -> Deferred[Any]:
         wants = tuple(Want(each.domain, each.places) for each in readings)
@@ -201,6 +251,20 @@ class Backlog:
         for queue, domain in sweeps:
             if domain in expired and leased.rest.get(domain) is not None:
                 self._fair_share.sweep_again(queue, domain)
+
+    def _swept_suspended(self, leased: Leased | None, domains: Sequence[str]) -> None:
+        assert leased is not None
+        self._reading = False
+        expired = self._take_in(leased.messages)
+        self._sweep.extend(
+            domain
+            for domain in domains
+            if domain in expired and domain in self._suspended and leased.rest.get(domain)
+        )
+
+    def _lifetime_of(self, domain: str, settings: Limits) -> float:
+        lifetime = self._fair_share.limits(self._next_hop_of(domain)).lifetime
+        return settings.lifetime if lifetime is None else lifetime
 
     def _plan_rest(self, leased: Leased) -> None:
         self._plan_some(iter(leased.rest.items()))

@@ -42,9 +42,11 @@ from ..operator.operations import (
     Page,
     Removed,
     Summarized,
+    Suspended,
     Tallied,
     WaitingCounts,
 )
+from ..operator.suspended import SuspendedDestination
 
 FAILURE_LIFE = 30 * 86_400.0
 """Seconds for which the record of a failure that no DSN reports is kept."""
@@ -279,7 +281,18 @@ class Leased:
     through: QueueId | None = None
 
 
-Result = Leased | Page | Inspected | Tallied | WaitingCounts | Summarized | Known | Removed | None
+Result = (
+    Leased
+    | Page
+    | Inspected
+    | Tallied
+    | WaitingCounts
+    | Summarized
+    | Known
+    | Suspended
+    | Removed
+    | None
+)
 """The result of an operation; None where it says nothing."""
 
 
@@ -316,12 +329,14 @@ class Recovery:
         census: how much is in the queue.
         removed: messages with recipients that the operator had removed while they were leased to a
             process that is no more; those recipients have left the queue now.
+        suspended: destinations that the operator has suspended.
     """
 
     swept: tuple[str, ...]
     quarantined: tuple[QueueId, ...]
     census: Census
     removed: tuple[QueueId, ...] = ()
+    suspended: tuple[SuspendedDestination, ...] = ()
 
 
 # Stores.

@@ -35,6 +35,7 @@ from .queue_files import QueueFiles
 from .schema import scripts, transaction, upgrade
 from .spool import Spool
 from .sqlite_transaction import SQLiteTransaction
+from .suspended_file import SUSPENDED_FILE, SuspendedFile
 
 # Octets that are left free for outcomes: the write-ahead log grows to 1,000 pages (4 MiB) before
 # SQLite copies it into the database and begins it anew, and the copy may need room there.
@@ -62,6 +63,7 @@ class SQLiteStore:
         files: the disk.
         lock: the lock of the state directory, whose file has to stay in place; None: no lock.
         reserve: octets that have to be free for a message to be accepted.
+        suspended: the suspended destinations of all shards; None: a file beside the database.
     """
 
     def __init__(
@@ -72,11 +74,14 @@ class SQLiteStore:
         files: Files,
         lock: StateLock | None = None,
         reserve: int = RESERVE,
+        suspended: SuspendedFile | None = None,
     ) -> None:
         self._path = path
         self._lock = lock
         self._reserve = reserve
         self._spool = spool
+        beside = os.path.join(os.path.dirname(path), SUSPENDED_FILE)
+        self._suspended = suspended or SuspendedFile(beside)
         self._files = files
         self._queue_files = QueueFiles(path, spool.directory, files=files, lock=lock)
         self._database: sqlite3.Connection | None = None
@@ -120,6 +125,7 @@ class SQLiteStore:
             # The name of the database has to be as durable as its content.
             self._files.sync_directory(os.path.dirname(self._path))
             removed, swept, quarantined = self._recover(database)
+            suspended = self._suspended.read()
             self._counts = Counts.read(database)
             self._levels.read(database)
             (self._page_size,) = database.execute("PRAGMA page_size").fetchone()
@@ -132,7 +138,7 @@ class SQLiteStore:
             if isinstance(error, OSError | sqlite3.Error | StateInUse):
                 raise StoreError(f"{self._path} cannot be opened: {error}") from error
             raise
-        return Recovery(swept, quarantined, self.census(), removed)
+        return Recovery(swept, quarantined, self.census(), removed, suspended)
 
     def close(self) -> None:
         """Close the database (`contract.Store`)."""
@@ -266,6 +272,7 @@ class SQLiteStore:
             leases=self._leases,
             levels=self._levels,
             spool=self._spool,
+            suspended=self._suspended,
         )
 
     def census(self) -> Census:

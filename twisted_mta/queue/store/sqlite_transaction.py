@@ -28,8 +28,11 @@ from ..operator.operations import (
     Page,
     Removed,
     Restore,
+    Resume,
     Summarize,
     Summarized,
+    Suspend,
+    Suspended,
     Tallied,
     Tally,
     WaitingCounts,
@@ -63,6 +66,7 @@ from .rows import (
     restored_row,
 )
 from .spool import Spool
+from .suspended_file import SuspendedFile
 
 _EXPIRED = 500  # records of failures that one operation removes for their age
 _IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
@@ -79,6 +83,8 @@ class SQLiteTransaction:
         leases: of the store. New leases count at once; those that end do so in `finish`.
         levels: of the store.
         spool: the directory of body files.
+        suspended: the destinations that the operator has suspended; a file with transactions of its
+            own, in which each operation may be applied twice.
 
     Attributes:
         counts: of the store, after the batch.
@@ -93,6 +99,7 @@ class SQLiteTransaction:
         leases: Leases,
         levels: Levels,
         spool: Spool,
+        suspended: SuspendedFile,
     ) -> None:
         self.counts = evolve(counts)
         self.files: list[str] = []
@@ -101,6 +108,7 @@ class SQLiteTransaction:
         self._leases = leases
         self._levels = levels
         self._spool = spool
+        self._suspended = suspended
         self._begun: list[RecipientKey] = []  # leases
         self._ended: dict[RecipientKey, None] = {}  # leases
         self._removed_later: list[RecipientKey] = []  # leased, and removed by the operator
@@ -165,6 +173,19 @@ class SQLiteTransaction:
     def find_known(self, find: FindKnown) -> Known:
         """Find recipients of a message that are in the queue, or were imported."""
         return operator_queries.find_known(self._database, find, self._spool)
+
+    def suspend(self, suspend: Suspend) -> Suspended:
+        """Suspend a destination."""
+        self._suspended.put(suspend.destination)
+        return self.read_suspended()
+
+    def resume(self, resume: Resume) -> Suspended:
+        """Resume destinations."""
+        return Suspended(self._suspended.remove(resume.name))
+
+    def read_suspended(self) -> Suspended:
+        """Return the suspended destinations."""
+        return Suspended(self._suspended.read())
 
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""

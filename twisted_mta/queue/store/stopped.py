@@ -9,20 +9,25 @@ from urllib.parse import quote
 
 from ..operator.operations import (
     Browse,
+    CountWaiting,
     Inspect,
     Inspected,
     Page,
+    ReadSuspended,
     Summarize,
     Summarized,
+    Suspended,
     Tallied,
     Tally,
+    WaitingCounts,
 )
 from . import operator_queries
 from .contract import NewerSchema, StateInUse, StoreError
 from .schema import scripts
 from .spool import Spool
+from .suspended_file import SuspendedFile
 
-Reading = Browse | Inspect | Tally | Summarize
+Reading = Browse | Inspect | Tally | Summarize | CountWaiting | ReadSuspended
 """Operations that change nothing."""
 
 
@@ -32,9 +37,11 @@ class StoppedQueue:
     Args:
         path: of the database.
         spool: the directory of large bodies.
+        suspended: the suspended destinations of all shards.
     """
 
-    def __init__(self, path: str, *, spool: Spool) -> None:
+    def __init__(self, path: str, *, spool: Spool, suspended: SuspendedFile) -> None:
+        self._suspended = suspended
         self._path = path
         self._spool = spool
         self._database: sqlite3.Connection | None = None
@@ -93,7 +100,9 @@ class StoppedQueue:
                 f" reads {len(scripts())}; start the MTA once, or read it with that program"
             )
 
-    def perform(self, operation: Reading) -> Page | Inspected | Tallied | Summarized | None:
+    def perform(
+        self, operation: Reading
+    ) -> Page | Inspected | Tallied | Summarized | WaitingCounts | Suspended | None:
         """Return the result of an operation.
 
         Raises:
@@ -109,6 +118,10 @@ class StoppedQueue:
                 return operator_queries.inspect(database, operation, lambda key: False, self._spool)
             if isinstance(operation, Summarize):
                 return operator_queries.summarize(database, operation)
+            if isinstance(operation, CountWaiting):
+                return operator_queries.count_waiting(database, operation)
+            if isinstance(operation, ReadSuspended):
+                return Suspended(self._suspended.read_stopped())
             return operator_queries.tally(database, operation)
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} cannot be read: {error}") from error

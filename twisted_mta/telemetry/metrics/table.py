@@ -271,6 +271,11 @@ NEXT_HOPS_SUSPENDED = Metric(
     " highest number of one of them.",
     fold="max",
 )
+DESTINATIONS_SUSPENDED = Metric(
+    f"{PREFIX}destinations_suspended",
+    "gauge",
+    "Destinations that the operator has suspended.",
+)
 TLS_ALARMS = Metric(
     f"{PREFIX}tls_alarms_total",
     "counter",
@@ -510,6 +515,7 @@ TABLE: tuple[Metric, ...] = (
     NEXT_HOP_CONNECTIONS,
     TRACES_OPEN,
     NEXT_HOPS_SUSPENDED,
+    DESTINATIONS_SUSPENDED,
     TLS_ALARMS,
     TLS_RESUMED,
     TLS_HANDSHAKE_RETRIES,

@@ -33,6 +33,7 @@ from ...operator.operations import (
     reason,
 )
 from ...operator.selection import QueuedRecipient, Selection
+from ...operator.suspended import SuspendedDestination
 from ..leases import RecipientKey
 from ..spool import Spool
 from . import history
@@ -48,6 +49,7 @@ from .rows import (
     keys,
     message,
     recipient,
+    text,
 )
 
 _LAST = 2**63 - 1  # the highest id
@@ -394,4 +396,15 @@ def _update(database: Database, action: Action, now: float, which: Sequence[Reci
     database.execute(
         f"UPDATE recipient SET {_CHANGES[action]} FROM {CHOSEN} WHERE {IS_CHOSEN}",
         (now, *keys(which)),
+    )
+
+
+def read_suspended(database: Database) -> tuple[SuspendedDestination, ...]:
+    """Return the destinations that the operator has suspended, by name."""
+    rows = database.execute(
+        "SELECT name, since, until, reason, by_operator FROM suspended ORDER BY name"
+    )
+    return tuple(
+        SuspendedDestination(name, since, until, text(reason), text(by))
+        for name, since, until, reason, by in rows.fetchall()
     )

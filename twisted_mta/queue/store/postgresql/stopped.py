@@ -14,7 +14,19 @@ import psycopg
 from ....interfaces import Executor, Files
 from ....mail.message import Message
 from ....mail.queue_id import QueueId
-from ...operator.operations import Browse, Inspect, Inspected, Page, Summarize, Summarized, Tallied
+from ...operator.operations import (
+    Browse,
+    CountWaiting,
+    Inspect,
+    Inspected,
+    Page,
+    ReadSuspended,
+    Summarize,
+    Summarized,
+    Suspended,
+    Tallied,
+    WaitingCounts,
+)
 from ..contract import NewerSchema, StoreError
 from ..spool import FileBody, Spool
 from ..stopped import Reading
@@ -62,7 +74,9 @@ class StoppedDatabase:
             self.close()
             raise
 
-    def perform(self, operation: Reading) -> Page | Inspected | Tallied | Summarized | None:
+    def perform(
+        self, operation: Reading
+    ) -> Page | Inspected | Tallied | Summarized | WaitingCounts | Suspended | None:
         """Return the result of an operation.
 
         Raises:
@@ -79,6 +93,10 @@ class StoppedDatabase:
                     return self._inspected(database, operation)
                 if isinstance(operation, Summarize):
                     return operator_queries.summarize(database, operation)
+                if isinstance(operation, CountWaiting):
+                    return operator_queries.count_waiting(database, operation)
+                if isinstance(operation, ReadSuspended):
+                    return Suspended(operator_queries.read_suspended(database))
                 return operator_queries.tally(database, operation)
         except (OSError, psycopg.Error) as error:
             raise StoreError(f"the queue in PostgreSQL cannot be read: {error}") from error

@@ -46,6 +46,7 @@ from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
 from .connection import PATIENCE, Connection, connect, may_pass
+from .operator_queries import read_suspended
 from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys, pieces
 from .schema import scripts, upgrade
 from .transaction import PostgreSQLTransaction
@@ -149,6 +150,7 @@ class PostgreSQLStore:
                 else:
                     removed = self._register(database)
                 self._others = self._read_others(database)
+                suspended = read_suspended(database)
         except (OSError, psycopg.Error) as error:
             self.close()
             kind = StoreUnavailable if may_pass(error) else StoreError
@@ -157,7 +159,7 @@ class PostgreSQLStore:
             self.close()
             raise
         self.leases_until = begun + LEASE - _MARGIN
-        return Recovery((), (), self.census(), removed)
+        return Recovery((), (), self.census(), removed, suspended)
 
     def close(self) -> None:
         """Close the connection (`contract.Store`); the leases stay."""

@@ -25,8 +25,11 @@ from ...operator.operations import (
     Page,
     Removed,
     Restore,
+    Resume,
     Summarize,
     Summarized,
+    Suspend,
+    Suspended,
     Tallied,
     Tally,
     WaitingCounts,
@@ -48,6 +51,7 @@ from ..leases import Leases, RecipientKey
 from ..rows import restored_row
 from ..spool import Spool
 from . import due, history, operator_queries
+from .operator_queries import read_suspended
 from .rows import (
     CHOSEN,
     IS_CHOSEN,
@@ -171,6 +175,37 @@ class PostgreSQLTransaction:
     def find_known(self, find: FindKnown) -> Known:
         """Find recipients of a message that are in the queue, or were imported."""
         return operator_queries.find_known(self._database, find, self._spool)
+
+    def suspend(self, suspend: Suspend) -> Suspended:
+        """Suspend a destination."""
+        destination = suspend.destination
+        self._database.execute(
+            "DELETE FROM suspended WHERE until <= %s AND name <> %s",
+            (destination.since, destination.name),
+        )
+        self._database.execute(
+            "INSERT INTO suspended (name, since, until, reason, by_operator)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET since = EXCLUDED.since,"
+            " until = EXCLUDED.until, reason = EXCLUDED.reason, by_operator = EXCLUDED.by_operator",
+            (
+                *(destination.name, destination.since, destination.until),
+                *(octets(destination.reason), octets(destination.by)),
+            ),
+        )
+        return self.read_suspended()
+
+    def resume(self, resume: Resume) -> Suspended:
+        """Resume destinations."""
+        there = self.read_suspended().destinations
+        removed = [each for each in there if resume.name is None or each.name == resume.name]
+        self._database.execute(
+            "DELETE FROM suspended WHERE name = ANY (%s)", ([each.name for each in removed],)
+        )
+        return Suspended(tuple(removed))
+
+    def read_suspended(self) -> Suspended:
+        """Return the suspended destinations."""
+        return Suspended(read_suspended(self._database))
 
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""

@@ -1,0 +1,166 @@
+"""Destinations that the operator has suspended: their mail is accepted, and waits.
+
+A *destination* is a recipient domain, or a next hop by the name that the log and the status give
+it. No attempt begins at a suspended destination until the operator resumes it or its time is over;
+one that is under way ends by itself. Time goes on for the mail: its sender is told of the delay,
+and it is returned at the end of its lifetime.
+
+This is not the suspension of a next hop (`schedule.next_hops`), which failures bring about, and
+which ends by a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from ...interfaces import WallTime
+from ...mail.address import Mailbox
+from ...mail.next_hop import NextHop
+from ...mail.printable import printable
+from ...mail.reply import Reply
+from ..schedule.delivery import Delivery, Place
+
+MOST_SUSPENDED = 1_000
+"""Destinations that may be suspended at a time."""
+
+LONGEST_REASON = 300
+"""Characters of a reason."""
+
+_LONGEST_NAME = 320  # characters of a destination
+_TRANSPORTS = ("smtp:", "smtps:", "lmtp:", "deliver:")
+
+
+@frozen
+class SuspendedDestination:
+    """A destination that the operator has suspended.
+
+    Attributes:
+        name: a recipient domain in lower case, or the name of a next hop.
+        since: wall time.
+        until: wall time; None: until the operator resumes it.
+        reason: in the operator's words; may be empty.
+        by: the operator.
+    """
+
+    name: str
+    since: float
+    until: float | None = None
+    reason: str = ""
+    by: str = ""
+
+    @property
+    def is_domain(self) -> bool:
+        """Whether it is a recipient domain, and not a next hop."""
+        return not self.name.startswith(_TRANSPORTS)
+
+    @property
+    def reply(self) -> Reply:
+        """What the sender of a message is told; the operator's reason is for operators alone."""
+        # RFC 3463 §3.4: X.3.2 is a system that does not take messages, as during maintenance.
+        name = printable(self.name)
+        return Reply.of(451, "3.2", f"Delivery to {name} is suspended by the operator of this MTA")
+
+    def ends_by(self, now: float) -> bool:
+        """Whether its time is over (``now`` is wall time)."""
+        return self.until is not None and self.until <= now
+
+
+def read_destination(text: str) -> str:
+    """Return the name of a destination that an operator typed.
+
+    Raises:
+        ValueError: it is neither a domain nor the name of a next hop; the message is printable.
+    """
+    text = text.strip()
+    if len(text) <= _LONGEST_NAME and text.isascii() and text.isprintable():
+        # Beside its name the status shows whose settings hold for a next hop.
+        name = text.partition(" (mail for ")[0]
+        if name.lower().startswith(_TRANSPORTS) and " " not in name:
+            scheme, colon, rest = name.partition(":")
+            if rest:
+                return f"{scheme.lower()}{colon}{rest}"
+    try:
+        if len(text) <= _LONGEST_NAME and text and "@" not in text:
+            return Mailbox.parse(f"postmaster@{text.removesuffix('.')}").domain
+    except ValueError:
+        pass
+    raise ValueError(
+        f"found destination {printable(text[:_LONGEST_NAME])!r}, expected a recipient domain such"
+        " as example.net, or a next hop as twisted-mta status names it, such as"
+        " smtp:relay.example.net:25"
+    )
+
+
+class SuspendedDestinations:
+    """The suspended destinations as one process knows them.
+
+    Args:
+        wall_time: for the end of suspensions.
+    """
+
+    def __init__(self, wall_time: WallTime) -> None:
+        self._wall_time = wall_time
+        self._by_name: dict[str, SuspendedDestination] = {}
+        self._any_next_hop = False
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name)
+
+    def replace(self, destinations: Sequence[SuspendedDestination]) -> bool:
+        """Take over what the store has; return whether that changes anything."""
+        now = self._wall_time()
+        by_name = {each.name: each for each in destinations if not each.ends_by(now)}
+        if by_name == self._by_name:
+            return False
+        self._by_name = by_name
+        self._any_next_hop = not all(each.is_domain for each in by_name.values())
+        return True
+
+    def in_force(self) -> list[SuspendedDestination]:
+        """Return those that are suspended now, by name."""
+        now = self._wall_time()
+        return [each for _, each in sorted(self._by_name.items()) if not each.ends_by(now)]
+
+    def find(self, domain: str, next_hop: NextHop) -> SuspendedDestination | None:
+        """Return why mail for a domain, which goes to a next hop, is not tried; None: it is."""
+        if not self._by_name:
+            return None
+        found = self._by_name.get(domain)
+        if found is None and self._any_next_hop:
+            found = self._by_name.get(str(next_hop)) or self._by_name.get(str(next_hop.shared))
+        return None if found is None or found.ends_by(self._wall_time()) else found
+
+    def expire(self) -> list[SuspendedDestination]:
+        """Drop those whose time is over, and return them."""
+        if not self._by_name:
+            return []
+        now = self._wall_time()
+        ended = [each for each in self._by_name.values() if each.ends_by(now)]
+        if ended:
+            self.replace(list(self._by_name.values()))
+        return ended
+
+    def next_end(self) -> float | None:
+        """Return the wall time at which the next suspension ends by itself; None: none does."""
+        ends = [each.until for each in self._by_name.values() if each.until is not None]
+        return min(ends, default=None)
+
+    def divide(self, delivery: Delivery) -> tuple[Delivery | None, Delivery | None]:
+        """Return what of a delivery may begin, and what may not.
+
+        The place of the delivery stays with what may begin, if anything may.
+        """
+        if not self._by_name:
+            return delivery, None
+        recipients = delivery.message.envelope.recipients
+        found = [self.find(each.mailbox.domain, delivery.next_hop) for each in recipients]
+        if not any(found):
+            return delivery, None
+        if all(found):
+            return None, delivery
+        pairs = list(zip(recipients, found, strict=True))
+        stays = delivery.for_recipients([each for each, why in pairs if why is None])
+        goes = delivery.for_recipients([each for each, why in pairs if why is not None])
+        return stays, evolve(goes, place=Place.NONE)
