@@ -23,8 +23,8 @@ FLOORS = (
     ("admin",),
     # Everything that one process does with mail, put together.
     ("agent",),
-    # Mail that an application sends straight to a server, without the queue.
-    ("sending",),
+    # Mail that an application sends straight to a server, without the queue; events for URLs.
+    ("sending", "webhooks"),
     # Mail comes in, waits, and goes out, and is reported: rooms that know nothing of one another.
     ("server", "queue", "delivery", "reports"),
     # Decisions: whether a client may send, and where a recipient's mail goes.

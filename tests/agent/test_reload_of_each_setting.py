@@ -35,6 +35,7 @@ from twisted_mta.config import (
     ReplyAction,
     SourceAddress,
     SourcePool,
+    WebhookSettings,
 )
 from twisted_mta.config.account_limits import AccountLimit
 from twisted_mta.config.catalog import TABLES
@@ -48,6 +49,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.service import CannotReload
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.webhooks.signature import written
 from twisted_mta.workers.spawning import packed, unpacked
 
 ONE_VALUE = {("listener", "kind")}
@@ -97,6 +99,7 @@ OTHERS: Mapping[str, Any] = {
     "name": "other.example",
     "answers": ("127.0.0.2/31",),
     "policy_context": "other",
+    "events": ("bounced",),
 }
 """Another value of each setting that is no choice, number, flag, file or list of networks."""
 
@@ -109,6 +112,7 @@ _HELD = {
     "milter": "milters",
     "account_limit": "limits_of_accounts",
     "policy_service": "policy_services",
+    "webhook": "webhooks",
     "source_pool": "source_pools",
     "reply_action": "reply_actions",
 }
@@ -270,6 +274,12 @@ class EachSetting(SynchronousTestCase):
             milters=(MilterSettings(endpoint="unix:/run/filter.sock"),),
             limits_of_accounts=(AccountLimit(account="ann"),),
             policy_services=(PolicyServiceSettings(endpoint="unix:/run/service.sock"),),
+            webhooks=(
+                WebhookSettings(
+                    url="https://app.example/hook",
+                    secret_file=self.write("webhook", f"{written(b'1' * 32)}\n"),
+                ),
+            ),
         )
 
     def write(self, name: str, content: str) -> str:
@@ -295,6 +305,7 @@ class EachSetting(SynchronousTestCase):
             "token_file": lambda: self.write("other token", "def\n"),
             "oauth_client_secret_file": lambda: self.write("other secret", "other\n"),
             "oauth_refresh_token_file": lambda: self.write("other refresh", "other\n"),
+            "secret_file": lambda: self.write("other webhook", f"{written(b'2' * 32)}\n"),
             "key": lambda: self.key(2),
             "sni": lambda: ({"names": ["sni.example"], "certificate": self.second},),
         }
@@ -308,6 +319,8 @@ class EachSetting(SynchronousTestCase):
             return self.second
         if isinstance(value, str) and value.startswith("unix:"):
             return "tcp:127.0.0.1:8891"
+        if name == "url" and value.startswith("https:"):
+            return "https://other.example/hook"
         if name == "address" and isinstance(value, tuple):
             return (SourceAddress(address="192.0.2.77", helo="helo.example"),)
         if name in OTHERS:

@@ -22,6 +22,7 @@ from twisted_mta.config import (
     ReplyAction,
     SourceAddress,
     SourcePool,
+    WebhookSettings,
 )
 from twisted_mta.config.change import changes, fixed
 from twisted_mta.config.checker import checker_spec
@@ -79,6 +80,7 @@ def another(name: str, value: Any) -> Any:
         "limits_of_accounts": (AccountLimit(account="ann", messages_per_hour=5),),
         "milters": (MilterSettings(endpoint="unix:/run/filter.sock"),),
         "policy_services": (PolicyServiceSettings(endpoint="unix:/run/postgrey.sock"),),
+        "webhooks": (WebhookSettings(url="https://a.example/", secret_file="/w"),),
         "dkim_keys": (DKIMKey(domain="far.example", selector="s", key="/s.pem"),),
         "dnsbl": (DNSBL(zone="list.example"),),
         "spf": "enforce",

@@ -401,7 +401,7 @@ class Refusals(ConfigTestCase):
             (
                 '[mta]\nlifetime = "1 h"',
                 '[mta] lifetime = "1 h": not a setting of this table;'
-                " expected below [queue] or [[destination]]",
+                " expected below [queue] or [[destination]] or [[webhook]]",
             ),
             (
                 "[queue]\nmax_hops = 3",

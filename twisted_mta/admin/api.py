@@ -13,6 +13,7 @@
     /v1/tls-reports      see `tls_reports`
     GET  /v1/openapi.json    the description of all this (`openapi`)
     /v1/suppression      see `suppression_api`
+    /v1/webhooks         see `webhooks_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
     GET  /v1/events      see `events_api`
@@ -35,7 +36,16 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
-from . import events_api, messages_api, openapi, queue_api, suppression_api, tls_api, tls_reports
+from . import (
+    events_api,
+    messages_api,
+    openapi,
+    queue_api,
+    suppression_api,
+    tls_api,
+    tls_reports,
+    webhooks_api,
+)
 from .events_api import EventsAPI
 from .explanation import explain_query
 from .http import JSON, READING, Request, Response, Stream, error_response, json_response, only
@@ -48,6 +58,7 @@ from .suppression_api import SuppressionAPI
 from .tls_api import TLSAPI
 from .tls_reports import TLSReportsAPI
 from .traces import Traces
+from .webhooks_api import WebhooksAPI
 
 STATUS = "/v1/status"
 METRICS = "/v1/metrics"
@@ -111,6 +122,7 @@ class Admin:
         self._tls = TLSAPI(agents, clock=clock)
         self._tls_reports = TLSReportsAPI(agents, clock=clock)
         self._suppression = SuppressionAPI(agents, clock=clock)
+        self._webhooks = WebhooksAPI(agents, status=overview.status, clock=clock)
         self._readers: Mapping[str, Callable[[Request], Response | Stream | Deferred[Response]]] = {
             STATUS: self._status,
             METRICS: self._metrics,
@@ -138,6 +150,8 @@ class Admin:
             return self._tls_reports.answer(request)
         if path == suppression_api.PATH or path.startswith(f"{suppression_api.PATH}/"):
             return self._suppression.answer(request)
+        if path == webhooks_api.PATH or path.startswith(f"{webhooks_api.PATH}/"):
+            return self._webhooks.answer(request)
         action = path.removeprefix("/v1/")
         if path.startswith("/v1/") and action in self._actions.by_name:
             return self._act(action) if request.method == "POST" else only(("POST",))
@@ -155,6 +169,7 @@ class Admin:
             tls_api.PATH,
             tls_reports.PATH,
             suppression_api.PATH,
+            webhooks_api.PATH,
             f"{EXPLAIN_PATH}/<id or address>",
         )
         known = [f"GET {path}" for path in paths]

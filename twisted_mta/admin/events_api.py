@@ -13,26 +13,21 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from attrs import define, frozen
 from twisted.internet.interfaces import IDelayedCall
 
 from ..interfaces import Clock
-from ..mail.events import MailEvent
+from ..mail.events import TYPES, MailEvent, described
 from .http import EVENTS, Outlet, Request, Response, Stream, error_response
 
 PATH = "/v1/events"
-
-TYPES = ("accepted", "delivered", "deferred", "bounced", "expired", "removed", "held")
-"""What the events are about."""
 
 Subscribe = Callable[[Callable[[MailEvent], object]], Callable[[], None]]
 """Calls a function with each event; returns a function that ends that."""
 
 _MOST_KEPT = 2_000  # events
 _MOST_OCTETS = 4 << 20  # of all of them
-_MOST_RECIPIENTS = 100  # of one event
 _MOST_CLIENTS = 16
 _GATHERED = 0.1  # seconds for which events wait for others
 _ALIVE = 15.0  # seconds between two comments, by which proxies and clients see that it goes on
@@ -162,12 +157,11 @@ class EventsAPI:
         self._last = 0
 
     def _take(self, event: MailEvent) -> None:
-        kind = type(event).__name__.lower()
         self._last += 1
         id = f"{self._name}-{self._last}"
-        data = json.dumps(_described(event, kind))
-        octets = f"id: {id}\nevent: {kind}\ndata: {data}\n\n".encode("ascii")
-        self._kept.append(_Kept(self._last, kind, octets))
+        data = json.dumps(described(event))
+        octets = f"id: {id}\nevent: {event.type}\ndata: {data}\n\n".encode("ascii")
+        self._kept.append(_Kept(self._last, event.type, octets))
         self._octets += len(octets)
         while len(self._kept) > _MOST_KEPT or self._octets > _MOST_OCTETS:
             self._octets -= len(self._kept.popleft().octets)
@@ -210,19 +204,3 @@ class EventsAPI:
 def _lost(number: int | None) -> bytes:
     """Return the event that says how many events were lost; None: it is not known."""
     return f"event: lost\ndata: {json.dumps({'lost': number})}\n\n".encode("ascii")
-
-
-def _described(event: MailEvent, kind: str) -> dict[str, Any]:
-    recipients = event.recipients[:_MOST_RECIPIENTS]
-    classification = event.classification
-    return {
-        "event": kind,
-        "id": event.id,
-        "at": event.at,
-        "sender": event.sender,
-        "recipients": list(recipients),
-        "more": len(event.recipients) - len(recipients),
-        "next_hop": event.next_hop,
-        "reply": None if event.reply is None else str(event.reply),
-        "class": None if classification is None else str(classification),
-    }

@@ -11,6 +11,7 @@ from ..health.trouble import KINDS, Trouble, ordered
 from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot, added, table
 from ..telemetry.metrics.table import Metric
+from ..webhooks.status import merged as merged_webhooks
 from .report import (
     MOST_MESSAGES,
     STATES,
@@ -122,6 +123,7 @@ def merge(
         ages=_by_label(total, table.QUEUE_AGE),
         reasons=_by_label(total, table.QUEUE_DEFERRED_FOR),
         local_submission=_by_label(total, table.LOCAL_WAITING),
+        webhooks=merged_webhooks(each for report in reports for each in report.webhooks),
     )
 
 

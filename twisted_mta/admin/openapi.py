@@ -6,9 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..mail.events import TYPES
 from ..queue.operator.operations import ACTIONS, BYS
 from ..queue.operator.suspended import LONGEST_REASON
-from . import events_api, messages_api, queue_api, suppression_api, tls_api, tls_reports
+from . import (
+    events_api,
+    messages_api,
+    queue_api,
+    suppression_api,
+    tls_api,
+    tls_reports,
+    webhooks_api,
+)
 from .http import EVENTS, JSON, LINES
 
 PATH = "/v1/openapi.json"
@@ -346,6 +355,18 @@ def _paths() -> dict[str, Any]:
         suppression_api.FEEDBACK_PATH: _reading(
             "Reports of complaints", _object(_VERSION), _query("account"), refusals=conflict
         ),
+        webhooks_api.PATH: _reading(
+            "The webhooks, and what waits for each", _object({**_VERSION, "webhooks": _list()})
+        ),
+        webhooks_api.TEST: {
+            "post": _operation(
+                "act",
+                "Post a test event to webhooks",
+                _answer("The answer of each.", _object({**_VERSION, "results": _list()})),
+                parameters=[_query("url")],
+                refusals=conflict,
+            )
+        },
         "/v1/reload": _action("Read the configuration again"),
         "/v1/reopen-logs": _action("Close and open log files"),
         PATH: _reading("This description", _OBJECT),
@@ -405,6 +426,45 @@ def _suspended_paths() -> dict[str, Any]:
     }
 
 
+_EVENT = _object(
+    {
+        "id": {"type": "string", "pattern": "^evt_[0-9a-f]{24}$"},
+        "type": {"enum": [*TYPES, "test"]},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "data": _object(
+            {"event": {"enum": [*TYPES, "test"]}, "at": {"type": "number"}},
+            {
+                "id": _ID,
+                "sender": _TEXT,
+                "recipients": _list(_TEXT),
+                "more": _COUNT,
+                "next_hop": _nullable("string"),
+                "reply": _nullable("string"),
+                "class": _nullable("string"),
+            },
+        ),
+    }
+)
+
+
+def _webhook() -> _Schema:
+    """Return the request that a receiver gets, see ``[[webhook]]``."""
+    fields = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    return {
+        "operationId": "webhook_event",
+        "summary": "A step of mail, signed as Standard Webhooks has it",
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": _TEXT} for name in fields
+        ],
+        "requestBody": {"required": True, "content": {JSON: {"schema": _EVENT}}},
+        "responses": {
+            "2XX": _answer("It was taken."),
+            "410": _answer("The URL is disabled until a reload."),
+            "default": _answer("It is posted again later."),
+        },
+    }
+
+
 def _message_operation() -> dict[str, Any]:
     later = {"Retry-After": {"description": "seconds", "schema": _TEXT}}
     return _operation(
@@ -458,6 +518,7 @@ def document(version: str) -> bytes:
             "description": "See “Monitor and control a running MTA”, the page on this API.",
         },
         "paths": paths,
+        "webhooks": {"event": {"post": _webhook()}},
         "components": {
             "securitySchemes": {
                 "token": {

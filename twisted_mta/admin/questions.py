@@ -316,6 +316,20 @@ FEEDBACK = ShardQuestion(
 )
 """Reports of complaints about our mail."""
 
+
+async def _webhooks_test(agent: Agent, shard: Shard, *, url: str | None) -> dict[str, Any]:
+    results = await agent.webhooks.test(url)
+    return {"results": [{"url": shown, "problem": problem} for shown, problem in results]}
+
+
+WEBHOOKS_TEST = ShardQuestion(
+    name="webhooks_test",  # of any process: all have the same settings
+    answer=_webhooks_test,
+    merge=list,
+    timeout=65.0,  # a receiver may have a minute
+)
+"""That a test event is posted."""
+
 SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
     question.name: question
     for question in (
@@ -334,6 +348,7 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         TLS_RECORDS,
         SUPPRESSION,
         FEEDBACK,
+        WEBHOOKS_TEST,
     )
 }
 

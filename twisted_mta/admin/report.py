@@ -9,6 +9,7 @@ from attrs import asdict, evolve, field, frozen
 
 from ..health.trouble import Trouble
 from ..telemetry.metrics import Snapshot
+from ..webhooks.status import WebhookStatus
 
 MOST_MESSAGES = 50
 """How many recent messages a report holds."""
@@ -205,6 +206,7 @@ class ProcessReport:
         suspended_by_operator: destinations (`all_suspended`).
         troubles: of this process.
         destinations: with most mail (`largest_destinations`).
+        webhooks: of the settings, with what this process has for them.
         counted_at: wall time of ``queue``; None: now; 0: ``queue`` is not known.
         has_shared_queue: whether other processes have the same queue.
     """
@@ -226,6 +228,7 @@ class ProcessReport:
     destinations: tuple[Destination, ...] = ()
     counted_at: float | None = None
     has_shared_queue: bool = False
+    webhooks: tuple[WebhookStatus, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report in plain types, for a pipe."""
@@ -275,6 +278,7 @@ class ProcessReport:
                     Destination(**each) for each in written["destinations"][:MOST_DESTINATIONS]
                 ),
                 has_shared_queue=bool(written["has_shared_queue"]),
+                webhooks=tuple(WebhookStatus(**each) for each in written["webhooks"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the report of a process: {error!r}") from None

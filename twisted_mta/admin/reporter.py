@@ -104,6 +104,7 @@ def process_report(
             for domain, each in shard.tallies.domains().items()
         ),
         has_shared_queue=agent.has_shared_queue,
+        webhooks=tuple(agent.webhooks.statuses()),
     )
 
 

@@ -11,6 +11,7 @@ from attrs import asdict, field, frozen
 from ..health.trouble import Trouble
 from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot
+from ..webhooks.status import WebhookStatus
 from .report import (
     Connections,
     Destination,
@@ -74,6 +75,7 @@ class Status:
         deliveries: transactions with next hops under way.
         processes: those that work on mail.
         metrics: the sum over all processes, including those that have ended.
+        webhooks: the URLs that are told of events.
     """
 
     hostname: str
@@ -98,6 +100,7 @@ class Status:
     ages: Mapping[str, int] = field(factory=dict)
     reasons: Mapping[str, int] = field(factory=dict)
     local_submission: Mapping[str, int] = field(factory=dict)
+    webhooks: tuple[WebhookStatus, ...] = ()
 
     @property
     def unready(self) -> str:
@@ -140,6 +143,7 @@ class Status:
             "suspended": [asdict(each) for each in self.suspended],
             "suspended_by_operator": [asdict(each) for each in self.suspended_by_operator],
             "destinations": [asdict(each) for each in self.destinations],
+            "webhooks": [asdict(each) for each in self.webhooks],
             "recent": [asdict(message) for message in self.recent],
         }
 

@@ -29,6 +29,7 @@ from ..delivery.tokens.accounts import TokenAccounts
 from ..health.growth import Growth
 from ..interfaces import Limits, Refused, Take
 from ..mail.envelope import NO_PARAMETERS, Parameters
+from ..mail.events import Held, Removed
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
@@ -101,6 +102,7 @@ from .settings import (
 )
 from .shard import QUEUE, Shard, need_queue, shard_directory
 from .tls_reports import LIFETIME, REPORT_PARAMETERS, SessionReports
+from .webhooks import Webhooks
 
 if TYPE_CHECKING:
     from .shared_queue import SharedQueue
@@ -154,6 +156,7 @@ class Agent:
         metrics: of this process.
         activity: the last messages.
         events: tells the application what becomes of mail.
+        webhooks: tells URLs.
         authentication: decides which clients are authenticated, and as which senders.
         mailboxes: know which mailboxes are ours, and where mail goes next.
         memory: the hosts that TLS was used with.
@@ -253,6 +256,12 @@ class Agent:
         self.tls_news: Callable[[], None] = self._journal.sync_soon
         self._locator = self._make_locator(is_own_address)
         self._contexts = ClientContexts()
+        self.webhooks = Webhooks(
+            resources=resources,
+            contexts=self._contexts,
+            metrics=self.metrics,
+            workers=config.workers,
+        )
         self._mta_sts = MTASTS(config, resources=resources, contexts=self._contexts)
         self.tokens = self._make_tokens()
         self._relay = self._make_relay()
@@ -357,6 +366,7 @@ class Agent:
         self._resources.start_threads()
         self._journal.start()
         self._mta_sts.start()
+        self.webhooks.start([shard.commit.perform for shard in self.shards])
         for shard in self.shards:
             shard.runner.start()
             if self._shared is not None:
@@ -405,6 +415,9 @@ class Agent:
         if not await self._patience.ends(closed, _LAST_WORDS):
             self._relay.abort()
             await self._patience.ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
+        # What is left is posted after the next start.
+        if not await self._patience.ends(self.webhooks.stop(), _LAST_WORDS):
+            self.webhooks.cancel()
         self._mta_sts.stop()
         self.tokens.stop()
         self._resources.stop_resolver()
@@ -545,6 +558,7 @@ class Agent:
         use_listeners = await pace.work(self.listeners.load(config))
         signing_keys = await pace.work(load_keys(config.dkim_keys))
         self.feedback.prepare(config)
+        webhooks = await pace.work(self.webhooks.load(config))
 
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)
@@ -575,6 +589,7 @@ class Agent:
             lines += self._resources.reload_resolver()
             self.suppression.use(config.suppression)
             self.feedback.use(config)
+            lines += self.webhooks.use(webhooks)
             self.dmarc_reports.use(config)
             self.tls_reports.use(config)
             for shard in self.shards:
@@ -877,6 +892,7 @@ class Agent:
             recipients_of=self.mailboxes.recipients,
             noticed=self._noticed,
             intervened=partial(self._intervened, commit),
+            outbox=self.webhooks,
         )
 
     def _make_dmarc_reports(self) -> DMARCReports:
@@ -1102,7 +1118,9 @@ class Agent:
         if whole:  # otherwise the queued part stands for the message
             self.activity.message_accepted(message)
             self.events.accepted(message)
+            self.webhooks.record(self.webhooks.accepted(message))
         self._attempt_settled(message, outcomes, "maildir")
+        self.webhooks.record(self.webhooks.settled(message, outcomes, "maildir"))
 
     def _attempt_settled(
         self, message: Message, outcomes: Sequence[Outcome], next_hop: str
@@ -1124,9 +1142,11 @@ class Agent:
         self.activity.intervened(changed.action, changed.id, count)
         if changed.action == "remove":
             self.events.removed(changed.id, changed.reverse_path, changed.recipients)
+            self.webhooks.changed(Removed, changed.id, changed.reverse_path, changed.recipients)
         elif changed.action == "hold":
             self.events.held(changed.id, changed.reverse_path, changed.recipients)
-            if changed.unread and self.events.hears(changed.id):
+            self.webhooks.changed(Held, changed.id, changed.reverse_path, changed.recipients)
+            if changed.unread and (self.events.hears(changed.id) or self.webhooks.wants(Held)):
                 reading = Deferred.fromCoroutine(self._tell_held(commit, changed))
                 reading.addErrback(self._not_told, changed)
 
@@ -1137,6 +1157,7 @@ class Agent:
             envelope = inspected.message.envelope
             held = [each for each in envelope.recipients if each.number in changed.unread]
             self.events.held(changed.id, envelope.reverse_path, held)
+            self.webhooks.changed(Held, changed.id, envelope.reverse_path, held)
 
     def _not_told(self, failure: Failure, changed: Changed) -> None:
         self.log.warn(

@@ -39,6 +39,8 @@ def read_agent(agent: Agent) -> None:
     metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
     metrics.read(table.TOKEN_FAILURES, lambda: agent.tokens.failures)
+    metrics.read(table.WEBHOOK_WAITING, partial(_events_waiting, agent))
+    metrics.read(table.WEBHOOKS_FAILING, partial(_webhooks_failing, agent))
     for action in REPLY_ACTIONS:
         metrics.read(table.REPLY_ACTIONS, partial(_acted, agent, action), action)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
@@ -75,6 +77,14 @@ def _by_reason(agent: Agent, reason: str) -> int:
 
 def _acted(agent: Agent, action: str) -> int:
     return agent.traffic.reply_actions[action]
+
+
+def _events_waiting(agent: Agent) -> int:
+    return sum(each.waiting for each in agent.webhooks.statuses())
+
+
+def _webhooks_failing(agent: Agent) -> int:
+    return sum(each.state != "ready" for each in agent.webhooks.statuses())
 
 
 def _suspended(agent: Agent) -> int:

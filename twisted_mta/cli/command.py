@@ -50,6 +50,7 @@ COMMANDS = {
         "users",
         "List and change the accounts for AUTH and for the page, and the tokens of programs.",
     ),
+    "webhooks": _Listed("webhooks", "Show the webhooks, test them, and make their secrets."),
 }
 """All commands by name."""
 

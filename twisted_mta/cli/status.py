@@ -99,6 +99,10 @@ def tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:
     columns = ("Destination", "Since", "Until", "Waiting", "Reason")
     by_operator = status.get("suspended_by_operator", ())  # missing in answers of earlier builds
     yield "Suspended by the operator", columns, [_by_operator(each) for each in by_operator]
+    hooks = status.get("webhooks", ())
+    if hooks:
+        rows = [_webhook(each, status["now"]) for each in hooks]
+        yield "Webhooks", ("URL", "State", "Waiting", "Last success", "Last failure"), rows
     columns = ("Received", "From", "To", "Size", "State", "Last reply", "Id")
     messages = status["recent"][:_TERMINAL_MESSAGES] if brief else status["recent"]
     yield (
@@ -132,6 +136,14 @@ def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:
 def _by_operator(each: Mapping[str, Any]) -> Sequence[str]:
     until = "resumed" if each["until"] is None else moment(each["until"])
     cells = (each["destination"], moment(each["since"]), until, each["waiting"], each["reason"])
+    return tuple(printable(str(cell)) for cell in cells)
+
+
+def _webhook(hook: Mapping[str, Any], now: float) -> Sequence[str]:
+    since, last = hook["failing_since"], hook["last_success"]
+    state = hook["state"] if since is None else f"{hook['state']} for {short_duration(now - since)}"
+    success = "" if last is None else moment(last)
+    cells = (hook["url"], state, hook["waiting"], success, hook["error"])
     return tuple(printable(str(cell)) for cell in cells)
 
 

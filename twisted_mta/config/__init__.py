@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TLSReportSettings,
         WebSettings,
     )
+    from .webhook import WebhookSettings
 
 __all__ = [
     "DNSBL",
@@ -68,6 +69,7 @@ __all__ = [
     "SuppressionSettings",
     "TLSReportSettings",
     "WebSettings",
+    "WebhookSettings",
     "load",
 ]
 
@@ -100,6 +102,7 @@ _MODULES = {
     "SuppressionSettings": "suppression",
     "TLSReportSettings": "tables",
     "WebSettings": "tables",
+    "WebhookSettings": "webhook",
     "load": "loading",
 }
 

@@ -32,6 +32,7 @@ from .tables import (
     TLSReportSettings,
     WebSettings,
 )
+from .webhook import WebhookSettings
 
 TABLES: Mapping[str, type[AttrsInstance]] = {
     "mta": Config,
@@ -51,6 +52,7 @@ TABLES: Mapping[str, type[AttrsInstance]] = {
     "greylist": GreylistSettings,
     "milter": MilterSettings,
     "policy_service": PolicyServiceSettings,
+    "webhook": WebhookSettings,
     "tls_report": TLSReportSettings,
     "suppression": SuppressionSettings,
     "feedback": FeedbackSettings,
@@ -82,6 +84,10 @@ REPEATED: Mapping[str, Mapping[str, str]] = {
     "milter": _such("endpoint", "unix:/run/rspamd/milter.sock"),
     "account_limit": _such("account", "newsletter"),
     "policy_service": _such("endpoint", "unix:/run/postgrey.sock"),
+    "webhook": {
+        **_such("url", "https://app.example.net/mail-events"),
+        **_such("secret_file", "/etc/mta/webhook.secret"),
+    },
 }
 """The tables that may be repeated: the keys that each must have, with what is expected."""
 

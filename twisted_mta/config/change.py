@@ -32,6 +32,7 @@ from .tables import (
     QueueSettings,
     WebSettings,
 )
+from .webhook import WebhookSettings
 
 _TABLES = (
     AccountLimits
@@ -108,6 +109,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_named((field.name,), "milter", old, new, _endpoint)
         elif field.name == "policy_services":
             yield from _of_named((field.name,), "policy service", old, new, _service_name)
+        elif field.name == "webhooks":
+            yield from _of_named((field.name,), "webhook", old, new, _url)
         elif field.name == "dnsbl":
             yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
         elif field.name in SWITCHES and (old is None or new is None):
@@ -177,6 +180,10 @@ def _account(limit: AccountLimit) -> str:
 def _service_name(service: PolicyServiceSettings) -> str:
     context = f" as {service.policy_context}" if service.policy_context else ""
     return f"{service.endpoint} at {service.at}{context}"
+
+
+def _url(webhook: WebhookSettings) -> str:
+    return webhook.url
 
 
 def _record_name(key: DKIMKey) -> str:

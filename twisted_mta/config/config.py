@@ -43,6 +43,7 @@ from .tables import (
     TLSReportSettings,
     WebSettings,
 )
+from .webhook import WebhookSettings, webhooks
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
 DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
@@ -94,6 +95,7 @@ class Config:
         suppression: ``[suppression]``; None: there is no suppression list.
         milters: the ``[[milter]]`` tables, in their order.
         policy_services: the ``[[policy_service]]`` tables, in their order.
+        webhooks: the ``[[webhook]]`` tables.
         tls_report: ``[tls_report]``; None: there are no reports on TLS.
         acme: ``[acme]``; None: certificates come from elsewhere.
 
@@ -371,6 +373,7 @@ class Config:
     policy_services: tuple[PolicyServiceSettings, ...] = attrs.field(
         factory=tuple, converter=policy_services
     )
+    webhooks: tuple[WebhookSettings, ...] = attrs.field(factory=tuple, converter=webhooks)
 
     def _default_free_disk(self) -> int:
         return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)

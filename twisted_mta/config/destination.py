@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import attrs
 from attrs import frozen
@@ -57,24 +56,6 @@ def command(value: Any) -> tuple[str, ...]:
     if not words or not words[0] or "\0" in written:
         raise ValueError("expected a program and its arguments")
     return words
-
-
-def token_url(value: Any) -> str:
-    """Read the URL of a token server; without TLS it has to be on this machine."""
-    written: str = read.text("an https URL")(value)
-    expected = "expected https://host/path (http:// only for localhost, 127.0.0.1 and [::1])"
-    try:
-        url = urlsplit(written)
-        host, port = url.hostname or "", url.port
-    except ValueError:
-        raise ValueError(expected) from None
-    plain = url.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
-    printed = written.isascii() and written.isprintable() and " " not in written
-    if not (url.scheme == "https" or plain) or not host or port == 0 or not printed:
-        raise ValueError(expected)
-    if url.username is not None or url.fragment:
-        raise ValueError(f"a user or a fragment in it; {expected}")
-    return written
 
 
 SECRETS = ("password_file", "token_file", "token_command", "oauth_token_url")
@@ -276,7 +257,7 @@ class Destination:
     )
     oauth_token_url: str | None = attrs.field(
         default=None,
-        converter=attrs.converters.optional(token_url),
+        converter=attrs.converters.optional(read.https_url),
         metadata=about("likewise: server that grants access tokens (RFC 6749)"),
     )
     oauth_client_id: str | None = setting(

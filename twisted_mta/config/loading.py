@@ -42,6 +42,7 @@ from .tables import (
 from .text_file import without_mark
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .unreadable import unreadable
+from .webhook import WebhookSettings
 
 
 def load(
@@ -397,6 +398,7 @@ class _Loader:
             dkim_keys=self._several(DKIMKey, self.repeated["dkim"]),
             milters=self._several(MilterSettings, self.repeated["milter"]),
             policy_services=self._several(PolicyServiceSettings, self.repeated["policy_service"]),
+            webhooks=self._several(WebhookSettings, self.repeated["webhook"]),
         )
 
     def _several(self, cls: Callable[..., Any], tables: Iterable[_Repeated]) -> Sequence[Any]:

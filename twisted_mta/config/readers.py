@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -136,6 +137,24 @@ def optional(read: Read) -> Read:
 def or_off(read: Read) -> Read:
     """Return a reader that returns None for ``off`` and for None."""
     return lambda value: None if value is None or value == OFF else read(value)
+
+
+def https_url(value: Any) -> str:
+    """Read the URL of a server; without TLS it has to be on this machine."""
+    written: str = text("an https URL")(value)
+    expected = "expected https://host/path (http:// only for localhost, 127.0.0.1 and [::1])"
+    try:
+        url = urlsplit(written)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise ValueError(expected) from None
+    plain = url.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
+    printed = written.isascii() and written.isprintable() and " " not in written
+    if not (url.scheme == "https" or plain) or not host or port == 0 or not printed:
+        raise ValueError(expected)
+    if url.username is not None or url.fragment:
+        raise ValueError(f"a user or a fragment in it; {expected}")
+    return written
 
 
 def several(read: Read, kind: str) -> Read:

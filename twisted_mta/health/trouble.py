@@ -204,6 +204,16 @@ _ALL = (
         brief="there is no token for an account at a next hop",
     ),
     Kind(
+        name="webhooks",
+        severities=("warning",),
+        when="a webhook has not taken an event three times in a row, or has answered 410 and is"
+        " disabled; or events for it were dropped in the last 6 hours. Mail goes on.",
+        refuses="no",
+        remedy="Mend the receiver; twisted-mta webhooks test shows its answer, and twisted-mta"
+        " reload tries it at once, also where it is disabled.",
+        brief="a webhook does not take events",
+    ),
+    Kind(
         name="tls",
         severities=("warning",),
         when="mail for a host waits, since its TLS is not what DANE, MTA-STS, the settings or the"

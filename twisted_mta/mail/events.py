@@ -38,6 +38,11 @@ class MailEvent:
         """Why mail was not taken, in one word; None where it was, or no reply is known."""
         return None if self.reply is None else classify(self.reply)
 
+    @property
+    def type(self) -> str:
+        """One of `TYPES`."""
+        return type(self).__name__.lower()
+
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, for another process."""
         return {**asdict(self), "kind": type(self).__name__}
@@ -81,6 +86,29 @@ class Held(MailEvent):
 _KINDS: Mapping[str, type[MailEvent]] = {
     each.__name__: each for each in (Accepted, Delivered, Deferred, Bounced, Expired, Removed, Held)
 }
+
+
+TYPES = tuple(each.lower() for each in _KINDS)
+"""The types of events, as programs are told them."""
+
+_MOST_RECIPIENTS = 100  # of one event
+
+
+def described(event: MailEvent) -> dict[str, Any]:
+    """Return an event as programs are told of it, by a stream or a webhook, in plain types."""
+    recipients = event.recipients[:_MOST_RECIPIENTS]
+    classification = event.classification
+    return {
+        "event": event.type,
+        "id": event.id,
+        "at": event.at,
+        "sender": event.sender,
+        "recipients": list(recipients),
+        "more": len(event.recipients) - len(recipients),
+        "next_hop": event.next_hop,
+        "reply": None if event.reply is None else str(event.reply),
+        "class": None if classification is None else str(classification),
+    }
 
 
 def event_from_json(value: Mapping[str, Any]) -> MailEvent:

@@ -25,6 +25,7 @@ from ..mail.queue_id import QueueId
 from ..message.dsn.delivery_status import Action, ReportedRecipient
 from .commit import GroupCommit
 from .delays import DelayWatch
+from .events_outbox import EventsOutbox
 from .lifecycle import Lifecycle
 from .notices import Notices
 from .operator.interventions import Interventions
@@ -38,6 +39,7 @@ from .schedule.fair_share import FairShare
 from .schedule.next_hop_queue import NextHopQueue
 from .settlement import BROKEN, WAITING, Settlement
 from .store.contract import Result, Settle
+from .store.webhook_events import NewEvent
 
 _PAUSE = 5.0  # seconds until a step that failed is tried again
 
@@ -96,6 +98,7 @@ class Deliveries:
         interventions: of the operator, on leased recipients.
         suspended: the destinations that the operator has suspended.
         observers: hear of settled attempts, notices and removals.
+        outbox: writes events along with what they tell of.
         wake: called where something may begin.
         left: called where a delivery has left memory.
 
@@ -122,6 +125,7 @@ class Deliveries:
         interventions: Interventions,
         suspended: SuspendedDestinations,
         observers: Observers,
+        outbox: EventsOutbox,
         wake: Callable[[], None],
         left: Callable[[], None],
     ) -> None:
@@ -136,6 +140,7 @@ class Deliveries:
         self._interventions = interventions
         self._suspended = suspended
         self._observers = observers
+        self._outbox = outbox
         self._wake = wake
         self._tell_left = left
         self._retries: dict[IDelayedCall, Callable[[], None]] = {}
@@ -370,6 +375,11 @@ class Deliveries:
             self._observers.settled(delivery.message, final, str(delivery.next_hop))
         except Exception:
             self._log.failure("an outcome of {id} was not observed", id=delivery.message.id)
+        try:
+            if events := self._outbox.settled(delivery.message, final, str(delivery.next_hop)):
+                settle = evolve(settle, events=tuple(events))
+        except Exception:
+            self._log.failure("an outcome of {id} has no event", id=delivery.message.id)
 
         def settled(result: Result) -> None:
             self._lease_ended(delivery.message, result)
@@ -419,9 +429,13 @@ class Deliveries:
             for _, deliveries in notices:
                 self.leave(deliveries)
             notices = [(notice, ()) for notice, _ in notices]
+        if settle.notices and (events := self.events_of(settle.notices)):
+            settle = evolve(settle, events=(*settle.events, *events))
 
         def settled(result: Result) -> None:
             recorded(result)
+            if settle.events:
+                self._outbox.written(settle.events)
             for action, (notice, deliveries) in zip(actions, notices, strict=True):
                 self.tell_of_notice(action, notice)
                 self.arrive(notice, deliveries)
@@ -432,6 +446,14 @@ class Deliveries:
             failed(failure)
 
         self._commit.perform(settle).addCallbacks(settled, not_settled)
+
+    def events_of(self, messages: Sequence[Message]) -> tuple[NewEvent, ...]:
+        """Return the events of messages that are to be accepted."""
+        try:
+            return tuple(event for each in messages for event in self._outbox.accepted(each))
+        except Exception:
+            self._log.failure("{id} is accepted without an event", id=messages[0].id)
+            return ()
 
     def tell_of_notice(self, action: str, notice: Message) -> None:
         """Tell the observer of a notice that is in the queue."""

@@ -28,6 +28,7 @@ from ..system.slices import Pace, Work
 from .attempts import Attempts
 from .commit import GroupCommit
 from .deliveries import Changed, Deliveries, Intervened, Noticed, Observer, Observers
+from .events_outbox import EventsOutbox, NoEvents
 from .lifecycle import Event, Lifecycle
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
@@ -42,6 +43,7 @@ from .schedule.next_hops import NextHopLimits, SuspendedNextHop
 from .schedule.slots import Slots
 from .settlement import BROKEN, DISCARDED, Settlement
 from .store.contract import Accept, Leased
+from .store.webhook_events import NewEvent
 
 __all__ = [
     "BROKEN",
@@ -92,6 +94,7 @@ class Runner:
         recipients_of: RecipientsOf = itself,
         noticed: Noticed = lambda action, notice: None,
         intervened: Intervened = lambda changed: None,
+        outbox: EventsOutbox | None = None,
     ) -> None:
         """Prepare to run.
 
@@ -110,6 +113,7 @@ class Runner:
             recipients_of: returns the recipients of a notice.
             noticed: called with each notice that is in the queue.
             intervened: called after each intervention.
+            outbox: writes events along with what they tell of; None: there are none.
         """
         self._settings = settings
         self._commit = commit
@@ -117,6 +121,7 @@ class Runner:
         self._clock = clock
         self._wall_time = wall_time
         self._intervened = intervened
+        self._outbox = outbox or NoEvents()
         self._lifecycle = Lifecycle()
         self._interventions = Interventions()
         self._suspended = SuspendedDestinations(wall_time)
@@ -139,6 +144,7 @@ class Runner:
             interventions=self._interventions,
             suspended=self._suspended,
             observers=Observers(observe, noticed, intervened),
+            outbox=self._outbox,
             wake=self._wake,
             left=self._report_if_stopped,
         )
@@ -269,11 +275,12 @@ class Runner:
         if message.expanded or message.refused:
             return self._accept_with_notices(message)
         deliveries = self._deliveries.claim(message)
-        committed = self._commit.perform(Accept(message, bool(deliveries)))
-        return committed.addCallbacks(
+        events = self._deliveries.events_of((message,))
+        accept = Accept(message, bool(deliveries), events=events)
+        return self._commit.perform(accept).addCallbacks(
             self._accepted,
             self._refused,
-            callbackArgs=(message, deliveries),
+            callbackArgs=(message, deliveries, events),
             errbackArgs=(deliveries,),
         )
 
@@ -285,11 +292,12 @@ class Runner:
         actions = [action for each in written for action in each.actions]
         unreported = [outcome for each in written for outcome in each.unreported]
         # Nothing between the claim and the commit may raise, or the places stay claimed.
+        events = self._deliveries.events_of((message, *notices))
         deliveries = self._deliveries.claim(message)
-        accept = Accept(message, bool(deliveries), tuple(notices), tuple(unreported))
+        accept = Accept(message, bool(deliveries), tuple(notices), tuple(unreported), events)
 
         def accepted(_: Leased | None) -> None:
-            self._accepted(None, message, deliveries)
+            self._accepted(None, message, deliveries, events)
             for action, notice in zip(actions, notices, strict=True):
                 self._deliveries.tell_of_notice(action, notice)
                 self._accepted(None, notice, ())
@@ -298,7 +306,15 @@ class Runner:
         committed = self._commit.perform(accept)
         return committed.addCallbacks(accepted, self._refused, errbackArgs=(deliveries,))
 
-    def _accepted(self, _: Leased | None, message: Message, deliveries: Sequence[Delivery]) -> None:
+    def _accepted(
+        self,
+        _: Leased | None,
+        message: Message,
+        deliveries: Sequence[Delivery],
+        events: Sequence[NewEvent] = (),
+    ) -> None:
+        if events:
+            self._outbox.written(events)
         try:
             self._deliveries.arrive(message, deliveries)
         except Exception:

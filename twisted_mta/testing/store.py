@@ -62,6 +62,16 @@ from ..queue.store.contract import (
 )
 from ..queue.store.leases import Leases
 from ..queue.store.spool import Spool
+from ..queue.store.webhook_events import (
+    ChangeEvents,
+    DropEvents,
+    EventCount,
+    EventCounts,
+    NewEvent,
+    TakeEvents,
+    TakenEvents,
+    WaitingEvent,
+)
 
 Key = tuple[QueueId, RecipientNumber]
 
@@ -116,6 +126,7 @@ class MemoryStore:
         self._failed_at: dict[Key, float] = {} if disk is None else disk._failed_at
         self._imported: dict[Key, None] = {} if disk is None else disk._imported
         self._suspended: dict[str, SuspendedDestination] = {} if disk is None else disk._suspended
+        self._events: dict[int, tuple[NewEvent, int, float]] = {} if disk is None else disk._events
         self._leases = Leases()
         self._open = False
         self._failures: deque[_Failure] = deque()
@@ -463,6 +474,59 @@ class MemoryStore:
             if queued.waits and by_domain.get(domain, count.most) < count.most:
                 by_domain[domain] += 1
         return WaitingCounts(by_domain)
+
+    # Events for webhooks: by id, with failed attempts and the time of the next one.
+
+    def record_events(self, events: tuple[NewEvent, ...]) -> None:
+        """Insert events."""
+        for each in events:
+            self._events[max(self._events, default=0) + 1] = each, 0, each.at
+
+    def take_events(self, take: TakeEvents) -> TakenEvents:
+        """Read due events."""
+        own = sorted(
+            (next_attempt, id)
+            for id, (event, _, next_attempt) in self._events.items()
+            if event.webhook == take.webhook
+        )
+        taken = [id for next_attempt, id in own if next_attempt <= take.now][: take.limit]
+        events = []
+        for id in taken:
+            event, attempts, _ = self._events[id]
+            events.append(WaitingEvent(id, event.name, event.body, event.at, attempts))
+        later = [time for time, _ in own if time > take.now]
+        more = len(taken) == take.limit
+        return TakenEvents(tuple(events), None if more else next(iter(later), None))
+
+    def change_events(self, change: ChangeEvents) -> None:
+        """Remove and postpone events."""
+        for id in change.ended:
+            self._events.pop(id, None)
+        for each in change.postponed:
+            if each.id in self._events:
+                self._events[each.id] = (
+                    self._events[each.id][0],
+                    each.attempts,
+                    each.next_attempt,
+                )
+
+    def drop_events(self, drop: DropEvents) -> EventCount:
+        """Remove the oldest events."""
+        dropped = [
+            id
+            for id, (event, _, _) in sorted(self._events.items())
+            if event.webhook == drop.webhook and (drop.before is None or event.at < drop.before)
+        ][: drop.limit]
+        octets = sum(len(self._events.pop(id)[0].body) for id in dropped)
+        return EventCount(len(dropped), octets)
+
+    def count_events(self) -> EventCounts:
+        """Count all events."""
+        counts: dict[str, EventCount] = {}
+        for event, _, _ in self._events.values():
+            known = counts.get(event.webhook, EventCount())
+            counts[event.webhook] = known + EventCount(1, len(event.body))
+        return EventCounts(counts)
 
     # The runner's operations.
 

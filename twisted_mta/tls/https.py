@@ -142,13 +142,15 @@ class HTTPSClient:
         *,
         accept: Callable[[Head], None],
         may_connect: Callable[[str], bool] = lambda address: True,
+        patience: float = PATIENCE,
     ) -> Deferred[bytes]:
-        """Send a request, within `PATIENCE`.
+        """Send a request.
 
         Args:
             request: what to send.
             accept: raises an `HTTPSError` where the answer is not the expected one.
             may_connect: whether an address of the host may be connected to.
+            patience: seconds for the request with its answer.
 
         Returns:
             Fires with the body of the answer, or b""; fails with `HTTPSError`; may be canceled.
@@ -166,7 +168,7 @@ class HTTPSClient:
 
         def give_up() -> None:
             stop()
-            answered.errback(HTTPSError(f"no answer within {PATIENCE:.0f} s"))
+            answered.errback(HTTPSError(f"no answer within {patience:g} s"))
 
         def ended(result: bytes | Failure) -> None:
             if is_over:
@@ -179,7 +181,7 @@ class HTTPSClient:
             else:
                 answered.errback(HTTPSError(_text(result.value)))
 
-        timer = self._reactor.callLater(PATIENCE, give_up)
+        timer = self._reactor.callLater(patience, give_up)
         sending.addBoth(ended)
         return answered
 

@@ -40,6 +40,7 @@ from ..mail import DEFERRED, FAILED, LIFETIME, NOW, deferred, message, numbers, 
 from .operator_conformance import OperatorConformance
 from .priority_conformance import PriorityConformance
 from .suspended_conformance import SuspendedConformance
+from .webhook_conformance import WebhookConformance
 
 
 def leased_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
@@ -47,7 +48,9 @@ def leased_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
     return tuple(each.number for each in leased.messages[0].envelope.recipients)
 
 
-class StoreConformance(OperatorConformance, PriorityConformance, SuspendedConformance):
+class StoreConformance(
+    OperatorConformance, PriorityConformance, SuspendedConformance, WebhookConformance
+):
     """The whole contract. A test case for a store says how the store is made (`StoreHarness`)."""
 
     # Messages.

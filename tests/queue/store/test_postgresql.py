@@ -31,8 +31,19 @@ from twisted_mta.queue.store.contract import (
     StoreError,
     StoreUnavailable,
 )
+from twisted_mta.queue.store.postgresql.schema import scripts
 from twisted_mta.queue.store.postgresql.store import LEASE, PostgreSQLStore
 from twisted_mta.queue.store.spool import Spool
+from twisted_mta.queue.store.webhook_events import (
+    CountEvents,
+    DropEvents,
+    EventCount,
+    EventCounts,
+    NewEvent,
+    RecordEvents,
+    TakeEvents,
+    TakenEvents,
+)
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
@@ -50,6 +61,7 @@ _EMPTY = """
     DELETE FROM suspended;
     DELETE FROM attempt;
     DELETE FROM conversation;
+    DELETE FROM webhook_event;
     DELETE FROM worker WHERE id <> 0;
     UPDATE worker SET messages = 0, recipients = 0, deferred = 0, quarantined = 0, failures = 0,
         held = 0;
@@ -159,6 +171,29 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             store.number,
         )
         self.now += LEASE
+
+    def test_each_machine_has_events_for_webhooks_of_its_own(self) -> None:
+        for store, name in ((self.a, "of a"), (self.b, "of b")):
+            store.apply([RecordEvents((NewEvent("w", name, b"{}", NOW),))])
+        for store, name in ((self.a, "of a"), (self.b, "of b")):
+            [taken] = store.apply([TakeEvents("w", NOW, 10)])
+            assert isinstance(taken, TakenEvents)
+            self.assertEqual([each.name for each in taken.events], [name])
+        self.assertEqual(self.a.apply([DropEvents("w", 10)]), [EventCount(1, 2)])
+        counted = [EventCounts({"w": EventCount(1, 2)})]
+        self.assertEqual(self.b.apply([CountEvents()]), counted)
+        # Those of a process that is no more are posted by another one of its machine.
+        sql("UPDATE webhook_event SET slot = 1")
+        self.assertEqual(self.b.apply([CountEvents()]), [EventCounts({})])
+        self.a = self.open_worker("a")
+        self.assertEqual(self.a.apply([CountEvents()]), [EventCounts({})])
+        self.b = self.open_worker("b")
+        self.assertEqual(self.b.apply([CountEvents()]), counted)
+        # Those of a machine that does not come back are removed by others, much later.
+        self.a.apply([DropEvents("w", 10, before=NOW + 86_400)])
+        self.assertEqual(self.b.apply([CountEvents()]), counted)
+        self.a.apply([DropEvents("w", 10, before=NOW + 31 * 86_400)])
+        self.assertEqual(self.b.apply([CountEvents()]), [EventCounts({})])
 
     def test_mail_of_one_machine_is_leased_by_another_and_by_one_alone(self) -> None:
         self.a.apply([Accept(message(1), lease=False), Accept(message(2), lease=True)])
@@ -339,13 +374,13 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
         for _ in range(3):
             sql("DROP SCHEMA twisted_mta CASCADE")
             at_once(self.a.open, self.b.open)
-            self.assertEqual(sql("SELECT number FROM version"), [(1,)])
+            self.assertEqual(sql("SELECT number FROM version"), [(len(scripts()),)])
             self.assertEqual(len({self.a.number, self.b.number}), 2)
 
     def test_the_tables_of_a_newer_program_are_left_alone(self) -> None:
         self.a.close()
         sql("UPDATE version SET number = 99")
-        self.addCleanup(sql, "UPDATE version SET number = 1")
+        self.addCleanup(sql, "UPDATE version SET number = %s", len(scripts()))
         with self.assertRaisesRegex(NewerSchema, "version 99"):
             self.a.open()
 

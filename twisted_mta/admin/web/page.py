@@ -14,6 +14,7 @@ from attrs import field, frozen
 from ...agent.expiry import Expiry
 from ...health.trouble import Trouble
 from ...mail.printable import printable
+from ...webhooks.status import WebhookStatus
 from ..history import SPANS, Slot, Span
 from ..report import Destination, RecentMessage, SuspendedHop
 from ..status import ProcessStatus, Status, label, moment, short_duration
@@ -176,6 +177,7 @@ def html(
         _destinations(status, view),
         _suspended(status) if status.suspended else "",
         by_operator,
+        _webhooks(status) if status.webhooks else "",
         tags.section(tags.h2("Recent messages"), _recent(status.recent, view), id="recent"),
         _expiries(status, view) if view.expiries else "",
         _processes(status) if len(status.processes) > 1 else "",
@@ -385,6 +387,28 @@ def _suspended(status: Status) -> Tag:
         tags.h2("Suspended next hops"),
         table(_SUSPENDED_COLUMNS, ("", *("whole",) * 3, ""), map(row, status.suspended)),
         id="suspended",
+    )
+
+
+_WEBHOOK_COLUMNS = ("URL", "State", "Waiting", "Posted", "Last success", "Last failure")
+
+
+def _webhooks(status: Status) -> Tag:
+    def row(each: WebhookStatus) -> tuple[Flattenable, ...]:
+        since = each.failing_since
+        return (
+            printable(each.url),
+            each.state if since is None else f"{each.state}, {short_duration(status.now - since)}",
+            f"{each.waiting:,}",
+            f"{each.posted:,}",
+            "" if each.last_success is None else time_tag(each.last_success),
+            printable(each.error),
+        )
+
+    return tags.section(
+        tags.h2("Webhooks"),
+        table(_WEBHOOK_COLUMNS, ("", *("whole",) * 4, ""), map(row, status.webhooks)),
+        id="webhooks",
     )
 
 

@@ -24,6 +24,7 @@ from .services import services
 from .signing import signing
 from .storage import occupation, storage
 from .tls_records import tls_records
+from .webhooks import webhooks
 
 _SECONDS = 10.0  # for all name lookups together
 _RECORD_SECONDS = 30.0  # for all lookups of records of our domains
@@ -123,6 +124,7 @@ def findings(
     yield from destinations(config, machine)
     yield from signing(config)
     yield from services(config, machine)
+    yield from webhooks(config)
     yield from listening
     table: list[Rule] = []
     for rule in rules(config):

@@ -418,6 +418,7 @@ class SharedDatabase:
             self._database,
             worker=self._worker,
             machine=self._machine,
+            slot=0,  # of what a move does not write: events for webhooks
             counts=Counts(),
             known_failures=0,
             leases=Leases(),

@@ -139,6 +139,7 @@ class QueueFile:
         (left,) = self._database.execute(
             "SELECT EXISTS (SELECT 1 FROM message) OR EXISTS (SELECT 1 FROM failure)"
             " OR EXISTS (SELECT 1 FROM imported) OR EXISTS (SELECT 1 FROM move)"
+            " OR EXISTS (SELECT 1 FROM webhook_event)"
         ).fetchone()
         return not left
 

@@ -47,6 +47,14 @@ from ..operator.operations import (
     WaitingCounts,
 )
 from ..operator.suspended import SuspendedDestination
+from .webhook_events import (
+    EventCount,
+    EventCounts,
+    EventsOperation,
+    EventsTransaction,
+    NewEvent,
+    TakenEvents,
+)
 
 FAILURE_LIFE = 30 * 86_400.0
 """Seconds for which the record of a failure that no DSN reports is kept."""
@@ -104,12 +112,14 @@ class Accept:
         notices: DSNs that the acceptance causes; due at once and not leased.
         unreported: failures of refused recipients (`Message.refused`) that no DSN reports; each
             leaves a record.
+        events: for webhooks.
     """
 
     message: Message
     lease: bool = True
     notices: tuple[Message, ...] = ()
     unreported: tuple[Outcome, ...] = ()
+    events: tuple[NewEvent, ...] = ()
 
 
 @frozen
@@ -144,6 +154,7 @@ class Settle:
         untried: recipients whose lease ends without an attempt; they are due as before.
         next_hop: where the deferred recipients were tried, as people see it.
         warned: recipients whose delay one of the notices reports.
+        events: for webhooks; a settle that is applied twice may write them twice.
     """
 
     message: Message
@@ -156,6 +167,7 @@ class Settle:
     untried: tuple[RecipientNumber, ...] = ()
     next_hop: str = ""
     warned: tuple[RecipientNumber, ...] = ()
+    events: tuple[NewEvent, ...] = ()
 
     def ended(self) -> Iterator[tuple[QueueId, RecipientNumber]]:
         """Yield the recipients whose leases end."""
@@ -259,7 +271,9 @@ class Overdue:
         return transaction.overdue(self)
 
 
-Operation = Accept | Settle | Forget | Survey | Lease | Overdue | OperatorOperation
+Operation = (
+    Accept | Settle | Forget | Survey | Lease | Overdue | OperatorOperation | EventsOperation
+)
 
 
 # Results.
@@ -291,6 +305,9 @@ Result = (
     | Known
     | Suspended
     | Removed
+    | TakenEvents
+    | EventCount
+    | EventCounts
     | None
 )
 """The result of an operation; None where it says nothing."""
@@ -342,7 +359,7 @@ class Recovery:
 # Stores.
 
 
-class StoreTransaction(OperatorTransaction, Protocol):
+class StoreTransaction(OperatorTransaction, EventsTransaction, Protocol):
     """What a store does for each operation, within the transaction of one batch."""
 
     def accept(self, accepts: Sequence[Accept], /) -> None:
@@ -384,6 +401,10 @@ def apply_batch(batch: Sequence[Operation], transaction: StoreTransaction) -> li
         removals = iter(transaction.settle(settles))
     if forgets := [each for each in batch if isinstance(each, Forget)]:
         transaction.forget(forgets)
+    if events := [
+        event for each in batch if isinstance(each, Accept | Settle) for event in each.events
+    ]:
+        transaction.record_events(tuple(events))
     results: list[Result] = []
     for operation in batch:
         if isinstance(operation, Settle):

@@ -37,7 +37,7 @@ from ..operator.operations import (
     Tally,
     WaitingCounts,
 )
-from . import due, history, operator_queries
+from . import due, history, operator_queries, webhook_rows
 from .contract import (
     FAILURE_LIFE,
     MOST_FAILURES,
@@ -67,6 +67,15 @@ from .rows import (
 )
 from .spool import Spool
 from .suspended_file import SuspendedFile
+from .webhook_events import (
+    ChangeEvents,
+    DropEvents,
+    EventCount,
+    EventCounts,
+    NewEvent,
+    TakeEvents,
+    TakenEvents,
+)
 
 _EXPIRED = 500  # records of failures that one operation removes for their age
 _IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
@@ -234,6 +243,28 @@ class SQLiteTransaction:
         """Remove recipients that were removed while leased to a process that is no more."""
         self.counts.recipients_left([row[2:] for row in self._delete(keys)])
         self._remove_empty([QueueId(id) for id in dict.fromkeys(id for id, _ in keys)])
+
+    # Events for webhooks.
+
+    def record_events(self, events: tuple[NewEvent, ...]) -> None:
+        """Insert events."""
+        webhook_rows.record(self._database, events)
+
+    def take_events(self, take: TakeEvents) -> TakenEvents:
+        """Read due events."""
+        return webhook_rows.take(self._database, take)
+
+    def change_events(self, change: ChangeEvents) -> None:
+        """Remove and postpone events."""
+        webhook_rows.change(self._database, change)
+
+    def drop_events(self, drop: DropEvents) -> EventCount:
+        """Remove the oldest events."""
+        return webhook_rows.drop(self._database, drop)
+
+    def count_events(self) -> EventCounts:
+        """Count all events."""
+        return webhook_rows.count(self._database)
 
     # Accept.
 

@@ -308,6 +308,22 @@ TOKEN_FAILURES = Metric(
     "counter",
     "Attempts to get an OAuth token for an account at a next hop that have failed.",
 )
+WEBHOOK_EVENTS = Metric(
+    f"{PREFIX}webhook_events_total",
+    "counter",
+    "Events for webhooks: posted and taken; attempts that failed; dropped since too many waited, or"
+    " expired.",
+    {"result": ("posted", "failed", "dropped", "expired")},
+)
+WEBHOOK_WAITING = Metric(
+    f"{PREFIX}webhook_events_waiting", "gauge", "Events that wait for webhooks."
+)
+WEBHOOKS_FAILING = Metric(
+    f"{PREFIX}webhooks_failing",
+    "gauge",
+    "Webhooks whose last attempt has failed, or that are disabled.",
+    fold="max",
+)
 REPLY_ACTIONS = Metric(
     f"{PREFIX}reply_actions_total",
     "counter",
@@ -522,6 +538,9 @@ TABLE: tuple[Metric, ...] = (
     TLS_CLEAR_RETRIES,
     CREDENTIALS_REFUSED,
     TOKEN_FAILURES,
+    WEBHOOK_EVENTS,
+    WEBHOOK_WAITING,
+    WEBHOOKS_FAILING,
     REPLY_ACTIONS,
     TLS_RESULTS,
     TLS_REPORTS,

@@ -45,6 +45,7 @@ from ..contract import (
 from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
+from . import webhook_rows
 from .connection import PATIENCE, Connection, connect, may_pass
 from .operator_queries import read_suspended
 from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys, pieces
@@ -241,6 +242,7 @@ class PostgreSQLStore:
         self._leases = Leases()
         changes = self._transaction(database)
         removed = self._end_workers(database, [id for (id,) in former], changes)
+        webhook_rows.adopt(database, (self._machine, self._slot))
         self._renew(database, changes)
         self._batch += 1
         self._counts = changes.counts
@@ -254,6 +256,8 @@ class PostgreSQLStore:
             (LEASE, self._worker),
         ).fetchall()
         self._end_workers(database, [id for (id,) in gone], changes)
+        if gone:
+            webhook_rows.adopt(database, (self._machine, self._slot))
         self.taken_over += len(gone)
 
     def _end_workers(
@@ -399,6 +403,7 @@ class PostgreSQLStore:
             database,
             worker=self._worker,
             machine=self._machine,
+            slot=self._slot,
             counts=self._counts,
             known_failures=self._others.failures,
             leases=self._leases,

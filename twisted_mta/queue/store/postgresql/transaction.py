@@ -50,7 +50,16 @@ from ..counts import Counts
 from ..leases import Leases, RecipientKey
 from ..rows import restored_row
 from ..spool import Spool
-from . import due, history, operator_queries
+from ..webhook_events import (
+    ChangeEvents,
+    DropEvents,
+    EventCount,
+    EventCounts,
+    NewEvent,
+    TakeEvents,
+    TakenEvents,
+)
+from . import due, history, operator_queries, webhook_rows
 from .operator_queries import read_suspended
 from .rows import (
     CHOSEN,
@@ -92,6 +101,7 @@ class PostgreSQLTransaction:
         database: the connection, in a transaction as long as operations are applied.
         worker: the id of this process's row.
         machine: the id of this machine.
+        slot: the number of this process among those of the machine.
         counts: what this worker added to the counts before.
         known_failures: records of failures that other workers have added, as far as is known.
         leases: of this worker.
@@ -108,6 +118,7 @@ class PostgreSQLTransaction:
         *,
         worker: int,
         machine: str,
+        slot: int,
         counts: Counts,
         known_failures: int,
         leases: Leases,
@@ -119,6 +130,7 @@ class PostgreSQLTransaction:
         self._database = database
         self._worker = worker
         self._machine = machine
+        self._place = machine, slot
         self._leases = leases
         self._spool = spool
         self._ours_or_free = _OURS_OR_FREE.format(worker=worker)
@@ -246,6 +258,28 @@ class PostgreSQLTransaction:
         self.counts.held += held
         self._left(left)
         return page
+
+    # Events for webhooks.
+
+    def record_events(self, events: tuple[NewEvent, ...]) -> None:
+        """Insert events."""
+        webhook_rows.record(self._database, self._place, events)
+
+    def take_events(self, take: TakeEvents) -> TakenEvents:
+        """Read due events."""
+        return webhook_rows.take(self._database, self._place, take)
+
+    def change_events(self, change: ChangeEvents) -> None:
+        """Remove and postpone events."""
+        webhook_rows.change(self._database, change)
+
+    def drop_events(self, drop: DropEvents) -> EventCount:
+        """Remove the oldest events."""
+        return webhook_rows.drop(self._database, self._place, drop)
+
+    def count_events(self) -> EventCounts:
+        """Count all events of this process."""
+        return webhook_rows.count(self._database, self._place)
 
     # Accept.
 
