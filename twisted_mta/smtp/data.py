@@ -9,6 +9,7 @@ normalized content all line ends are CR LF, so a line of one dot is stuffed agai
 from __future__ import annotations
 
 import re
+from io import IncrementalNewlineDecoder
 
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
@@ -27,25 +28,26 @@ class _Watch:
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
         self.bare = False
         self.long = False
+        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
         self._line: bytes | None = b"" if look_for_long_lines else None
 
     def _look(self, content: bytes) -> None:
         """Look at a piece of the content that does not end between CR and LF."""
-        if b"\0" in content:
-            self.bare = True
-        text = self._line + content if self._line else content
+        if not self.bare:
+            # One pass in C, without an object for each line; only the kinds of line ends are kept.
+            self._line_ends.decode(content.decode("latin-1"), final=True)
+            self.bare = self._line_ends.newlines not in (None, "\r\n") or b"\0" in content
+        if self._line is not None and content and not self.long:
+            self._measure(self._line + content)
+
+    def _measure(self, text: bytes) -> None:
+        """Look for long lines in text that begins with a line, and keep the one that has no end."""
         # A bare CR or LF ends a line here too: it becomes a line end, or the message is refused.
         # Split and measured, because a search for 999 octets in a row is quadratic in their length.
         lines = text.splitlines()
-        lengths = list(map(len, lines))
-        unended = bool(lines) and not text.endswith((b"\r", b"\n"))
-        # One pass: searches for CR LF and for single CR and LF would be two more.
-        if len(text) - sum(lengths) != 2 * (len(lines) - unended):
-            self.bare = True
-        if self._line is not None and lines:
-            if max(lengths) > _LONGEST_LINE:
-                self.long = True
-            self._line = lines[-1][-_LONGEST_LINE - 1 :] if unended else b""
+        self.long = max(map(len, lines)) > _LONGEST_LINE
+        unended = not text.endswith((b"\r", b"\n"))
+        self._line = lines[-1][-_LONGEST_LINE - 1 :] if unended else b""
 
 
 class DataReader(_Watch):
