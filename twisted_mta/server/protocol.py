@@ -79,6 +79,8 @@ from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
 from .timeouts import ConnectionTimer, Timeouts
 
 _MAX_TURN = 0.005  # seconds spent on the commands of one client before other clients have a turn
+_READ = 65_536  # octets read from a socket at a time
+_CONTENT_READ = 262_144  # likewise, of a content: each read has its cost, however small it is
 _LINGER = 10.0  # seconds for a client to read our last reply, before the connection is aborted
 _ABANDON_TIMEOUT = 1.0  # seconds, likewise, when this process stops; and for a pending decision
 
@@ -618,6 +620,7 @@ class ESMTPProtocol(LineReceiver):
             self._drop_sink()
             return
         self._timer.content_since = self._clock.seconds()
+        self.transport.bufferSize = _CONTENT_READ
 
     def _write(self, step: Write) -> None:
         if self._sink is not None:
@@ -628,6 +631,7 @@ class ESMTPProtocol(LineReceiver):
                 self._drop_sink()
 
     def _finish(self, step: Finish) -> None:
+        self.transport.bufferSize = _READ
         if self._overhearing is not None:
             self._overhearing.content(self.session.content_octets)
         sink, self._sink = self._sink, None
