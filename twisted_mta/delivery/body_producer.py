@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from ..smtp.client.outgoing import Piece
 
 AnyExecutor = Callable[[Callable[[], Any]], "Deferred[Any]"]
 """Runs a call: an `interfaces.Executor`, or `maybeDeferred` for the caller's own turn."""
@@ -24,8 +26,12 @@ without a pause."""
 class BodySender(Protocol):
     """The connection that a content is sent on."""
 
-    def send_piece(self, piece: bytes | None) -> None:
-        """Write a piece of the content; None: the content is complete."""
+    def send_piece(self, piece: Piece | None) -> Deferred[None] | None:
+        """Write a piece of the content; None: the content is complete.
+
+        Returns:
+            A Deferred that fires when the connection takes the next piece; None: it does so now.
+        """
         ...
 
     def body_progressed(self) -> None:
@@ -53,18 +59,19 @@ class BodyProducer:
     def __init__(
         self,
         sender: BodySender,
-        content: Iterator[bytes],
+        content: Iterator[Piece],
         executor: AnyExecutor,
         clock: IReactorTime,
     ) -> None:
         self._sender = sender
-        self._content: Iterator[bytes] | None = content  # None: it has ended
+        self._content: Iterator[Piece] | None = content  # None: it has ended
         self._executor = executor
         self._clock = clock
         self._written = 0  # octets in this turn
         self._next_turn: IDelayedCall | None = None
         self._paused = True
-        self._reading = False
+        self._reading = False  # or a file is being sent
+        self._sending: Deferred[None] | None = None  # the last file
         self._looping = False  # within `_read_on`: a piece that is there at once needs no recursion
 
     def resumeProducing(self) -> None:
@@ -84,6 +91,8 @@ class BodyProducer:
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
+        if self._sending is not None:
+            self._sending.cancel()
 
     def _read_on(self) -> None:
         if self._looping or self._next_turn is not None:
@@ -105,12 +114,21 @@ class BodyProducer:
             self._sender.body_progressed()
         self._read_on()
 
-    def _send(self, piece: bytes | None) -> None:
+    def _send(self, piece: Piece | None) -> Deferred[None] | None:
+        if self._content is None:
+            return None  # the connection has ended meanwhile
+        if isinstance(piece, bytes):
+            self._written += len(piece)
+        self._sending = self._sender.send_piece(piece)
+        if self._sending is not None:
+            return self._sending.addCallback(lambda _: self._sent(piece))
+        self._sent(piece)
+        return None
+
+    def _sent(self, piece: Piece | None) -> None:
         self._reading = False
         if self._content is None:
-            return  # the connection has ended meanwhile
-        self._written += len(piece or b"")
-        self._sender.send_piece(piece)
+            return  # likewise
         if piece is None:
             self._content = None
             self._sender.body_ended(None)
@@ -119,6 +137,8 @@ class BodyProducer:
 
     def _failed(self, failure: Failure) -> None:
         self._reading = False
+        if self._content is None and failure.check(CancelledError):
+            return
         error = failure.value
         if not isinstance(error, OSError):
             self._log.failure("Cannot send a content", failure)

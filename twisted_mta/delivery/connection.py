@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Executor, Sign, WallTime, unsigned
+from ..mail.body import DotlessFile
 from ..mail.message import Message
 from ..mail.next_hop import Host, Target
 from ..mail.outcome import Outcome
@@ -24,6 +25,7 @@ from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..mail.tls_policy import TLSPolicy
 from ..message.mime.conversion_plan import CannotConvert
+from ..smtp.client.outgoing import Piece
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (
     Close,
@@ -37,6 +39,7 @@ from ..smtp.client.step import (
 )
 from ..smtp.conversation import Conversation, Line, tls_words
 from ..smtp.extension.requiretls import not_announced
+from ..system.file_sender import send_file, takes_files
 from ..system.outbox import Outbox
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
@@ -470,15 +473,20 @@ class Connection(Protocol):
         self._outbox.release(self.transport)
         # Converting a content takes longer than reading it.
         executor = self._executor if self._converted else maybeDeferred
-        self._producer = BodyProducer(self, self.session.content(), executor, self._clock)
+        content = self.session.content(files=takes_files(self.transport))
+        self._producer = BodyProducer(self, content, executor, self._clock)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()
 
-    def send_piece(self, piece: bytes | None) -> None:
-        """Write a piece of the content; None: the content is complete."""
-        octets = self.session.body_read(piece)
-        if octets:
-            self.transport.write(octets)
+    def send_piece(self, piece: Piece | None) -> Deferred[None] | None:
+        """Write a piece of the content (`body_producer.BodySender`)."""
+        ready = self.session.body_read(piece)
+        if isinstance(ready, DotlessFile):
+            self.transport.unregisterProducer()
+            return send_file(self.transport, ready.open(), ready.size, self.body_progressed)
+        if ready:
+            self._outbox.write_now(self.transport, ready)
+        return None
 
     def body_progressed(self) -> None:
         """Restart the timeout: the peer has taken data (RFC 5321 §4.5.3.2.5)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import IO, Protocol
 
 from attrs import frozen
 
@@ -26,6 +27,32 @@ class Body(Protocol):
             OSError: the body file cannot be read.
         """
         ...
+
+
+class DotlessFile(ABC):
+    """A content in a file of which no line begins with a dot, and whose last line has its CR LF.
+
+    So it goes behind DATA as it is (RFC 5321 §4.5.2), and need not be looked through.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The number of octets."""
+
+    @abstractmethod
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content from its beginning (`Body.chunks`)."""
+
+    @abstractmethod
+    def open(self) -> IO[bytes]:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
 
 
 @frozen

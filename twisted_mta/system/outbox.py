@@ -94,6 +94,14 @@ class Outbox:
         if octets:
             _write(transport, octets)
 
+    def write_now(self, transport: Any, octets: bytes) -> None:
+        """Write ``octets`` behind those that are gathered, without waiting for the end of the turn.
+
+        Under TLS only large ones do not wait.
+        """
+        self.release(transport)
+        _write(transport, octets)
+
     def _empty(self) -> None:
         self._emptying = True
         try:
@@ -112,6 +120,11 @@ class Outbox:
 
 _LARGE = 4096
 """Octets below TLS that are written at once: they are content, not replies."""
+
+
+def has_unsent(connection: Connection) -> bool:
+    """Whether a connection has octets that its socket has not taken yet."""
+    return bool(connection.dataBuffer or connection._tempDataBuffer)
 
 
 class _BelowTLS:
@@ -184,12 +197,7 @@ def _written(connection: Connection, octets: bytes) -> bytes:
     """Write what the socket takes now; return the rest, b"" if the connection is aborted."""
     if connection._aborting:
         return b""
-    if (
-        connection.connected
-        and not connection.disconnecting
-        and not connection.dataBuffer
-        and not connection._tempDataBuffer
-    ):
+    if connection.connected and not connection.disconnecting and not has_unsent(connection):
         sent: Any = connection.writeSomeData(octets)
         if isinstance(sent, int) and sent > 0:
             return octets[sent:]

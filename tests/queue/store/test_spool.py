@@ -2,12 +2,16 @@
 
 import errno
 
+from hypothesis import example, given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.store.spool import FileBody, Spool, SpooledWriter
+from twisted_mta.queue.store import spool
+from twisted_mta.queue.store.spool import DotlessFileBody, FileBody, Spool, SpooledWriter
+from twisted_mta.smtp.client.outgoing import DotStuffer
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
@@ -103,6 +107,49 @@ class Writing(SpoolTestCase):
         assert isinstance(sealed, Deferred)
         self.failureResultOf(sealed, OSError)
         self.assertEqual(self.files.names("/body"), [str(ID)])
+
+
+class Dots(SpoolTestCase):
+    """Only a content that goes behind DATA as it is is called dotless, wherever it is split."""
+
+    @given(
+        st.lists(
+            st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n..", b"x", b"x" * 11]),
+            max_size=16,
+        ),
+        st.integers(1, 4),
+    )
+    @example([b"x" * 11, b"\r", b"\n", b".", b"x\r\n"], 1)
+    @example([b".", b"x" * 11, b"\r\n"], 1)
+    @example([b"x" * 11, b"\r\n", b"\n.", b"\r\n"], 1)
+    def test_a_body_is_dotless_exactly_if_stuffing_adds_the_final_dot_alone(
+        self, pieces: list[bytes], chunk: int
+    ) -> None:
+        content = b"".join(pieces)
+        stuffer = DotStuffer()
+        unchanged = stuffer.feed(content) + stuffer.end() == content + b".\r\n"
+        # Pieces are written to the file as they come, or gathered.
+        self.patch(spool, "_CHUNK", chunk)
+        writer = self.spool.new_body(QueueId(2))
+        for piece in pieces:
+            writer.write(piece)
+        sealed = writer.seal()
+        body = self.successResultOf(sealed) if isinstance(sealed, Deferred) else sealed
+        if len(content) > 10:
+            self.assertEqual(isinstance(body, DotlessFileBody), unchanged)
+            self.assertIsInstance(body, FileBody)
+        self.assertEqual(b"".join(body.chunks()), content)
+        self.spool.forget(body)
+
+    def test_the_body_of_a_row_is_not_known_to_be_dotless(self) -> None:
+        self.assertIsInstance(self.sealed(b"x" * 20, b"\r\n"), DotlessFileBody)
+        self.assertNotIsInstance(self.spool.stored(ID, 22), DotlessFileBody)
+
+    def test_a_dotless_body_can_be_opened(self) -> None:
+        body = self.sealed(b"x" * 20, b"\r\n")
+        assert isinstance(body, DotlessFileBody)
+        with body.open() as file:
+            self.assertEqual(file.read(), b"x" * 20 + b"\r\n")
 
 
 class Trying(SpoolTestCase):

@@ -1,10 +1,16 @@
 """Dot-stuffing, and content in pieces."""
 
-from hypothesis import given
+from collections.abc import Iterator
+from io import BytesIO
+from typing import IO
+
+from attrs import evolve, frozen
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tidy import TidyTestCase
-from twisted_mta.smtp.client.outgoing import DotStuffer
+from twisted_mta.mail.body import DotlessFile, MemoryBody
+from twisted_mta.smtp.client.outgoing import DotStuffer, stuffed
 
 from ..player import PLAIN_OPENING, Player, message
 
@@ -57,3 +63,74 @@ class DotStufferTests(TidyTestCase):
         trace = b"Received: by client.example\r\n"
         self.assertEqual(b"".join(pieces), naively_stuffed(trace + content))
         self.assertLess(max(map(len, pieces)), 100_000)
+
+
+@frozen
+class Dotless(DotlessFile):
+    """A content without dots, in pieces of some octets."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        for start in range(0, len(self.content), 3):
+            yield self.content[start : start + 3]
+
+    def open(self) -> IO[bytes]:
+        return BytesIO(self.content)
+
+
+class WithoutDots(TidyTestCase):
+    """A body without dots is not looked through, and the octets on the wire are the same."""
+
+    @given(
+        st.lists(st.sampled_from([b"\r", b"\n", b".", b"x", b"\r\n"]), max_size=12).map(b"".join),
+        st.sampled_from([b"", b"A: x\r\n", b"..\r\n", b"A: x", b"A: x\r", b"\r\n", b"\n", b"."]),
+    )
+    @example(b"\n.\r\n", b"A: x\r")
+    def test_the_octets_are_those_of_a_body_that_is_looked_through(
+        self, text: bytes, trace: bytes
+    ) -> None:
+        content = text.replace(b"\r\n.", b"\r\n").lstrip(b".") + b"\r\n"
+        if b"\r\n." in content:
+            return
+        looked_through = evolve(message(body=MemoryBody(content)), trace=trace)
+        expected = b"".join(piece for piece in stuffed(looked_through) if isinstance(piece, bytes))
+        dotless = evolve(looked_through, body=Dotless(content))
+        for files in (False, True):
+            wire = b""
+            for piece in stuffed(dotless, files=files):
+                self.assertTrue(files or isinstance(piece, bytes))
+                wire += piece.content if isinstance(piece, Dotless) else bytes(piece)  # type: ignore[arg-type]
+            self.assertEqual(wire, expected)
+
+    def test_a_file_is_a_piece_only_where_that_is_asked_for(self) -> None:
+        dotless = message(body=Dotless(b"Subject: x\r\n\r\nHello\r\n"))
+        self.assertEqual(
+            list(stuffed(dotless, files=True)), [dotless.trace, dotless.body, b".\r\n"]
+        )
+        self.assertGreater(len(list(stuffed(dotless))), 3)
+
+    def test_the_dot_is_not_sent_before_the_file(self) -> None:
+        session = (
+            Player(message(body=Dotless(b"Subject: x\r\n\r\nHello\r\n")))
+            .play(f"""
+            {PLAIN_OPENING}
+            C: MAIL FROM:<a@client.example>
+            S: 250 Ok
+            C: RCPT TO:<b@example.net>
+            S: 250 Ok
+            C: DATA
+        """)
+            .session
+        )
+        session.receive(b"354 Go on\r\n")
+        ready = []
+        for piece in (*session.content(files=True), None):
+            ready.append((session.body_read(piece), session.dot_sent))
+        self.assertEqual([sent for _, sent in ready], [False, False, False, True])
+        self.assertIsInstance(ready[2][0], Dotless)
+        self.assertEqual(ready[3][0], b".\r\n")

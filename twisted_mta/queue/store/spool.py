@@ -17,10 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ...interfaces import Executor, Files, WritableFile
-from ...mail.body import Body, MemoryBody
+from ...mail.body import Body, DotlessFile, MemoryBody
 from ...mail.queue_id import QueueId
 
 _TRIAL = "attempt"  # not a queue id: a file that a crash leaves is swept
+_DOT = b"\r\n."  # at the beginning of a line
 _CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
 
 
@@ -46,6 +47,38 @@ class FileBody:
                     raise OSError(f"{self.path} is {left} octets shorter than it was")
                 left -= len(chunk)
                 yield chunk
+
+
+@frozen
+class DotlessFileBody(FileBody, DotlessFile):
+    """A large body that was seen to have no dot at the beginning of a line."""
+
+    def open(self) -> IO[bytes]:
+        """Open the file (`mail.body.DotlessFile`)."""
+        return self.files.open(self.path)
+
+
+class _Lines:
+    """What is learned about the lines of a content while it is written, wherever it is split.
+
+    Attributes:
+        begin_with_dot: whether one begins with a dot.
+    """
+
+    def __init__(self) -> None:
+        self.begin_with_dot = False
+        self._end = b"\r\n"  # the last two octets so far
+
+    @property
+    def have_ends(self) -> bool:
+        """Whether the last line has its CR LF."""
+        return self._end == b"\r\n"
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece."""
+        across = self._end + piece[:2]
+        self.begin_with_dot = self.begin_with_dot or _DOT in across or _DOT in piece
+        self._end = (self._end + piece[-2:])[-2:]
 
 
 class Spool:
@@ -113,6 +146,7 @@ class SpooledWriter:
         self._held: list[bytes] = []
         self._held_size = 0  # octets in `_held`
         self._size = 0
+        self._lines = _Lines()  # of what is in the file
         self._file: WritableFile | None = None
 
     def write(self, content: bytes) -> None:
@@ -156,7 +190,9 @@ class SpooledWriter:
 
     def _write_held(self) -> None:
         assert self._file is not None
-        self._file.write(b"".join(self._held))
+        octets = b"".join(self._held)
+        self._file.write(octets)
+        self._lines.feed(octets)
         self._held.clear()
         self._held_size = 0
 
@@ -167,7 +203,9 @@ class SpooledWriter:
         self._file.sync()
         self._file.close()
         self._files.sync_directory(os.path.dirname(self._path))
-        return FileBody(self._files, self._path, self._size)
+        dotless = self._lines.have_ends and not self._lines.begin_with_dot
+        kind = DotlessFileBody if dotless else FileBody
+        return kind(self._files, self._path, self._size)
 
     def _clean_up(self, failure: Failure) -> Failure:
         self.discard()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import Factory, define, field
 
+from ...mail.body import DotlessFile
 from ...mail.envelope import Recipient
 from ...mail.message import Message
 from ...mail.outcome import Outcome
@@ -15,8 +16,14 @@ from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 from ..extension.views import OutgoingView
 
+Piece = bytes | DotlessFile
+"""A piece of content for the wire; a file goes there whole, as it is."""
+
 PIECE = 65_536
 """Octets of content that are dot-stuffed and handed on at a time."""
+
+
+_FINAL_DOT = b".\r\n"
 
 
 class DotStuffer:
@@ -43,16 +50,29 @@ class DotStuffer:
 
     def end(self) -> bytes:
         """Return the end of the content: the final dot, on a line of its own."""
-        return b".\r\n" if self._tail == b"\r\n" else b"\r\n.\r\n"
+        return _FINAL_DOT if self._tail == b"\r\n" else b"\r\n" + _FINAL_DOT
 
 
-def stuffed(message: Message) -> Iterator[bytes]:
+def stuffed(message: Message, *, files: bool = False) -> Iterator[Piece]:
     """Yield the content of ``message`` with its trace fields, dot-stuffed; last the final dot.
+
+    Args:
+        message: the message.
+        files: whether a body without dots to stuff is yielded as a file.
 
     Raises:
         OSError: the content cannot be read.
     """
+    body, trace = message.body, message.trace
     stuffer = DotStuffer()
+    if isinstance(body, DotlessFile) and (trace.endswith(b"\r\n") or not trace):
+        yield stuffer.feed(trace)
+        if files:
+            yield body
+        else:
+            yield from body.chunks()
+        yield _FINAL_DOT
+        return
     for piece in _pieces(message):
         yield stuffer.feed(piece)
     yield stuffer.end()
@@ -195,7 +215,7 @@ class OutgoingTransaction:
     answers: int = 0
     answered: bool = False
     dot_sent: bool = False
-    held: bytes = b""
+    held: Piece = b""
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
 
     @property

@@ -41,6 +41,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 from ...mail.message import Message
@@ -55,7 +56,7 @@ from ..sasl.exchange import Nonce
 from .auth import CANCEL, AuthEnd, ClientAuth
 from .awaited import Awaited, Deadlines, situation
 from .machine import TRANSITIONS, Event, State
-from .outgoing import Agreement, OutgoingTransaction, chunked, stuffed
+from .outgoing import Agreement, OutgoingTransaction, Piece, chunked, stuffed
 from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .step import (
     Close,
@@ -335,26 +336,32 @@ class ClientSession:
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
-        for piece in self.content():
-            if octets := self.body_read(piece):
+        for piece in chain(self.content(), (None,)):
+            octets = self.body_read(piece)
+            assert isinstance(octets, bytes)
+            if octets:
                 yield octets
-        yield self.body_read(None)
 
-    def content(self) -> Iterator[bytes]:
+    def content(self, *, files: bool = False) -> Iterator[Piece]:
         """Return the pieces of the content; each one, and None at the end, is for `body_read`.
 
         They may be read in a thread: reading them does not touch the session.
+
+        Args:
+            files: whether a body that can go to the wire as it is may be a piece, and not its
+                octets.
 
         Raises:
             OSError: (while iterating) the content cannot be read; to be reported by `body_failed`.
         """
         transaction = self._sending()
         transaction.held = b""
-        content = chunked if transaction.binary else stuffed
-        return content(transaction.message)
+        if transaction.binary:
+            return chunked(transaction.message)
+        return stuffed(transaction.message, files=files)
 
-    def body_read(self, piece: bytes | None) -> bytes:
-        """Return the octets to write after a piece of the content was read; None is its end."""
+    def body_read(self, piece: Piece | None) -> Piece:
+        """Return what is to be written after a piece of the content was read; None is its end."""
         transaction = self._sending()
         octets, transaction.held = transaction.held, piece or b""
         if piece is None:
