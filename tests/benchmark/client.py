@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 
 from ..functional.machine import LOOPBACK, Unready
 
@@ -82,6 +83,19 @@ class Client:
         """Send MAIL, RCPT and DATA."""
         for command, code in ENVELOPE:
             self.say(command, code)
+
+    def send_to(self, recipients: Sequence[str], message: bytes) -> None:
+        """Send one message to many recipients, with their commands pipelined (RFC 2920)."""
+        commands = [f"RCPT TO:<{each}>\r\n".encode("ascii") for each in recipients]
+        (mail, taken), _, (data, ready) = ENVELOPE
+        self.socket.sendall(mail + b"".join(commands) + data)
+        # Replies may come together, and `expect` reads one.
+        lines = self.socket.makefile("rb")
+        for code in (taken, *([taken] * len(commands)), ready):
+            reply = lines.readline()
+            if not reply.startswith(code):
+                raise Unready(f"expected {code!r}, got {reply!r}")
+        self.say(message, b"250")
 
     def send(self, message: bytes) -> None:
         """Send one message, and wait until it is accepted."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -120,6 +120,16 @@ def route(hop: SMTPSink | Silence) -> str:
     return f"elsewhere.example=smtp://{LOOPBACK}:{hop.port}"
 
 
+def domain(number: int) -> str:
+    """Return the domain whose next hop is the one of this number."""
+    return f"hop{number}.example"
+
+
+def hops(port: int, count: int) -> dict[str, str]:
+    """Return ``host:port`` by `domain`: one server, at as many addresses as there are next hops."""
+    return {domain(number): f"127.0.1.{number + 1}:{port}" for number in range(count)}
+
+
 @frozen
 class Field:
     """Starts contestants.
@@ -136,7 +146,7 @@ class Field:
 
     @contextlib.contextmanager
     def contestant(
-        self, name: str, *, silent: bool = False, toml: str = ""
+        self, name: str, *, silent: bool = False, toml: str = "", spread: int = 0
     ) -> Iterator[Contestant]:
         """Start a contestant, and stop it afterwards.
 
@@ -144,25 +154,34 @@ class Field:
             name: of the contestant.
             silent: whether its next hop is `Silence`, not a sink.
             toml: configuration of our MTA.
+            spread: how many next hops the sink stands for, besides (`hops`).
         """
         place = self.home / f"{name} {len(os.listdir(self.home))}".replace(" ", "-")
         place.mkdir()
         place.chmod(0o755)
         with contextlib.ExitStack() as stack:
             hop: SMTPSink | Silence = Silence() if silent else SMTPSink(place)
+            if spread:
+                hop = SMTPSink(place, "-m", str(20 * spread), host="0.0.0.0")
             stack.enter_context(hop)
+            others = hops(hop.port, spread)
             if name == THEIRS:
-                yield stack.enter_context(self._postfix(place, hop))
+                yield stack.enter_context(self._postfix(place, hop, others))
             elif name == EXIM:
                 yield stack.enter_context(self._exim(place, hop))
             elif name in NAMES:
                 yield stack.enter_context(self._forgetful(name, place, hop))
             else:
-                yield stack.enter_context(self._ours(name, place, hop, toml))
+                yield stack.enter_context(self._ours(name, place, hop, toml, others))
 
     @contextlib.contextmanager
     def _ours(
-        self, name: str, place: Path, hop: SMTPSink | Silence, toml: str
+        self,
+        name: str,
+        place: Path,
+        hop: SMTPSink | Silence,
+        toml: str,
+        others: Mapping[str, str],
     ) -> Iterator[Contestant]:
         pem = str(pair(place))
         # "2 workers"; any other name is one process
@@ -171,13 +190,16 @@ class Field:
             place,
             *("--route", route(hop), "--tls-certificate", pem, "--tls-key", pem),
             *workers,
+            *(f"--route={domain}=smtp://{address}" for domain, address in others.items()),
             *self.options,
             toml=toml,
         ) as mta:
             yield Contestant(name, mta.smtp, mta.pid, hop, commits=lambda: commits(mta))
 
     @contextlib.contextmanager
-    def _postfix(self, place: Path, hop: SMTPSink | Silence) -> Iterator[Contestant]:
+    def _postfix(
+        self, place: Path, hop: SMTPSink | Silence, others: Mapping[str, str]
+    ) -> Iterator[Contestant]:
         settings = {
             "relayhost": f"[{LOOPBACK}]:{hop.port}",
             "smtpd_tls_security_level": "may",
@@ -185,6 +207,16 @@ class Field:
             # As large as our limit; the default of 10 MB is too small for the large message.
             "message_size_limit": str(100 << 20),
         }
+        if others:
+            transports = place / "transport"
+            addresses = {name: address.split(":") for name, address in others.items()}
+            transports.write_text(
+                "".join(
+                    f"{name} smtp:[{host}]:{port}\n" for name, (host, port) in addresses.items()
+                ),
+                encoding="ascii",
+            )
+            settings["transport_maps"] = f"texthash:{transports}"
         if isinstance(hop, Silence):
             # By default Postfix slows down acceptance when more mail arrives than leaves. Here no
             # mail leaves, and acceptance alone is measured.

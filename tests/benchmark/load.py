@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from ..functional.machine import LOOPBACK, ROOT, Unready, eventually, run
 from .contestant import Contestant, Silence
+from .results import CPU
 
 PATIENCE = 600.0
 
@@ -24,6 +25,7 @@ class Work:
         sessions: parallel connections of the generator.
         kept: whether a connection carries many messages, or one.
         tls: whether each connection begins with STARTTLS.
+        hops: recipients of each message, each at a next hop of its own (`contestant.domain`).
     """
 
     messages: int = 200
@@ -31,6 +33,7 @@ class Work:
     sessions: int = 20
     kept: bool = True
     tls: bool = False
+    hops: int = 1
 
 
 @frozen
@@ -54,6 +57,9 @@ def send(port: int, work: Work) -> Sent:
     """
     if work.tls:
         return Sent(**generated("tls_load", port, "--messages", work.messages, *_common(work)))
+    if work.hops > 1:
+        spread = ("--messages", work.messages, "--hops", work.hops)
+        return Sent(**generated("fan_load", port, *spread, *_common(work)))
     start = time.monotonic()
     done = run(
         "smtp-source",
@@ -103,7 +109,7 @@ def rates(contestant: Contestant, work: Work) -> dict[str, float]:
         Unready: a message was refused, or did not arrive.
     """
     hop = contestant.hop
-    expected = 0 if isinstance(hop, Silence) else hop.count() + work.messages
+    expected = 0 if isinstance(hop, Silence) else hop.count() + work.messages * work.hops
     cpu = contestant.cpu()
     commits = contestant.commits()
     start = time.monotonic()
@@ -120,7 +126,7 @@ def rates(contestant: Contestant, work: Work) -> dict[str, float]:
         eventually(lambda: contestant.queued() == 0, f"{contestant.name} to empty its queue", 60.0)
     time.sleep(0.2)  # work after the last message costs CPU time too
     if contestant.counts_cpu:
-        figures["CPU µs/message"] = (contestant.cpu() - cpu) * 1e6 / work.messages
+        figures[CPU] = (contestant.cpu() - cpu) * 1e6 / work.messages
     if sent.cpu:
         figures["CPU µs/message of the generator"] = sent.cpu * 1e6 / work.messages
     batches, operations = (

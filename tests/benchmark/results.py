@@ -10,6 +10,9 @@ from attrs import frozen
 OURS = "twisted-mta"
 THEIRS = "postfix"
 
+CPU = "CPU µs/message"
+"""User and system time of all processes of a contestant."""
+
 MANY = "{} workers"
 """The name of our MTA with this number of workers."""
 

@@ -23,6 +23,7 @@ from ..functional.sinks import SMTPSink
 from . import queued
 from .client import client_tls
 from .contestant import Contestant, Field, commits, metrics, pair, route, total
+from .exim import EXIM
 from .floors import CONTESTANT, floors
 from .forgetful import NAMES
 from .idle import CROWDED, crowd, idle
@@ -37,6 +38,10 @@ ACCEPT_TLS = "accepted, STARTTLS, one message a connection"
 RELAY_MANY = "end to end, many messages a connection"
 RELAY_ONE = "end to end, one message a connection"
 RELAY_LARGE = "end to end, 100 KiB messages"
+RELAY_HUGE = "end to end, 1 MiB messages"
+RELAY_TLS = "end to end, STARTTLS, one message a connection"
+RELAY_HUGE_TLS = "end to end, STARTTLS, 1 MiB messages"
+SPREAD = "one message to 100 recipients at 100 next hops"
 LATENCY = "latency at half load"
 PASSING = "one message of 50 MiB"
 IDLE = "idle connections"
@@ -54,9 +59,13 @@ RELAYING: Mapping[str, Work] = {
     RELAY_MANY: Work(),
     RELAY_ONE: Work(kept=False),
     RELAY_LARGE: Work(octets=100 << 10),
+    RELAY_HUGE: Work(octets=1 << 20),
+    RELAY_TLS: Work(kept=False, tls=True),
+    RELAY_HUGE_TLS: Work(octets=1 << 20, kept=False, tls=True),
 }
+SPREADING = Work(messages=4, sessions=2, hops=100)
 
-GROUPS = ("floors", "accept", "relay", "passing", "idle", "crowd", "queued")
+GROUPS = ("floors", "accept", "relay", "spread", "passing", "idle", "crowd", "queued")
 """The parts of a run that ``--only`` selects."""
 
 Record = Callable[[Measurement], object]
@@ -114,6 +123,7 @@ class Benchmark:
             "floors": self._floors,
             "accept": self._accept,
             "relay": self._relay,
+            "spread": self._spread,
             "passing": self._passing,
             "idle": self._idle,
             "crowd": self._crowd,
@@ -167,6 +177,15 @@ class Benchmark:
             for scenario, work in RELAYING.items():
                 self._contest(running, scenario, work)
             self._latency(running)
+
+    def _spread(self) -> None:
+        with contextlib.ExitStack() as stack:
+            running = [
+                stack.enter_context(self.place.contestant(name, spread=SPREADING.hops))
+                for name in self._keeping()
+                if name != EXIM
+            ]
+            self._contest(running, SPREAD, SPREADING)
 
     def _latency(self, running: Sequence[Contestant]) -> None:
         for number, contestant in self._turns(running):

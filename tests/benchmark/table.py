@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .forgetful import NAMES
-from .results import THEIRS, Summary
+from .results import CPU, THEIRS, Summary
 from .target import Verdict
 
 _WITHOUT_RATIO = ("messages/s", "CPU of the generator", "CPU µs/message of the generator")
@@ -45,7 +45,14 @@ def figures(scenario: str, found: Sequence[Summary]) -> list[list[str]]:
     rows = [[scenario, *heads]]
     for one in own:
         rows.append([one.figure, *(_cell(one, name) for name in names)])
+        if one.figure == CPU and one.ratios:
+            rows.append([f"CPU of {THEIRS} / its own", *(_inverse(one, name) for name in names)])
     return rows
+
+
+def _inverse(one: Summary, name: str) -> str:
+    ratio = one.ratio(name)
+    return f"{1 / ratio:.2f}" if ratio else "–"
 
 
 def _cell(one: Summary, name: str) -> str:

@@ -125,6 +125,16 @@ class Contest(SynchronousTestCase):
         self.assertIn("accepted/s", figures)
         self.assertNotIn("end to end/s", figures)
 
+    def test_a_message_to_many_next_hops_arrives_at_each(self) -> None:
+        work = Work(2, sessions=2, hops=3)
+        for name in (THEIRS, OURS):
+            if name == THEIRS:
+                need("postfix")
+            contestant = self.enterContext(self.field.contestant(name, spread=3))
+            figures = rates(contestant, work)
+            self.assertGreater(figures["end to end/s"], 0)
+            self.arrived(contestant, 6)
+
     def test_the_generator_of_tls_load_sends_all_messages(self) -> None:
         contestant = self.contestant(OURS)
         send_all(contestant.port, 7, 3, 1000)

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from . import scenario
 from .plot import Chart, svg
-from .results import OURS, THEIRS, Measurement, Summary, percentile, summaries
+from .results import CPU, OURS, THEIRS, Measurement, Summary, percentile, summaries
 from .table import amount, figures, grid, rst, verdicts
 from .target import Target, Verdict, judged, targets
 
@@ -78,6 +78,7 @@ class Verdicts(SynchronousTestCase):
             *scenario.ACCEPTING,
             *scenario.RELAYING,
             scenario.LATENCY,
+            scenario.SPREAD,
             scenario.PASSING,
             scenario.IDLE,
             scenario.CROWD.format(7),
@@ -100,6 +101,16 @@ class Tables(SynchronousTestCase):
                 [RATE, "100", "250 (×2.50)", "50.0 (×0.50)"],
             ],
         )
+
+    def test_cpu_time_is_also_shown_as_that_of_postfix_by_its_own(self) -> None:
+        times = [
+            Measurement("task", name, 1, {CPU: us}) for name, us in ((THEIRS, 900), (OURS, 300))
+        ]
+        self.assertEqual(
+            figures("task", summaries(times))[1:],
+            [[CPU, "900", "300 (×0.33)"], ["CPU of postfix / its own", "–", "3.00"]],
+        )
+        self.assertEqual(len(figures("task", summaries(times[1:]))), 2)
 
     def test_a_missing_figure_is_a_dash(self) -> None:
         found = [

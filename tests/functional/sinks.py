@@ -66,13 +66,15 @@ class SMTPSink(Program):
     Args:
         home: the working directory.
         options: further options of smtp-sink(1).
+        host: the address that it listens on.
     """
 
     foreign = True
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, host: str = LOOPBACK) -> None:
         super().__init__(home, "smtp-sink.log")
         self.options = options
+        self.host = host
         self.port = free_port()
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class SMTPSink(Program):
                 "-c",
                 *user,
                 *self.options,
-                f"inet:{LOOPBACK}:{self.port}",
+                f"inet:{self.host}:{self.port}",
                 "1024",
             )
         )
