@@ -43,7 +43,7 @@ class Move(SharedTestCase):
         self.assertEqual(self.move(self.old, "--to"), "moved: 3 recipients of 2 messages\n")
         self.assertEqual(
             sorted(path.name for path in self.old.iterdir()),
-            ["body", "lock", "queue.lock", "queue.url"],
+            ["body", "lock", "machine", "queue.lock", "queue.url"],
         )
         self.assertEqual(self.move(self.new, "--from"), "moved: 3 recipients of 2 messages\n")
         found = self.inspected(self.new, RICH.id)

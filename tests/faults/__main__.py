@@ -1,4 +1,4 @@
-"""Commands: ``python -m tests.faults`` kills the MTA under load; ``… memory`` measures it."""
+"""Commands: ``python -m tests.faults`` kills the MTA under load; the others have help texts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .gone import DetachableMTA, MountedMTA
 from .memory import LARGE, SENDERS, grown_by
+from .moves import MoveCampaign, measured
 from .traced import TracedMTA
 
 
@@ -40,6 +41,24 @@ def _memory(arguments: argparse.Namespace) -> bool:
         measured = grown_by(home, arguments.senders, arguments.size * 1024 * 1024)
     print(measured)
     return measured.within
+
+
+def _move(arguments: argparse.Namespace) -> bool:
+    with folder("move") as home:
+        if arguments.measure:
+            for speed in measured(home, arguments.measure, arguments.size):
+                print(speed)
+            return True
+        campaign = MoveCampaign(
+            home,
+            seed=arguments.seed,
+            messages=arguments.messages,
+            say=lambda line: print(line, flush=True),
+        )
+        verdict = campaign.run(arguments.kills)
+        print(f"{campaign.kills} moves were killed, {campaign.moves} went to their end")
+    print(verdict)
+    return verdict.good
 
 
 def main() -> int:
@@ -82,6 +101,12 @@ def main() -> int:
     memory.add_argument("--senders", type=int, default=SENDERS, help=f"in parallel ({SENDERS})")
     memory.add_argument("--size", type=int, default=LARGE >> 20, help="MiB of each message")
     memory.set_defaults(run=_memory)
+    move = commands.add_parser("move", help="kill moves of a queue to PostgreSQL and back")
+    move.add_argument("--kills", type=int, default=50, help="of moves (50)")
+    move.add_argument("--messages", type=int, default=600, help="in the queue (600)")
+    move.add_argument("--measure", type=int, default=0, help="kill none; move so many messages")
+    move.add_argument("--size", type=int, default=4096, help="octets of those (4096)")
+    move.set_defaults(run=_move)
     arguments = parser.parse_args()
     return 0 if arguments.run(arguments) else 1
 

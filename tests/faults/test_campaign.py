@@ -14,6 +14,7 @@ from .exhausted import ExhaustedMTA
 from .forgetful import Forgetful
 from .gone import DetachableMTA, MountedMTA
 from .memory import MIB, grown_by
+from .moves import MoveCampaign
 
 RATE = 60.0
 """Messages a second: enough for some to be under way at each fault."""
@@ -62,6 +63,13 @@ class Faults(SynchronousTestCase):
         self.assertTrue(verdict.good, str(verdict))
         self.assertGreater(verdict.refused, 10, str(verdict))
         self.assertEqual(verdict.explained, [])
+
+    def test_moves_that_are_killed_lose_and_double_nothing(self) -> None:
+        self.home.chmod(0o755)
+        campaign = MoveCampaign(self.home, seed=8, messages=150)
+        verdict = campaign.run(6)
+        self.assertTrue(verdict.good, str(verdict))
+        self.assertEqual((campaign.kills, verdict.acked), (6, 150))
 
     def test_a_queue_that_was_removed_is_not_made_again(self) -> None:
         with MTA(self.home) as mta:

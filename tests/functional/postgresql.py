@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import psycopg
+
 from .machine import LOOPBACK, PATH, Unready, Unusable, children, eventually, free_port, run, runs
 from .program import Program
 
@@ -83,10 +85,19 @@ class PostgreSQL(Program):
         super().kill()
         eventually(lambda: not any(map(runs, left)), "the end of PostgreSQL's processes")
 
-    def _initialize(self) -> None:
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement; return its rows."""
+        with psycopg.connect(self.url, autocommit=True) as database:
+            done = database.execute(statement.encode())
+            return done.fetchall() if done.description else []
+
+    def _make_data(self) -> None:
         self.data.mkdir(mode=0o700)
         if os.geteuid() == 0:
             os.chown(self.data, *_other_user())
+
+    def _initialize(self) -> None:
+        self._make_data()
         arguments = ("--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
         done = run(
             *self._as_user(server_program("initdb"), "-D", self.data, "-U", _USER, *arguments)
@@ -110,3 +121,56 @@ class PostgreSQL(Program):
 def _other_user() -> tuple[int, int]:
     nobody = pwd.getpwnam("nobody")
     return nobody.pw_uid, nobody.pw_gid
+
+
+class Standby(PostgreSQL):
+    """A server that follows another one, which waits for it at each commit.
+
+    Args:
+        home: folder of its files, which other users may enter.
+        primary: runs.
+    """
+
+    def __init__(self, home: Path, primary: PostgreSQL) -> None:
+        super().__init__(home)
+        self._primary = primary
+
+    @property
+    def both(self) -> str:
+        """The URL of whichever of both can be written."""
+        ports = f"{LOOPBACK}:{self._primary.port},{LOOPBACK}:{self.port}"
+        return f"postgresql://{_USER}@{ports}/postgres?target_session_attrs=read-write"
+
+    def start(self) -> None:
+        """Start it; return when the primary waits for it."""
+        super().start()
+        self._primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._primary.sql("SELECT pg_reload_conf()")
+        self.wait_for(
+            lambda: self._primary.sql("SELECT sync_state FROM pg_stat_replication") == [("sync",)],
+            "it follows the primary",
+        )
+
+    def promote(self) -> None:
+        """Let it go on in the place of the primary, alone."""
+        # Its settings are a copy of the primary's: it would wait for a standby that is not there.
+        self.sql("SELECT pg_promote()")
+        self.wait_for(lambda: not self.follows(), "it is promoted")
+        self.sql("ALTER SYSTEM RESET synchronous_standby_names")
+        self.sql("SELECT pg_reload_conf()")
+
+    def follows(self) -> bool:
+        """Whether it is still a standby."""
+        return self.sql("SELECT pg_is_in_recovery()") == [(True,)]
+
+    def _initialize(self) -> None:
+        self._make_data()
+        source = f"host={LOOPBACK} port={self._primary.port} user={_USER}"
+        options = ("-R", "--checkpoint=fast", "--no-sync")
+        done = run(
+            *self._as_user(server_program("pg_basebackup"), "-D", self.data, "-d", source, *options)
+        )
+        if done.returncode:
+            raise Unready(done.stdout)
+        with (self.data / "postgresql.conf").open("a", encoding="ascii") as file:
+            file.write(_SETTINGS.format(address=LOOPBACK, port=self.port))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import smtplib
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,7 +17,7 @@ import psycopg
 from .machine import LOOPBACK, children, eventually, free_port
 from .mail import ProgramTestCase, as_stored, message, message_with_attachment, submit, trusting
 from .mta import MTA
-from .postgresql import PostgreSQL
+from .postgresql import PostgreSQL, Standby
 from .sinks import Sink
 
 IMPATIENT = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
@@ -212,3 +215,113 @@ class SharedQueue(ProgramTestCase):
         mta.spawn(mta.command())
         self.assertEqual(mta.wait(), 1)
         self.assertIn("deliver it with --queue sqlite:", mta.output())
+
+
+class Failover(ProgramTestCase):
+    """A standby that has every commit takes the place of its primary."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.home.chmod(0o755)
+        self.primary = self.enterContext(PostgreSQL(self.folder("primary")))
+        self.standby = self.enterContext(Standby(self.folder("standby"), self.primary))
+        self.sink = Sink(self.home, port=free_port())
+        self.addCleanup(self.sink.kill)
+        self.mta = MTA(
+            self.folder("mta"),
+            *("--queue", self.standby.both),
+            *("--route", f"relay.example=smtp://{LOOPBACK}:{self.sink.port}"),
+            toml=IMPATIENT,
+        )
+
+    def folder(self, name: str) -> Path:
+        folder = self.home / name
+        folder.mkdir()
+        folder.chmod(0o755)
+        return folder
+
+    def offered(self, name: str) -> bool:
+        """Submit a message; return whether it was acknowledged."""
+        try:
+            submit(self.mta.smtp, message(name), "bob@relay.example", starttls=False)
+        except (smtplib.SMTPException, OSError):
+            return False
+        return True
+
+    def offer_until(self, acked: set[str], end: Callable[[], bool], what: str) -> None:
+        """Submit messages without a pause; note those that are acknowledged."""
+
+        def offer() -> bool:
+            name = f"number {len(acked)} {what}"
+            if self.offered(name):
+                acked.add(name)
+            return end()
+
+        eventually(offer, what)
+
+    def arrived(self) -> list[str]:
+        """Return the messages that have arrived; each name is that of one."""
+        names = (re.search(rb"number \d+ [a-z ]+", each) for each in self.sink.received())
+        return sorted(name[0].decode().strip() for name in names if name)
+
+    def test_nothing_that_was_acknowledged_is_lost_with_the_primary(self) -> None:
+        acked: set[str] = set()
+        with self.mta:
+            self.offer_until(acked, lambda: len(acked) >= 10, "before")
+            killer = threading.Timer(0.3, self.primary.kill)
+            killer.start()
+            self.addCleanup(killer.join)
+            # The last ones are in flight as the server dies.
+            self.offer_until(acked, lambda: not self.mta.is_ready(), "meanwhile")
+            before = len(acked)
+            self.standby.promote()
+            self.offer_until(acked, lambda: len(acked) >= before + 5, "afterwards")
+            with self.sink:
+                eventually(lambda: len(self.arrived()) >= len(acked), "all mail")
+                self.mta.wait_for(
+                    lambda: self.standby.sql("SELECT count(*) FROM twisted_mta.message") == [(0,)],
+                    "an empty queue",
+                )
+            self.assertEqual(self.arrived(), sorted(acked))
+
+    def test_a_former_primary_that_comes_back_is_not_used(self) -> None:
+        with self.mta:
+            self.assertTrue(self.offered("number 1 before"))
+            self.primary.kill()
+            self.standby.promote()
+            eventually(lambda: self.offered("number 2 promoted"), "mail on the standby")
+            # It comes back as a server of its own, and the URL names it first.
+            self.primary.start()
+            self.primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            self.primary.sql("SELECT pg_reload_conf()")
+            for _ in range(2):  # once in this process, once in another one
+                self.standby.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+                eventually(lambda: self.offered("number 3 again"), "mail on the standby")
+                rows = self.primary.sql("SELECT count(*) FROM twisted_mta.message")
+                self.assertEqual(rows, [(1,)])
+                self.mta.terminate()
+                self.mta.start()
+            self.standby.kill()
+            eventually(lambda: not self.mta.is_ready(), "the loss of the database")
+            eventually(lambda: "stop that server, or make it a standby" in self.mta.output(), "it")
+            self.assertFalse(self.offered("number 4 nowhere"))
+
+    def test_a_commit_that_the_standby_has_not_is_no_commit(self) -> None:
+        with self.mta:
+            self.assertTrue(self.offered("number 1 before"))
+            self.standby.kill()
+            results: list[bool] = []
+            client = threading.Thread(target=lambda: results.append(self.offered("number 2 alone")))
+            client.start()
+            while client.is_alive():
+                # An administrator, or a time limit, ends the wait for the standby.
+                self.primary.sql(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                    " WHERE wait_event = 'SyncRep'"
+                )
+                client.join(0.02)
+            self.assertEqual(results, [False])
+        self.primary.kill()  # in order, it would wait for its standby

@@ -187,6 +187,7 @@ class MoveTestCase(TidyTestCase):
                     "failure": "SELECT * FROM failure",
                     "imported": "SELECT * FROM imported",
                     "census": "SELECT * FROM census",
+                    "event": "SELECT * FROM webhook_event",
                     "move": "SELECT * FROM move",
                     "moved": "SELECT * FROM moved",
                 }.items()
@@ -211,6 +212,9 @@ class Moving(MoveTestCase):
             database.execute('UPDATE message SET assessment = \'{"quarantine": "junk"}\'')
             database.execute("INSERT INTO failure VALUES (99, 0, 'r@x', '', 5.5, '550 no', 'mx')")
             database.execute("INSERT INTO imported VALUES (1, 0, 6.5)")
+            database.execute(
+                "INSERT INTO webhook_event VALUES (1, 'hook', 'name', x'00ff', 7.5, 2, 8.5)"
+            )
             database.execute("UPDATE census SET failures = 1")
             database.commit()
         before = self.rows()

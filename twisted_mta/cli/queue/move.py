@@ -91,7 +91,7 @@ def move_command(state_dir: str | None, as_json: bool, to: str | None, from_: st
     except InUse as error:
         _problem(str(error))
         status = NOT_RUNNING
-    except (MoveRefused, StoreError, NewerSchema, OSError, psycopg.Error) as error:
+    except (MoveRefused, StoreError, NewerSchema, OSError, ValueError, psycopg.Error) as error:
         _problem(str(error).strip())
         status = REFUSED
     except KeyboardInterrupt:
@@ -145,7 +145,7 @@ class _Mover:
     def out(self, url: str) -> None:
         """Move everything in the directory to a database."""
         from ...agent.shard import QUEUE, shard_directory, shards_there
-        from ...agent.shared_state import note_url
+        from ...agent.shared_state import known_url, note_url
         from ...queue.moving.parcel import MoveRefused
 
         folders = [
@@ -157,6 +157,8 @@ class _Mover:
             if os.path.exists(os.path.join(folder, QUEUE))
         ]
         if not folders:
+            if known_url(self._directory, self._files) == url:
+                return  # it was done before
             raise MoveRefused(f"there is no {QUEUE} in {self._directory}: nothing is to be moved")
         with ExitStack() as stack:
             opened = [stack.enter_context(self._file(folder)) for folder in folders]
@@ -167,10 +169,10 @@ class _Mover:
             for file in opened:
                 self._move(file, database, "out")
             if all(file.is_empty for file in opened):
+                note_url(url, self._directory, self._files, secret_octets)
                 for file in opened:
                     file.remove()
                 suspended.remove(None)
-                note_url(url, self._directory, self._files, secret_octets)
 
     def back(self, url: str) -> None:
         """Move everything in a database into the directory."""
@@ -233,6 +235,7 @@ class _Mover:
 
     @contextmanager
     def _database(self, url: str) -> Iterator[SharedDatabase]:
+        from ...agent.shared_state import machine_id
         from ...queue.moving.database import SharedDatabase
         from ...queue.store.spool import Spool
         from ...system.executors import inline_executor
@@ -240,7 +243,8 @@ class _Mover:
         spool = Spool(
             os.path.join(self._directory, "body"), files=self._files, executor=inline_executor
         )
-        database = SharedDatabase(url, seconds=_seconds, spool=spool)
+        poster = machine_id(self._directory, self._files, secret_octets)
+        database = SharedDatabase(url, seconds=_seconds, spool=spool, poster=poster)
         database.open()
         try:
             yield database

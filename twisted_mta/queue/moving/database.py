@@ -28,12 +28,12 @@ from ..store.spool import Spool
 from .parcel import (
     ATTEMPT_COLUMNS,
     FAILURE_COLUMNS,
-    IMPORTED_COLUMNS,
     MESSAGE_COLUMNS,
     MESSAGES,
     OCTETS,
     RECIPIENT_COLUMNS,
     RECIPIENTS,
+    RECORDS,
     InUse,
     Parcel,
     Unmovable,
@@ -54,10 +54,10 @@ _ATTEMPT_TYPES = (
     *("bigint", "int", "int", "float8", "text", "int", "text", "bytea", "text", "text"),
     *("boolean", "boolean", "bigint"),
 )
-_RECORD_COLUMNS = {"failure": FAILURE_COLUMNS, "imported": IMPORTED_COLUMNS}
 _RECORD_TYPES = {
     "failure": ("bigint", "int", "text", "text", "float8", "bytea", "text"),
     "imported": ("bigint", "int", "float8"),
+    "webhook_event": ("text", "text", "bytea", "float8", "int", "float8"),
 }
 _TEXT = RECIPIENT_COLUMNS.index("last_text")
 _REPLY = FAILURE_COLUMNS.index("reply")
@@ -88,10 +88,14 @@ class SharedDatabase:
         url: as libpq reads it.
         seconds: a monotonic clock.
         spool: a place for copies of bodies, of which this makes none.
+        poster: the id of the machine that posts events to webhooks which come from a file.
     """
 
-    def __init__(self, url: str, *, seconds: Callable[[], float], spool: Spool) -> None:
+    def __init__(
+        self, url: str, *, seconds: Callable[[], float], spool: Spool, poster: str = ""
+    ) -> None:
         self._url = url
+        self._poster = poster
         self._seconds = seconds
         self._spool = spool
         self._connection: Connection | None = None
@@ -454,38 +458,46 @@ class SharedDatabase:
     # Records that are no messages.
 
     def records(self, table: str) -> list[Sequence[Any]]:
-        """Return some records of ``failure`` or ``imported``."""
+        """Return some records of a table."""
+        columns = RECORDS[table]
         rows = self._database.execute(
-            f"SELECT {', '.join(_RECORD_COLUMNS[table])} FROM {table}"
-            f" ORDER BY message, number LIMIT {_RECORDS}"
+            f"SELECT {', '.join(columns)} FROM {table}"
+            f" ORDER BY {', '.join(columns[:2])} LIMIT {_RECORDS}"
         ).fetchall()
         return [_decoded(row, _REPLY) for row in rows] if table == "failure" else list(rows)
 
     def add_records(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert records that are not there yet."""
+        """Insert records, in place of those that came before."""
+        names, types = ", ".join(RECORDS[table]), _RECORD_TYPES[table]
         if table == "failure":
-            rows = [_encoded(row, _REPLY) for row in rows]
+            new: Sequence[Sequence[Any]] = [_encoded(row, _REPLY) for row in rows]
+        elif table == "webhook_event":  # a process posts its own
+            new = [(*row, self._poster, 0) for row in rows]
+            names, types = f"{names}, machine, slot", (*types, "text", "int")
+        else:
+            new = rows
         with self._database.transaction():
-            added = insert(
-                self._database,
-                table,
-                ", ".join(_RECORD_COLUMNS[table]),
-                _RECORD_TYPES[table],
-                rows,
-                "ON CONFLICT DO NOTHING",
-            )
-            self._count(Counts(failures=added if table == "failure" else 0))
+            removed = self._remove_records(table, rows)
+            insert(self._database, table, names, types, new)
+            self._count_failures(table, len(rows) - removed)
 
     def remove_records(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Remove records that the file has now."""
-        keys = columns([row[:2] for row in rows], 2)
         with self._database.transaction():
-            removed = self._database.execute(
-                f"DELETE FROM {table} USING unnest(%s::bigint[], %s::int[]) AS chosen (m, n)"
-                " WHERE message = m AND number = n",
-                keys,
-            ).rowcount
-            self._count(Counts(failures=-removed if table == "failure" else 0))
+            self._count_failures(table, -self._remove_records(table, rows))
+
+    def _remove_records(self, table: str, rows: Sequence[Sequence[Any]]) -> int:
+        first, second = RECORDS[table][:2]
+        types = "::{}[], %s::{}[]".format(*_RECORD_TYPES[table][:2])
+        return self._database.execute(
+            f"DELETE FROM {table} USING unnest(%s{types}) AS chosen (a, b)"
+            f" WHERE {first} = a AND {second} = b",
+            columns([row[:2] for row in rows], 2),
+        ).rowcount
+
+    def _count_failures(self, table: str, added: int) -> None:
+        if table == "failure":
+            self._count(Counts(failures=added))
 
 
 def _first(rows: Sequence[Sequence[Any]]) -> list[int]:

@@ -26,13 +26,12 @@ from ..store.spool import FileBody, Spool
 from ..store.sqlite import SETTINGS, SQLiteStore
 from .parcel import (
     ATTEMPT_COLUMNS,
-    FAILURE_COLUMNS,
-    IMPORTED_COLUMNS,
     MESSAGE_COLUMNS,
     MESSAGES,
     OCTETS,
     RECIPIENT_COLUMNS,
     RECIPIENTS,
+    RECORDS,
     InUse,
     Parcel,
     Unmovable,
@@ -41,7 +40,6 @@ from .parcel import (
 Direction = Literal["out", "in"]
 """Out of the file into the database, or in again."""
 
-_COLUMNS = {"failure": FAILURE_COLUMNS, "imported": IMPORTED_COLUMNS}
 _RECORDS = 1_000  # of other tables, that go in one transaction
 
 
@@ -327,31 +325,33 @@ class QueueFile:
     # Records that are no messages: it does no harm if both sides have them for a while.
 
     def records(self, table: str) -> list[Sequence[Any]]:
-        """Return some records of ``failure`` or ``imported``."""
-        columns = ", ".join(_COLUMNS[table])
+        """Return some records of a table."""
+        columns = RECORDS[table]
         return self._database.execute(
-            f"SELECT {columns} FROM {table} ORDER BY message, number LIMIT {_RECORDS}"
+            f"SELECT {', '.join(columns)} FROM {table}"
+            f" ORDER BY {', '.join(columns[:2])} LIMIT {_RECORDS}"
         ).fetchall()
 
     def add_records(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert records that are not there yet."""
-        columns = ", ".join(_COLUMNS[table])
+        """Insert records, in place of those that came before."""
         with transaction(self._database):
-            added = insert_rows(
-                self._database, f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ", rows
-            )
-            self._count_failures(table, added)
+            removed = self._remove_records(table, rows)
+            self._insert(table, RECORDS[table], rows)
+            self._count_failures(table, len(rows) - removed)
 
     def remove_records(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Remove records that the database has now."""
         with transaction(self._database):
-            removed = sum(
-                self._database.execute(
-                    f"DELETE FROM {table} WHERE message = ? AND number = ?", row[:2]
-                ).rowcount
-                for row in rows
-            )
-            self._count_failures(table, -removed)
+            self._count_failures(table, -self._remove_records(table, rows))
+
+    def _remove_records(self, table: str, rows: Sequence[Sequence[Any]]) -> int:
+        first, second = RECORDS[table][:2]
+        return sum(
+            self._database.execute(
+                f"DELETE FROM {table} WHERE {first} = ? AND {second} = ?", row[:2]
+            ).rowcount
+            for row in rows
+        )
 
     def _count_failures(self, table: str, added: int) -> None:
         if table == "failure":

@@ -21,7 +21,7 @@ from attrs import Factory, define
 
 from .database import SharedDatabase, User
 from .file import Direction, Pending, QueueFile
-from .parcel import InUse, MoveRefused, Parcel, Unmovable
+from .parcel import RECORDS, InUse, MoveRefused, Parcel, Unmovable
 
 _RESOLVED = 1_000  # reserved messages that one transaction decides about
 _RENEWAL = 6.0  # seconds in which each process that runs makes a transaction
@@ -163,7 +163,7 @@ class Move:
         source: QueueFile | SharedDatabase, target: QueueFile | SharedDatabase
     ) -> None:
         """Move what is no message: it does no harm if both sides have it for a while."""
-        for table in ("failure", "imported"):
+        for table in RECORDS:
             while rows := source.records(table):
                 target.add_records(table, rows)
                 source.remove_records(table, rows)

@@ -36,6 +36,16 @@ FAILURE_COLUMNS = (
 IMPORTED_COLUMNS = ("message", "number", "imported_at")
 """The columns of a remembered import in both stores."""
 
+EVENT_COLUMNS = ("webhook", "name", "body", "at", "attempts", "next_attempt")
+"""The columns in both stores of an event that waits for a webhook."""
+
+RECORDS = {
+    "failure": FAILURE_COLUMNS,
+    "imported": IMPORTED_COLUMNS,
+    "webhook_event": EVENT_COLUMNS,
+}
+"""The columns of tables whose rows are no part of a message; the first two name a row."""
+
 MESSAGES = 500
 """Messages that go in one transaction."""
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from attrs import frozen
 from psycopg import errors
-from psycopg.conninfo import make_conninfo
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import Diagnostic
 from psycopg.pq import PGconn, Ping
 
 from ....system.postgresql import PatientConnection
 from .schema import SCHEMA
+
+_T = TypeVar("_T")
 
 PATIENCE = PatientConnection.patience
 """Seconds that a statement may take."""
@@ -45,44 +50,134 @@ class NotAdmitted(OSError):
     """The server answers, and refuses the account, the database or the host."""
 
 
-def connect(url: str, seconds: Callable[[], float], *, read_only: bool = False) -> Connection:
+@frozen
+class Timeline:
+    """Which of the histories of a database a server goes on with.
+
+    Attributes:
+        system: the identifier that a server and its standbys have in common.
+        number: rises at each promotion of a standby.
+    """
+
+    system: int
+    number: int
+
+
+def connect(
+    url: str,
+    seconds: Callable[[], float],
+    *,
+    read_only: bool = False,
+    since: Timeline | None = None,
+) -> Connection:
     """Return a connection to the server with a queue.
+
+    Where the URL names several hosts and asks for one that can be written, all of them are asked:
+    of several, the one that was promoted last is right. The others are primaries of before, which
+    nobody has stopped.
 
     Args:
         url: of the database, as libpq reads it.
         seconds: a monotonic clock.
         read_only: whether nothing is to be written. A standby is good enough then.
+        since: the timeline of an earlier connection.
 
     Raises:
         NotAdmitted: it answers, and refuses the connection; trying again is of no use.
         OSError: the server would lose mail when its machine fails.
-        psycopg.Error: it cannot be reached.
+        psycopg.Error: it cannot be reached, or is a primary of before.
     """
-    try:
-        database = _connected(url)
-    except psycopg.OperationalError:
-        if PGconn.ping(make_conninfo(url, **_SETTINGS).encode()) != Ping.OK:
-            raise
-        try:  # it may have come up meanwhile
-            database = _connected(url)
-        except psycopg.OperationalError as error:
-            if any(passing in str(error) for passing in _PASSING):
-                raise
-            raise NotAdmitted(str(error)) from error
+    database = _admitted(url, read_only=read_only)
     database.seconds = seconds
     try:
         if read_only:
             database.execute("SET default_transaction_read_only = on")
         else:
             _require_durability(database)
+            database.timeline = timeline = _timeline(database)
+            if since and since.system == timeline.system and since.number > timeline.number:
+                raise psycopg.OperationalError(
+                    f"the server at {database.info.host} port {database.info.port} is on timeline"
+                    f" {timeline.number}, and the queue has gone on on {since.number}, as a standby"
+                    " was promoted: stop that server, or make it a standby"
+                )
     except BaseException:
         database.close()
         raise
+    database.add_notice_handler(database.noticed)
     return database
+
+
+def _admitted(url: str, *, read_only: bool) -> Connection:
+    connected = _readable if read_only else _writable
+    try:
+        return connected(url)
+    except psycopg.OperationalError:
+        if PGconn.ping(make_conninfo(url, **_SETTINGS).encode()) != Ping.OK:
+            raise
+        try:  # it may have come up meanwhile
+            return connected(url)
+        except psycopg.OperationalError as error:
+            if any(passing in str(error) for passing in _PASSING):
+                raise
+            raise NotAdmitted(str(error)) from error
+
+
+def _readable(url: str) -> Connection:
+    try:
+        return _connected(url)
+    except psycopg.OperationalError as error:
+        try:
+            return _connected(make_conninfo(url, target_session_attrs="any"))
+        except psycopg.OperationalError:
+            raise error from None
+
+
+def _writable(url: str) -> Connection:
+    found: dict[Connection, int] = {}
+    failures: list[str] = []
+    for each in _hosts(url):
+        try:
+            database = _connected(each)
+            found[database] = _timeline(database).number
+        except psycopg.OperationalError as error:
+            failures.append(str(error).strip())
+    if not found:
+        raise psycopg.OperationalError("; ".join(failures))
+    best = max(found, key=lambda database: found[database])  # the first of equal ones
+    for database in found:
+        if database is not best:
+            database.close()
+    return best
+
+
+def _hosts(url: str) -> list[str]:
+    """Return the URL for each of its hosts, where one is sought that can be written."""
+    info = conninfo_to_dict(url)
+    hosts = str(info.get("host") or "").split(",")
+    ports = str(info.get("port") or "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    sought = info.get("target_session_attrs") in ("read-write", "primary")
+    if not sought or len(hosts) == 1 or len(hosts) != len(ports) or info.get("hostaddr"):
+        return [url]
+    return [
+        make_conninfo(url, host=host, port=port or None)
+        for host, port in zip(hosts, ports, strict=True)
+    ]
 
 
 def _connected(url: str) -> Connection:
     return Connection.connect(url, autocommit=True, **_SETTINGS)
+
+
+def _timeline(database: Connection) -> Timeline:
+    # A standby has neither: it is not asked.
+    [(system, number)] = database.execute(
+        "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+        " FROM pg_control_system()"
+    ).fetchall()
+    return Timeline(system, int(number, 16))
 
 
 def may_pass(error: Exception) -> bool:
@@ -108,4 +203,33 @@ def _require_durability(database: Connection) -> None:
 
 
 class Connection(PatientConnection):
-    """A connection to a queue."""
+    """A connection to a queue; it takes no commit for one that its standby may not have.
+
+    Attributes:
+        timeline: of the server; None: not asked for.
+    """
+
+    timeline: Timeline | None = None
+    _is_local = False
+
+    def noticed(self, diagnostic: Diagnostic) -> None:
+        """Take note of a warning: a COMMIT that ended before a standby had it is one.
+
+        The wait for the standby ends where a statement takes too long, or an administrator cancels
+        it. The server then says that it is committed, and it would be lost with that server.
+        """
+        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000":
+            self._is_local = True
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        """Run the generator of a statement to its end (`PatientConnection`).
+
+        Raises:
+            psycopg.OperationalError: the server did not answer in time, or has not waited for its
+                standby; the connection is closed.
+        """
+        result = super().wait(gen, interval, timeout)
+        if self._is_local:
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the standby has not confirmed the transaction")
+        return result

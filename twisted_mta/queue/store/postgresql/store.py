@@ -46,7 +46,7 @@ from ..counts import Counts
 from ..leases import Leases
 from ..spool import FileBody, Spool
 from . import webhook_rows
-from .connection import PATIENCE, Connection, connect, may_pass
+from .connection import PATIENCE, Connection, Timeline, connect, may_pass
 from .operator_queries import read_suspended
 from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys, pieces
 from .schema import scripts, upgrade
@@ -117,6 +117,7 @@ class PostgreSQLStore:
         self._files = files
         self._seconds = seconds
         self._database: Connection | None = None
+        self._timeline: Timeline | None = None
         self._worker: int | None = None
         self._batch = 0
         self._leases = Leases()
@@ -170,7 +171,9 @@ class PostgreSQLStore:
                 database.close()
 
     def _connect(self) -> Connection:
-        return connect(self._url, self._seconds)
+        database = connect(self._url, self._seconds, since=self._timeline)
+        self._timeline = database.timeline
+        return database
 
     def _sweep(self) -> None:
         """Remove the copies of an earlier process; the bodies themselves are in the database."""
