@@ -187,6 +187,52 @@ class Webhooks(TidyTestCase):
         self.pass_(mta, DAY)
         self.assertEqual(len(self.receiver.requests), len(failed) + 1)
 
+    def test_a_connection_serves_many_requests_and_is_closed_soon_after(self) -> None:
+        mta = self.mta()
+        for _ in range(50):
+            self.submit(mta, "bob@localhost")
+        self.pass_(mta, 2)
+        self.assertEqual(len(self.receiver.requests), 100)
+        self.assertLessEqual(self.receiver.connections, 8)
+        self.pass_(mta, 5)
+        self.assertEqual(self.receiver.open, [])
+
+    def test_what_a_receiver_answers_is_bounded(self) -> None:
+        for raw in (
+            b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 100_000,
+            b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000,
+            b"\x00\xff" * 30_000,
+            b"220 mail.example ESMTP\r\n\r\n",
+        ):
+            self.receiver = Receiver()
+            with MemoryMTA(webhooks=(self.hook(events=["delivered"]),)) as mta:
+                port = mta.reactor.listenTCP(PORT, self.receiver, interface="127.0.0.1")
+                self.receiver.raw = raw
+                self.submit(mta, "bob@localhost")
+                self.pass_(mta, 20)
+                self.assertNotEqual(self.status(mta).error, "", raw[:40])
+                self.assertEqual(self.status(mta).posted, 0)
+                port.stopListening()
+            self.assertEqual(self.receiver.open, [])
+
+    def test_a_long_body_behind_a_good_answer_changes_nothing(self) -> None:
+        mta = self.mta(self.hook(events=["delivered"]))
+        self.receiver.raw = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 50_000
+        self.submit(mta, "bob@localhost")
+        self.pass_(mta, 1)
+        self.assertEqual((self.status(mta).posted, self.status(mta).waiting), (1, 0))
+        self.pass_(mta, 10)
+        self.assertEqual((len(self.receiver.requests), self.receiver.open), (1, []))
+
+    def test_a_body_that_never_ends_keeps_no_connection(self) -> None:
+        mta = self.mta(self.hook(events=["delivered"]))
+        self.receiver.raw = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"
+        self.submit(mta, "bob@localhost")
+        self.pass_(mta, 1)
+        self.assertEqual((self.status(mta).posted, len(self.receiver.open)), (1, 1))
+        self.pass_(mta, 10)
+        self.assertEqual((len(self.receiver.requests), self.receiver.open), (1, []))
+
     def test_redirects_are_not_followed(self) -> None:
         elsewhere = Receiver()
         mta = self.mta()

@@ -49,7 +49,9 @@ class Receiver(Factory):
         requests: so far.
         answer: status code of the next ones; 0: none is given.
         fields: further fields of answers, as lines.
+        raw: octets of all further answers, instead; None: as the others say.
         connections: taken so far.
+        open: connections that are open.
     """
 
     noisy = False
@@ -58,6 +60,7 @@ class Receiver(Factory):
         self.requests: list[Received] = []
         self.answer = 204
         self.fields: list[str] = []
+        self.raw: bytes | None = None
         self.connections = 0
         self.open: list[_Connection] = []
 
@@ -80,6 +83,9 @@ class _Connection(Protocol):
         self._receiver = receiver
         self._octets = b""
 
+    def connectionLost(self, reason: object = None) -> None:
+        self._receiver.open.remove(self)
+
     def dataReceived(self, data: bytes) -> None:
         self._octets += data
         while b"\r\n\r\n" in self._octets:
@@ -94,7 +100,9 @@ class _Connection(Protocol):
                 return
             self._octets = rest[length:]
             self._receiver.requests.append(Received(start, fields, rest[:length]))
-            if self._receiver.answer:
+            if self._receiver.raw is not None:
+                self.transport.write(self._receiver.raw)
+            elif self._receiver.answer:
                 lines = [f"HTTP/1.1 {self._receiver.answer} Said", *self._receiver.fields]
                 if self._receiver.answer != 204:
                     lines.append("Content-Length: 0")

@@ -112,6 +112,7 @@ class Webhooks:
     def use(self, loaded: LoadedWebhooks) -> list[str]:
         """Put webhooks in force; return lines that say what has changed in files, printable."""
         lines = self._contexts.use(loaded.contexts)
+        self._sender.close()  # the next requests have the new authorities
         before, self._webhooks = self._webhooks, {}
         secrets, self._secrets = self._secrets, {}
         for settings, signing in loaded.webhooks:
@@ -192,12 +193,18 @@ class Webhooks:
 
     def stop(self) -> Deferred[list[tuple[bool, None]]]:
         """Begin no further request; fires when those under way have ended."""
-        return DeferredList([each.stop() for each in self._webhooks.values()])
+        stopped = DeferredList([each.stop() for each in self._webhooks.values()])
+        return stopped.addCallback(self._close)
+
+    def _close(self, stopped: list[tuple[bool, None]]) -> list[tuple[bool, None]]:
+        self._sender.close()
+        return stopped
 
     def cancel(self) -> None:
         """Give up the requests under way."""
         for each in self._webhooks.values():
             each.cancel()
+        self._sender.close()
 
     def _make(self, settings: WebhookSettings, secrets: Sequence[bytes]) -> Webhook:
         resources = self._resources

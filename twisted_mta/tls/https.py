@@ -1,8 +1,8 @@
 """Requests by HTTPS to hosts that have proved their names.
 
 A host has to prove its name before the request is sent: a server that does not gets a TLS handshake
-from us, and no more. Redirects are not followed, nothing is kept, and what a server may cost is
-bounded: octets, addresses, seconds.
+from us, and no more. Redirects are not followed, nothing is kept but connections, where that is
+asked for, and what a server may cost is bounded: octets, addresses, seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ PATIENCE = 60.0
 _CONNECT = 15.0  # seconds for one address
 _MOST_ADDRESSES = 4
 _HEADERS = 16_384  # octets of a response besides its body
+_MOST_KEPT = 8  # connections to one host
+_KEPT = 4.0  # seconds; shorter than servers keep them: many do for 5
+_LONGEST_REST = 5.0  # seconds for an answer that is not read, behind its head
 _SHOWN = 100  # characters of an error
 
 
@@ -50,6 +53,13 @@ class HTTPSError(Exception):
 
     def __str__(self) -> str:
         return self.reason
+
+
+@frozen
+class NotAccepted(HTTPSError):
+    """The host has answered in order, and another answer was expected."""
+
+    __str__ = HTTPSError.__str__
 
 
 @frozen
@@ -119,6 +129,8 @@ class HTTPSClient:
         contexts: makes TLS connections, and verifies them.
         tls: returns the settings of those, with ``verify``; their files are loaded.
         largest: octets of an answer.
+        keeps: whether a connection serves further requests to its host, for some seconds; then
+            ``largest`` bounds each answer, of which only the head is read.
     """
 
     def __init__(
@@ -129,12 +141,21 @@ class HTTPSClient:
         contexts: ClientContexts,
         tls: Callable[[], ClientTLS],
         largest: int,
+        keeps: bool = False,
     ) -> None:
         self._reactor = reactor
         self._resolver = resolver
         self._contexts = contexts
         self._tls = tls
         self._largest = largest
+        self._keeps = keeps
+        self._pool: Any = None  # of kept connections
+
+    def close(self) -> None:
+        """Close the connections that are kept and not in use."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.closeCachedConnections()
 
     def send(
         self,
@@ -206,14 +227,21 @@ class HTTPSClient:
             target = Target(request.host, address, request.port)
             tls = self._tls() if request.tls else None
             gate = _Gate(target, self._contexts, tls, self._largest)
+            keeps = False
             try:
-                return await self._exchange(gate, request, accept)
+                answer = await self._exchange(gate, request, accept)
+                keeps = self._keeps
+                return answer
+            except NotAccepted:
+                keeps = self._keeps
+                raise
             except (HTTPSError, CancelledError):
                 raise  # an answer, or the end of our patience
             except Exception as error:  # no connection to this address
                 problem = HTTPSError(f"{target}: {gate.problem or _text(error)}")
             finally:
-                gate.close()
+                if not keeps:
+                    gate.close()
         raise problem
 
     async def _exchange(
@@ -223,7 +251,9 @@ class HTTPSClient:
         from twisted.web.client import Agent, FileBodyProducer
         from twisted.web.http_headers import Headers
 
-        agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(self._reactor, gate))
+        agent = Agent.usingEndpointFactory(
+            self._reactor, _Endpoints(self._reactor, gate), self._kept_connections()
+        )
         headers, producer = Headers(), None
         for name, value in request.headers:
             headers.addRawHeader(name, value)
@@ -242,8 +272,10 @@ class HTTPSClient:
                 for name, values in response.headers.getAllRawHeaders()
                 if values
             }
+            if self._keeps:
+                response.deliverBody(_Rest(self._reactor))
             accept(Head(gate.target, response.code, types, fields))
-            if not request.reads_answer:
+            if self._keeps or not request.reads_answer:
                 return b""
             body = _Body(gate, self._largest)
             response.deliverBody(body)
@@ -256,6 +288,16 @@ class HTTPSClient:
             if not gate.is_open:
                 raise
             raise HTTPSError(f"{gate.target}: {gate.problem or _text(error)}") from None
+
+    def _kept_connections(self) -> Any:
+        if self._keeps and self._pool is None:
+            from twisted.web.client import HTTPConnectionPool
+
+            self._pool = HTTPConnectionPool(self._reactor)
+            self._pool.maxPersistentPerHost = _MOST_KEPT
+            self._pool.cachedConnectionTimeout = _KEPT
+            self._pool.retryAutomatically = False
+        return self._pool
 
     def _soon(self, function: Callable[[], object]) -> IDelayedCall:
         call: IDelayedCall = self._reactor.callLater(0, function)
@@ -328,6 +370,8 @@ class _Gate(Protocol):
             self.drop(f"it sends more than {self._largest} octets")
         elif self.is_open:
             self._http.dataReceived(data)
+            if self._http.state == "QUIESCENT":
+                self._octets = 0  # of the next answer
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the request (called by Twisted)."""
@@ -382,6 +426,27 @@ class _Body(Protocol):
             self.whole.callback(bytes(self._octets))
         else:
             self.whole.errback(reason)
+
+
+class _Rest(Protocol):
+    """The body of a response that is not read, on a connection that is kept."""
+
+    transport: Any
+
+    def __init__(self, reactor: Any) -> None:
+        self._timer: IDelayedCall = reactor.callLater(_LONGEST_REST, self._give_up)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Forget octets (called by Twisted)."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the wait (called by Twisted)."""
+        if self._timer.active():
+            self._timer.cancel()
+
+    def _give_up(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
 
 class _Endpoints:

@@ -1,4 +1,7 @@
-"""One request: an event is posted to the URL of a webhook."""
+"""Requests: events are posted to the URLs of webhooks.
+
+A connection serves several of them: a TLS handshake costs more than all else.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from ..config import WebhookSettings
 from ..interfaces import Executor, Resolver, WallTime
 from ..tls.certificates import CertificateError
 from ..tls.client import ClientContexts, ClientTLS
-from ..tls.https import PORT, Head, HTTPSClient, HTTPSError, Request
+from ..tls.https import PORT, Head, HTTPSClient, HTTPSError, NotAccepted, Request
 from .signature import signature
 
-_LARGEST = 16_384  # octets of an answer, of which only the head counts
+# Octets of an answer, of which only the head counts: more than come at once, so that it is read.
+_LARGEST = 65_536
 _LONGEST_WAIT = 86_400.0  # seconds of Retry-After
 
 
 @frozen
-class NotTaken(HTTPSError):
+class NotTaken(NotAccepted):
     """The receiver has answered, and has not taken the event.
 
     Attributes:
@@ -66,6 +70,7 @@ class Sender:
         self._contexts = contexts
         self._executor = executor
         self._wall_time = wall_time
+        self._clients: dict[ClientTLS, HTTPSClient] = {}
 
     async def post(
         self, settings: WebhookSettings, secrets: Sequence[bytes], name: str, body: bytes
@@ -107,14 +112,25 @@ class Sender:
             tls=with_tls,
             reads_answer=False,
         )
-        client = HTTPSClient(
-            reactor=self._reactor,
-            resolver=self._resolver,
-            contexts=self._contexts,
-            tls=lambda: tls,
-            largest=_LARGEST,
-        )
-        await client.send(request, accept=_accept, patience=settings.timeout)
+        await self._client(tls).send(request, accept=_accept, patience=settings.timeout)
+
+    def close(self) -> None:
+        """Close the connections that are kept for further requests."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def _client(self, tls: ClientTLS) -> HTTPSClient:
+        if tls not in self._clients:
+            self._clients[tls] = HTTPSClient(
+                reactor=self._reactor,
+                resolver=self._resolver,
+                contexts=self._contexts,
+                tls=lambda: tls,
+                largest=_LARGEST,
+                keeps=True,
+            )
+        return self._clients[tls]
 
 
 def _accept(head: Head) -> None:
