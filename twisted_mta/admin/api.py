@@ -14,6 +14,7 @@
     GET  /v1/openapi.json    the description of all this (`openapi`)
     /v1/suppression      see `suppression_api`
     /v1/webhooks         see `webhooks_api`
+    /v1/sessions         see `sessions_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
     GET  /v1/events      see `events_api`
@@ -41,6 +42,7 @@ from . import (
     messages_api,
     openapi,
     queue_api,
+    sessions_api,
     suppression_api,
     tls_api,
     tls_reports,
@@ -53,6 +55,7 @@ from .messages_api import MessagesAPI
 from .overview import Overview
 from .questions import EXPLAIN, Agents
 from .queue_api import QueueAPI
+from .sessions_api import SessionsAPI
 from .status import VERSION
 from .suppression_api import SuppressionAPI
 from .tls_api import TLSAPI
@@ -131,6 +134,7 @@ class Admin:
             openapi.PATH: self._openapi,
             tls_reports.RECORDS: self._tls_reports.records,
             suppression_api.FEEDBACK_PATH: self._suppression.feedback,
+            sessions_api.PATH: SessionsAPI(agents, clock=clock).answer,
         }
         self._messages = messages
         self._description: Response | None = None

@@ -9,10 +9,12 @@ from typing import Any
 from ..mail.events import TYPES
 from ..queue.operator.operations import ACTIONS, BYS
 from ..queue.operator.suspended import LONGEST_REASON
+from ..telemetry.recent_sessions import MOST_SESSIONS
 from . import (
     events_api,
     messages_api,
     queue_api,
+    sessions_api,
     suppression_api,
     tls_api,
     tls_reports,
@@ -332,6 +334,30 @@ def _paths() -> dict[str, Any]:
         },
         tls_reports.RECORDS: _reading(
             "What to publish about the TLS of our domains", _object(_VERSION)
+        ),
+        sessions_api.PATH: _reading(
+            "The last sessions of clients that have ended",
+            _object(
+                {
+                    **_VERSION,
+                    "sessions": _list(
+                        _object(
+                            {
+                                "began": {"type": "number"},
+                                "seconds": {"type": "number"},
+                                **dict.fromkeys(("kind", "peer", "helo", "tls", "end"), _TEXT),
+                                "address": _nullable("string"),
+                                "account": _nullable("string"),
+                                **dict.fromkeys(("accepted", "refused", "worker"), _COUNT),
+                                "replies": _list(_TEXT),
+                            }
+                        )
+                    ),
+                }
+            ),
+            _query("peer", {"type": "string", "maxLength": 255}),
+            _query("refused", {"type": "boolean"}),
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_SESSIONS}),
         ),
         suppression_api.PATH: _reading(
             "The suppression list",

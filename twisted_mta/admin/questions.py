@@ -21,6 +21,7 @@ from ..agent.agent import Agent
 from ..agent.explain.explainer import read_mailbox
 from ..agent.shard import Shard
 from ..health.trouble import Trouble
+from ..telemetry.recent_sessions import merged_sessions
 from ..telemetry.tracing import Event, Filter
 from ..tls.certificates import CertificateError
 from ..tls.handshakes import merged_handshakes
@@ -133,7 +134,23 @@ TAKE_SUSPENDED = Question(
 )
 """That the store has other suspended destinations."""
 
-QUESTIONS = (TLS_HOSTS, TLS_HANDSHAKES, TLS_FORGET, EXPLAIN, TLS_COUNTS, TAKE_SUSPENDED)
+SESSIONS = Question(
+    name="sessions",  # see `RecentSessions.listed`
+    answer=lambda agent, peer, refused, limit: agent.sessions.listed(peer, refused, limit),
+    merge=merged_sessions,
+    timeout=5.0,
+)
+"""The last sessions of clients."""
+
+QUESTIONS = (
+    TLS_HOSTS,
+    TLS_HANDSHAKES,
+    TLS_FORGET,
+    EXPLAIN,
+    TLS_COUNTS,
+    TAKE_SUSPENDED,
+    SESSIONS,
+)
 
 LIST = ShardQuestion(
     name="list",

@@ -64,6 +64,7 @@ from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
 from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
+from ..telemetry.recent_sessions import RecentSessions
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
 from ..tls.handshakes import HandshakeEntry
@@ -172,6 +173,7 @@ class Agent:
         operator_suspensions: the destinations that the operator has suspended.
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
+        sessions: the last sessions of clients.
         explainer: explains where mail is, or would go.
         domain_tls: knows the TLS that mail for a domain would have.
         resolver: the DNS, and whether it answers.
@@ -291,6 +293,7 @@ class Agent:
         self.application_mail = self._make_application_mail()
         self.submissions = self._make_submission_reader()
         self._behind_servers: Intake | None = None
+        self.sessions = RecentSessions(self.wall_time)
         self.tracing = self._make_tracing(f"{worker}-" if config.workers > 1 else "")
         self._reporter = LookupReporter(
             self._locator.locate, self.resolver, is_local=self.mailboxes.is_our_host
@@ -1035,6 +1038,8 @@ class Agent:
 
     def _make_tracing(self, prefix: str) -> Tracing:
         factories, connections = self.listeners.factories, self._relay.connections
+        for factory in factories:
+            factory.recent = self.sessions
         tracing = Tracing(
             clock=self._resources.reactor, wall_time=self._resources.wall_time, name=prefix
         )

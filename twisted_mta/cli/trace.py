@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import click
 
+from ..admin.status import moment
 from ..mail.printable import printable
 from .client import answer_or_exit, client, require_version, state_dir_option
 from .terminal import wrapped
@@ -24,6 +25,8 @@ from .terminal import wrapped
 @click.option("--recipient", metavar="ADDRESS", help="only mail to that address; or @DOMAIN")
 @click.option("--in", "direction", flag_value="in", help="only sessions of clients with us")
 @click.option("--out", "direction", flag_value="out", help="only our sessions with servers")
+@click.option("--recent", is_flag=True, help="list the last sessions of clients, and end")
+@click.option("--refused", is_flag=True, help="with --recent: only those with a refusal")
 @state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="write each line as JSON, for programs")
 def trace(
@@ -32,6 +35,8 @@ def trace(
     sender: str | None,
     recipient: str | None,
     direction: str | None,
+    recent: bool,
+    refused: bool,
     state_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -40,8 +45,18 @@ def trace(
     Credentials and the content of messages are left out. With --sender or --recipient, a session is
     shown from its beginning once it names the address.
 
+    --recent lists the last sessions of clients that have ended instead, with the last refusals of
+    each; --client may then also be a part of the name that they gave, or of their account.
+
     Exit status: 0 done, 1 refused, 3 no MTA is running.
     """
+    if refused and not recent:
+        raise click.UsageError("--refused is for --recent")
+    if recent:
+        if next_hop or sender or recipient or direction:
+            raise click.UsageError("--recent takes --client and --refused")
+        _list_recent(state_dir, network, refused, as_json)
+        return
     filters = {
         "client": network,
         "next_hop": next_hop,
@@ -61,6 +76,30 @@ def trace(
         while (event := answer_or_exit(lambda: next(events, None))) is not None:
             click.echo(json.dumps(event) if as_json else event_text(event))
             sys.stdout.flush()
+
+
+_COLUMNS = (
+    *("Began", "Seconds", "Client", "Name", "Account", "Listener", "TLS", "Taken", "Refused"),
+    *("End", "Last refusals"),
+)
+
+
+def _list_recent(state_dir: str | None, peer: str | None, refused: bool, as_json: bool) -> None:
+    wanted = {"peer": peer or "", "refused": "true" if refused else "false", "limit": "200"}
+    path = f"/v1/sessions?{urlencode(wanted)}"
+    answer = answer_or_exit(lambda: client(state_dir).get(path))
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    require_version(answer)
+    click.echo("\t".join(_COLUMNS))
+    for each in answer["sessions"]:
+        cells = (
+            *(moment(each["began"]), f"{each['seconds']:.1f}", each["peer"], each["helo"]),
+            *(each["account"] or "", each["kind"], each["tls"] or "none", each["accepted"]),
+            *(each["refused"], each["end"], " | ".join(each["replies"])),
+        )
+        click.echo("\t".join(printable(str(cell)) for cell in cells))
 
 
 _SIGNS = {"client": "C: ", "server": "S: "}

@@ -33,6 +33,7 @@ from ..system.outbox import Outbox
 from ..system.timers import with_monotonic_time
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.metrics.table import Metric
+from ..telemetry.recent_sessions import RecentSessions
 from ..telemetry.tracing import Tracing
 from ..tls.server import ContextFactory, ServerTLS, server_tls
 from .addresses import ProxiedAddress, plain_address
@@ -84,6 +85,7 @@ class ListenerFactory(ServerFactory):
         user_of: as above.
         connections_taken: connections so far, including refused ones.
         tracing: the traces that operators have open; None: no traces here.
+        recent: remembers sessions that have ended; None: they are not remembered.
         portal: a portal, where ``delivery`` is None.
         challengers: AUTH mechanisms by name, as ``twisted.mail.smtp.ESMTP`` takes them, that
             replace those of the portal's checkers.
@@ -142,6 +144,7 @@ class ListenerFactory(ServerFactory):
         self.user_of = user_of
         self.connections_taken = 0
         self.tracing: Tracing | None = None
+        self.recent: RecentSessions | None = None
         self._metrics = metrics or Metrics()
         self._limits: Limits = LocalLimits() if limits is None else limits
         self._connections: dict[

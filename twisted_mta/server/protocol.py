@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, cast
 from attrs import define, evolve
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -68,6 +69,7 @@ from ..smtp.server.step import (
 from ..system.outbox import Outbox
 from ..telemetry.metrics import table
 from ..telemetry.metrics.table import Metric
+from ..telemetry.recent_sessions import EndedSession, RecentSessions
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.certificates import openssl_reason
 from ..tls.handshake import channel_binding, server_facts
@@ -102,6 +104,7 @@ class ConnectionFactory(Protocol):
         timeouts: read once, when a connection is made.
         outbox: where replies wait for the end of the reactor's turn.
         tracing: the traces that operators have open; None where tracing is not available.
+        recent: remembers sessions that have ended; None: they are not remembered.
         tls: the server's TLS; None where STARTTLS is not offered.
         implicit_tls: whether connections begin with a handshake, by the endpoint or by us.
         violations: how often a client sent octets before its turn; raised by connections.
@@ -114,6 +117,7 @@ class ConnectionFactory(Protocol):
     timeouts: Timeouts
     outbox: Outbox
     tracing: Tracing | None
+    recent: RecentSessions | None
     tls: ServerTLS | None
     implicit_tls: bool
     violations: int
@@ -235,6 +239,7 @@ class ESMTPProtocol(LineReceiver):
         self._half_closed = False  # the client has closed its side
         # Time; None: no such timer was needed so far.
         self._clock: Clock
+        self._began = 0.0  # by the clock
         self._tls: ServerTLS | None
         self._timeouts: Timeouts
         self._timer: ConnectionTimer
@@ -255,6 +260,7 @@ class ESMTPProtocol(LineReceiver):
         """Ask for admission, and greet; under implicit TLS, after the handshake."""
         factory, transport = self._factory, self.transport
         self._clock = factory.clock_for(transport)
+        self._began = self._clock.seconds()
         self._timeouts = factory.timeouts
         self._tls = factory.tls
         settings = factory.settings_for(None)
@@ -460,6 +466,8 @@ class ESMTPProtocol(LineReceiver):
             self._factory.handshake_failed()
         tls = self.session.tls
         self._factory.count(table.SESSIONS, tls.version if tls else "none")
+        if self._factory.recent is not None:
+            self._remember(self._factory.recent, reason, handshaking)
         self._drop_sink()
         question, self._question = self._question, None
         if question is not None:
@@ -470,6 +478,37 @@ class ESMTPProtocol(LineReceiver):
             if delivery is not None:
                 self._end_delivery(delivery)
             self._log_out(login)
+
+    def _remember(self, recent: RecentSessions, reason: Failure, handshaking: bool) -> None:
+        """Remember this session, which has ended."""
+        session, last = self.session, self.session.last_reply
+        if handshaking:
+            end = f"TLS failed: {self._handshake_fault or openssl_reason(reason.value)}"
+        elif session.state is State.CLOSED and last is not None:
+            end = "QUIT" if last.code == 221 else "closed by us"
+        elif reason.check(ConnectionDone):
+            end = "the client hung up"
+        else:
+            end = f"the connection was lost: {printable(reason.getErrorMessage())}"
+        seconds = self._clock.seconds() - self._began
+        peer = session.peer
+        recent.ended(
+            EndedSession(
+                began=recent.wall_time() - seconds,
+                seconds=seconds,
+                kind=self._factory.kind,
+                address=peer.address,
+                port=peer.port,
+                user=peer.user,
+                helo=session.helo,
+                tls="" if session.tls is None else session.tls.version,
+                account=session.identity,
+                accepted=session.accepted,
+                refused=session.negative,
+                replies=tuple(session.last_negative),
+                end=end,
+            )
+        )
 
     def _end_delivery(self, delivery: Delivery) -> None:
         try:

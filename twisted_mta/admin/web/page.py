@@ -120,7 +120,8 @@ def framed(
         state: a line below the heading.
         live: whether the script keeps it current.
     """
-    places = [(view.home, "State"), *([("/queue", "Queue")] if view.queue else ())]
+    more = [("/queue", "Queue"), ("/sessions", "Sessions")] if view.queue else []
+    places = [(view.home, "State"), *more]
     links = [
         tags.a(name, href=path, **({"aria-current": "page"} if path == current else {}))
         for path, name in places

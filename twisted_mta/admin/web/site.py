@@ -38,6 +38,7 @@ from ..http import (
 )
 from ..openapi import PATH as DESCRIPTION
 from ..report import SuspendedByOperator
+from ..sessions_api import PATH as SESSIONS
 from ..status import Status
 from .access import LOGIN, LOGOUT, Access
 from .action_pages import PATH as ACTION_PATH
@@ -45,6 +46,8 @@ from .action_pages import ActionPages, small_form
 from .markup import Flattenable, Tag, tags
 from .page import ICON, LIVE_POLICY, SCRIPT, STYLE_HASH, View, html, table, time_tag
 from .queue_pages import QueuePages
+from .session_pages import PATH as SESSIONS_PATH
+from .session_pages import SessionPages
 
 if TYPE_CHECKING:
     from .captured_pages import CapturedPages
@@ -69,7 +72,7 @@ _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
 )
 _QUEUE = "/v1/queue"
-_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", DESCRIPTION, _QUEUE)
+_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", DESCRIPTION, SESSIONS, _QUEUE)
 # Monitors ask for these, by any name; they mention no message and no peer.
 _BY_ANY_NAME = ("/metrics", "/healthz", "/readyz")
 # While other requests wait, a response is reused for so many times as long as it took to make, and
@@ -189,6 +192,7 @@ class _Pages:
         self._answer = answer
         self._in_turn = _InTurn(self._about_queue)
         self._queue_pages: QueuePages | None = None
+        self._session_pages: SessionPages | None = None
         self._action_pages: ActionPages | None = None
         self._home = "/" if captured is None else "/status"
         self._pages: Mapping[str, Callable[[Status, Request], Response]] = {
@@ -213,6 +217,7 @@ class _Pages:
         self.clock, self.lane = clock, lane
         if self._answer is not None:
             self._queue_pages = QueuePages(self._answer, clock=clock)
+            self._session_pages = SessionPages(self._answer)
             self._action_pages = ActionPages(self._answer)
 
     def _view(self, request: Request) -> View:
@@ -262,6 +267,8 @@ class _Pages:
         pages, actions = self._queue_pages, self._action_pages
         if pages is not None and pages.serves(request.path):
             return pages.answer(request, self._view(request))
+        if self._session_pages is not None and self._session_pages.serves(request.path):
+            return self._session_pages.answer(request, self._view(request))
         if actions is not None and request.path == ACTION_PATH:
             return actions.answer(request, self._view(request))
         assert self._answer is not None
@@ -307,7 +314,9 @@ class _Pages:
         if request.path in self._files and request.method in READING:
             return self._files[request.path]
         pages = self._queue_pages
-        if pages is not None and (pages.serves(request.path) or request.path == ACTION_PATH):
+        if pages is not None and (
+            pages.serves(request.path) or request.path in (ACTION_PATH, SESSIONS_PATH)
+        ):
             return self._in_turn.take(request)
         if self._answer is None:
             return error_response("there is nothing at this path", 404)
@@ -323,7 +332,9 @@ class _Pages:
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
         pages = self._queue_pages
         if pages is not None and (
-            pages.serves(request.path) or request.path.startswith(f"{_QUEUE}/")
+            pages.serves(request.path)
+            or request.path == SESSIONS_PATH
+            or request.path.startswith(f"{_QUEUE}/")
         ):
             passed_on += (request.path,)
         if request.path not in self._pages and request.path not in passed_on:

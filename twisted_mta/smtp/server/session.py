@@ -102,6 +102,10 @@ class Session:
             is open.
         refusals: the latest replies with which the session itself refused content or ended; the
             shell takes them out for the log.
+        accepted: messages so far.
+        negative: replies of 4yz and 5yz so far.
+        last_negative: the last ones of these.
+        last_reply: the last reply; None before the first.
     """
 
     state: State = State.START
@@ -131,6 +135,10 @@ class Session:
         self.errors = 0
         self.overheard: Callable[[bytes], None] | None = None
         self.refusals: deque[Reply] = deque(maxlen=20)
+        self.accepted = 0
+        self.negative = 0
+        self.last_negative: deque[Reply] = deque(maxlen=3)
+        self.last_reply: Reply | None = None
         self._transitions = settings.dialect.transitions
         self._in = b""
         self._searched = 0  # octets at the beginning of `_in` that hold no line end
@@ -769,6 +777,7 @@ class Session:
         replied = self.settings.dialect.of_content(decision, len(transaction.recipients))
         if any(reply.code // 100 == 2 for reply in replied):
             self.errors = 0
+            self.accepted += 1
             for reply in replied:
                 self._reply(reply)
         else:
@@ -782,6 +791,10 @@ class Session:
     # Replies.
 
     def _reply(self, reply: Reply) -> None:
+        self.last_reply = reply
+        if reply.code >= 400:
+            self.negative += 1
+            self.last_negative.append(reply)
         self._out.append(reply.wire)
 
     def _refuse(self, *refusals: Reply) -> None:
