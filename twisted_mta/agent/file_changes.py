@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol, TypeVar
@@ -51,13 +52,15 @@ def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:
         path: of the file.
         kind: the plural noun for entries.
     """
-    changed = []
+    changed, first = 0, list[str]()  # in alphabetical order
     for number, name in enumerate(chain(before, after)):
         if number % _PER_SLICE == 0:
             yield
         seen = number >= len(before) and name in before
         if not seen and not before.same(after, name):
-            changed.append(name)
-    shown = ", ".join(map(printable, changed[:_SHOWN])) or "none"
-    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+            changed += 1
+            insort(first, name)
+            del first[_SHOWN:]
+    shown = ", ".join(map(printable, first)) or "none"
+    more = f" and {changed - _SHOWN} more" if changed > _SHOWN else ""
     return [f"{printable(path)}: {len(after)} {kind}, changed: {shown}{more}"]

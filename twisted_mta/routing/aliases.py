@@ -8,9 +8,8 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ..mail.address import Mailbox, folded
+from ..system.large_table import LargeTable
 from ..system.slices import Work
-
-_EMPTIED_AT_ONCE = 512  # entries
 
 
 @frozen
@@ -42,14 +41,14 @@ class Alias:
 
 
 class AliasEntries(Mapping[str, Alias]):
-    """Entries by key, as tuples of strings: the garbage collector does not look into those.
+    """Entries by key, in no order, as tuples of strings: garbage collections do not visit those.
 
     200,000 entries as objects keep every full collection busy for a tenth of a second.
     """
 
     def __init__(self) -> None:
         # The line, then local part and domain of each target.
-        self._packed: dict[str, tuple[Any, ...]] = {}
+        self._packed: LargeTable[tuple[Any, ...]] = LargeTable()
 
     def __getitem__(self, key: str) -> Alias:
         line, *flat = self._packed[key]
@@ -87,11 +86,7 @@ class AliasEntries(Mapping[str, Alias]):
 
     def empty(self) -> Work[None]:
         """Free the memory of all entries, in slices."""
-        packed = self._packed
-        while packed:
-            for _ in range(min(_EMPTIED_AT_ONCE, len(packed))):
-                packed.popitem()
-            yield
+        return self._packed.emptying()
 
 
 @frozen

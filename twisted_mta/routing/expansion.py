@@ -115,12 +115,14 @@ class Expander:
     # Missing members.
 
     def missing_members(self) -> Iterator[tuple[Alias, Mailbox, Reply]]:
-        """Yield (alias, member, refusal) for each member that gets no mail; may block.
+        """Yield (alias, member, refusal) for each member that gets no mail, by line; may block.
 
         Members of nested lists are yielded with those. A key without a domain is examined in the
         first local domain.
         """
-        for alias in self._lookup.aliases.entries.values():
+        entries = self._lookup.aliases.entries
+        for key in sorted(entries, key=entries.line):
+            alias = entries[key]
             name, _, domain = alias.key.rpartition("@")
             mailbox = Mailbox(name, domain) if domain in self._lookup.ours else None
             mailbox = mailbox or Mailbox(alias.key, self._lookup.first_local)

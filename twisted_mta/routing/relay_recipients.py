@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..mail.address import AddressError, Mailbox, domain_name, folded, is_postmaster
-from ..system.line_file import emptying, found, parsing
+from ..system.large_table import LargeTable
+from ..system.line_file import found, parsing
 from ..system.slices import Work
 
 _EXPECTED = "name@backup.example, or @backup.example for all of a domain"
@@ -30,7 +31,7 @@ class RelayRecipients:
             None: there is no list, and all exist.
     """
 
-    def __init__(self, known: set[str] | None = None) -> None:
+    def __init__(self, known: LargeTable[None] | None = None) -> None:
         self._known = known
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class RelayRecipients:
 
     def empty(self) -> Work[None]:
         """Free the memory of a list that is no longer used."""
-        return emptying(self._known or set())
+        return (self._known or LargeTable[None]()).emptying()
 
 
 def parse_in_slices(
@@ -70,7 +71,7 @@ def parse_in_slices(
         LineFileError: a line is wrong.
     """
     domains = dict.fromkeys(relay_domains)
-    known: set[str] = set()
+    known: LargeTable[None] = LargeTable()
 
     def take(entry: str, line: int) -> None:
         try:
@@ -84,7 +85,7 @@ def parse_in_slices(
             raise ValueError(
                 f"{found(entry)}: {mailbox.domain} is none of relay_domains; expected one of them"
             )
-        known.add(f"{folded(mailbox.local_part)}@{mailbox.domain}")
+        known[f"{folded(mailbox.local_part)}@{mailbox.domain}"] = None
 
     yield from parsing(content, name=path, take=take)
     return RelayRecipients(known)

@@ -31,6 +31,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from ...mail.address import AddressError, Mailbox, domain_name, folded
+from ...system.large_table import LargeTable
 from ...system.line_file import emptying, found, parsing
 from ...system.slices import Work
 
@@ -71,7 +72,9 @@ class AccessList:
     """
 
     name: str = ""
-    _names: dict[Subject, dict[str, int]] = field(factory=lambda: {each: {} for each in _SUBJECTS})
+    _names: dict[Subject, LargeTable[int]] = field(
+        factory=lambda: {each: LargeTable() for each in _SUBJECTS}
+    )
     _networks: dict[tuple[int, int], dict[int, int]] = field(factory=dict)
 
     def __len__(self) -> int:
@@ -147,7 +150,9 @@ class AccessList:
                     raise ValueError(f"an address; expected it without {match[1]}:")
                 self._put_network(_network(rest), line)
             else:
-                self._names[subject].setdefault(_key(subject, rest), line)
+                names, key = self._names[subject], _key(subject, rest)
+                if key not in names:
+                    names[key] = line
         except ValueError as error:  # AddressError is one
             expected = "" if "expected" in str(error) else f"; expected {_EXPECTED}"
             raise ValueError(f"{found(text)}: {error}{expected}") from None
@@ -158,7 +163,9 @@ class AccessList:
 
     def empty(self) -> Work[None]:
         """Free the memory of a list that is no longer used."""
-        return emptying(*self._names.values(), *self._networks.values())
+        for names in self._names.values():
+            yield from names.emptying()
+        yield from emptying(*self._networks.values())
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
