@@ -18,7 +18,7 @@ class Tables(TidyTestCase):
                 self.assertEqual(table.pop(key, None), expected.pop(key, None))
             else:
                 table[key] = expected[key] = value
-            self.assertEqual(table.get(key), expected.get(key))
+            self.assertEqual((table.find(key), key in table), (expected.get(key), key in expected))
         self.assertEqual((dict(table), len(table)), (expected, len(expected)))
         self.assertEqual(bool(table), bool(expected))
 

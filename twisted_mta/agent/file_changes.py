@@ -53,10 +53,11 @@ def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:
         kind: the plural noun for entries.
     """
     changed, first = 0, list[str]()  # in alphabetical order
+    known = len(before)
     for number, name in enumerate(chain(before, after)):
         if number % _PER_SLICE == 0:
             yield
-        seen = number >= len(before) and name in before
+        seen = number >= known and name in before
         if not seen and not before.same(after, name):
             changed += 1
             insort(first, name)

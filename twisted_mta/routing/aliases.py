@@ -66,8 +66,8 @@ class AliasEntries(Mapping[str, Alias]):
 
     def line(self, key: str) -> int:
         """Return the line of an entry in the file, 0 where there is no such entry."""
-        line: int = self._packed.get(key, (0,))[0]
-        return line
+        entry = self._packed.find(key)
+        return 0 if entry is None else int(entry[0])
 
     def put(self, key: str, line: int, flat: Sequence[str | None]) -> None:
         """Add an entry.
@@ -81,7 +81,7 @@ class AliasEntries(Mapping[str, Alias]):
 
     def same(self, other: AliasEntries, key: str) -> bool:
         """Whether an entry leads to the same in both tables, or is missing from both."""
-        mine, its = self._packed.get(key), other._packed.get(key)
+        mine, its = self._packed.find(key), other._packed.find(key)
         return mine[1:] == its[1:] if mine and its else mine is its
 
     def empty(self) -> Work[None]:
