@@ -72,7 +72,7 @@ from .system.shutdown import AtShutdown
 from .system.slices import finished
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
-from .workers.machine_limits import MachineLimits
+from .workers.machine_limits import MachineLimits, failures_of
 from .workers.single import SingleProcess
 
 # Parts of an installation that few have are imported where they are made.
@@ -318,6 +318,7 @@ class MailTransferAgent(Service):
                 workers=self.config.workers,
                 settings=shared_settings(self.config),
             ),
+            period=lambda: self.config.auth_failure_period,
             thread=ThreadExecutor(self._reactor, 1, "twisted-mta cluster"),
             reactor=self._reactor,
             wall_time=environment.wall_time,
@@ -328,6 +329,7 @@ class MailTransferAgent(Service):
         if self._cluster is not None:
             self._machine_limits = MachineLimits(self._cluster.credits, clock=self._reactor)
             self._cluster.credits.serve = self._machine_limits.ledger.serve
+            self._cluster.counts = self._machine_limits.failures
         self._agent = agent = Agent(
             self.config,
             reactor=self._reactor,
@@ -358,6 +360,7 @@ class MailTransferAgent(Service):
         if self._cluster is not None:
             workers.ledger.upstream = self._cluster.credits
             self._cluster.credits.serve = workers.ledger.serve
+            self._cluster.counts = partial(failures_of, workers.ledger.grants)
         return workers
 
     def _make_overview(self, troubles: Callable[[], Sequence[Trouble]]) -> Overview:

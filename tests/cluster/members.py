@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.queue.store.test_postgresql import server
+from twisted_mta.cluster.away import DatabaseAway
 from twisted_mta.cluster.cluster import Cluster
-from twisted_mta.cluster.database import DatabaseAway
 from twisted_mta.cluster.exchange import channel_of
 from twisted_mta.cluster.machines import OwnMachine
 from twisted_mta.cluster.schema import scripts, upgrade
@@ -92,11 +92,13 @@ class Member:
                 id=id, hostname=f"{id}.example", version="1", workers=1, settings="same"
             ),
             self._connect,
+            period=lambda: 60.0,
             clock=clock,
             wall_time=lambda: 0.0,
         )
         self.limits = MachineLimits(self.cluster.credits, clock=clock)
         self.cluster.credits.serve = self.limits.ledger.serve
+        self.cluster.counts = self.limits.failures
         self.taken: dict[LimitKey, int] = {}
         self.cluster.start()
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from random import Random  # noqa: TID251 - from a seed
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
+from twisted_mta.auth.throttle import Throttle, ThrottleSettings
 from twisted_mta.cluster.credits import Standing
 
-from .members import Members, connect
+from .members import Member, Members, connect
+
+_T = TypeVar("_T")
 
 HOP = ("destination", "mx.example")
 RATE = ("rate", "mx.example", "60.0")
 SUBMITTED = ("submitted", "messages", "0123")
+
+
+def now(answer: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of a coroutine that does not wait."""
+    results: list[_T] = []
+    Deferred.fromCoroutine(answer).addCallback(results.append)
+    [result] = results
+    return result
 
 
 class ClusterTestCase(TidyTestCase):
@@ -23,6 +38,7 @@ class ClusterTestCase(TidyTestCase):
         tables = self.database.execute("SELECT to_regclass('twisted_mta.part')").fetchall()
         if tables != [(None,)]:
             self.database.execute("DELETE FROM part")
+            self.database.execute("DELETE FROM failures")
             self.database.execute("DELETE FROM machine")
         self.all = Members()
         self.addCleanup(self.all.close)
@@ -256,6 +272,54 @@ class LifeAndDeath(ClusterTestCase):
                 each.wait(default, 20)
         self.all.settle()
         self.assertEqual(self.taken(default), [10, 10])
+
+
+class Guesses(ClusterTestCase):
+    """Failed authentications over several machines."""
+
+    def guesses(self, member: Member, account: str, count: int) -> list[bool]:
+        """Try to log in with a wrong password; return whether each try was judged."""
+        throttle = Throttle(ThrottleSettings(), limits=member.limits, clock=self.all.clock)
+        tried = []
+        for _ in range(count):
+            allowed = now(throttle.allows(account, None))
+            tried.append(allowed)
+            if allowed:
+                now(throttle.failed(account, None))
+        return tried
+
+    def test_those_at_other_machines_count(self) -> None:
+        a, b, c = self.all.join("a", "b", "c")
+        self.assertEqual(self.guesses(a, "ann", 12), [True] * 12)
+        self.all.pass_time(4)
+        self.assertEqual(self.guesses(b, "ann", 12), [True] * 8 + [False] * 4)
+        self.all.pass_time(4)
+        self.assertEqual(self.guesses(c, "ann", 1), [False])
+        self.assertEqual(self.guesses(a, "ann", 1), [False])
+        self.assertEqual(self.guesses(c, "bob", 1), [True])
+
+    def test_the_account_is_free_again_once_the_period_is_over(self) -> None:
+        a, b = self.all.join("a", "b")
+        self.guesses(a, "ann", 20)
+        self.all.pass_time(4)
+        self.assertEqual(self.guesses(b, "ann", 1), [False])
+        a.die()
+        self.database.execute("UPDATE failures SET changed = changed - interval '60 s'")
+        self.all.pass_time(62)
+        self.assertEqual(self.guesses(b, "ann", 1), [True])
+
+    def test_without_the_database_each_machine_counts_for_itself(self) -> None:
+        a, b = self.all.join("a", "b")
+        self.guesses(a, "ann", 5)
+        self.all.pass_time(4)
+        a.database.away = b.database.away = True
+        self.guesses(a, "ann", 10)
+        self.all.pass_time(10)
+        self.assertEqual(self.guesses(b, "ann", 16), [True] * 15 + [False])
+        a.database.away = b.database.away = False
+        self.all.pass_time(6)
+        self.assertEqual(self.guesses(b, "ann", 1), [False])
+        self.assertEqual(self.guesses(a, "ann", 1), [False])
 
 
 class Seen(ClusterTestCase):

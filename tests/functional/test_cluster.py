@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import psycopg
 
 from .hop import Hop
-from .machine import LOOPBACK, eventually
+from .machine import LOOPBACK, eventually, free_port, run
 from .mail import ProgramTestCase, message, trusting
-from .mta import MTA
+from .mta import MTA, TOOL
 from .postgresql import PostgreSQL
 
 IMPATIENT = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
@@ -26,17 +26,18 @@ class Cluster(ProgramTestCase):
         self.database = self.enterContext(PostgreSQL(self.home))
         self.hop = self.enterContext(Hop())
 
-    def start(self, count: int, toml: str = "", *options: str) -> list[MTA]:
+    def start(self, count: int, *tables: str) -> list[MTA]:
+        """Start MTAs, each with tables of its own; the last ones hold for the rest."""
         mtas = []
         for number in range(count):
+            toml = tables[min(number, len(tables) - 1)]
             home = self.home / f"m{number}"
             home.mkdir()
             mta = MTA(
                 home,
                 *("--queue", self.database.url),
                 *("--route", f"relay.example=smtp://{LOOPBACK}:{self.hop.port}"),
-                *options,
-                toml=IMPATIENT + toml,
+                toml=toml + IMPATIENT,
             )
             self.addCleanup(mta.kill)
             mtas.append(mta)
@@ -91,10 +92,8 @@ class LimitsOfDestinations(Cluster):
         self.all_alive(3)
         self.submit(mtas, 20)
         began = sorted(each.began for each in self.hop.wait_for(60))
-        # The next hop sees them some milliseconds late, some later than others.
-        windows = [last - first for first, last in zip(began, began[10:], strict=False)]
-        self.assertGreater(min(windows), 0.9)
-        self.assertLess(began[-1] - began[0], 15)
+        # Ten at once, and ten in each of five seconds; were it ten of each machine, two seconds.
+        self.assertGreater(began[-1] - began[0], 4)
 
     def test_one_machine_may_have_all(self) -> None:
         self.hop.delay = 0.5
@@ -129,8 +128,120 @@ class LimitsOfDestinations(Cluster):
         before = len(self.hop.transactions)
         self.database.kill()
         # Each goes on with what it has leased, until the leases of the messages end.
-        self.hop.wait_for(before + 40)
+        self.hop.wait_for(before + 9)
         self.assertLessEqual(self.hop.most, 3)
         self.database.start()
         self.hop.wait_for(120, 120)
         self.assertLessEqual(self.hop.most, 3)
+
+
+SHARED = """
+[mta]
+local_domains = ["us.test"]
+recipients = "any"
+users = "{users}"
+auth_failures_per_account = 4
+auth_failure_delay = "0 s"
+[account_limits]
+messages_per_hour = 5
+[policy]
+spf = "off"
+dkim = "off"
+dmarc = "off"
+arc = "off"
+[suppression]
+[greylist]
+delay = "1 s"
+[[listener]]
+kind = "submission"
+endpoint = "tcp:0:interface=127.0.0.1"
+auth = "any"
+own_addresses = "off"
+[[listener]]
+kind = "lmtp"
+endpoint = "tcp:0:interface=127.0.0.1"
+[[listener]]
+endpoint = "tcp:{port}:interface=127.0.0.1"
+xclient_from = ["127.0.0.1"]
+"""
+
+
+class SharedLists(Cluster):
+    """Two MTAs that know what the other one knows, within seconds."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        users = self.home / "users"
+        done = run(TOOL, "users", "add", "--file", users, "ann", text="secret\n")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.ports = [free_port(), free_port()]
+        self.a, self.b = self.start(
+            2, *(SHARED.format(users=users, port=port) for port in self.ports)
+        )
+        self.all_alive(2)
+
+    def login(self, mta: MTA, password: str) -> int:
+        """Log in, by each of two mechanisms where the first does not succeed."""
+        with smtplib.SMTP(LOOPBACK, mta.submission, timeout=30) as session:
+            try:
+                return session.login("ann", password)[0]
+            except smtplib.SMTPAuthenticationError as error:
+                return error.smtp_code
+
+    def rcpt(self, mta: MTA, recipient: str) -> int:
+        with smtplib.SMTP(LOOPBACK, mta.submission, timeout=30) as session:
+            session.login("ann", "secret")
+            session.mail("ann@us.test")
+            return session.rcpt(recipient)[0]
+
+    def rcpt_of_stranger(self, port: int) -> int:
+        with smtplib.SMTP(LOOPBACK, port, timeout=30) as session:
+            session.ehlo("proxy.example")
+            self.assertEqual(session.docmd("XCLIENT", "ADDR=192.0.2.7")[0], 220)
+            session.ehlo("client.example")
+            session.mail("ann@sender.example")
+            return session.rcpt("bob@us.test")[0]
+
+    def test_lists_and_counts_hold_for_all(self) -> None:
+        a, b = self.a, self.b
+        # Greylisting.
+        self.assertEqual(self.rcpt_of_stranger(self.ports[0]), 451)
+        eventually(
+            lambda: self.rcpt_of_stranger(self.ports[1]) == 250, "what came to A passes on B"
+        )
+        self.assertEqual(self.rcpt_of_stranger(self.ports[0]), 250)
+        # The suppression list.
+        self.assertEqual(self.rcpt(b, "gone@relay.example"), 250)
+        added = a.tool("suppression", "add", "gone@relay.example")
+        self.assertEqual(added.returncode, 0, added.stderr)
+        self.assertEqual(self.rcpt(a, "gone@relay.example"), 550)
+        eventually(lambda: self.rcpt(b, "gone@relay.example") == 550, "the entry on B")
+        self.assertIn("gone@relay.example", b.tool("suppression", "list").stdout)
+        self.assertEqual(b.tool("suppression", "remove", "gone@relay.example").returncode, 0)
+        eventually(lambda: self.rcpt(a, "gone@relay.example") == 250, "its removal on A")
+        # Limits of accounts.
+        codes = []
+        for mta in (a, b, a, b, a, b, a, b):
+            with smtplib.SMTP(LOOPBACK, mta.submission, timeout=30) as session:
+                session.login("ann", "secret")
+                try:
+                    session.sendmail("ann@us.test", ["bob@relay.example"], message())
+                    codes.append(250)
+                except smtplib.SMTPDataError as error:
+                    codes.append(error.smtp_code)
+        self.assertEqual(codes, [250] * 5 + [450] * 3)
+        # Guesses.
+        self.assertEqual([self.login(a, "guess") for _ in range(3)], [535, 535, 454])
+        eventually(lambda: self.login(b, "secret") == 454, "the throttle on B")
+
+    def test_without_the_database_each_goes_on_by_itself(self) -> None:
+        a, b = self.a, self.b
+        self.assertEqual(a.tool("suppression", "add", "gone@relay.example").returncode, 0)
+        eventually(lambda: self.rcpt(b, "gone@relay.example") == 550, "the entry on B")
+        self.database.stop()
+        self.assertEqual(self.rcpt(b, "gone@relay.example"), 550)
+        failed = b.tool("suppression", "remove", "gone@relay.example")
+        self.assertNotEqual(failed.returncode, 0)
+        self.assertEqual([self.login(b, "guess") for _ in range(3)], [535, 535, 454])
+        self.database.start()
+        eventually(lambda: self.login(a, "secret") == 454, "the throttle on A")

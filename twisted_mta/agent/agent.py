@@ -60,6 +60,7 @@ from ..server.lmtp_direct import DirectDelivery
 from ..server.policy_stages import PolicyStages
 from ..smtp.extension.standard import OUTGOING
 from ..system.deadline import sleep
+from ..system.executors import ThreadExecutor
 from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
 from ..system.slices import AtOnce, Pace, result_of
@@ -106,6 +107,7 @@ from .tls_reports import LIFETIME, REPORT_PARAMETERS, SessionReports
 from .webhooks import Webhooks
 
 if TYPE_CHECKING:
+    from .shared_lists import SharedLists
     from .shared_queue import SharedQueue
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
@@ -228,6 +230,8 @@ class Agent:
         self.drains = False
         self.signing_keys = SigningKeys()  # none before the start
         self._signer = self._make_signer()
+        suppression = SuppressionFile(os.path.join(config.state_dir, SUPPRESSION_FILE))
+        self._lists = self._make_shared_lists(suppression)
         self._filters = Filters(reactor)
         self._policy_services = PolicyServices(reactor, resources.ids)
         self._policies = Policies(
@@ -241,8 +245,10 @@ class Agent:
             observe=lambda observation: self.dmarc_reports.observe(observation),
             filters=self._filters,
             services=self._policy_services,
+            decide=None if self._lists is None else self._lists.greylist.decide,
+            foretell=None if self._lists is None else self._lists.greylist.foretell,
         )
-        self.suppression = self._make_suppression()
+        self.suppression = self._make_suppression(suppression)
         self.feedback = self._make_feedback()
         self._maildir = self._make_maildir()
         self._own_deliveries = ApplicationDeliveries(
@@ -367,6 +373,8 @@ class Agent:
                 shard.lock.release()
             raise
         self._resources.start_threads()
+        if self._lists is not None:
+            self._lists.start()
         self._journal.start()
         self._mta_sts.start()
         self.webhooks.start([shard.commit.perform for shard in self.shards])
@@ -429,6 +437,8 @@ class Agent:
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
         self.authentication.close()
+        if self._lists is not None:
+            self._lists.stop()
         self._resources.stop_threads()
         for shard in self.shards:
             shard.lock.release()
@@ -591,6 +601,8 @@ class Agent:
             lines += self._use_signing_keys(signing_keys)
             lines += self._resources.reload_resolver()
             self.suppression.use(config.suppression)
+            if self._lists is not None:
+                self._lists.is_on = self.suppression.is_on
             self.feedback.use(config)
             lines += self.webhooks.use(webhooks)
             self.dmarc_reports.use(config)
@@ -687,14 +699,31 @@ class Agent:
             self.signing_keys, wall_time=resources.wall_time, executor=resources.file_executor
         )
 
-    def _make_suppression(self) -> Suppression:
-        resources = self._resources
+    def _make_shared_lists(self, suppression: SuppressionFile) -> SharedLists | None:
+        url, reactor = self.config.queue.database, self._resources.reactor
+        if url is None:
+            return None
+        # As the queue: the client of PostgreSQL takes long to import.
+        from .shared_lists import SharedLists
+
+        return SharedLists(
+            url,
+            thread=ThreadExecutor(reactor, 1, "twisted-mta lists"),
+            suppression=suppression,
+            follows=not self.worker,
+            reactor=reactor,
+        )
+
+    def _make_suppression(self, file: SuppressionFile) -> Suppression:
+        resources, lists = self._resources, self._lists
         return Suppression(
-            SuppressionFile(os.path.join(self.config.state_dir, SUPPRESSION_FILE)),
+            file,
             executor=resources.file_executor,
             clock=resources.reactor,
             wall_time=resources.wall_time,
             count=partial(self.metrics.count, table.SUPPRESSIONS),
+            changing=None if lists is None else lists.suppression,
+            change_executor=None if lists is None else lists.database.executor,
         )
 
     def _make_feedback(self) -> Feedback:
@@ -810,7 +839,10 @@ class Agent:
             extensions=(*OUTGOING, *own),
             tokens=self.tokens,
             grouped=self.mailboxes.groups.grouped,
-            sent_counts=SentCounts(os.path.join(config.state_dir, "sources", "sent.sqlite")),
+            sent_counts=SentCounts(os.path.join(config.state_dir, "sources", "sent.sqlite"))
+            if self._lists is None
+            else self._lists.sent_counts,
+            sent_executor=None if self._lists is None else self._lists.database.executor,
         )
 
     def _make_shard(self, number: int) -> Shard:

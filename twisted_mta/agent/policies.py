@@ -20,7 +20,7 @@ from ..policy.dnsbl import blocklist
 from ..policy.dnsbl.blocklist import Blocklist
 from ..policy.dnsbl.dnsbl_policy import DNSBLPolicy
 from ..policy.greylist import greylist_policy
-from ..policy.greylist.decisions import Decisions
+from ..policy.greylist.decisions import Decisions, Shared
 from ..policy.greylist.file import GreylistFile
 from ..policy.lists import deny_policy
 from ..policy.lists.access_list import AccessList, parse_in_slices
@@ -68,6 +68,9 @@ class Policies:
         observe: takes note of messages whose domains ask for reports of DMARC.
         filters: the filters, for all listeners.
         services: the policy services, likewise.
+        decide: decides on greylisting by what all machines know (`decisions.Shared`); None: this
+            one is alone.
+        foretell: foretells that.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Policies:
         observe: Callable[[Observation], object],
         filters: Filters,
         services: PolicyServices,
+        decide: Shared | None = None,
+        foretell: Shared | None = None,
     ) -> None:
         self._application = application
         self._resolver = resolver
@@ -96,7 +101,13 @@ class Policies:
         self._denied = FileTable(AccessList, read_content, parse_in_slices)
         self._blocklists: dict[DNSBL, Blocklist] = {}
         self._greylist_file = GreylistFile(os.path.join(state_dir, GREYLIST))
-        self._greylist = Decisions(self._greylist_file, executor=executor, clock=clock)
+        self._greylist = Decisions(
+            self._greylist_file,
+            executor=executor,
+            clock=clock,
+            shared=decide,
+            foretell_shared=foretell,
+        )
         self._exemptions = Exemptions(
             allowed=lambda: self._allowed.value, resolver=resolver, clock=clock, count=self._count
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -10,12 +10,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Clock, WallTime
+from ..interfaces import Clock, LimitKey, WallTime
 from ..mail.printable import printable
-from . import exchange
+from . import exchange, failures
+from .away import DatabaseAway
 from .credits import Credits, Request
-from .database import ClusterDatabase, DatabaseAway, Thread
+from .database import ClusterDatabase, Thread
 from .exchange import Answer, Lapsed, channel_of
+from .failures import Failures
 from .machines import Machine, OwnMachine
 from .schema import Database
 
@@ -34,6 +36,7 @@ class Cluster:
         machine: returns the random id of this machine, from its state directory; blocks.
         own: returns what the machine with that id says of itself.
         connect: returns the connection, given the id and what is called with notifications.
+        period: returns the seconds for which they count.
         clock: for the beat.
         wall_time: to compare the clocks of the machines.
 
@@ -42,6 +45,7 @@ class Cluster:
         credits: of limits.
         machines: as they were seen last, this one included; empty before that.
         machines_at: when they were seen, by the clock.
+        counts: returns how many failed authentications each limit has counted here.
         problem: why the database was of no use at the last beat, printable; empty: it was.
     """
 
@@ -53,6 +57,7 @@ class Cluster:
         own: Callable[[str], OwnMachine],
         connect: Callable[[str, Callable[[], None]], ClusterDatabase],
         *,
+        period: Callable[[], float],
         clock: Clock,
         wall_time: WallTime,
     ) -> None:
@@ -65,7 +70,11 @@ class Cluster:
         self.credits = Credits(clock=clock, wake=self.woken)
         self.machines: Sequence[Machine] = ()
         self.machines_at = 0.0
+        self.counts: Callable[[], Mapping[LimitKey, int]] = dict
         self.problem = ""
+        self._period = period
+        self._told: dict[LimitKey, int] = {}  # the counts that the others know
+        self._read_until = 0.0  # of the counts of others, by the database's clock
         self._is_running = False
         self._registered: bool | None = None  # None: it has just started; False: it has lapsed
         self._is_busy = False
@@ -204,11 +213,32 @@ class Cluster:
     # The other machines.
 
     def _after_beat(self) -> None:
+        self._share_failures()
         if self._beats % _SWEEP == 0:
             self._database.run(exchange.sweep).addErrback(self._not_seen)
+            self._database.run(failures.sweep).addErrback(self._not_seen)
         if self._beats % _LOOK == 1:
             seen = self._database.run(_see, self._own_of(self.id), self._wall_time)
             seen.addCallbacks(self._seen, self._not_seen)
+
+    def _share_failures(self) -> None:
+        counts = self.counts()
+        changed = {key: count for key, count in counts.items() if count != self._told.get(key, 0)}
+        changed.update((key, 0) for key in self._told if key not in counts)
+        self._told.update(changed)
+        shared = self._database.run(failures.share, self.id, changed, self._read_until)
+        shared.addCallbacks(self._shared, self._not_shared, errbackArgs=(changed,))
+
+    def _shared(self, result: tuple[Sequence[Failures], float]) -> None:
+        read, self._read_until = result
+        self._told = {key: count for key, count in self._told.items() if count}
+        self.credits.failures.period = self._period()
+        self.credits.failures.take(read, self._clock.seconds())
+
+    def _not_shared(self, failure: Failure, changed: Mapping[LimitKey, int]) -> None:
+        for key in changed:
+            self._told[key] = -1  # what the others know is not known
+        self._not_seen(failure)
 
     def _seen(self, machines: Sequence[Machine]) -> None:
         self.machines = machines
@@ -238,6 +268,7 @@ def cluster_at(
     *,
     machine: Callable[[], str],
     own: Callable[[str], OwnMachine],
+    period: Callable[[], float],
     thread: Thread,
     reactor: Any,
     wall_time: WallTime,
@@ -248,6 +279,7 @@ def cluster_at(
         url: of the database, as libpq reads it.
         machine: see `Cluster`.
         own: see `Cluster`.
+        period: see `Cluster`.
         thread: of the connection.
         reactor: IReactorTime and IReactorFDSet.
         wall_time: see `Cluster`.
@@ -262,4 +294,4 @@ def cluster_at(
             woken=woken,
         )
 
-    return Cluster(machine, own, connect, clock=reactor, wall_time=wall_time)
+    return Cluster(machine, own, connect, period=period, clock=reactor, wall_time=wall_time)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, frozen
 
 from ..interfaces import Clock, LimitKey
+from .failures import FailuresElsewhere
 
 LEASE = 15.0
 """Seconds after its last transaction at which the credits of a machine are free, by the database's
@@ -150,6 +151,7 @@ class Credits:
         serve: called with a limit that may have more credits now, or refuses what waits.
         machines: how many were last seen alive, this one included.
         standing: see `Standing`.
+        failures: to authenticate, that other machines have counted.
         ends: whether this machine is about to leave: what it has used lately counts on.
     """
 
@@ -160,9 +162,9 @@ class Credits:
         self.machines = 1
         self.standing = Standing.JOINING
         self.ends = False
+        self.failures = FailuresElsewhere()
         self._parts: dict[LimitKey, _Part] = {}
         self._renewed = clock.seconds()
-        self._elsewhere: dict[LimitKey, int] = {}  # failures that other machines have counted
 
     # For the ledger.
 
@@ -186,7 +188,7 @@ class Credits:
         if key[0] == "hop":
             return self.share(limit)
         if key[0] == "auth failures":
-            return max(0, limit - self._elsewhere.get(key, 0))
+            return max(0, limit - self.failures[key])
         return limit
 
     def share(self, limit: int) -> int:
@@ -369,7 +371,3 @@ class Credits:
     def holdings(self) -> dict[LimitKey, tuple[int, int]]:
         """Return the credits that this machine has and those in use, by limit."""
         return {key: (part.granted, part.used) for key, part in self._parts.items()}
-
-    def counted_elsewhere(self, counts: Mapping[LimitKey, int]) -> None:
-        """Take the failures that other machines have counted, by limit."""
-        self._elsewhere = dict(counts)

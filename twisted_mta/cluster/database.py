@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..system.postgresql import PatientConnection
+from .away import DatabaseAway
 from .schema import SCHEMA, Database, NewerTables, scripts, upgrade
 
 _P = ParamSpec("_P")
@@ -40,10 +41,6 @@ _SETTINGS = {
         r" -c default_transaction_isolation=read\ committed"
     ),
 }
-
-
-class DatabaseAway(OSError):
-    """The database cannot be reached, or did not do what it was asked; the text is one line."""
 
 
 class Thread(Protocol):

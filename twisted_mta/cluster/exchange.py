@@ -7,7 +7,6 @@ database.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from attrs import frozen
 from ..interfaces import LimitKey
 from .credits import LEASE, Grant, Request
 from .fair_parts import Claim, fair_parts
+from .limit_names import key_of, name_of
 from .machines import Machine, OwnMachine
 from .schema import Database
 
@@ -129,16 +129,6 @@ class Answer:
 def channel_of(machine: str) -> str:
     """Return the channel of notifications for a machine."""
     return f"twisted_mta_{machine}"
-
-
-def name_of(key: LimitKey) -> str:
-    """Return the name of a limit in the database."""
-    return json.dumps(key, ensure_ascii=True)
-
-
-def key_of(name: str) -> LimitKey:
-    """Return the limit of a name in the database."""
-    return tuple(json.loads(name))
 
 
 def register(database: Database, own: OwnMachine, *, starts: bool) -> None:

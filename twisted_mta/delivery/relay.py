@@ -41,9 +41,8 @@ from .address_order import SourceOf
 from .attempts import Attempts
 from .connections import Connections
 from .reply_actions import Acted, ReplyActions
-from .sent_counts import SentCounts
 from .settings import RelaySettings
-from .source_pools import Choice, SourcePools
+from .source_pools import Choice, Counts, SourcePools
 from .terms import (
     DestinationFor,
     HostTerms,
@@ -94,6 +93,7 @@ class Relay:
         tokens: see `Connections`.
         grouped: likewise.
         sent_counts: of the addresses in pools, for all processes; None: no address warms up.
+        sent_executor: where those are read and written; None: as files are.
 
     Attributes:
         connections: to all next hops.
@@ -127,7 +127,8 @@ class Relay:
         outbox: Outbox | None = None,
         tokens: TokenAccounts | None = None,
         grouped: Callable[[NextHop], NextHop] = lambda next_hop: next_hop,
-        sent_counts: SentCounts | None = None,
+        sent_counts: Counts | None = None,
+        sent_executor: Executor | None = None,
     ) -> None:
         settings = settings or RelaySettings()
         self.locate = locate
@@ -162,7 +163,7 @@ class Relay:
         self.terms = TermsBook(destination_for)
         self.sources = SourcePools(
             sent_counts,
-            executor=executor,
+            executor=sent_executor or executor,
             wall_time=wall_time or reactor.seconds,
             seconds=reactor.seconds,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, frozen
 from twisted.internet.defer import Deferred
@@ -16,11 +16,22 @@ from twisted.internet.defer import Deferred
 from ..config import SourceAddress, SourcePool
 from ..interfaces import Executor, WallTime
 from ..mail.next_hop import NextHop
-from .sent_counts import SentCounts
 
 _DAY = 86400
 _PORTIONS = 100  # of a day's number: a process takes one at a time
 _MOST_REFUSED = 10_000  # pairs of an address and a next hop that refused it
+
+
+class Counts(Protocol):
+    """The messages of a day, counted by all processes (`sent_counts.SentCounts`)."""
+
+    def take(self, address: str, day: int, limit: int, wanted: int) -> int:
+        """Count some messages more, within a limit; return how many."""
+        ...
+
+    def counted(self, day: int) -> dict[str, int]:
+        """Return the messages of a day that were counted, by address."""
+        ...
 
 
 @frozen
@@ -62,7 +73,7 @@ class SourcePools:
 
     def __init__(
         self,
-        counts: SentCounts | None = None,
+        counts: Counts | None = None,
         *,
         executor: Executor | None = None,
         wall_time: WallTime,

@@ -51,6 +51,10 @@ class LocalLimits:
         count.used -= 1
         self._serve(key, count)
 
+    def counts(self) -> dict[LimitKey, int]:
+        """Return all counts that are not 0."""
+        return {key: count.used for key, count in self._counts.items() if count.used}
+
     def _count(self, key: LimitKey, limit: int) -> _Count:
         count = self._counts.get(key)
         if count is not None and limit != count.limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -58,6 +58,10 @@ class MachineLimits:
         else:
             self._local.give_back(key)
 
+    def failures(self) -> dict[LimitKey, int]:
+        """Return how many failed authentications each limit has counted."""
+        return failures_of(self._local.counts)
+
     def close(self) -> None:
         """Cancel all timers."""
         if self._carrying is not None:
@@ -84,3 +88,8 @@ class MachineLimits:
         while self._messages:
             receive, message = self._messages.popleft()
             receive(message)
+
+
+def failures_of(counts: Callable[[], Mapping[LimitKey, int]]) -> dict[LimitKey, int]:
+    """Return the counts of failed authentications among all counts of a machine."""
+    return {key: count for key, count in counts().items() if key[0] == "auth failures" and count}

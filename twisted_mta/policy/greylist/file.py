@@ -81,6 +81,79 @@ class Decision:
     why: Literal["network", "known", "again", "new"]
 
 
+@frozen
+class Network:
+    """What is known of a network.
+
+    Attributes:
+        successes: hours in which a pair of it has passed for the first time.
+        last: wall time of its last mail.
+    """
+
+    successes: int
+    last: float
+
+
+@frozen
+class Pair:
+    """What is known of a sender and a recipient in a network.
+
+    Attributes:
+        first: wall time of the first attempt.
+        last: of the last one that was accepted; of a pair that waits, of the first: its window does
+            not move.
+        passed: whether it was accepted.
+    """
+
+    first: float
+    last: float
+    passed: bool
+
+
+@frozen
+class Judgment:
+    """A decision, and what is to be remembered.
+
+    Attributes:
+        decision: the decision.
+        network: as it is to be remembered from now on; None: as before.
+        pair: likewise.
+        is_new: whether the pair was not known; it is remembered if there is room.
+    """
+
+    decision: Decision
+    network: Network | None = None
+    pair: Pair | None = None
+    is_new: bool = False
+
+
+def judge(attempt: Attempt, network: Network | None, pair: Pair | None) -> Judgment:
+    """Decide on an attempt, by what is known. Pure."""
+    now = attempt.at
+    successes, last = (0, 0.0) if network is None else (network.successes, network.last)
+    if now - last > LIFETIME:
+        successes = 0
+    is_recent = 0 <= now - last < _HOUR
+    if successes >= ENOUGH:
+        known = None if is_recent else Network(successes, now)
+        return Judgment(Decision(0.0, "network"), network=known)
+    is_new = pair is None
+    if pair is None or not 0 <= now - pair.last <= (LIFETIME if pair.passed else WINDOW):
+        pair = Pair(now, now, passed=False)
+    if pair.passed:
+        again = Pair(pair.first, now, passed=True) if now - pair.last >= _HOUR else None
+        return Judgment(Decision(0.0, "known"), pair=again)
+    wait = pair.first + attempt.delay - now
+    if wait > 0:
+        begun = Pair(now, now, passed=False) if pair.first == now else None
+        return Judgment(Decision(wait, "new"), pair=begun, is_new=is_new)
+    return Judgment(
+        Decision(0.0, "again"),
+        network=None if successes and is_recent else Network(successes + 1, now),
+        pair=Pair(pair.first, now, passed=True),
+    )
+
+
 class GreylistFile:
     """The pairs and networks that are known.
 
@@ -125,62 +198,49 @@ class GreylistFile:
         return decision
 
     def _decide(self, database: sqlite3.Connection, attempt: Attempt) -> Decision:
-        now = attempt.at
-        successes, last = database.execute(
+        network = database.execute(
             "SELECT successes, last FROM network WHERE name = ?", (attempt.network,)
-        ).fetchone() or (0, 0.0)
-        if now - last > LIFETIME:
-            successes = 0
-        if successes >= ENOUGH:
-            if not 0 <= now - last < _HOUR:
-                database.execute(
-                    "UPDATE network SET last = ? WHERE name = ?", (now, attempt.network)
-                )
-            return Decision(0.0, "network")
-        first, seen, passed = database.execute(
+        ).fetchone()
+        pair = database.execute(
             "SELECT first, last, passed FROM pair WHERE key = ?", (attempt.key,)
-        ).fetchone() or (now, now, None)
-        # After a step of the wall clock into the past, a pair begins anew.
-        if passed is not None and not 0 <= now - seen <= (LIFETIME if passed else WINDOW):
-            first, passed = now, 0
-        if passed:
-            if now - seen >= _HOUR:
-                self._keep(database, attempt, first, passed=True)
-            return Decision(0.0, "known")
-        wait = first + attempt.delay - now
-        if wait > 0:
-            if passed is None:
-                self._begin(database, attempt)
-            elif first == now:
-                self._keep(database, attempt, first, passed=False)
-            return Decision(wait, "new")
-        self._keep(database, attempt, first, passed=True)
-        if successes == 0 or not 0 <= now - last < _HOUR:
+        ).fetchone()
+        judgment = judge(
+            attempt,
+            None if network is None else Network(*network),
+            None if pair is None else Pair(pair[0], pair[1], bool(pair[2])),
+        )
+        if judgment.network is not None:
             database.execute(
                 "INSERT OR REPLACE INTO network VALUES (?, ?, ?)",
-                (attempt.network, successes + 1, now),
+                (attempt.network, judgment.network.successes, judgment.network.last),
             )
-        return Decision(0.0, "again")
+        if judgment.pair is not None and (
+            not judgment.is_new or self._has_room(database, attempt.network)
+        ):
+            self._new += judgment.is_new
+            self._keep(database, attempt, judgment.pair)
+        return judgment.decision
 
-    def _begin(self, database: sqlite3.Connection, attempt: Attempt) -> None:
-        """Remember a new pair, unless its network has too many of them."""
+    def accept(self, attempts: Sequence[Attempt]) -> None:
+        """Remember that attempts were accepted, by whatever else has decided that."""
+        self._database.make()
+        with self._database.transaction() as database:
+            for each in attempts:
+                self._keep(database, each, Pair(each.at, each.at, passed=True))
+
+    def _has_room(self, database: sqlite3.Connection, network: str) -> bool:
+        """Whether a network has not too many pairs that wait."""
         (waiting,) = database.execute(
             # By name: SQLite would take another index, and read all pairs that wait.
             "SELECT count(*) FROM pair INDEXED BY waiting WHERE network = ? AND passed = 0",
-            (attempt.network,),
+            (network,),
         ).fetchone()
-        if waiting < self._most_waiting:
-            self._new += 1
-            self._keep(database, attempt, attempt.at, passed=False)
+        return bool(waiting < self._most_waiting)
 
-    def _keep(
-        self, database: sqlite3.Connection, attempt: Attempt, first: float, *, passed: bool
-    ) -> None:
-        # ``last`` of a pair that waits is its first attempt: its window does not move.
-        last = attempt.at if passed else first
+    def _keep(self, database: sqlite3.Connection, attempt: Attempt, pair: Pair) -> None:
         database.execute(
             "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)",
-            (attempt.key, attempt.network, first, last, passed),
+            (attempt.key, attempt.network, pair.first, pair.last, pair.passed),
         )
 
     def _forget(self, database: sqlite3.Connection, now: float) -> None:

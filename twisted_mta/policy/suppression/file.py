@@ -26,7 +26,8 @@ MOST_BOUNCES = 500_000
 _PATIENCE = 5.0  # seconds to wait for another process's transaction
 _HOUR = 3_600.0
 _MOST_FORGOTTEN = 2_000  # rows that are removed at a time
-_LONGEST_REPLY = 300  # characters
+LONGEST_REPLY = 300
+"""Characters of a reply or reason that are kept."""
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS bounce (
@@ -38,6 +39,7 @@ _SCHEMA = (
     ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS oldest ON bounce (day)",
     "CREATE INDEX IF NOT EXISTS ending ON entry (until)",
+    "CREATE TABLE IF NOT EXISTS copied (change INTEGER NOT NULL)",
 )
 
 
@@ -160,7 +162,7 @@ class SuppressionFile:
     def add(self, address: str, reason: str, now: float) -> None:
         """Put an address on the list, until it is removed."""
         self._database.make()
-        entry = Entry(address, now, None, 0, reason[:_LONGEST_REPLY])
+        entry = Entry(address, now, None, 0, reason[:LONGEST_REPLY])
         with self._database.transaction() as database:
             _put(database, entry)
 
@@ -171,6 +173,48 @@ class SuppressionFile:
             found = _found(database, address, now) is not None
             _take_off(database, address)
         return found
+
+    # The copy of a list that all machines of a queue share.
+
+    def copied(self) -> int | None:
+        """Return up to which change this is a copy of a shared list; None: it never was one."""
+        self._database.make()
+        with self._database.opened() as database:
+            found = database.execute("SELECT change FROM copied").fetchone()
+        return None if found is None else found[0]
+
+    def everything(self) -> tuple[list[Entry], list[tuple[str, int]]]:
+        """Return all entries, and all days with bounces, to begin a shared list with them."""
+        self._database.make()
+        with self._database.opened() as database:
+            entries = database.execute("SELECT address, since, until, bounces, reply FROM entry")
+            return (
+                [Entry(*row) for row in entries],
+                database.execute("SELECT address, day FROM bounce").fetchall(),
+            )
+
+    def copy(
+        self, entries: Sequence[Entry], removed: Sequence[str], change: int, *, anew: bool
+    ) -> None:
+        """Take over changes of a shared list.
+
+        Args:
+            entries: that are there now.
+            removed: addresses that are not.
+            change: the last of the changes.
+            anew: whether all other entries are no longer there.
+        """
+        self._database.make()
+        with self._database.transaction() as database:
+            if anew:
+                database.execute("DELETE FROM entry")
+                database.execute("DELETE FROM bounce")
+            for each in entries:
+                _put(database, each)
+            for address in removed:
+                _take_off(database, address)
+            database.execute("DELETE FROM copied")
+            database.execute("INSERT INTO copied VALUES (?)", (change,))
 
     def _bounced(
         self, database: sqlite3.Connection, attempt: Attempted, terms: Terms
@@ -190,7 +234,7 @@ class SuppressionFile:
         if bounces < terms.bounces and known is None:
             return
         since = now if known is None else known.since
-        reply = (attempt.reply or "")[:_LONGEST_REPLY]
+        reply = (attempt.reply or "")[:LONGEST_REPLY]
         entry = Entry(address, since, now + terms.keep, bounces, reply)
         _put(database, entry)
         if known is None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from sqlite3 import Error as SQLiteError
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...cluster.away import DatabaseAway
 from ...config import SuppressionSettings
 from ...interfaces import Clock, Executor, WallTime
 from ...mail.address import Mailbox, folded
@@ -21,6 +24,7 @@ from .file import Attempted, Changed, Entry, SuppressionFile, Terms
 
 _MOST = 500  # attempts in one transaction
 _MOST_WAITING = 20_000  # attempts that wait for the disk; further ones are not noted
+_PAUSE = 5.0  # seconds until the database of a cluster is tried again
 _HOUR = 3_600.0  # seconds between two lines of the log about the disk
 _LONGEST_REASON = 150  # characters of a reply that the client is told
 
@@ -33,6 +37,22 @@ class _Sought:
     found: Deferred[Entry | None]
 
 
+class Changing(Protocol):
+    """A list that can be changed; its methods block (`file.SuppressionFile`)."""
+
+    def note(self, attempts: Sequence[Attempted], terms: Terms) -> list[Changed]:
+        """Take note of attempts; return what has changed on the list."""
+        ...
+
+    def add(self, address: str, reason: str, now: float) -> None:
+        """Put an address on the list, until it is removed."""
+        ...
+
+    def remove(self, address: str, now: float) -> bool:
+        """Take an address off the list; return whether it was there."""
+        ...
+
+
 class Suppression:
     """Keeps the addresses that bounce for good, and refuses mail of our users for them.
 
@@ -40,10 +60,12 @@ class Suppression:
 
     Args:
         file: on disk.
-        executor: where the file is read and written.
+        executor: where the file is read.
         clock: to repeat no line of the log within an hour.
         wall_time: of bounces.
         count: counts ``added``, ``removed``, ``delivered`` and ``refused``.
+        changing: the list that is changed, where the file is a copy of it; None: the file.
+        change_executor: where that is; None: as the file.
     """
 
     _log = Logger()
@@ -56,8 +78,13 @@ class Suppression:
         clock: Clock,
         wall_time: WallTime,
         count: Callable[[str], object],
+        changing: Changing | None = None,
+        change_executor: Executor | None = None,
     ) -> None:
         self._file = file
+        self._list: Changing = changing or file
+        self._change_executor = change_executor or executor
+        self._retrying: IDelayedCall | None = None
         self._executor = executor
         self._clock = clock
         self._wall_time = wall_time
@@ -141,8 +168,8 @@ class Suppression:
             return
         self._is_writing = True
         batch, self._attempts = self._attempts[:_MOST], self._attempts[_MOST:]
-        noted: Deferred[list[Changed] | None] = self._executor(self._file.note, batch, self._terms)
-        noted.addErrback(self._disk_refused).addCallback(self._noted)
+        noted: Deferred[list[Changed]] = self._change_executor(self._list.note, batch, self._terms)
+        noted.addCallbacks(self._noted, self._not_noted, errbackArgs=(batch,))
 
     def _noted(self, changes: list[Changed] | None) -> None:
         self._is_writing = False
@@ -155,8 +182,25 @@ class Suppression:
             ended, self._ended = self._ended, None
             ended.callback(None)
 
+    def _not_noted(self, failure: Failure, batch: list[Attempted]) -> None:
+        self._disk_refused(failure)
+        if failure.check(DatabaseAway) and len(self._attempts) + len(batch) <= _MOST_WAITING:
+            # The deliveries of the other machines go on without us: nothing is forgotten.
+            self._attempts[:0] = batch
+            self._retrying = self._clock.callLater(_PAUSE, self._write_again)
+        else:
+            self._noted(None)
+
+    def _write_again(self) -> None:
+        self._retrying = None
+        self._write()
+
     def stop(self) -> Deferred[None]:
         """Write what waits; fires when that is done."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
+            return succeed(None)
         if not self._is_writing:
             return succeed(None)
         self._ended = ended = Deferred[None]()
@@ -174,7 +218,7 @@ class Suppression:
     async def add(self, mailbox: Mailbox, reason: str, *, by: str) -> str:
         """Put an address on the list until it is removed; return it as it is written there."""
         address = address_of(mailbox)
-        await self._executor(self._file.add, address, printable(reason), self._wall_time())
+        await self._change_executor(self._list.add, address, printable(reason), self._wall_time())
         self._count("added")
         self._log.info(
             "the address {recipient} is put on the suppression list by {by}",
@@ -186,7 +230,7 @@ class Suppression:
     async def remove(self, mailbox: Mailbox, *, by: str) -> bool:
         """Take an address off the list, and forget its bounces; return whether it was there."""
         address = address_of(mailbox)
-        was_there: bool = await self._executor(self._file.remove, address, self._wall_time())
+        was_there: bool = await self._change_executor(self._list.remove, address, self._wall_time())
         if was_there:
             self._count("removed")
             self._log.info(
