@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from attrs import evolve
@@ -13,10 +14,11 @@ from tests.tidy import TidyTestCase
 from tests.webhooks.receiver import Receiver
 from twisted_mta.admin.http import Request
 from twisted_mta.config import Listener, QueueSettings, WebhookSettings
-from twisted_mta.queue.store.contract import Operation, Settle
+from twisted_mta.queue.store.contract import Accept, Operation, Result, Settle, StoreError
 from twisted_mta.queue.store.sqlite import SQLiteStore
 from twisted_mta.queue.store.webhook_events import CountEvents, EventsOperation
 from twisted_mta.telemetry.metrics import table
+from twisted_mta.testing.commits import Fate
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
 
 PORT = 8080
@@ -349,6 +351,50 @@ class Webhooks(TidyTestCase):
         self.assertEqual(sorted(self.receiver.types), ["accepted", "delivered"])
         self.assertEqual({each.json["type"]: each.id for each in self.receiver.requests}, before)
         self.assertEqual({each.json["data"]["id"] for each in self.receiver.requests}, {id})
+
+    def test_a_crash_at_any_transaction_loses_no_event_that_was_written(self) -> None:
+        for fate in (Fate.CRASH_BEFORE, Fate.CRASH_AFTER, Fate.IN_DOUBT):
+            for after in range(10):
+                self.lose_none(fate, after)
+        self.assertTrue(self.flushLoggedErrors(StoreError))  # those in doubt
+
+    def lose_none(self, fate: Fate, after: int) -> None:
+        """Let one transaction crash the machine, or fail in doubt; compare what was told."""
+        written: set[str] = set()
+        outcomes: set[str] = set()
+        told: set[str] = set()
+
+        def note(operations: Sequence[Operation], results: Sequence[Result]) -> None:
+            for each in operations:
+                if isinstance(each, Accept | Settle):
+                    written.update(event.name for event in each.events)
+                if isinstance(each, Accept):
+                    outcomes.add(f"accepted {each.message.id}")
+                elif isinstance(each, Settle) and each.done:
+                    outcomes.add(f"delivered {each.message.id}")
+
+        receiver = Receiver()
+        with ExitStack() as stack:
+            mta = stack.enter_context(MemoryMTA(webhooks=(self.hook(),)))
+            port = mta.reactor.listenTCP(PORT, receiver, interface="127.0.0.1")
+            stack.callback(port.stopListening)
+            mta.commits.written = note
+            mta.hop()
+            mta.commits.next(fate, OSError(5, "no disk"), after=after)
+            for recipient in ("bob@localhost", "bob@next.example", "ann@localhost"):
+                submitted = mta.mta.submit(PLAIN, sender="app@localhost", recipients=[recipient])
+                submitted.addErrback(lambda failure: None)  # refused, or while it is down
+                self.pass_(mta, 0.3)
+            if not mta.is_running:
+                mta.start()
+            self.pass_(mta, 3600)
+            self.submit(mta, "bob@localhost")
+            self.pass_(mta, 1)
+            told = {f"{each.json['type']} {each.json['data']['id']}" for each in receiver.requests}
+            self.assertEqual({each.id for each in receiver.requests}, written, (fate, after))
+            self.assertEqual(outcomes - told, set(), (fate, after))
+            self.assertTrue(outcomes)
+            self.assertEqual(self.status(mta).waiting, 0)
 
     def test_a_stop_lets_requests_end_and_what_is_left_is_posted_after_the_start(self) -> None:
         mta = self.mta()
