@@ -17,6 +17,7 @@ from twisted_mta.admin.report import (
 from twisted_mta.admin.status import Status, short_duration
 from twisted_mta.health.trouble import Trouble
 from twisted_mta.telemetry.metrics import Metrics, table
+from twisted_mta.webhooks.status import WebhookStatus
 
 NOW = 1_790_000_000.0
 
@@ -140,6 +141,28 @@ class Merging(TidyTestCase):
         many = tuple(suspended(f"smtp:{number}") for number in range(500))
         self.assertEqual(len(merged(report(suspended=many)).suspended), 50)
         self.assertEqual(status.to_json()["suspended"][0]["last"], "451 4.4.1 Refused")
+
+    def test_a_webhook_of_several_processes_is_shown_once_with_sums_and_the_worst_state(
+        self,
+    ) -> None:
+        good = WebhookStatus(
+            key="a", url="https://a/", state="ready", posted=5, last_success=NOW - 1
+        )
+        bad = evolve(
+            good,
+            state="failing",
+            waiting=3,
+            failing_since=NOW - 9,
+            error="no",
+            last_success=NOW - 8,
+        )
+        other = evolve(good, key="b", url="https://b/")
+        status = merged(report(0, webhooks=(good, other)), report(1, webhooks=(bad, other)))
+        self.assertEqual(
+            status.webhooks,
+            (evolve(bad, posted=10, last_success=NOW - 1), evolve(other, posted=10)),
+        )
+        self.assertEqual(status.to_json()["webhooks"][0]["error"], "no")
 
     def test_the_json_of_a_status_is_versioned_and_complete(self) -> None:
         facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))

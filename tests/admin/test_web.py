@@ -20,6 +20,7 @@ from twisted_mta.admin.report import Connections, RecentMessage, SuspendedHop
 from twisted_mta.admin.status import ProcessStatus, Status
 from twisted_mta.admin.web.site import StatusReport, StatusSite
 from twisted_mta.health.trouble import Trouble
+from twisted_mta.webhooks.status import WebhookStatus
 
 MESSAGE = RecentMessage(
     id="0000000000ABC",
@@ -203,6 +204,26 @@ class Page(PageTestCase):
             "smtp:&lt;b&gt;.example",
             ">2 min 5 s<",
             r"451 4.4.1 &lt;i&gt;Refused\x07",
+        ):
+            self.assertIn(text, body)
+
+    def test_webhooks_are_shown(self) -> None:
+        self.assertNotIn("Webhooks", self.ask().body)
+        hook = WebhookStatus(
+            key="k",
+            url="https://app.example/<hook>",
+            state="failing",
+            waiting=1234,
+            failing_since=STATUS.now - 65,
+            error="it answers <b>",
+        )
+        body = self.ask(status=lambda: evolve(STATUS, webhooks=(hook,))).body
+        for text in (
+            "<h2>Webhooks</h2>",
+            "https://app.example/&lt;hook&gt;",
+            ">failing, 1 min 5 s<",
+            ">1,234<",
+            "it answers &lt;b&gt;",
         ):
             self.assertIn(text, body)
 
