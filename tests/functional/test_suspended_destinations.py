@@ -114,7 +114,7 @@ class SuspendedDestinations(ProgramTestCase):
         self.home.chmod(0o755)
         database = self.enterContext(PostgreSQL(self.home))
         with (
-            self.mta("--queue", database.url, home="a") as one,
+            self.mta("--queue", database.url, "--workers", "2", home="a") as one,
             self.mta("--queue", database.url, home="b") as other,
         ):
             one.tool("queue", "suspend", "a.far.example")

@@ -34,8 +34,10 @@ class SharedDatabase:
         """Make the file where it is missing: once, lest it be made in a wrong state directory."""
         if self._is_made:
             return
+        directory = os.path.dirname(self.path)
         with suppress(FileExistsError):  # another process may make it at the same time
-            os.mkdir(os.path.dirname(self.path), 0o700)
+            os.mkdir(directory, 0o700)
+            _sync(os.path.dirname(directory))  # SQLite syncs the directory of the file alone
         # The file is made with its mode before SQLite makes it with that of the umask.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         os.close(os.open(self.path, flags, 0o600))
@@ -61,3 +63,12 @@ class SharedDatabase:
             database.execute("BEGIN IMMEDIATE")
             yield database  # an exception closes the connection, which rolls back
             database.execute("COMMIT")
+
+
+def _sync(directory: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
