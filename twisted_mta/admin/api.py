@@ -15,6 +15,7 @@
     /v1/suppression      see `suppression_api`
     /v1/webhooks         see `webhooks_api`
     /v1/sessions         see `sessions_api`
+    /v1/backup           see `backup_api`
     POST /v1/<action>    ``reload``, ``reopen-logs``, ``take-in`` (`agent.maildrop`)
     /v1/queue            see `queue_api`
     GET  /v1/events      see `events_api`
@@ -38,6 +39,7 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock
 from ..telemetry.metrics import Snapshot
 from . import (
+    backup_api,
     events_api,
     messages_api,
     openapi,
@@ -48,6 +50,7 @@ from . import (
     tls_reports,
     webhooks_api,
 )
+from .backup_api import BackupAPI
 from .events_api import EventsAPI
 from .explanation import explain_query
 from .http import JSON, READING, Request, Response, Stream, error_response, json_response, only
@@ -126,6 +129,7 @@ class Admin:
         self._tls_reports = TLSReportsAPI(agents, clock=clock)
         self._suppression = SuppressionAPI(agents, clock=clock)
         self._webhooks = WebhooksAPI(agents, status=overview.status, clock=clock)
+        self._backup = BackupAPI(agents, clock=clock)
         self._readers: Mapping[str, Callable[[Request], Response | Stream | Deferred[Response]]] = {
             STATUS: self._status,
             METRICS: self._metrics,
@@ -152,6 +156,8 @@ class Admin:
             return self._messages.answer(request)
         if path == tls_reports.PATH:
             return self._tls_reports.answer(request)
+        if path.startswith(f"{backup_api.PATH}/"):
+            return self._backup.answer(request)
         if path == suppression_api.PATH or path.startswith(f"{suppression_api.PATH}/"):
             return self._suppression.answer(request)
         if path == webhooks_api.PATH or path.startswith(f"{webhooks_api.PATH}/"):
@@ -179,6 +185,7 @@ class Admin:
         known = [f"GET {path}" for path in paths]
         if self._messages is not None:
             known.append(f"POST {messages_api.PATH}")
+        known += [f"POST {backup_api.PATH}/{action}" for action in backup_api.ACTIONS]
         known += [f"POST /v1/{action}" for action in self._actions.by_name]
         return error_response(f"there is {', '.join(known)}", 404)
 

@@ -11,6 +11,7 @@ from ..queue.operator.operations import ACTIONS, BYS
 from ..queue.operator.suspended import LONGEST_REASON
 from ..telemetry.recent_sessions import MOST_SESSIONS
 from . import (
+    backup_api,
     events_api,
     messages_api,
     queue_api,
@@ -392,6 +393,26 @@ def _paths() -> dict[str, Any]:
                 parameters=[_query("url")],
                 refusals=conflict,
             )
+        },
+        **{
+            f"{backup_api.PATH}/{action}": {
+                "post": _operation(
+                    "act",
+                    f"{action.capitalize()} keeping the files of the queue as they are",
+                    _answer(
+                        "Whether they are.",
+                        _object({**_VERSION, "copy": _TEXT, "shards": _list()}),
+                    ),
+                    parameters=[
+                        _query(
+                            "copy",
+                            {"type": "string", "pattern": "^[0-9A-Za-z]{1,64}$"},
+                            required=True,
+                        )
+                    ],
+                )
+            }
+            for action in backup_api.ACTIONS
         },
         "/v1/reload": _action("Read the configuration again"),
         "/v1/reopen-logs": _action("Close and open log files"),

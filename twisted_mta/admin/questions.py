@@ -325,6 +325,23 @@ async def _feedback(agent: Agent, shard: Shard, *, account: str | None) -> dict[
     return await agent.feedback.shown(account)
 
 
+async def _hold_files(agent: Agent, shard: Shard, *, action: str, copy: str) -> dict[str, Any]:
+    """Return whether the files are ``held``, and whether the queue is ``embedded``: in files."""
+    hold = shard.hold
+    if not hold.is_embedded:
+        return {"held": False, "embedded": False}
+    asked = {"begin": hold.begin, "renew": hold.renew, "end": hold.end}[action]
+    return {"held": await asked(copy), "embedded": True}
+
+
+HOLD_FILES = ShardQuestion(
+    name="hold_files",  # action: begin, renew or end; copy: its name
+    answer=_hold_files,
+    merge=list,
+    timeout=60.0,
+)
+"""That the files of the queue are kept as they are, for a copy."""
+
 FEEDBACK = ShardQuestion(
     name="feedback",  # any shard: the file is that of all
     answer=_feedback,
@@ -366,6 +383,7 @@ SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
         SUPPRESSION,
         FEEDBACK,
         WEBHOOKS_TEST,
+        HOLD_FILES,
     )
 }
 

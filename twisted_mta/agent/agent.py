@@ -83,6 +83,7 @@ from .explain.domain_tls import DomainTLS
 from .explain.explainer import Explainer
 from .explain.forecast import Forecaster
 from .feedback import Feedback
+from .files_hold import FilesHold
 from .filters import Filters
 from .listeners import Listeners
 from .mailboxes import Mailboxes
@@ -404,6 +405,7 @@ class Agent:
             self._opening.cancel()
         for shard in self.shards:
             shard.tallies.stop()
+            shard.hold.stop()
         # Messages that are accepted from now on are delivered after the next start.
         ended = DeferredList(
             [self.listeners.drain(), *(shard.runner.stop() for shard in self.shards)]
@@ -905,7 +907,10 @@ class Agent:
         for_operator = WaitingMail(
             commit.perform, runner.domains_of_suspended, clock=resources.reactor
         )
-        return Shard(number, lock, spool, store, commit, runner, tallies, waiting, for_operator)
+        hold = FilesHold(commit, clock=resources.reactor, is_embedded=queue.database is None)
+        return Shard(
+            number, lock, spool, store, commit, runner, tallies, waiting, for_operator, hold
+        )
 
     def _spread(self, delay: float) -> float:
         return delay * (0.5 + self._resources.random.random())

@@ -20,6 +20,7 @@ from ..queue.runner import Runner
 from ..queue.store.contract import Store, StoreError
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
+from .files_hold import FilesHold
 
 QUEUE = "queue.sqlite"
 """The file of a shard's queue, in its folder."""
@@ -44,6 +45,7 @@ class Shard:
         waiting: counts its recipients that wait for suspended next hops.
         waiting_for_operator: counts those that wait for destinations which the operator has
             suspended.
+        hold: keeps its files for a copy.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Shard:
     tallies: Tallies
     waiting: WaitingMail
     waiting_for_operator: WaitingMail
+    hold: FilesHold
 
     def recover(self, *, taken_over: bool) -> None:
         """Open the store, and log the messages that a crash has damaged.

@@ -29,6 +29,10 @@ class _Listed(NamedTuple):
 
 
 COMMANDS = {
+    "backup": _Listed(
+        "backup.command",
+        "Copy the state directory as it is at one moment, while the MTA runs or is stopped.",
+    ),
     "check": _Listed("check.command", "Check a configuration, and everything that it names."),
     "completion": _Listed(
         "completion", "Write a script that completes commands, options and queue ids."

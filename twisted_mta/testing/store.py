@@ -18,8 +18,10 @@ from ..queue.operator.operations import (
     Browse,
     Category,
     CountWaiting,
+    FilesHeld,
     FindKnown,
     Group,
+    HoldFiles,
     Inspect,
     Inspected,
     Intervene,
@@ -436,6 +438,10 @@ class MemoryStore:
     def read_suspended(self) -> Suspended:
         """Return the suspended destinations."""
         return Suspended(tuple(each for _, each in sorted(self._suspended.items())))
+
+    def hold_files(self, hold: HoldFiles) -> FilesHeld:
+        """Hold nothing: there are no files."""
+        return FilesHeld(held=False)
 
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""

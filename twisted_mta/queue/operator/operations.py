@@ -264,6 +264,31 @@ class ReadSuspended:
         return transaction.read_suspended()
 
 
+HoldAction = Literal["begin", "check", "end"]
+"""What is done about a hold of files (`HoldFiles`)."""
+
+
+@frozen
+class HoldFiles:
+    """Keep the files of the queue as they are, for a copy; the result is `FilesHeld`.
+
+    From the commit of a ``begin`` on, the file of the database does not change, commits are in its
+    log alone, and no body file is removed. A store that cannot keep that up, because its log grows
+    too long, ends the hold by itself; so does one that is closed. Another ``begin`` replaces it.
+
+    Attributes:
+        action: ``begin`` and ``end`` take effect after the commit.
+        copy: the name of the copy.
+    """
+
+    action: HoldAction
+    copy: str
+
+    def apply(self, transaction: OperatorTransaction) -> FilesHeld:
+        """Apply it."""
+        return transaction.hold_files(self)
+
+
 OperatorOperation = (
     Browse
     | Intervene
@@ -273,6 +298,7 @@ OperatorOperation = (
     | Summarize
     | FindKnown
     | Restore
+    | HoldFiles
     | Suspend
     | Resume
     | ReadSuspended
@@ -314,6 +340,10 @@ class OperatorTransaction(Protocol):
         """Insert recipients that another queue has exported."""
         ...
 
+    def hold_files(self, hold: HoldFiles, /) -> FilesHeld:
+        """Keep the files of the queue as they are, or no longer."""
+        ...
+
     def suspend(self, suspend: Suspend, /) -> Suspended:
         """Suspend a destination; return all that are suspended."""
         ...
@@ -325,6 +355,17 @@ class OperatorTransaction(Protocol):
     def read_suspended(self) -> Suspended:
         """Return the suspended destinations."""
         ...
+
+
+@frozen
+class FilesHeld:
+    """Whether the files of the queue are kept for a copy (`HoldFiles`).
+
+    Attributes:
+        held: whether they were, before the operation, without a break since its ``begin``.
+    """
+
+    held: bool
 
 
 @frozen

@@ -35,6 +35,7 @@ from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
 from ..operator.operations import (
+    FilesHeld,
     Inspected,
     Known,
     OperatorOperation,
@@ -297,6 +298,7 @@ class Leased:
 
 Result = (
     Leased
+    | FilesHeld
     | Page
     | Inspected
     | Tallied

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from ...interfaces import Files
 from ...mail.queue_id import QueueId
+from ..operator.operations import HoldFiles
 from .contract import (
     Accept,
     Census,
@@ -44,6 +45,10 @@ RESERVE = 6 << 20
 # Prepared statements that are kept. Those that take as many rows as a batch has come in 64 lengths
 # each, more in all than the 128 that are kept by default.
 _STATEMENTS = 512
+
+_LONGEST_LOG = 256 << 20  # octets of the write-ahead log while the files are held for a copy
+_MOST_FILES_KEPT = 100_000  # body files without a message that a hold keeps
+_CHECKPOINT = 1000  # pages: SQLite's own default
 
 SETTINGS = (
     "locking_mode = EXCLUSIVE",
@@ -91,6 +96,8 @@ class SQLiteStore:
         self._leases = Leases()
         self._levels = Levels()
         self._counts = Counts()
+        self._held = ""  # the copy that the files are kept for
+        self._removed_later: list[str] = []  # body files that are kept for it
 
     # Opening and closing.
 
@@ -143,6 +150,7 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the database (`contract.Store`)."""
         database, self._database = self._database, None
+        self._end_hold(None)
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
@@ -260,10 +268,54 @@ class SQLiteStore:
         self._counts = changes.counts
         self._free_pages = self._read_free_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
-        for path in changes.files:
+        if self._held:
+            self._removed_later += changes.files
+        else:
+            self._unlink(changes.files)
+        if changes.hold is not None or self._held:
+            self._change_hold(database, changes.hold)
+        return results
+
+    def _unlink(self, paths: Sequence[str]) -> None:
+        for path in paths:
             with contextlib.suppress(OSError):
                 self._files.unlink(path)
-        return results
+
+    # Files that are kept for a copy.
+
+    def _change_hold(self, database: sqlite3.Connection, hold: HoldFiles | None) -> None:
+        """Begin or end a hold; end one that takes too much room."""
+        try:
+            if hold is not None:
+                self._end_hold(database)
+            if hold is not None and hold.action == "begin":
+                database.execute("PRAGMA wal_autocheckpoint = 0")
+                # With nothing left in the log, the database file is complete; and SQLite writes
+                # to it only when it copies the log there.
+                (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    self._held = hold.copy
+            if self._held and (
+                os.path.getsize(f"{self._path}-wal") > _LONGEST_LOG
+                or len(self._removed_later) > _MOST_FILES_KEPT
+                or self.free() < 2 * self._reserve
+            ):
+                self._end_hold(database)
+        except (OSError, sqlite3.Error):
+            self._end_hold(database)  # the copy is not complete, and mail goes on
+
+    def _end_hold(self, database: sqlite3.Connection | None) -> None:
+        """Let the files change again.
+
+        Args:
+            database: None: it is closed.
+        """
+        self._held = ""
+        removed, self._removed_later = self._removed_later, []
+        self._unlink(removed)
+        if database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
 
     def _transaction(self, database: sqlite3.Connection) -> SQLiteTransaction:
         return SQLiteTransaction(
@@ -273,6 +325,7 @@ class SQLiteStore:
             levels=self._levels,
             spool=self._spool,
             suspended=self._suspended,
+            held=self._held,
         )
 
     def census(self) -> Census:

@@ -20,7 +20,9 @@ from ...mail.queue_id import QueueId
 from ..operator.operations import (
     Browse,
     CountWaiting,
+    FilesHeld,
     FindKnown,
+    HoldFiles,
     Inspect,
     Inspected,
     Intervene,
@@ -94,8 +96,10 @@ class SQLiteTransaction:
         spool: the directory of body files.
         suspended: the destinations that the operator has suspended; a file with transactions of its
             own, in which each operation may be applied twice.
+        held: the name of the copy that the files are kept for; empty: they are not.
 
     Attributes:
+        hold: what the batch does about that; None: nothing.
         counts: of the store, after the batch.
         files: paths of body files whose row is gone, to be removed after the COMMIT.
     """
@@ -109,7 +113,10 @@ class SQLiteTransaction:
         levels: Levels,
         spool: Spool,
         suspended: SuspendedFile,
+        held: str = "",
     ) -> None:
+        self.hold: HoldFiles | None = None
+        self._held = held
         self.counts = evolve(counts)
         self.files: list[str] = []
         self._counts_before = counts
@@ -229,6 +236,12 @@ class SQLiteTransaction:
             "INSERT OR REPLACE INTO imported (message, number, imported_at) VALUES ",
             [(row[0], row[1], restore.at) for row in rows],
         )
+
+    def hold_files(self, hold: HoldFiles) -> FilesHeld:
+        """Keep the files of the queue as they are, or no longer: after the COMMIT."""
+        if hold.action == "begin" or (hold.action == "end" and hold.copy == self._held):
+            self.hold = hold
+        return FilesHeld(hold.copy == self._held)
 
     def intervene(self, intervention: Intervene) -> Page:
         """Change recipients."""

@@ -17,7 +17,9 @@ from ....mail.queue_id import QueueId
 from ...operator.operations import (
     Browse,
     CountWaiting,
+    FilesHeld,
     FindKnown,
+    HoldFiles,
     Inspect,
     Inspected,
     Intervene,
@@ -251,6 +253,10 @@ class PostgreSQLTransaction:
             [(row[0], row[1], restore.at) for row in new],
             "ON CONFLICT (message, number) DO UPDATE SET imported_at = excluded.imported_at",
         )
+
+    def hold_files(self, hold: HoldFiles) -> FilesHeld:
+        """Hold nothing: the database has tools of its own for copies."""
+        return FilesHeld(held=False)
 
     def intervene(self, intervention: Intervene) -> Page:
         """Change recipients."""

@@ -1,0 +1,1 @@
+"""``twisted-mta backup``: a consistent copy of the state directory."""
