@@ -42,7 +42,7 @@ from .certificates import (
     refuse_costly,
     too_large,
 )
-from .handshake import HandshakeConnection, client_facts
+from .handshake import TLSConnection, client_facts
 from .sessions import KeptSession
 from .small_hello import make_small
 
@@ -132,7 +132,7 @@ class ClientCreator:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return a connection with the target's name in SNI (called by Twisted)."""
-        connection = HandshakeConnection(self.context, None)
+        connection = TLSConnection(self.context, None)
         if self._chains is not None:
             self._chains[connection] = ChainCheck()
         if self.resume is not None:

@@ -22,8 +22,40 @@ from .certificates import (
 _VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
 
-class HandshakeConnection(SSL.Connection):
-    """A connection whose peer may close TLS during the handshake."""
+_GATHERED = 262_144  # octets of records that are handed on together
+_ALONE = 1024  # octets of a record up to which it is handed on alone: commands
+
+
+class TLSConnection(SSL.Connection):
+    """A connection whose peer may close TLS during the handshake, and that reads many records."""
+
+    _failure: SSL.Error | None = None  # that ended the records of the last `recv`
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """Return the octets of all records that have arrived, up to 256 KiB and one record.
+
+        A record has 16 KiB at most (RFC 8446 §5.1), and a content many: a turn for each is most of
+        the cost of receiving it.
+
+        Raises:
+            SSL.Error: see `SSL.Connection.recv`.
+        """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        first = super().recv(bufsiz, flags)
+        if len(first) <= _ALONE or flags is not None:
+            return first
+        records, size = [first], len(first)
+        try:
+            while size < _GATHERED:
+                records.append(super().recv(bufsiz))
+                size += len(records[-1])
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:
+            self._failure = error
+        return b"".join(records)
 
     def do_handshake(self) -> None:
         """Go on with the handshake.

@@ -33,7 +33,7 @@ from .certificates import (
     openssl_error,
     refuse_costly,
 )
-from .handshake import HandshakeConnection, server_facts
+from .handshake import TLSConnection, server_facts
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
@@ -199,7 +199,7 @@ class ServerContext:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return a connection with the certificates in force (called by Twisted)."""
         contexts = self._loaded()
-        connection = HandshakeConnection(contexts.default, None)
+        connection = TLSConnection(contexts.default, None)
         self._handshakes[connection] = _Handshake(contexts)
         return connection
 
