@@ -12,6 +12,7 @@ from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.commit import FULL, NOT_NOW, TRANSITIONS, GroupCommit, State
 from twisted_mta.queue.store.contract import (
@@ -20,6 +21,7 @@ from twisted_mta.queue.store.contract import (
     Lease,
     NewerSchema,
     Operation,
+    Result,
     StoreBusy,
     StoreError,
     StoreFull,
@@ -449,6 +451,53 @@ class NotAvailableAtTheStart(CommitTestCase):
         commit.stop()
         self.turn()
         self.assertIs(commit._state, State.STOPPED)
+
+
+class Transfers(CommitTestCase):
+    """Large bodies are copied before and after the transactions."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bringing: list[Deferred[None]] = []
+        self.fetching: list[Deferred[Any]] = []
+        self.commit._transfers = self
+        self.addCleanup(setattr, self.commit, "_transfers", None)
+
+    def bring(self, message: Message, /) -> Deferred[None]:
+        self.bringing.append(Deferred())
+        return self.bringing[-1]
+
+    def fetch(self, result: Result, /) -> Deferred[Any] | None:
+        if result is None:
+            return None
+        self.fetching.append(Deferred())
+        return self.fetching[-1]
+
+    def test_other_messages_do_not_wait_for_a_large_body(self) -> None:
+        large = self.commit.perform(Accept(message(1, body=self.large(1))))
+        (small,) = self.accept(2)
+        self.turn()
+        self.successResultOf(small)
+        self.assertNoResult(large)
+        self.bringing[0].callback(None)
+        self.turn()
+        self.successResultOf(large)
+
+    def test_a_message_whose_body_is_not_stored_is_refused_and_forgotten(self) -> None:
+        for error, reply in ((BROKEN, NOT_NOW), (OSError("no file"), NOT_NOW), (NO_ROOM, FULL)):
+            large = self.commit.perform(Accept(message(1, body=self.large(1))))
+            self.bringing[-1].errback(error)
+            self.assertRefused(large, reply)
+            self.turn()
+            self.assertEqual(self.store.batches[-1], (Forget((QueueId(1),)),))
+        self.assertTrue(self.commit.is_open)
+
+    def test_a_result_waits_for_its_bodies(self) -> None:
+        leased = self.commit.perform(Lease(NOW, (Want("x.example", 1),)))
+        self.turn()
+        self.assertNoResult(leased)
+        self.fetching[0].errback(BROKEN)
+        self.failureResultOf(leased, StoreError)
 
 
 class Locked(CommitTestCase):

@@ -880,6 +880,7 @@ class Agent:
                 secret=resources.secret,
                 clock=resources.reactor,
                 ids=resources.ids,
+                executor=resources.commit_executor(number, remote=True),
             )
             store, self._free = self._shared.store, self._shared.store.free
 
@@ -900,6 +901,7 @@ class Agent:
             give_way=resources.give_way,
             opened=opened,
             spread=(lambda delay: delay) if self._shared is None else self._spread,
+            transfers=self._shared,
         )
         runner = self._make_runner(commit)
         tallies = Tallies(commit.perform, clock=resources.reactor, wall_time=resources.wall_time)

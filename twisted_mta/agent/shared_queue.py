@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,15 +13,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..cluster.identity import machine_id
-from ..interfaces import Clock, Files
+from ..interfaces import Clock, Executor, Files
 from ..mail.body import Body
 from ..mail.message import Message
+from ..mail.queue_id import QueueId
 from ..queue.commit import GroupCommit
 from ..queue.ids import QueueIds
 from ..queue.pending import PROBE
 from ..queue.runner import Runner
-from ..queue.store.contract import StoreError
-from ..queue.store.postgresql.store import PostgreSQLStore
+from ..queue.store.contract import Leased, Result, Settle, StoreError
+from ..queue.store.postgresql.store import PostgreSQLStore, large_messages
 from ..queue.store.spool import Spool
 from .shard import QUEUE, shard_directory, shards_there
 from .shared_state import known_url, note_url
@@ -65,20 +66,26 @@ class GuardedBody:
 
 
 class SharedQueue:
-    """The store of a shared queue, and what keeps its leases.
+    """The store of a shared queue, what keeps its leases, and what copies its large bodies.
 
     Args:
         store: the store.
         clock: for renewals.
         ids: of new messages; they get the number of this worker.
+        executor: where large bodies are copied, one at a time.
     """
 
     _log = Logger()
 
-    def __init__(self, store: PostgreSQLStore, *, clock: Clock, ids: Any) -> None:
+    def __init__(
+        self, store: PostgreSQLStore, *, clock: Clock, ids: Any, executor: Executor
+    ) -> None:
         self.store = store
+        store.brings_bodies = True
         self._clock = clock
         self._ids = ids
+        self._executor = executor
+        self._commit: GroupCommit | None = None
         self._beats = 0
         self._known = 0  # `PostgreSQLStore.taken_over` at the last search
         self._next: Any = None
@@ -101,12 +108,14 @@ class SharedQueue:
             runner: delivers its mail.
             take_suspended: reads which destinations are suspended: other machines change that.
         """
+        self._commit = commit
         self._next = self._clock.callLater(_BEAT, self._beat, commit, runner, take_suspended)
 
     def stop(self) -> None:
         """End it."""
         if self._next is not None and self._next.active():
             self._next.cancel()
+        self._executor(self.store.end_transfers).addErrback(lambda failure: None)
 
     def _beat(
         self,
@@ -127,6 +136,52 @@ class SharedQueue:
         if not failure.check(StoreError, CancelledError):  # `is_open` shows the failure
             self._log.failure("it was not found out which destinations are suspended", failure)
 
+    # Large bodies (`queue.store.contract.Transfers`).
+
+    def bring(self, message: Message) -> Deferred[None]:
+        """Copy the body of a message that is about to be accepted into the database."""
+        return self._executor(self.store.bring, message)
+
+    def fetch(self, result: Result) -> Deferred[Any] | None:
+        """Copy the large bodies of a result from the database into files."""
+        messages = large_messages(result)
+        if not messages:
+            return None
+        return self._executor(self._fetch, messages).addCallback(self._fetched, result)
+
+    def _fetch(self, messages: Sequence[Message]) -> Mapping[QueueId, StoreError]:
+        """Copy the bodies of messages; return those that failed. Blocks."""
+        failed: dict[QueueId, StoreError] = {}
+        for message in messages:
+            try:
+                self.store.fetch(message)
+            except StoreError as error:
+                failed[message.id] = error
+        return failed
+
+    def _fetched(self, failed: Mapping[QueueId, StoreError], result: Result) -> Result:
+        if not isinstance(result, Leased):
+            for error in failed.values():
+                raise error
+            return result
+        for message in result.messages:
+            if message.id in failed:
+                self._log.error(
+                    "the body of {id} cannot be read, and its lease ends: {error}",
+                    id=message.id,
+                    error=str(failed[message.id]),
+                )
+                self._release(message)
+        messages = tuple(each for each in result.messages if each.id not in failed)
+        return evolve(result, messages=messages)
+
+    def _release(self, message: Message) -> None:
+        """End a lease without an attempt: the next survey finds the mail."""
+        untried = tuple(each.number for each in message.envelope.recipients)
+        if self._commit is not None:
+            released = self._commit.perform(Settle(message, untried=untried))
+            released.addErrback(lambda failure: None)  # at a stop; leases end then
+
     def guarded(self, message: Message) -> Message:
         """Return a message whose content ends with its lease."""
         return evolve(
@@ -144,6 +199,7 @@ def shared_queue(
     secret: Callable[[int], bytes],
     clock: Clock,
     ids: Any,
+    executor: Executor,
 ) -> SharedQueue:
     """Return the queue in a database, for a process of the machine with a state directory.
 
@@ -156,6 +212,7 @@ def shared_queue(
         secret: returns unguessable octets.
         clock: for renewals.
         ids: of new messages.
+        executor: where large bodies are copied, one at a time.
     """
     store = shared_store(
         url,
@@ -166,7 +223,7 @@ def shared_queue(
         secret=secret,
         seconds=clock.seconds,
     )
-    return SharedQueue(store, clock=clock, ids=ids)
+    return SharedQueue(store, clock=clock, ids=ids, executor=executor)
 
 
 def shared_store(

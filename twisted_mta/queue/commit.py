@@ -49,6 +49,7 @@ from .store.contract import (
     StoreError,
     StoreFull,
     StoreUnavailable,
+    Transfers,
 )
 
 __all__ = ["FULL", "NOT_NOW", "TRANSITIONS", "Event", "GroupCommit", "State"]
@@ -140,6 +141,7 @@ class GroupCommit:
         opened: called with what was found, each time the store was opened.
         spread: returns the delay before the store is opened again, from the usual one: so that many
             processes do not turn to one database at the same time.
+        transfers: copies large bodies before and after the transactions; None: the store does that.
 
     Attributes:
         batches: transactions that were committed.
@@ -161,6 +163,7 @@ class GroupCommit:
         give_way: Callable[[], object] = lambda: None,
         opened: Callable[[Recovery], object] = lambda recovery: None,
         spread: Callable[[float], float] = lambda delay: delay,
+        transfers: Transfers | None = None,
     ) -> None:
         self.batches = 0
         self.committed = 0
@@ -174,6 +177,7 @@ class GroupCommit:
         self._give_way = give_way
         self._report_opened = opened
         self._spread = spread
+        self._transfers = transfers
         self._state = State.CLOSED
         self._stopping: list[Deferred[None]] = []  # what `stop` returned
         self._opened_to_stop = False  # the stop has opened the store once more
@@ -228,6 +232,33 @@ class GroupCommit:
         however long that takes and whatever fails, unless the queue is stopped before. The others
         fail with `StoreError`.
         """
+        if (
+            self._transfers is not None
+            and isinstance(operation, Accept)
+            and not isinstance(operation.message.body, MemoryBody)
+            and self._state in _OPEN
+        ):
+            return self._bring(self._transfers, operation)
+        return self._perform(operation)
+
+    def _bring(self, transfers: Transfers, operation: Accept) -> Deferred[Any]:
+        """Copy a large body into the store, then accept its message."""
+
+        def failed(failure: Failure) -> Deferred[Any]:
+            id, why = operation.message.id, failure.getErrorMessage()
+            self._log.error("the body of {id} was not stored: {why}", id=id, why=why)
+            self._refused.in_doubt.append(id)
+            self._wake()
+            refused: Deferred[Any] = Deferred()
+            is_full = isinstance(failure.value, StoreFull)
+            Pending(operation, 0, refused).fail(StoreFull(why) if is_full else StoreError(why))
+            return refused
+
+        return maybeDeferred(transfers.bring, operation.message).addCallbacks(
+            lambda _: self._perform(operation), failed
+        )
+
+    def _perform(self, operation: Operation) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
         pending = Pending(operation, 0, done)
         error: Exception | None = None
@@ -394,7 +425,11 @@ class GroupCommit:
         for pending, result in zip(batch, results, strict=True):
             if forgetting and isinstance(result, Leased):
                 result = self._refused.left_out_of(result)
-            pending.done.callback(result)
+            fetched = None if self._transfers is None else self._transfers.fetch(result)
+            if fetched is None:
+                pending.done.callback(result)
+            else:
+                fetched.chainDeferred(pending.done)
         if self._waiting or self._stopping or self._retries:
             self._wake()
         if not was_probe:

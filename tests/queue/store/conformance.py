@@ -223,7 +223,7 @@ class StoreConformance(
 
     def test_a_lease_returns_the_next_due_time(self) -> None:
         self.accept(message(1), message(2), message(3), lease=True)
-        self.assertEqual(self.lease(NOW).rest, {"next.example": None})
+        self.assertEqual(self.lease(NOW, 100, "next.example").rest, {"next.example": None})
         self.do(deferred(message(1), NOW + 90), deferred(message(2), NOW + 60))
         self.assertEqual(self.lease(NOW).rest, {"next.example": NOW + 60})
         self.assertEqual(self.lease(NOW + 60).rest, {"next.example": NOW + 90})

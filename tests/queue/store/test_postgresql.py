@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from random import Random  # noqa: TID251 - from a seed
 
 import psycopg
@@ -25,6 +27,7 @@ from twisted_mta.queue.store.contract import (
     Accept,
     Forget,
     NewerSchema,
+    Operation,
     Settle,
     Store,
     StoreBusy,
@@ -55,6 +58,7 @@ from .harness import StoreHarness
 _EMPTY = """
     DELETE FROM message;
     DELETE FROM piece;
+    DELETE FROM incoming;
     DELETE FROM recipient;
     DELETE FROM failure;
     DELETE FROM imported;
@@ -214,6 +218,54 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
         self.do(settled(leased))
         self.assertEqual(self.stored_bodies(), [])
 
+    def test_a_large_body_comes_before_its_message(self) -> None:
+        content = Random(1).randbytes(1_000_003)
+        large = message(1, body=self.large_body(1, content))
+        self.a.brings_bodies = self.b.brings_bodies = True
+        self.addCleanup(self.a.end_transfers)
+        self.addCleanup(self.b.end_transfers)
+        self.a.bring(large)
+        self.assertEqual(sql("SELECT message FROM incoming"), [(1,)])
+        self.assertEqual(self.due_at(self.b), [], "it is not accepted yet")
+        self.a.apply([Accept(large, lease=False)])
+        self.assertEqual(sql("SELECT count(*) FROM incoming"), [(0,)])
+        self.assertEqual(sql("SELECT count(*) FROM piece"), [(4,)])
+        self.store = self.b
+        (leased,) = self.lease().messages
+        with self.assertRaises(OSError):
+            b"".join(leased.body.chunks())
+        self.b.fetch(leased)
+        self.assertEqual(b"".join(leased.body.chunks()), content)
+        self.do(settled(leased))
+        self.assertEqual(self.stored_bodies(), [])
+
+    def test_a_large_body_without_a_message_is_removed(self) -> None:
+        large = [message(id, body=self.large_body(id, bytes(1000))) for id in (1, 2, 3)]
+        self.addCleanup(self.a.end_transfers)
+        for each in large:
+            self.a.bring(each)
+        self.b.apply([Forget((QueueId(1),))])
+        self.assertEqual(self.stored_bodies(), [str(QueueId(id)) for id in (1, 2, 3)])
+        self.a.apply([Forget((QueueId(1),))])
+        self.assertEqual(self.stored_bodies(), [str(QueueId(id)) for id in (2, 3)])
+        self.vanish(self.a)
+        self.b.apply([])
+        self.assertEqual(self.stored_bodies(), [])
+        self.assertEqual(sql("SELECT count(*) FROM incoming"), [(0,)])
+
+    def test_a_body_that_was_taken_away_is_not_accepted(self) -> None:
+        large = message(1, body=self.large_body(1, bytes(1000)))
+        self.addCleanup(self.a.end_transfers)
+        self.a.bring(large)
+        self.vanish(self.a)
+        self.b.apply([])
+        for _ in range(2):
+            with self.assertRaisesRegex(StoreError, "taken over"):
+                self.a.apply([Accept(large)])
+            self.a.open()
+        self.a.apply([Forget((QueueId(1),)), Accept(message(2))])
+        self.assertEqual(sql("SELECT id FROM message"), [(2,)])
+
     def test_a_copy_that_is_no_longer_read_is_removed(self) -> None:
         large = message(1, body=self.large_body(1, bytes(1000)))
         self.a.apply([Accept(large)])
@@ -311,6 +363,35 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             self.b.apply([Accept(message(1, body=MemoryBody(b"other")))])
         self.assertEqual(sql("SELECT message, lease FROM recipient"), [(1, self.lease_of(self.a))])
         self.b.apply([Accept(message(2))])
+
+    def test_many_messages_take_few_round_trips(self) -> None:
+        mail = [message(id) for id in range(1, 21)]
+        trips = self.round_trips(*(Accept(each) for each in mail))
+        self.assertEqual(trips, ["Sync"], "an insert, and its COMMIT along with it")
+        again = [deferred(each, NOW + 60) for each in mail[:10]]
+        trips = self.round_trips(*(settled(each) for each in mail[10:]), *again)
+        self.assertEqual(trips, ["Flush", "Sync"], "the counts follow from the result")
+        self.assertEqual(sql("SELECT count(*) FROM attempt"), [(10,)])
+        self.assertEqual(len(self.due_at(self.a, NOW + 60)), 10)
+
+    def round_trips(self, *operations: Operation) -> Sequence[str]:
+        """Apply a batch; return the messages to the server by which its results were asked for."""
+        assert self.a._database is not None
+        trace = Path(self.mktemp())
+        connection = self.a._database.pgconn
+        with trace.open("w") as file:
+            connection.trace(file.fileno())
+            self.a.apply(operations)
+            connection.untrace()
+        # Beside the time each line has the direction, a length, and the name of the message.
+        lines = [line.split("\t")[1:4] for line in trace.read_text().splitlines()]
+        sent = [line[2].split()[0] for line in lines if line[0] == "F"]
+        # psycopg sends a Flush along with the last Sync.
+        return [
+            each
+            for before, each in pairwise(["", *sent])
+            if each in ("Sync", "Query") or (each == "Flush" and before != "Sync")
+        ]
 
     def test_locks_of_others_are_no_failure_of_the_store(self) -> None:
         self.a.apply([Accept(message(1))])

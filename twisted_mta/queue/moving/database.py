@@ -19,11 +19,12 @@ from ..operator.suspended import SuspendedDestination
 from ..store.counts import Counts
 from ..store.leases import Leases
 from ..store.postgresql.connection import Connection, connect
+from ..store.postgresql.large_bodies import PIECE
 from ..store.postgresql.operator_queries import read_suspended
 from ..store.postgresql.rows import columns, insert, octets, pieces, text
 from ..store.postgresql.schema import scripts, upgrade
 from ..store.postgresql.store import LEASE
-from ..store.postgresql.transaction import PIECE, PostgreSQLTransaction
+from ..store.postgresql.transaction import PostgreSQLTransaction
 from ..store.spool import Spool
 from .parcel import (
     ATTEMPT_COLUMNS,

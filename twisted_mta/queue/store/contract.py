@@ -26,9 +26,10 @@ that lack it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from ...mail.envelope import RecipientNumber
 from ...mail.message import Message
@@ -194,7 +195,8 @@ class Forget:
 class Survey:
     """List the domains that have mail; the result is `Leased` without messages.
 
-    It names each domain with a recipient that is or will be due, and a time before which none is.
+    It names each domain with a recipient that is or will be due, and a time before which none is. A
+    domain may be left out where all its recipients are leased.
 
     Attributes:
         now: wall time.
@@ -416,6 +418,24 @@ def apply_batch(batch: Sequence[Operation], transaction: StoreTransaction) -> li
         else:
             results.append(operation.apply(transaction))
     return results
+
+
+class Transfers(Protocol):
+    """What copies large bodies into a store and out of it, so that its transactions need not."""
+
+    def bring(self, message: Message, /) -> Deferred[None]:
+        """Copy the body of a message that is about to be accepted; fails as `Store.apply`."""
+        ...
+
+    def fetch(self, result: Result, /) -> Deferred[Any] | None:
+        """Copy the bodies that a result needs; fires with the result.
+
+        It fails with `StoreError` where there is no result without a body.
+
+        Returns:
+            None: there are none.
+        """
+        ...
 
 
 class Store(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from ....system.postgresql import PatientConnection
 from .schema import SCHEMA
 
 _T = TypeVar("_T")
+
+# Of a transaction that fails it warns that further statements were not run: the error is raised.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 PATIENCE = PatientConnection.patience
 """Seconds that a statement may take."""
@@ -204,6 +208,9 @@ def _require_durability(database: Connection) -> None:
 
 class Connection(PatientConnection):
     """A connection to a queue; it takes no commit for one that its standby may not have.
+
+    The statements of a transaction are pipelined: each is sent at once, and the server is waited
+    for where a result is fetched, and at the end.
 
     Attributes:
         timeline: of the server; None: not asked for.

@@ -18,33 +18,31 @@ _LAST = 2**63 - 1  # the highest id
 _LOOKED_AT = 1000  # messages that one `Overdue` looks at
 _OVERDUE = 50  # messages that one `Overdue` brings, with their bodies
 
-# One step down the index for each domain, worker and level, past all their rows.
+# One step down the index for each domain and level, past all their rows.
 _SURVEY = """
-    WITH RECURSIVE part (domain, lease, level) AS (
+    WITH RECURSIVE part (domain, level) AS (
         (
-            SELECT domain, lease, level FROM recipient WHERE next_attempt IS NOT NULL
-            ORDER BY domain, lease, level LIMIT 1
+            SELECT domain, level FROM recipient WHERE lease = 0 AND next_attempt IS NOT NULL
+            ORDER BY domain, level LIMIT 1
         )
         UNION ALL
         SELECT following.* FROM part CROSS JOIN LATERAL (
-            SELECT recipient.domain, recipient.lease, recipient.level FROM recipient
-            WHERE next_attempt IS NOT NULL AND (recipient.domain, recipient.lease, recipient.level)
-                > (part.domain, part.lease, part.level)
-            ORDER BY recipient.domain, recipient.lease, recipient.level LIMIT 1
+            SELECT recipient.domain, recipient.level FROM recipient
+            WHERE lease = 0 AND next_attempt IS NOT NULL
+            AND (recipient.domain, recipient.level) > (part.domain, part.level)
+            ORDER BY recipient.domain, recipient.level LIMIT 1
         ) AS following
     )
     SELECT part.domain, first.due, last.due FROM part
     CROSS JOIN LATERAL (
         SELECT next_attempt AS due FROM recipient
-        WHERE (recipient.domain, recipient.lease, recipient.level)
-            = (part.domain, part.lease, part.level) AND next_attempt IS NOT NULL
-        ORDER BY next_attempt LIMIT 1
+        WHERE (recipient.domain, recipient.level) = (part.domain, part.level)
+        AND lease = 0 AND next_attempt IS NOT NULL ORDER BY next_attempt LIMIT 1
     ) AS first
     CROSS JOIN LATERAL (
         SELECT next_attempt AS due FROM recipient
-        WHERE (recipient.domain, recipient.lease, recipient.level)
-            = (part.domain, part.lease, part.level) AND next_attempt IS NOT NULL
-        ORDER BY next_attempt DESC LIMIT 1
+        WHERE (recipient.domain, recipient.level) = (part.domain, part.level)
+        AND lease = 0 AND next_attempt IS NOT NULL ORDER BY next_attempt DESC LIMIT 1
     ) AS last
 """
 
@@ -52,7 +50,7 @@ _SURVEY = """
 # time (FUTURERELEASE).
 _SET_RIGHT = """
     UPDATE recipient SET next_attempt = {due}
-    WHERE domain = %(domain)s AND next_attempt > %(beyond)s
+    WHERE domain = %(domain)s AND next_attempt > %(beyond)s AND lease = 0
     AND NOT EXISTS (
         SELECT 1 FROM message WHERE message.id = recipient.message
         AND (message.parameters::json ->> 'HOLDUNTIL')::float8 >= recipient.next_attempt
@@ -204,16 +202,22 @@ def _take(
     """Lease those of some recipients that are free; return them, and their messages."""
     if not candidates:
         return {}, ()
-    rows = database.execute(_TAKE, (*keys(candidates), worker)).fetchall()
+    taken = database.execute(_TAKE, (*keys(candidates), worker))
+    ids = list(dict.fromkeys(id for id, _ in candidates))
+    read = database.execute(
+        f"SELECT {MESSAGE} FROM message WHERE id = ANY(%s) AND EXISTS (SELECT 1 FROM recipient"
+        " WHERE recipient.message = message.id AND recipient.lease = %s) ORDER BY id",
+        (ids, worker),
+    )
+    rows = taken.fetchall()
     rows.sort(key=lambda row: row[:2])
     recipients: dict[int, list[Recipient]] = {}
     for row in rows:
         recipients.setdefault(row[0], []).append(recipient(row))
     messages = tuple(
         message(row, tuple(recipients[row[0]]), spool)
-        for row in database.execute(
-            f"SELECT {MESSAGE} FROM message WHERE id = ANY(%s) ORDER BY id", (list(recipients),)
-        ).fetchall()
+        for row in read.fetchall()
+        if row[0] in recipients
     )
     return {(row[0], row[1]): None for row in rows}, messages
 

@@ -16,15 +16,15 @@ from ....mail.reply import Reply
 from ....mail.tls_facts import TLSFacts
 from ..attempts import KEPT_ATTEMPTS, KEPT_TRANSCRIPTS, PastAttempt
 from ..contract import Deferral, Settle
-from .rows import Database, insert, octets, text
+from .rows import Database, Row, arrays, columns, octets, text
 
 _COLUMNS = (
     "message, number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
-    " unreachable, conversation"
+    " unreachable"
 )
 _TYPES = (
     *("bigint", "int", "int", "float8", "text", "int", "text", "bytea", "text", "text"),
-    *("boolean", "boolean", "bigint"),
+    *("boolean", "boolean"),
 )
 
 
@@ -39,17 +39,10 @@ def record(database: Database, settle: Settle, deferred: Sequence[Deferral]) -> 
     id = settle.message.id
     before = {each.number: each.attempts for each in settle.message.envelope.recipients}
     # Recipients that were tried in one session share its transcript.
-    transcripts: dict[str, int | None] = {"": None}
+    by_transcript: dict[str, list[Row]] = {}
     for deferral in deferred:
-        transcript = deferral.outcome.transcript
-        if transcript not in transcripts:
-            [(transcripts[transcript],)] = database.execute(
-                "INSERT INTO conversation (message, transcript) VALUES (%s, %s) RETURNING id",
-                (id, octets(transcript)),
-            ).fetchall()
-    outcomes = [each.outcome for each in deferred]
-    rows = [
-        (
+        outcome = deferral.outcome
+        row = (
             id,
             outcome.number,
             before[outcome.number] + 1,
@@ -62,12 +55,22 @@ def record(database: Database, settle: Settle, deferred: Sequence[Deferral]) -> 
             None if outcome.tls is None else json.dumps(asdict(outcome.tls)),
             bool(outcome.uncertain),
             bool(outcome.unreachable),
-            transcripts[outcome.transcript],
         )
-        for outcome in outcomes
-    ]
-    insert(database, "attempt", _COLUMNS, _TYPES, rows, "ON CONFLICT DO NOTHING")
-    numbers = [outcome.number for outcome in outcomes]
+        by_transcript.setdefault(outcome.transcript, []).append(row)
+    for transcript, rows in by_transcript.items():
+        if transcript:
+            database.execute(
+                "INSERT INTO conversation (message, transcript) VALUES (%s, %s)",
+                (id, octets(transcript)),
+            )
+        # Its id is not fetched, since that would be a round trip.
+        conversation = "currval('conversation_id_seq')" if transcript else "NULL"
+        database.execute(
+            f"INSERT INTO attempt ({_COLUMNS}, conversation) SELECT its.*, {conversation}"
+            f" FROM {arrays(_TYPES)} AS its ON CONFLICT DO NOTHING",
+            columns(rows, len(_TYPES)),
+        )
+    numbers = [deferral.outcome.number for deferral in deferred]
     if max(before[number] for number in numbers) >= KEPT_TRANSCRIPTS:
         _drop_old(database, id, numbers)
 

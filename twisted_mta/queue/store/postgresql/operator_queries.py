@@ -278,7 +278,8 @@ def count_waiting(database: Database, count: CountWaiting) -> WaitingCounts:
     rows = database.execute(
         "SELECT domain.name, waiting.count FROM unnest(%s::text[]) AS domain (name)"
         " CROSS JOIN LATERAL (SELECT count(*) FROM (SELECT 1 FROM recipient"
-        " WHERE recipient.domain = domain.name AND next_attempt IS NOT NULL LIMIT %s) AS found"
+        " WHERE recipient.domain = domain.name AND lease = 0 AND next_attempt IS NOT NULL"
+        " LIMIT %s) AS found"
         ") AS waiting",
         (list(count.domains), count.most),
     ).fetchall()

@@ -46,7 +46,9 @@ def text(octets: bytes) -> str:
 
 def arrays(types: Sequence[str]) -> str:
     """Return ``unnest(…)`` over one array parameter for each type of a column."""
-    return "unnest(" + ", ".join(f"%s::{type}[]" for type in types) + ")"
+    # In a text each octet would be two digits.
+    marks = (f"{'%b' if type == 'bytea' else '%s'}::{type}[]" for type in types)
+    return f"unnest({', '.join(marks)})"
 
 
 def columns(rows: Sequence[Row], width: int) -> list[list[Any]]:
@@ -70,14 +72,22 @@ def insert(
         names: of the columns.
         types: of the columns.
         rows: their values.
-        end: what follows in the statement.
+        end: what follows in the statement; where it is empty, all are inserted, or none of the
+            transaction is.
     """
     if not rows:
         return 0
-    return database.execute(
-        f"INSERT INTO {table} ({names}) SELECT * FROM {arrays(types)} {end}",
+    returning = f" {end} RETURNING 1" if end else ""
+    inserted = database.execute(
+        f"INSERT INTO {table} ({names}) SELECT * FROM {arrays(types)}{returning}",
         columns(rows, len(types)),
-    ).rowcount
+    )
+    return changed(inserted) if end else len(rows)
+
+
+def changed(statement: Cursor[tuple[Any, ...]]) -> int:
+    """Return how many rows a statement with RETURNING has changed."""
+    return len(statement.fetchall())
 
 
 def insert_messages(database: Database, messages: Sequence[Message], machine: str) -> int:
@@ -148,15 +158,20 @@ def delete(database: Database, which: Sequence[RecipientKey], condition: str) ->
     """Delete recipients that meet a condition, with their past attempts."""
     if not which:
         return []
-    left = left_of(
-        database.execute(
-            f"DELETE FROM recipient USING {CHOSEN} WHERE {IS_CHOSEN} AND {condition}"
-            " RETURNING message, number, attempts, held",
-            keys(which),
-        )
-    )
-    forget_attempts(database, left)
+    left = left_of(deletion(database, which, condition))
+    forget_attempts(database, [(id, number) for id, number, attempts, _ in left if attempts])
     return left
+
+
+def deletion(
+    database: Database, which: Sequence[RecipientKey], condition: str
+) -> Cursor[tuple[Any, ...]]:
+    """Delete recipients that meet a condition; their past attempts stay (`left_of`)."""
+    return database.execute(
+        f"DELETE FROM recipient USING {CHOSEN} WHERE {IS_CHOSEN} AND {condition}"
+        " RETURNING message, number, attempts, held",
+        keys(which),
+    )
 
 
 def left_of(rows: Cursor[tuple[Any, ...]]) -> list[Left]:
@@ -164,13 +179,14 @@ def left_of(rows: Cursor[tuple[Any, ...]]) -> list[Left]:
     return [(id, number, attempts, held) for id, number, attempts, held in rows.fetchall()]
 
 
-def forget_attempts(database: Database, left: Sequence[Left]) -> None:
-    """Delete the past attempts of recipients that left."""
-    tried = [(id, number) for id, number, attempts, _ in left if attempts]
+def forget_attempts(database: Database, tried: Sequence[RecipientKey]) -> None:
+    """Delete the past attempts of recipients that have left."""
     if not tried:
         return
     database.execute(
-        f"DELETE FROM attempt USING {CHOSEN} WHERE message = m AND number = n", keys(tried)
+        f"DELETE FROM attempt USING {CHOSEN} WHERE message = m AND number = n AND NOT EXISTS"
+        " (SELECT 1 FROM recipient WHERE recipient.message = m AND recipient.number = n)",
+        keys(tried),
     )
     database.execute(
         "DELETE FROM conversation WHERE message = ANY(%s) AND NOT EXISTS"

@@ -11,6 +11,7 @@ whose answer was lost it shows whether the transaction took place.
 
 Bodies are in the database. Large ones are copied into files while their messages are leased, so
 that they are read like those of the embedded store; the copies are worth nothing after a crash.
+That is done in the transaction that needs it, or apart from it (`bring`, `fetch`).
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ from ..leases import Leases
 from ..spool import FileBody, Spool
 from . import webhook_rows
 from .connection import PATIENCE, Connection, Timeline, connect, may_pass
+from .large_bodies import REMOVE_LEFT, LargeBodies, copy_body
 from .operator_queries import read_suspended
-from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys, pieces
+from .rows import CHOSEN, IS_CHOSEN, Database, columns, keys
 from .schema import scripts, upgrade
 from .transaction import PostgreSQLTransaction
 
@@ -63,10 +65,12 @@ _KEPT = 60.0  # seconds that a copy of a large body is kept after its lease, for
 _LOOKS = 2.0  # seconds between two looks at the other workers and their counts
 _REPEATS = 5  # transactions that the database ended because of another one are begun again
 
+# It fails where the row is gone, so that the COMMIT may be sent along with it.
 _RENEW = (
-    "UPDATE worker SET seen = clock_timestamp(), batch = %s, "
+    "WITH renewed AS (UPDATE worker SET seen = clock_timestamp(), batch = %s, "
     + ", ".join(f"{name} = %s" for name in _COUNTS)
-    + " WHERE id = %s AND machine = %s AND slot = %s"
+    + " WHERE id = %s AND machine = %s AND slot = %s RETURNING 1)"
+    " SELECT 1 / count(*) FROM renewed"
 )
 _OTHERS = (
     f"SELECT {', '.join(f'coalesce(sum({name}), 0)::bigint' for name in _COUNTS)}"
@@ -92,6 +96,7 @@ class PostgreSQLStore:
         seconds: a monotonic clock.
 
     Attributes:
+        brings_bodies: whether large bodies are brought and fetched apart, and not by `apply`.
         taken_over: workers whose leases were ended here, so that their mail is due.
         number: the number of this worker, from 0 to 1,023; ids that are drawn with it are not drawn
             by another worker. It may change in `open`.
@@ -128,6 +133,9 @@ class PostgreSQLStore:
         # senders were told to try again.
         self._in_doubt: dict[QueueId, None] = {}
         self._copies: dict[QueueId, float] = {}  # of large bodies, with the time they were made
+        self._brought: dict[QueueId, None] = {}  # large bodies whose messages are not accepted yet
+        self._bodies = LargeBodies(self._connect, files=files)
+        self.brings_bodies = False
         self.number = 0
         self.taken_over = 0
         self.leases_until = 0.0
@@ -245,6 +253,7 @@ class PostgreSQLStore:
         self._leases = Leases()
         changes = self._transaction(database)
         removed = self._end_workers(database, [id for (id,) in former], changes)
+        database.execute(REMOVE_LEFT)
         webhook_rows.adopt(database, (self._machine, self._slot))
         self._renew(database, changes)
         self._batch += 1
@@ -258,8 +267,9 @@ class PostgreSQLStore:
             " AND id <> %s ORDER BY id FOR UPDATE SKIP LOCKED",
             (LEASE, self._worker),
         ).fetchall()
-        self._end_workers(database, [id for (id,) in gone], changes)
         if gone:
+            self._end_workers(database, [id for (id,) in gone], changes)
+            database.execute(REMOVE_LEFT)
             webhook_rows.adopt(database, (self._machine, self._slot))
         self.taken_over += len(gone)
 
@@ -287,12 +297,11 @@ class PostgreSQLStore:
     def _renew(self, database: Database, changes: PostgreSQLTransaction) -> None:
         """Change the row of this worker, as the last statement of the transaction.
 
-        Raises:
-            psycopg.Error: another worker has taken its leases; nothing may be written.
+        It fails with a `DivisionByZero` where another worker has taken its leases; then nothing may
+        be written.
         """
         values = (self._batch + 1, *astuple(changes.counts), *self._place)
-        if database.execute(_RENEW, values).rowcount != 1:
-            raise _LeaseLost("the leases of this process were taken over by another one")
+        database.execute(_RENEW, values)
 
     def _read_others(self, database: Database) -> Counts:
         self._looked_at_others = self._seconds()
@@ -314,6 +323,10 @@ class PostgreSQLStore:
                     raise StoreError(str(error)) from error
             except (errors.LockNotAvailable, errors.QueryCanceled) as error:
                 raise StoreBusy(_one_line(error)) from error
+            except errors.DivisionByZero as error:
+                raise StoreError(
+                    "the leases of this process were taken over by another one"
+                ) from error
             except errors.DiskFull as error:
                 raise StoreFull(str(error)) from error
             except (errors.DataError, errors.IntegrityError) as error:
@@ -331,31 +344,38 @@ class PostgreSQLStore:
         look_at_others = begun - self._looked_at_others >= _LOOKS
         is_awaited = any(isinstance(each, Accept) for each in batch)
         database.patience = _AWAITED if is_awaited else PATIENCE
+        committing = False
         try:
-            database.execute("BEGIN")
-            if look_at_others:
-                self._take_over(database, changes)
-            results = apply_batch(batch, changes)
-            for result in results:
-                self._fetch(database, result)
-            if look_at_others:
-                others = self._read_others(database)
-            self._renew(database, changes)
-            self._commit(database)
-        except BaseException:
-            changes.undo()
-            self._in_doubt.update(dict.fromkeys(_inserted(batch)))
-            with contextlib.suppress(psycopg.Error):
-                database.execute("ROLLBACK")
-            raise
+            with database.pipeline():
+                database.execute("BEGIN")
+                if look_at_others:
+                    self._take_over(database, changes)
+                results = apply_batch(batch, changes)
+                for result in () if self.brings_bodies else results:
+                    self._fetch(database, result)
+                if look_at_others:
+                    others = self._read_others(database)
+                self._renew(database, changes)
+                committing = True
+                database.execute("COMMIT")
+        except BaseException as error:
+            answer_is_lost = committing and database.closed and isinstance(error, psycopg.Error)
+            if not (answer_is_lost and self._was_committed()):
+                changes.undo()
+                self._in_doubt.update(dict.fromkeys(_inserted(batch)))
+                with contextlib.suppress(psycopg.Error):
+                    database.execute("ROLLBACK")
+                raise
         self._batch += 1
         self.leases_until = begun + LEASE - _MARGIN
         changes.finish()
-        for id in _inserted(batch):  # where an earlier try has failed
-            self._in_doubt.pop(id, None)
+        for id in _inserted(batch):
+            self._in_doubt.pop(id, None)  # where an earlier try has failed
+            self._brought.pop(id, None)
         for each in batch:
             for id in each.ids if isinstance(each, Forget) else ():
                 self._in_doubt.pop(id, None)
+                self._brought.pop(id, None)
         self._counts, self._others = changes.counts, others
         self._copies.update(
             (each.message.id, begun)
@@ -370,18 +390,6 @@ class PostgreSQLStore:
             with contextlib.suppress(OSError):
                 self._files.unlink(self._spool.path(id))
         return results
-
-    def _commit(self, database: Database) -> None:
-        """Commit; where the answer is lost, look whether it took place.
-
-        Raises:
-            psycopg.Error: it did not, or that cannot be found out.
-        """
-        try:
-            database.execute("COMMIT")
-        except psycopg.OperationalError:
-            if not database.closed or not self._was_committed():
-                raise
 
     def _was_committed(self) -> bool:
         """Look on a new connection whether the batch was written; False: not, or it is not known.
@@ -411,6 +419,7 @@ class PostgreSQLStore:
             known_failures=self._others.failures,
             leases=self._leases,
             spool=self._spool,
+            brought=self._brought,
         )
 
     def is_leased(self, message: Message) -> bool:
@@ -439,38 +448,56 @@ class PostgreSQLStore:
 
     def _fetch(self, database: Database, result: Result) -> None:
         """Copy the large bodies of messages that are to be read into files."""
-        messages: Sequence[Message] = ()
-        if isinstance(result, Leased):
-            messages = result.messages
-        elif isinstance(result, Inspected):
-            messages = (result.message,)
-        there: dict[str, None] | None = None
-        for message in messages:
-            if not isinstance(message.body, FileBody):
-                continue
-            if there is None:
-                there = dict.fromkeys(self._files.names(self._spool.directory))
-            if str(message.id) not in there:
-                self._copy(database, message.id, message.body.path)
+        for message in large_messages(result):
+            if not self._has_copy(message.id):
+                copy_body(database, self._files, message.id, self._spool.path(message.id))
+                self._copies[message.id] = self._seconds()
 
-    def _copy(self, database: Database, id: QueueId, path: str) -> None:
-        file = self._files.create(path)
+    def _has_copy(self, id: QueueId) -> bool:
+        return str(id) in self._files.names(self._spool.directory)
+
+    def bring(self, message: Message) -> None:
+        """Write the large body of a message, apart from the transaction that will accept it.
+
+        It may be called from another thread, like `fetch` and `end_transfers`, from one at a time.
+
+        Raises:
+            StoreFull: the disk of the database has no room.
+            StoreError: it could not be written.
+        """
+        if self._worker is None:
+            raise StoreError("the store is closed")
         try:
-            for piece in pieces(database, id):
-                file.write(piece)
-        except BaseException:
-            file.close()
-            self._files.unlink(path)
-            raise
-        file.close()
-        self._copies[id] = self._seconds()
+            self._bodies.bring(message, self._worker)
+        except errors.DiskFull as error:
+            raise StoreFull(str(error)) from error
+        except (OSError, psycopg.Error) as error:
+            raise StoreError(str(error)) from error
+        self._brought[message.id] = None
+
+    def fetch(self, message: Message) -> None:
+        """Copy the large body of a message into a file, unless it is there.
+
+        Raises:
+            StoreError: it could not be copied.
+        """
+        try:
+            if not self._has_copy(message.id):
+                self._bodies.fetch(message.id, self._spool.path(message.id))
+                self._copies[message.id] = self._seconds()
+        except (OSError, psycopg.Error) as error:
+            raise StoreError(str(error)) from error
+
+    def end_transfers(self) -> None:
+        """Close the connection of `bring` and `fetch`."""
+        self._bodies.close()
 
     def _left_over(self) -> list[QueueId]:
         """Return messages whose copy was made some time ago, and which are not leased here."""
         past = self._seconds() - _KEPT
         return [
             id
-            for id, made in self._copies.items()
+            for id, made in list(self._copies.items())  # another thread may add one
             if made < past and not self._leases.of_message(id)
         ]
 
@@ -491,13 +518,19 @@ def _one_line(error: psycopg.Error) -> str:
     return "; ".join(each for each in (said.message_primary, said.context) if each)
 
 
+def large_messages(result: Result) -> Sequence[Message]:
+    """Return the messages of a result whose bodies are in files."""
+    messages: Sequence[Message] = ()
+    if isinstance(result, Leased):
+        messages = result.messages
+    elif isinstance(result, Inspected):
+        messages = (result.message,)
+    return [each for each in messages if isinstance(each.body, FileBody)]
+
+
 def _inserted(batch: Sequence[Operation]) -> Iterator[QueueId]:
     """Yield the ids of the messages that a batch accepts."""
     for each in batch:
         if isinstance(each, Accept):
             yield each.message.id
             yield from (notice.id for notice in each.notices)
-
-
-class _LeaseLost(psycopg.OperationalError):
-    """The row of this worker is gone."""

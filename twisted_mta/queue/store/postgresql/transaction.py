@@ -5,9 +5,12 @@ The statements that read are in `due` and `operator_queries`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Sequence
+from operator import itemgetter
+from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
+from psycopg import Cursor
 
 from ....mail.body import MemoryBody
 from ....mail.envelope import Recipient, RecipientNumber
@@ -40,7 +43,6 @@ from ..contract import (
     FAILURE_LIFE,
     MOST_FAILURES,
     Accept,
-    Deferral,
     Forget,
     Lease,
     Leased,
@@ -62,13 +64,18 @@ from ..webhook_events import (
     TakenEvents,
 )
 from . import due, history, operator_queries, webhook_rows
+from .large_bodies import cut
 from .operator_queries import read_suspended
 from .rows import (
     CHOSEN,
     IS_CHOSEN,
     Database,
     Left,
+    arrays,
+    changed,
+    columns,
     delete,
+    deletion,
     forget_attempts,
     ids,
     insert,
@@ -80,9 +87,6 @@ from .rows import (
     octets,
 )
 
-PIECE = 256 * 1024
-"""Octets of a large body that are in memory at a time."""
-
 _EXPIRED = 500  # records of failures that one operation removes for their age
 _IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
 
@@ -92,6 +96,34 @@ _FAILURE_TYPES = ("bigint", "int", "text", "text", "float8", "bytea", "text")
 # The lease may have been taken from this worker and given to no other one yet: then its outcome
 # counts, and there is no second copy. If another worker has it, that one's outcome counts.
 _OURS_OR_FREE = "recipient.lease IN (0, {worker})"
+
+
+_DEFERRAL_TYPES = ("bigint", "int", "int", "float8", "int", "text", "bytea", "text")
+
+_REMOVE_EMPTY = (
+    "DELETE FROM message WHERE id = ANY(%s) AND NOT EXISTS"
+    " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
+    " RETURNING id, body IS NULL, quarantine IS NOT NULL"
+)
+
+
+# Makes bodies those of messages that are accepted. It fails where one of them is gone: the leases
+# of this worker, and what it had brought, were taken from it.
+_ADOPT = (
+    "WITH adopted AS (DELETE FROM incoming WHERE message = ANY(%s) AND worker = %s RETURNING 1)"
+    " SELECT 1 / (count(*) = %s)::int FROM adopted"
+)
+
+Stayed = dict[RecipientKey, bool]
+"""Recipients whose leases have ended, with whether the operator has removed them meanwhile."""
+
+
+@frozen
+class _Leaving:
+    """Statements that remove recipients, and their messages, whose results were not read yet."""
+
+    recipients: Cursor[tuple[Any, ...]]
+    messages: Cursor[tuple[Any, ...]]
 
 
 class PostgreSQLTransaction:
@@ -108,6 +140,7 @@ class PostgreSQLTransaction:
         known_failures: records of failures that other workers have added, as far as is known.
         leases: of this worker.
         spool: the directory of body files: those of messages that are leased, as copies.
+        brought: messages whose large bodies are in the database already.
 
     Attributes:
         counts: what this worker added to the counts, with the batch.
@@ -125,6 +158,7 @@ class PostgreSQLTransaction:
         known_failures: int,
         leases: Leases,
         spool: Spool,
+        brought: Container[QueueId] = (),
     ) -> None:
         self.counts = evolve(counts)
         self._known_failures = known_failures
@@ -135,6 +169,7 @@ class PostgreSQLTransaction:
         self._place = machine, slot
         self._leases = leases
         self._spool = spool
+        self._brought = brought
         self._ours_or_free = _OURS_OR_FREE.format(worker=worker)
         self._begun: list[RecipientKey] = []  # leases
         self._ended: dict[RecipientKey, None] = {}  # leases
@@ -308,15 +343,18 @@ class PostgreSQLTransaction:
         for each in messages:
             if each.assessment.hold:
                 self.counts.held += len(each.envelope.recipients)
-            if not isinstance(each.body, MemoryBody):
+            if not isinstance(each.body, MemoryBody) and each.id not in self._brought:
                 self._insert_pieces(each)
+        brought = [each.id for each in messages if each.id in self._brought]
+        if brought:
+            database.execute(_ADOPT, (brought, self._worker, len(brought)))
 
     def _insert_pieces(self, message: Message) -> None:
-        for number, piece in enumerate(_pieces(message)):
+        for number, piece in enumerate(cut(message.body)):
             self._database.execute(
-                "INSERT INTO piece (message, number, content) VALUES (%s, %s, %b)",
+                "INSERT INTO piece (message, number, content) VALUES (%s, %s, %b) RETURNING number",
                 (message.id, number, piece),
-            )
+            ).fetchone()  # so that no more than one piece is in memory
 
     def _record(
         self,
@@ -340,9 +378,10 @@ class PostgreSQLTransaction:
             for outcome in failures
         ]
         self.counts.failures += insert(
-            self._database, "failure", _FAILURE, _FAILURE_TYPES, rows, "ON CONFLICT DO NOTHING"
+            self._database,
+            *("failure", _FAILURE, _FAILURE_TYPES, rows),
+            "ON CONFLICT DO NOTHING",
         )
-
         self._remove_failures("true", (), self._failures() - MOST_FAILURES)
         self._expire_failures(at)
 
@@ -358,11 +397,14 @@ class PostgreSQLTransaction:
     def _remove_failures(self, condition: str, values: Sequence[float], most: int) -> None:
         """Remove so many records of failures, the oldest first."""
         if most > 0:
-            self.counts.failures -= self._database.execute(
-                "DELETE FROM failure WHERE (message, number) IN (SELECT message, number FROM"
-                f" failure WHERE {condition} ORDER BY failed_at LIMIT %s FOR UPDATE SKIP LOCKED)",
-                (*values, most),
-            ).rowcount
+            self.counts.failures -= changed(
+                self._database.execute(
+                    "DELETE FROM failure WHERE (message, number) IN (SELECT message, number FROM"
+                    f" failure WHERE {condition} ORDER BY failed_at LIMIT %s"
+                    " FOR UPDATE SKIP LOCKED) RETURNING 1",
+                    (*values, most),
+                )
+            )
 
     # Settle.
 
@@ -374,24 +416,27 @@ class PostgreSQLTransaction:
         more; or it was written before, and the notices have gone out since.
         """
         self._ended.update((key, None) for each in settles for key in each.ended())
-        done = [(each.message.id, number) for each in settles for number in each.done]
-        left = delete(self._database, sorted(done), self._ours_or_free)
-        self._left(left)
-        gone = {(id, number): None for id, number, *_ in left}
+        leaving = self._leave(settles)
+        deferring = self._defer(settles)
+        # From here on results are needed.
+        gone = self._gone(leaving)
+        deferred = self._deferred(settles, deferring)
         effective: list[Settle] = []
         repeated: list[Settle] = []
         for each in settles:
-            changed = any((each.message.id, number) in gone for number in each.done)
-            changed = self._defer(each) or changed
-            changed = self._warn(each) or changed
-            (effective if changed else repeated).append(each)
+            id = each.message.id
+            took_effect = any((id, number) in gone for number in each.done) or any(
+                (id, deferral.outcome.number) in deferred for deferral in each.deferred
+            )
+            took_effect = self._warn(each) or took_effect
+            (effective if took_effect else repeated).append(each)
         for each in effective:
             if each.unreported:
                 recipients = each.message.envelope.recipients
                 self._record(each.message, recipients, each.unreported, each.at)
         self._insert_notices(effective)
         self._lease_notices(repeated)
-        removed = self._end_leases(settles)
+        removed = self._end_removed(deferred, self._end_untried(settles))
         return [_removed(each, removed) for each in settles]
 
     def _insert_notices(self, settles: Sequence[Settle]) -> None:
@@ -419,58 +464,124 @@ class PostgreSQLTransaction:
         """Note whose delay is reported; return whether there is one."""
         if not settle.warned:
             return False
-        changed = self._database.execute(
+        warned = self._database.execute(
             "UPDATE recipient SET warned = 1 WHERE message = %s AND number = ANY(%s)"
-            f" AND warned = 0 AND {self._ours_or_free}",
+            f" AND warned = 0 AND {self._ours_or_free} RETURNING 1",
             (settle.message.id, list(settle.warned)),
-        ).rowcount
-        return changed > 0
+        )
+        return changed(warned) > 0
 
-    def _defer(self, settle: Settle) -> bool:
-        """Put recipients off; return whether there is one."""
-        before = {each.number: each.attempts for each in settle.message.envelope.recipients}
-        recorded: list[Deferral] = []
-        for deferral in settle.deferred:
-            outcome = deferral.outcome
-            attempts = before[outcome.number]
-            changed = self._database.execute(
-                "UPDATE recipient SET attempts = %s,"
-                " next_attempt = CASE WHEN coalesce(held, removing) IS NULL THEN %s::float8 END,"
-                " last_code = %s, last_status = %s, last_text = %s, last_remote = %s"
-                " WHERE message = %s AND number = %s AND attempts = %s"  # once, if applied twice
-                f" AND {self._ours_or_free}",
-                (
-                    attempts + 1,
-                    deferral.next_attempt,
-                    outcome.reply.code,
-                    outcome.reply.status,
-                    octets(outcome.reply.text),
-                    outcome.remote,
-                    settle.message.id,
-                    outcome.number,
-                    attempts,
-                ),
-            ).rowcount
-            if attempts == 0:
-                self.counts.deferred += changed
-            if changed:
-                recorded.append(deferral)
-        if recorded:
-            history.record(self._database, settle, recorded)
-        return bool(recorded)
+    def _leave(self, settles: Sequence[Settle]) -> _Leaving | None:
+        """Remove recipients with a final outcome, and messages that have none any more.
 
-    def _end_leases(self, settles: Sequence[Settle]) -> dict[RecipientKey, None]:
-        """End the leases of recipients that stay; remove those that the operator had removed."""
-        done = {(each.message.id, number): None for each in settles for number in each.done}
-        stay = sorted(key for each in settles for key in each.ended() if key not in done)
-        if not stay:
+        No result is waited for: what depends on the outcome is decided by the statements.
+        """
+        database = self._database
+        leaving = [each for each in settles if each.done]
+        if not leaving:
+            return None
+        done = sorted((each.message.id, number) for each in leaving for number in each.done)
+        ids = sorted({each.message.id: None for each in leaving})
+        # Where two workers settle the last two recipients, each of them sees the other one's. So
+        # the second waits here, and its next statements see what the first has done.
+        database.execute(
+            "SELECT 1 FROM message WHERE id = ANY(%s) AND EXISTS (SELECT 1 FROM recipient"
+            f" WHERE recipient.message = message.id AND recipient.lease <> {self._worker})"
+            " ORDER BY id FOR UPDATE",
+            (ids,),
+        )
+        recipients = deletion(database, done, self._ours_or_free)
+        forget_attempts(
+            database,
+            [
+                (each.message.id, recipient.number)
+                for each in leaving
+                for recipient in each.message.envelope.recipients
+                if recipient.attempts and recipient.number in each.done
+            ],
+        )
+        return _Leaving(recipients, database.execute(_REMOVE_EMPTY, (ids,)))
+
+    def _gone(self, leaving: _Leaving | None) -> dict[RecipientKey, None]:
+        """Count what has left; return the recipients among it."""
+        if leaving is None:
             return {}
-        removing = self._database.execute(
-            f"UPDATE recipient SET lease = 0 FROM {CHOSEN} WHERE {IS_CHOSEN}"
-            f" AND recipient.lease = {self._worker} RETURNING message, number, removing",
-            keys(stay),
-        ).fetchall()
-        gone = [(id, number) for id, number, since in removing if since is not None]
+        left = left_of(leaving.recipients)
+        self.counts.recipients_left([row[2:] for row in left])
+        self._messages_left(leaving.messages)
+        return {(id, number): None for id, number, *_ in left}
+
+    def _defer(self, settles: Sequence[Settle]) -> Cursor[tuple[Any, ...]] | None:
+        """Put recipients off and end their leases, without waiting for the result."""
+        rows: list[tuple[Any, ...]] = []
+        for settle in settles:
+            before = _attempts_before(settle)
+            for deferral in settle.deferred:
+                outcome = deferral.outcome
+                rows.append(
+                    (
+                        settle.message.id,
+                        outcome.number,
+                        before[outcome.number],
+                        deferral.next_attempt,
+                        outcome.reply.code,
+                        outcome.reply.status,
+                        octets(outcome.reply.text),
+                        outcome.remote,
+                    )
+                )
+        if not rows:
+            return None
+        rows.sort(key=itemgetter(0, 1))
+        return self._database.execute(
+            "UPDATE recipient SET lease = 0, attempts = its.attempts + 1, next_attempt ="
+            " CASE WHEN coalesce(held, removing) IS NULL THEN its.due END, last_code = its.code,"
+            " last_status = its.status, last_text = its.text, last_remote = its.remote"
+            f" FROM {arrays(_DEFERRAL_TYPES)} AS its"
+            " (message, number, attempts, due, code, status, text, remote)"
+            " WHERE recipient.message = its.message AND recipient.number = its.number"
+            " AND recipient.attempts = its.attempts"  # once, if applied twice
+            f" AND {self._ours_or_free}"
+            " RETURNING recipient.message, recipient.number, removing IS NOT NULL",
+            columns(rows, len(_DEFERRAL_TYPES)),
+        )
+
+    def _deferred(
+        self, settles: Sequence[Settle], deferring: Cursor[tuple[Any, ...]] | None
+    ) -> Stayed:
+        """Record the attempts at recipients that were put off; return those."""
+        if deferring is None:
+            return {}
+        deferred = _stayed(deferring)
+        for settle in settles:
+            before = _attempts_before(settle)
+            recorded = [
+                each
+                for each in settle.deferred
+                if (settle.message.id, each.outcome.number) in deferred
+            ]
+            self.counts.deferred += sum(before[each.outcome.number] == 0 for each in recorded)
+            if recorded:
+                history.record(self._database, settle, recorded)
+        return deferred
+
+    def _end_untried(self, settles: Sequence[Settle]) -> Stayed:
+        """End the leases of recipients that were not tried; return those that were ours."""
+        untried = sorted((each.message.id, number) for each in settles for number in each.untried)
+        if not untried:
+            return {}
+        return _stayed(
+            self._database.execute(
+                f"UPDATE recipient SET lease = 0 FROM {CHOSEN} WHERE {IS_CHOSEN}"
+                f" AND recipient.lease = {self._worker}"
+                " RETURNING message, number, removing IS NOT NULL",
+                keys(untried),
+            )
+        )
+
+    def _end_removed(self, *stayed: Stayed) -> dict[RecipientKey, None]:
+        """Remove recipients that the operator had removed while they were leased."""
+        gone = sorted(key for each in stayed for key, removing in each.items() if removing)
         rows = delete(self._database, gone, "removing IS NOT NULL")
         self._left(rows)
         return {(id, number): None for id, number, *_ in rows}
@@ -480,6 +591,8 @@ class PostgreSQLTransaction:
     def forget(self, forgets: Sequence[Forget]) -> None:
         """Remove messages that this machine accepted, with their records of failures."""
         named = [id for each in forgets for id in each.ids]
+        if not named:
+            return
         known = ids(
             self._database.execute(
                 "SELECT id FROM message WHERE id = ANY(%s) AND machine = %s ORDER BY id FOR UPDATE",
@@ -495,12 +608,20 @@ class PostgreSQLTransaction:
         )
         # They may have been leased since their commit failed.
         self._ended.update(((id, number), None) for id, number, *_ in rows)
-        forget_attempts(self._database, rows)
+        forget_attempts(self._database, [(id, number) for id, number, *_ in rows])
         self._left(rows)
-        self.counts.failures -= self._database.execute(
-            "DELETE FROM failure WHERE message = ANY(%s)", (known,)
-        ).rowcount
+        self.counts.failures -= changed(
+            self._database.execute(
+                "DELETE FROM failure WHERE message = ANY(%s) RETURNING 1", (known,)
+            )
+        )
         self.gone.update(dict.fromkeys(named))  # a copy without a row as well
+        # Bodies that were brought for messages which were not accepted.
+        self._database.execute(
+            "WITH gone AS (DELETE FROM incoming WHERE message = ANY(%s) AND worker = %s"
+            " RETURNING message) DELETE FROM piece USING gone WHERE piece.message = gone.message",
+            (named, self._worker),
+        )
 
     def end_removals(self, which: Sequence[RecipientKey]) -> None:
         """Remove recipients that were removed while leased to a worker that is no more."""
@@ -511,18 +632,16 @@ class PostgreSQLTransaction:
         if not rows:
             return
         self.counts.recipients_left([row[2:] for row in rows])
-        # Where two workers settle the last two recipients, each of them sees the other one's. So
-        # the second waits here, and its next statement sees what the first has done.
         emptied = ids(rows)
+        # As in `_leave`; here other workers' recipients may have left as well.
         self._database.execute(
             "SELECT 1 FROM message WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (emptied,)
         )
-        gone = self._database.execute(
-            "DELETE FROM message WHERE id = ANY(%s) AND NOT EXISTS"
-            " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
-            " RETURNING id, body IS NULL, quarantine IS NOT NULL",
-            (emptied,),
-        ).fetchall()
+        self._messages_left(self._database.execute(_REMOVE_EMPTY, (emptied,)))
+
+    def _messages_left(self, removed: Cursor[tuple[Any, ...]]) -> None:
+        """Count messages that were removed, and remove the pieces of their bodies."""
+        gone = removed.fetchall()
         self.counts.messages -= len(gone)
         self.counts.quarantined -= sum(quarantined for *_, quarantined in gone)
         in_pieces = [QueueId(id) for id, is_in_pieces, _ in gone if is_in_pieces]
@@ -531,16 +650,12 @@ class PostgreSQLTransaction:
             self.gone.update(dict.fromkeys(in_pieces))
 
 
-def _pieces(message: Message) -> Iterator[bytes]:
-    """Yield the body of a message in pieces of the size of a row."""
-    gathered = bytearray()
-    for chunk in message.body.chunks():
-        gathered += chunk
-        while len(gathered) >= PIECE:
-            yield bytes(gathered[:PIECE])
-            del gathered[:PIECE]
-    if gathered:
-        yield bytes(gathered)
+def _stayed(ended: Cursor[tuple[Any, ...]]) -> Stayed:
+    return {(id, number): removing for id, number, removing in ended.fetchall()}
+
+
+def _attempts_before(settle: Settle) -> dict[RecipientNumber, int]:
+    return {each.number: each.attempts for each in settle.message.envelope.recipients}
 
 
 def _removed(settle: Settle, left: dict[RecipientKey, None]) -> Removed | None:
