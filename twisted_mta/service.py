@@ -382,6 +382,7 @@ class MailTransferAgent(Service):
                     *self._expiry_troubles(),
                     *troubles(),
                 ],
+                cluster=lambda: None if self._cluster is None else self._cluster.status(),
                 metrics=self.metrics if self._agent is None else None,
             ),
             reports=self._processes.reports,

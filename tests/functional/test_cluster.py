@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import smtplib
 import time
 from collections.abc import Sequence
+from urllib.request import urlopen
 
 import psycopg
 
@@ -245,3 +248,23 @@ class SharedLists(Cluster):
         self.assertEqual([self.login(b, "guess") for _ in range(3)], [535, 535, 454])
         self.database.start()
         eventually(lambda: self.login(a, "secret") == 454, "the throttle on A")
+
+    def test_each_machine_shows_all(self) -> None:
+        a, b = self.a, self.b
+        named = r"mta\.example\t[0-9a-f]{8}\talive"
+
+        def shown() -> list[str]:
+            return re.findall(named, a.tool("status").stdout)
+
+        eventually(lambda: len(shown()) == 2, "two machines in the status")
+        status = json.loads(a.tool("status", "--json").stdout)
+        ids = {each["id"] for each in status["cluster"]["machines"]}
+        self.assertEqual(ids, {(each.state / "machine").read_text()[:32] for each in (a, b)})
+        with urlopen(f"http://{LOOPBACK}:{a.web}/metrics") as metrics:
+            self.assertIn(b'machines{state="alive"} 2', metrics.read())
+        b.kill()
+        eventually(
+            lambda: "has been silent for" in a.tool("status").stdout, "the trouble of a silent one"
+        )
+        with urlopen(f"http://{LOOPBACK}:{a.web}/") as page:
+            self.assertIn(b"silent for", page.read())

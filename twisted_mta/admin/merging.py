@@ -159,6 +159,10 @@ def gauges(status: Status) -> Snapshot:
             numbers[(table.TROUBLE, name, severity)] = sum(
                 (each.kind, each.severity) == (name, severity) for each in status.troubles
             )
+    if status.cluster is not None:
+        alive = sum(each.alive for each in status.cluster.machines)
+        numbers[(table.MACHINES, "alive")] = alive
+        numbers[(table.MACHINES, "silent")] = len(status.cluster.machines) - alive
     kinds = table.CONNECTIONS_OPEN.labels["kind"]
     for name, connections in status.connections.items():
         kind = name.partition(" ")[0]

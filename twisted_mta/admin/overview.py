@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
+from ..cluster.machines import ClusterStatus
 from ..health.clock_steps import ClockSteps
 from ..health.trouble import Trouble
 from ..health.watch import Watch
@@ -34,6 +35,7 @@ class Installation:
         wanted_listeners: how many listeners there are to be, once it has started.
         started_at: returns when it was started, wall time; None: when its oldest process was.
         troubles: returns those that are not in reports.
+        cluster: returns the machines with the same queue; None: it is of this machine alone.
         metrics: of this process, where they are not in its report: a parent counts restarts.
     """
 
@@ -43,6 +45,7 @@ class Installation:
     wanted_listeners: int = 0
     started_at: Callable[[], float] | None = None
     troubles: Callable[[], Sequence[Trouble]] = tuple
+    cluster: Callable[[], ClusterStatus | None] = lambda: None
     metrics: Metrics | None = None
 
 
@@ -125,6 +128,7 @@ class Overview:
         self._totals.alive([(report.pid, report.started_at) for report in reports])
         known = self._installation
         own = () if known.metrics is None else (known.metrics.snapshot(),)
+        cluster = known.cluster()
         status = merge(
             reports,
             hostname=known.hostname,
@@ -134,9 +138,13 @@ class Overview:
             metrics=added((self._totals.sum(), *own)),
             listeners=known.listeners(),
             wanted_listeners=known.wanted_listeners,
-            troubles=[*known.troubles(), *self._clock_steps.troubles()],
+            troubles=[
+                *known.troubles(),
+                *self._clock_steps.troubles(),
+                *(() if cluster is None else cluster.troubles()),
+            ],
         )
-        status = evolve(status, troubles=self._watch.seen(status.troubles))
+        status = evolve(status, cluster=cluster, troubles=self._watch.seen(status.troubles))
         for watcher in self._watchers:
             watcher(status)
         return status

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from ..cluster.machines import ClusterStatus
 from ..health.trouble import Trouble
 from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot
@@ -76,6 +77,7 @@ class Status:
         processes: those that work on mail.
         metrics: the sum over all processes, including those that have ended.
         webhooks: the URLs that are told of events.
+        cluster: the machines with the same queue; None: it is that of this machine alone.
     """
 
     hostname: str
@@ -101,6 +103,7 @@ class Status:
     reasons: Mapping[str, int] = field(factory=dict)
     local_submission: Mapping[str, int] = field(factory=dict)
     webhooks: tuple[WebhookStatus, ...] = ()
+    cluster: ClusterStatus | None = None
 
     @property
     def unready(self) -> str:
@@ -144,6 +147,7 @@ class Status:
             "suspended_by_operator": [asdict(each) for each in self.suspended_by_operator],
             "destinations": [asdict(each) for each in self.destinations],
             "webhooks": [asdict(each) for each in self.webhooks],
+            "cluster": None if self.cluster is None else self.cluster.to_json(),
             "recent": [asdict(message) for message in self.recent],
         }
 

@@ -7,22 +7,9 @@ from collections.abc import Callable
 
 from ..cluster.identity import MACHINE_FILE
 from ..interfaces import Files
-from ..system.kept_secret import kept_secret
 
 URL_FILE = "queue.url"
 """The file with the URL of the database, for commands while the MTA is down."""
-
-
-def machine_id(directory: str, files: Files, secret: Callable[[int], bytes]) -> str:
-    """Return the id of the machine with a state directory, which is made once. Blocks.
-
-    Raises:
-        OSError: the file can be neither read nor made.
-        ValueError: it has no id.
-    """
-    path = os.path.join(directory, MACHINE_FILE)
-    lost = "its mail in the queue is delivered after half a minute"
-    return kept_secret(path, files=files, secret=secret, lost=lost).hex()[:32]
 
 
 def known_machine(directory: str, files: Files) -> str:

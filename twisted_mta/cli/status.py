@@ -66,6 +66,9 @@ def facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         words = ", ".join(f"{number} {printable(label(name))}" for name, number in numbers.items())
         yield title, words or "nothing"
     yield "deliveries under way", str(status["deliveries"])
+    cluster = status.get("cluster")
+    if cluster is not None:
+        yield "limits of all machines", printable(str(cluster["limits"]))
 
 
 def _trouble(trouble: Mapping[str, Any]) -> str:
@@ -93,6 +96,11 @@ def tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:
     if len(processes) > 1:
         columns = ("Worker", "Process", "State", "Restarts", "Open", "Accepted", "Messages")
         yield "Workers", columns, [_process(process) for process in processes]
+    cluster = status.get("cluster")
+    if cluster is not None:
+        columns = ("Machine", "Id", "State", "Up for", "Program", "Workers", "In delivery")
+        rows = [_machine(each, cluster, status["now"]) for each in cluster["machines"]]
+        yield "Machines", columns, rows
     columns = ("Next hop", "Next probe in", "Failures in a row", "Last reply")
     hops = status.get("suspended", ())  # missing in answers of earlier builds
     yield "Suspended next hops", columns, [_suspended(hop) for hop in hops]
@@ -126,6 +134,24 @@ def _process(process: Mapping[str, Any]) -> Sequence[str]:
             process["accepted"],
         )
     )
+
+
+def _machine(machine: Mapping[str, Any], cluster: Mapping[str, Any], now: float) -> Sequence[str]:
+    state = "alive"
+    if not machine["alive"]:
+        state = f"silent for {short_duration(machine['silent'] + (cluster['seen'] or 0.0))}"
+    if machine["id"] == cluster["own"]:
+        state += ", this one"
+    cells = (
+        machine["hostname"],
+        machine["id"][:8],
+        state,
+        short_duration(now - machine["since"]),
+        machine["version"],
+        machine["workers"],
+        machine["leases"],
+    )
+    return tuple(printable(str(cell)) for cell in cells)
 
 
 def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:

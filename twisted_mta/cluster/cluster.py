@@ -18,7 +18,7 @@ from .credits import Credits, Request
 from .database import ClusterDatabase, Thread
 from .exchange import Answer, Lapsed, channel_of
 from .failures import Failures
-from .machines import Machine, OwnMachine
+from .machines import ClusterStatus, Machine, OwnMachine
 from .schema import Database
 
 BEAT = 2.0
@@ -211,6 +211,17 @@ class Cluster:
             self._log.info("the limits of the cluster are exchanged again")
 
     # The other machines.
+
+    def status(self) -> ClusterStatus:
+        """Return the machines, for people."""
+        now = self._clock.seconds()
+        return ClusterStatus(
+            own=self.id,
+            seen=now - self.machines_at if self.machines else None,
+            machines=tuple(self.machines),
+            limits=self.credits.standing.value,
+            problem=self.problem,
+        )
 
     def _after_beat(self) -> None:
         self._share_failures()

@@ -156,6 +156,17 @@ _ALL = (
         brief="destinations are suspended by the operator, and mail for them waits",
     ),
     Kind(
+        name="machines",
+        severities=("warning",),
+        when="of several machines with one queue: one has been silent for more than 15 seconds, in"
+        " the last day; its clock is more than 5 seconds wrong; its limits in the settings are"
+        " others; or the database does not answer, so that each has its share of the limits.",
+        refuses="no",
+        remedy="Start the machine again, or see to its way to the database; one that was removed is"
+        " forgotten after a day.",
+        brief="not all machines of the queue are as they should be",
+    ),
+    Kind(
         name="queue_age",
         severities=("warning",),
         when="mail waits in the queue for longer than age_warning, other than mail on hold.",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from ...agent.expiry import Expiry
+from ...cluster.machines import ClusterStatus, Machine
 from ...health.trouble import Trouble
 from ...mail.printable import printable
 from ...webhooks.status import WebhookStatus
@@ -181,6 +182,7 @@ def html(
         _webhooks(status) if status.webhooks else "",
         tags.section(tags.h2("Recent messages"), _recent(status.recent, view), id="recent"),
         _expiries(status, view) if view.expiries else "",
+        "" if status.cluster is None else _machines(status.cluster, status.now),
         _processes(status) if len(status.processes) > 1 else "",
         _now(status),
         _listeners(status),
@@ -512,6 +514,34 @@ def _processes(status: Status) -> Tag:
         tags.h2("Workers"),
         table(_PROCESS_COLUMNS, ("whole",) * len(_PROCESS_COLUMNS), map(row, status.processes)),
         id="workers",
+    )
+
+
+_MACHINE_COLUMNS = ("Machine", "Id", "State", "Up for", "Program", "Workers", "In delivery")
+
+
+def _machines(cluster: ClusterStatus, now: float) -> Tag:
+    def row(machine: Machine) -> tuple[Flattenable, ...]:
+        state = "alive"
+        if not machine.alive:
+            state = f"silent for {short_duration(machine.silent + (cluster.seen or 0.0))}"
+        if machine.id == cluster.own:
+            state += ", this one"
+        return (
+            printable(machine.hostname),
+            printable(machine.id[:8]),
+            tags.span(state, class_="" if machine.alive else "failed"),
+            short_duration(now - machine.since),
+            printable(machine.version),
+            f"{machine.workers:,}",
+            f"{machine.leases:,}",
+        )
+
+    return tags.section(
+        tags.h2("Machines"),
+        table(_MACHINE_COLUMNS, ("", *("whole",) * 6), map(row, cluster.machines)),
+        tags.p(f"Limits of all machines: {cluster.limits}.", class_="faint"),
+        id="machines",
     )
 
 

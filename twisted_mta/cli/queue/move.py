@@ -235,7 +235,7 @@ class _Mover:
 
     @contextmanager
     def _database(self, url: str) -> Iterator[SharedDatabase]:
-        from ...agent.shared_state import machine_id
+        from ...cluster.identity import machine_id
         from ...queue.moving.database import SharedDatabase
         from ...queue.store.spool import Spool
         from ...system.executors import inline_executor

@@ -435,6 +435,13 @@ PROCESSES = Metric(
     "Processes that handle mail, by state.",
     {"state": ("starting", "ready", "draining", "not answering", "ended")},
 )
+MACHINES = Metric(
+    f"{PREFIX}machines",
+    "gauge",
+    "Machines with this queue in the last day, by whether they are alive.",
+    {"state": ("alive", "silent")},
+    fold="max",
+)
 TROUBLE = Metric(
     f"{PREFIX}trouble",
     "gauge",
@@ -562,6 +569,7 @@ TABLE: tuple[Metric, ...] = (
     LOCAL_WAITING,
     READY,
     PROCESSES,
+    MACHINES,
     TROUBLE,
     DISK_FREE,
     INODES_FREE,
