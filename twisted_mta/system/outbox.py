@@ -161,7 +161,7 @@ class _BelowTLS:
 
 def start_tls(transport: Any, creator: Any) -> None:
     """Begin a TLS handshake of a connection that has no outbox. See `Outbox.start_tls`."""
-    Outbox().start_tls(transport, creator)
+    Outbox(getattr(transport, "reactor", None)).start_tls(transport, creator)
 
 
 def _below(transport: Any) -> Any:
