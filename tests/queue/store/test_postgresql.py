@@ -23,6 +23,8 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.queue.operator.operations import FIRST, Browse, Page
+from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
     Forget,
@@ -392,6 +394,15 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             for before, each in pairwise(["", *sent])
             if each in ("Sync", "Query") or (each == "Flush" and before != "Sync")
         ]
+
+    def test_the_database_passes_over_addresses_that_are_not_selected(self) -> None:
+        self.a.apply([Accept(message(id, "bob@y.example"), lease=False) for id in range(1, 200)])
+        self.a.apply([Accept(message(200, "Ann.B@x.example", sender="c@z.example"), lease=False)])
+        for filters in ({"to": "ann.b@x.example"}, {"to": "a*"}, {"from": "*@z.example"}):
+            selection = Selection.parse(filters, now=NOW)
+            (page,) = self.a.apply([Browse(selection, FIRST, limit=10)])
+            assert isinstance(page, Page)
+            self.assertEqual([int(each.id) for each in page.messages], [200], filters)
 
     def test_locks_of_others_are_no_failure_of_the_store(self) -> None:
         self.a.apply([Accept(message(1))])

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 
+from attrs import frozen
+
 from ..operator.operations import Action
 from ..operator.selection import Selection
-
-EVERYTHING = "1"
-"""The condition that is true of every recipient."""
 
 _STATES = {
     "held": "held IS NOT NULL",
@@ -35,29 +34,69 @@ _START = re.compile(rf"[{_PLAIN}]*")
 _LIKE = str.maketrans("*?", "%_")
 
 
-def narrowed(selection: Selection, action: Action | None = None) -> tuple[str, list[str]]:
+@frozen
+class Dialect:
+    """Conditions in the SQL of a database, each with one value.
+
+    Attributes:
+        everything: true of every recipient; it has no value.
+        mark: of a value.
+        equal: of a column; true where a text has the value, whatever the case of ASCII letters.
+        ends: true where the domain ends with the value, which is ``length`` long.
+        like: of a column; true where a text is like the value, whatever the case of ASCII letters,
+            or has characters that are not plain: it may be quoted when it is written out.
+    """
+
+    everything: str
+    mark: str
+    equal: str
+    ends: str
+    like: str
+
+
+SQLITE = Dialect(
+    everything="1",
+    mark="?",
+    equal="{column} = ? COLLATE NOCASE",
+    ends="substr(domain, -{length}) = ?",
+    like=f"({{column}} LIKE ? OR {{column}} GLOB '*[^{_PLAIN}_]*')",
+)
+
+POSTGRESQL = Dialect(
+    everything="true",
+    mark="%s",
+    equal="lower({column}) = lower(%s)",
+    ends="right(domain, {length}) = %s",
+    like=f"({{column}} ILIKE %s OR {{column}} ~ '[^{_PLAIN}_]')",
+)
+
+
+def narrowed(
+    selection: Selection, dialect: Dialect, action: Action | None = None
+) -> tuple[str, list[str]]:
     """Return a condition on rows of ``recipient``, and the values of its parameters."""
     conditions: list[str] = []
     values: list[str] = []
     domain = selection.domain
-    if domain is not None and domain[:1] == ".":
-        conditions.append(f"substr(domain, -{len(domain)}) = ?")
-        values.append(domain)
-    elif domain is not None:
-        conditions.append("domain = ?")
+    if domain is not None:
+        conditions.append(
+            dialect.ends.format(length=len(domain))
+            if domain[:1] == "."
+            else f"domain = {dialect.mark}"
+        )
         values.append(domain)
     if selection.state is not None:
         conditions.append(_STATES[selection.state])
     if action in _ACTIONS:
         conditions.append(_ACTIONS[action])
     if selection.to is not None:
-        mailbox, its_values = _address(selection.to, "local_part", "domain")
-        original, _ = _address(selection.to, "original_local", "original_domain")
+        mailbox, its_values = _address(selection.to, dialect, "local_part", "domain")
+        original, _ = _address(selection.to, dialect, "original_local", "original_domain")
         if mailbox:
             conditions.append(f"({mailbox} OR {original})")
             values += its_values * 2
     if selection.sender is not None:
-        sender, its_values = _address(selection.sender, "sender_local", "sender_domain")
+        sender, its_values = _address(selection.sender, dialect, "sender_local", "sender_domain")
         if selection.sender == "<>":
             sender, its_values = "sender_local IS NULL", []
         if sender:
@@ -65,7 +104,7 @@ def narrowed(selection: Selection, action: Action | None = None) -> tuple[str, l
                 f"EXISTS (SELECT 1 FROM message WHERE message.id = recipient.message AND {sender})"
             )
             values += its_values
-    return " AND ".join(conditions) or EVERYTHING, values
+    return " AND ".join(conditions) or dialect.everything, values
 
 
 def is_exact(selection: Selection) -> bool:
@@ -73,7 +112,7 @@ def is_exact(selection: Selection) -> bool:
     return selection.ids is None and selection.to is None and selection.sender is None
 
 
-def _address(pattern: str, local_part: str, domain: str) -> tuple[str, list[str]]:
+def _address(pattern: str, dialect: Dialect, local_part: str, domain: str) -> tuple[str, list[str]]:
     """Return a condition on the columns of an address that every match of a pattern meets.
 
     Returns:
@@ -87,14 +126,14 @@ def _address(pattern: str, local_part: str, domain: str) -> tuple[str, list[str]
     values: list[str] = []
     local, at, name = pattern.rpartition("@")
     if at and name and not {"*", "?"} & set(name):
-        conditions.append(f"{domain} = ? COLLATE NOCASE")
+        conditions.append(dialect.equal.format(column=domain))
         values.append(name)
         like = local.translate(_LIKE) if _PATTERN.fullmatch(local) else "%"
     else:
         start = _START.match(pattern)
         like = f"{start[0] if start else ''}%"
     if like != "%":
-        conditions.append(f"({local_part} LIKE ? OR {local_part} GLOB '*[^{_PLAIN}_]*')")
+        conditions.append(dialect.like.format(column=local_part))
         values.append(like)
     text = " AND ".join(conditions)
     return (f"({text})" if text else ""), values

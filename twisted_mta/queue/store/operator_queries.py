@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,11 +15,8 @@ from ..operator.operations import (
     FEW,
     Action,
     Browse,
-    By,
-    Category,
     CountWaiting,
     FindKnown,
-    Group,
     Inspect,
     Inspected,
     Intervene,
@@ -33,16 +29,15 @@ from ..operator.operations import (
     Tally,
     WaitingCounts,
     can,
-    reason,
 )
 from ..operator.selection import QueuedRecipient, Selection
-from . import history
+from . import counting, history
+from .counting import LAST, Read, between, reached
 from .leases import RecipientKey
-from .narrowing import EVERYTHING, is_exact, narrowed
+from .narrowing import SQLITE, is_exact, narrowed
 from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
-_LAST = 2**63 - 1  # the highest id
 _MORE = "next_attempt, held, removing IS NOT NULL"
 _IDS = 200  # messages of one slice, where the selection names ids
 _MANY = 500  # recipients that are changed at once, where they need not be read
@@ -148,9 +143,11 @@ def _intervene_many(
         or not is_exact(intervention.selection)
     ):
         return None
-    condition, values = narrowed(intervention.selection, intervention.action)
-    last = _LAST if intervention.selection.before is None else intervention.selection.before
-    end, looked_at = _reached(database, intervention.after, last, max(_MANY, intervention.reach))
+    condition, values = narrowed(intervention.selection, SQLITE, intervention.action)
+    last = LAST if intervention.selection.before is None else intervention.selection.before
+    end, looked_at = reached(
+        _reader(database), intervention.after, last, max(_MANY, intervention.reach)
+    )
     following = QueueId(end) if looked_at == max(_MANY, intervention.reach) else None
     few, full = (
         database.execute(
@@ -165,7 +162,7 @@ def _intervene_many(
     if full is not None:
         (end,) = full
         following = QueueId(end)
-        looked_at = _between(database, intervention.after, end)
+        looked_at = between(_reader(database), intervention.after, end)
     rows = database.execute(
         f"UPDATE recipient SET {_CHANGES[intervention.action]}"
         f" WHERE message > ? AND message <= ? AND {condition} RETURNING message, number, domain",
@@ -229,49 +226,18 @@ def inspect(
     return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
 
 
-_GROUPED = {
-    "domain": "domain",
-    "sender": "sender_local, sender_domain",
-    "reason": "held IS NOT NULL, attempts > 0, last_code, last_status",
-}
-
-
 def summarize(database: sqlite3.Connection, summarize: Summarize) -> Summarized:
-    """Count the recipients of a slice in groups; the database counts.
-
-    Raises:
-        ValueError: the selection has other filters than those that the database knows.
-    """
-    selection = summarize.selection
-    if not is_exact(selection):
-        raise ValueError("found a filter by id or address, expected domain, state or older")
-    condition, values = narrowed(selection)
-    last = _LAST if selection.before is None else selection.before
-    end, looked_at = _reached(database, summarize.after, last, summarize.reach)
-    columns = _GROUPED[summarize.by]
-    join = " JOIN message ON message.id = recipient.message" if summarize.by == "sender" else ""
-    groups: dict[str, Group] = {}
-    for recipients, messages, deferred, held, oldest, *key in database.execute(
-        "SELECT count(*), count(DISTINCT message), sum(attempts > 0), sum(held IS NOT NULL),"
-        f" min(message), {columns} FROM recipient{join}"
-        f" WHERE message > ? AND message <= ? AND {condition} GROUP BY {columns}",
-        (summarize.after, end, *values),
-    ):
-        group = Group(recipients, messages, deferred, held, QueueId(oldest))
-        name = _name(summarize.by, key)
-        groups[name] = groups[name] + group if name in groups else group
-    following = QueueId(end) if looked_at == summarize.reach else None
-    return Summarized(groups, looked_at, following)
+    """Count the recipients of a slice in groups (`counting.summarize`)."""
+    return counting.summarize(_reader(database), summarize, SQLITE)
 
 
-def _name(by: By, key: Sequence[Any]) -> str:
-    """Return the name of a group, from the columns that it is made by."""
-    if by == "domain":
-        return str(key[0])
-    if by == "sender":
-        return "<>" if key[0] is None else str(Mailbox(key[0], key[1]))
-    held, attempts, code, status = key
-    return reason(held=bool(held), attempts=attempts, code=code, status=status)
+def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
+    """Count the recipients of a slice by age, reason and domain."""
+    return counting.tally(_reader(database), tally)
+
+
+def _reader(database: sqlite3.Connection) -> Read:
+    return lambda statement, values: database.execute(statement, values).fetchall()
 
 
 def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> Known:
@@ -284,53 +250,6 @@ def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> K
     ).fetchall()
     found = None if row is None else message(row, (), spool)
     return Known(found, frozenset(number for (number,) in numbers))
-
-
-def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
-    """Count the recipients of a slice; the database counts, without the interpreter."""
-    edges = [tally.after, *tally.ages, _LAST]
-    counts: dict[Category, int] = {}
-    domains: dict[str, tuple[dict[Category, int], QueueId]] = {}
-    after, left = tally.after, tally.limit
-    oldest: int | None = None
-    for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
-        until = edges[age + 1]
-        rows = database.execute(
-            "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
-            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, domain, min(message),"
-            # None on hold or quarantined has a next attempt.
-            " min(message) FILTER (WHERE next_attempt IS NOT NULL"
-            " AND (attempts > 0 OR next_attempt <= ?)) FROM"
-            " (SELECT * FROM recipient WHERE message > ? AND message < ?"
-            " ORDER BY message, number LIMIT ?)"
-            " GROUP BY 3, 4, 5, 6, 7, 8, 9",
-            (tally.now, after, until, left),
-        ).fetchall()
-        categories: dict[tuple[Any, ...], Category] = {}
-        for count, _, deferred, waiting, held, code, status, ours, domain, first, waits in rows:
-            if waits is not None:
-                oldest = waits if oldest is None else min(oldest, waits)
-            kind = deferred, waiting, held, code, status, ours
-            each = categories.get(kind)
-            if each is None:
-                each = categories[kind] = Category(
-                    age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
-                )
-            counts[each] = counts.get(each, 0) + count
-            known = domains.get(domain)
-            if known is None:
-                domains[domain] = {each: count}, QueueId(first)
-            else:
-                known[0][each] = known[0].get(each, 0) + count
-                if first < known[1]:
-                    domains[domain] = known[0], QueueId(first)
-            left -= count
-        if left <= 0:
-            after = max(row[1] for row in rows)
-            # Further recipients of the last message are not counted: the tally is an estimate.
-            return Tallied(counts, tally.limit, QueueId(after), _id(oldest), domains)
-        after = max(after, until - 1)
-    return Tallied(counts, tally.limit - left, None, _id(oldest), domains)
 
 
 def count_waiting(database: sqlite3.Connection, count: CountWaiting) -> WaitingCounts:
@@ -351,10 +270,6 @@ def count_waiting(database: sqlite3.Connection, count: CountWaiting) -> WaitingC
     return WaitingCounts(by_domain)
 
 
-def _id(number: int | None) -> QueueId | None:
-    return None if number is None else QueueId(number)
-
-
 def _slice(
     database: sqlite3.Connection,
     operation: Browse | Intervene,
@@ -363,11 +278,11 @@ def _slice(
 ) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
     """Return the recipients of a slice that the selection picks, whatever their messages are."""
     selection, after = operation.selection, operation.after
-    last = _LAST if selection.before is None else selection.before
+    last = LAST if selection.before is None else selection.before
     if selection.ids is not None:
         rows, looked_at, following = _named(database, selection.ids, after, last)
     else:
-        condition, values = narrowed(selection, action)
+        condition, values = narrowed(selection, SQLITE, action)
         rows, looked_at, following = _walked(database, operation, last, condition, values)
     selected: dict[QueueId, list[QueuedRecipient]] = {}
     for row in rows:
@@ -414,8 +329,10 @@ def _walked(
         following = _whole(database, rows, operation.limit, condition, values)
         return rows, len(rows), following
     # Where all recipients match, none is passed over.
-    reach = operation.limit if condition == EVERYTHING else max(operation.limit, operation.reach)
-    end, looked_at = _reached(database, operation.after, last, reach)
+    reach = (
+        operation.limit if condition == SQLITE.everything else max(operation.limit, operation.reach)
+    )
+    end, looked_at = reached(_reader(database), operation.after, last, reach)
     if not looked_at:
         return [], 0, None
     rows = database.execute(
@@ -425,28 +342,10 @@ def _walked(
     ).fetchall()
     following = _whole(database, rows, operation.limit, condition, values)
     if following is not None:
-        looked_at = _between(database, operation.after, following)
+        looked_at = between(_reader(database), operation.after, following)
     elif looked_at == reach:
         following = QueueId(end)
     return rows, looked_at, following
-
-
-def _reached(database: sqlite3.Connection, after: int, last: int, reach: int) -> tuple[int, int]:
-    """Return the message that is ``reach`` recipients away, and how many recipients there are."""
-    end, count = database.execute(
-        "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
-        " WHERE message > ? AND message < ? ORDER BY message, number LIMIT ?)",
-        (after, last, reach),
-    ).fetchone()
-    return end or after, count
-
-
-def _between(database: sqlite3.Connection, after: int, end: int) -> int:
-    """Return how many recipients there are behind one message, up to another."""
-    (count,) = database.execute(
-        "SELECT count(*) FROM recipient WHERE message > ? AND message <= ?", (after, end)
-    ).fetchone()
-    return int(count)
 
 
 def _whole(

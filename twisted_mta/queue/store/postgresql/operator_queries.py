@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,8 @@ from ...operator.operations import (
     FEW,
     Action,
     Browse,
-    By,
-    Category,
     CountWaiting,
     FindKnown,
-    Group,
     Inspect,
     Inspected,
     Intervene,
@@ -30,14 +26,15 @@ from ...operator.operations import (
     Tally,
     WaitingCounts,
     can,
-    reason,
 )
 from ...operator.selection import QueuedRecipient, Selection
 from ...operator.suspended import SuspendedDestination
+from .. import counting
+from ..counting import LAST, Read, between, reached
 from ..leases import RecipientKey
+from ..narrowing import POSTGRESQL, is_exact, narrowed
 from ..spool import Spool
 from . import history
-from .narrowing import EVERYTHING, is_exact, narrowed
 from .rows import (
     CHOSEN,
     IS_CHOSEN,
@@ -52,7 +49,6 @@ from .rows import (
     text,
 )
 
-_LAST = 2**63 - 1  # the highest id
 _IDS = 200  # messages of one slice, where the selection names ids
 _MANY = 500  # recipients that are changed at once, where they need not be read
 
@@ -110,10 +106,10 @@ def _intervene_many(database: Database, intervention: Intervene) -> Changes | No
     action, selection = intervention.action, intervention.selection
     if intervention.dry_run or action == "remove" or not is_exact(selection):
         return None
-    condition, values = narrowed(selection, action)
-    last = _LAST if selection.before is None else selection.before
+    condition, values = narrowed(selection, POSTGRESQL, action)
+    last = LAST if selection.before is None else selection.before
     reach = max(_MANY, intervention.reach)
-    end, looked_at = _reached(database, intervention.after, last, reach)
+    end, looked_at = reached(_reader(database), intervention.after, last, reach)
     following = QueueId(end) if looked_at == reach else None
     few, full = (
         database.execute(
@@ -128,7 +124,7 @@ def _intervene_many(database: Database, intervention: Intervene) -> Changes | No
     if full is not None:
         (end,) = full
         following = QueueId(end)
-        looked_at = _between(database, intervention.after, end)
+        looked_at = between(_reader(database), intervention.after, end)
     # A leased recipient is being tried already.
     free = " AND lease = 0" if action == "retry" else ""
     rows = database.execute(
@@ -168,50 +164,20 @@ def inspect(database: Database, inspect: Inspect, spool: Spool) -> Inspected | N
     return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
 
 
-_GROUPED = {
-    "domain": "domain",
-    "sender": "sender_local, sender_domain",
-    "reason": "held IS NOT NULL, attempts > 0, last_code, last_status",
-}
-
-
 def summarize(database: Database, summarize: Summarize) -> Summarized:
-    """Count the recipients of a slice in groups; the database counts.
-
-    Raises:
-        ValueError: the selection has other filters than those that the database knows.
-    """
-    selection = summarize.selection
-    if not is_exact(selection):
-        raise ValueError("found a filter by id or address, expected domain, state or older")
-    condition, values = narrowed(selection)
-    last = _LAST if selection.before is None else selection.before
-    end, looked_at = _reached(database, summarize.after, last, summarize.reach)
-    columns = _GROUPED[summarize.by]
-    join = " JOIN message ON message.id = recipient.message" if summarize.by == "sender" else ""
-    places = ", ".join(str(6 + place) for place in range(columns.count(",") + 1))
-    groups: dict[str, Group] = {}
-    for recipients, messages, deferred, held, oldest, *key in database.execute(
-        "SELECT count(*), count(DISTINCT message), count(*) FILTER (WHERE attempts > 0),"
-        f" count(held), min(message), {columns} FROM recipient{join}"
-        f" WHERE message > %s AND message <= %s AND {condition} GROUP BY {places}",
-        (summarize.after, end, *values),
-    ).fetchall():
-        group = Group(recipients, messages, deferred, held, QueueId(oldest))
-        name = _name(summarize.by, key)
-        groups[name] = groups[name] + group if name in groups else group
-    following = QueueId(end) if looked_at == summarize.reach else None
-    return Summarized(groups, looked_at, following)
+    """Count the recipients of a slice in groups (`counting.summarize`)."""
+    return counting.summarize(_reader(database), summarize, POSTGRESQL)
 
 
-def _name(by: By, key: Sequence[Any]) -> str:
-    """Return the name of a group, from the columns that it is made by."""
-    if by == "domain":
-        return str(key[0])
-    if by == "sender":
-        return "<>" if key[0] is None else str(Mailbox(key[0], key[1]))
-    held, attempts, code, status = key
-    return reason(held=held, attempts=attempts, code=code, status=status)
+def tally(database: Database, tally: Tally) -> Tallied:
+    """Count the recipients of a slice by age, reason and domain."""
+    return counting.tally(_reader(database), tally)
+
+
+def _reader(database: Database) -> Read:
+    return lambda statement, values: database.execute(
+        statement.replace("?", "%s"), values
+    ).fetchall()
 
 
 def find_known(database: Database, find: FindKnown, spool: Spool) -> Known:
@@ -224,53 +190,6 @@ def find_known(database: Database, find: FindKnown, spool: Spool) -> Known:
     ).fetchall()
     found = None if row is None else message(row, (), spool)
     return Known(found, frozenset(number for (number,) in numbers))
-
-
-def tally(database: Database, tally: Tally) -> Tallied:
-    """Count the recipients of a slice; the database counts, without the interpreter."""
-    edges = [tally.after, *tally.ages, _LAST]
-    counts: dict[Category, int] = {}
-    domains: dict[str, tuple[dict[Category, int], QueueId]] = {}
-    after, left = tally.after, tally.limit
-    oldest: int | None = None
-    for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
-        until = edges[age + 1]
-        rows = database.execute(
-            "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
-            " held IS NOT NULL, last_code, last_status, last_remote IS NULL, domain, min(message),"
-            # None on hold or quarantined has a next attempt.
-            " min(message) FILTER (WHERE next_attempt IS NOT NULL"
-            " AND (attempts > 0 OR next_attempt <= %s)) FROM"
-            " (SELECT * FROM recipient WHERE message > %s AND message < %s"
-            " ORDER BY message, number LIMIT %s) AS slice"
-            " GROUP BY 3, 4, 5, 6, 7, 8, 9",
-            (tally.now, after, until, left),
-        ).fetchall()
-        categories: dict[tuple[Any, ...], Category] = {}
-        for count, _, deferred, waiting, held, code, status, ours, domain, first, waits in rows:
-            if waits is not None:
-                oldest = waits if oldest is None else min(oldest, waits)
-            kind = deferred, waiting, held, code, status, ours
-            each = categories.get(kind)
-            if each is None:
-                each = categories[kind] = Category(
-                    age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
-                )
-            counts[each] = counts.get(each, 0) + count
-            known = domains.get(domain)
-            if known is None:
-                domains[domain] = {each: count}, QueueId(first)
-            else:
-                known[0][each] = known[0].get(each, 0) + count
-                if first < known[1]:
-                    domains[domain] = known[0], QueueId(first)
-            left -= count
-        if left <= 0:
-            after = max(row[1] for row in rows)
-            # Further recipients of the last message are not counted: the tally is an estimate.
-            return Tallied(counts, tally.limit, QueueId(after), _id(oldest), domains)
-        after = max(after, until - 1)
-    return Tallied(counts, tally.limit - left, None, _id(oldest), domains)
 
 
 def count_waiting(database: Database, count: CountWaiting) -> WaitingCounts:
@@ -286,16 +205,12 @@ def count_waiting(database: Database, count: CountWaiting) -> WaitingCounts:
     return WaitingCounts({row[0]: row[1] for row in rows})
 
 
-def _id(number: int | None) -> QueueId | None:
-    return None if number is None else QueueId(number)
-
-
 def _slice(
     database: Database, operation: Browse | Intervene, action: Action | None = None
 ) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
     """Return the recipients of a slice that the selection picks, whatever their messages are."""
     selection, after = operation.selection, operation.after
-    last = _LAST if selection.before is None else selection.before
+    last = LAST if selection.before is None else selection.before
     # Until the end of the transaction no other worker may lease them, or end their lease.
     lock = "" if action is None else " FOR UPDATE OF recipient"
     if selection.ids is not None:
@@ -323,10 +238,14 @@ def _walked(
     The database passes over recipients that do not match; but over a bounded number of them, since
     other operations wait meanwhile.
     """
-    condition, values = narrowed(operation.selection, action)
+    condition, values = narrowed(operation.selection, POSTGRESQL, action)
     # Where all recipients match, none is passed over.
-    reach = operation.limit if condition == EVERYTHING else max(operation.limit, operation.reach)
-    end, looked_at = _reached(database, operation.after, last, reach)
+    reach = (
+        operation.limit
+        if condition == POSTGRESQL.everything
+        else max(operation.limit, operation.reach)
+    )
+    end, looked_at = reached(_reader(database), operation.after, last, reach)
     if not looked_at:
         return [], 0, None
     rows = database.execute(
@@ -341,26 +260,8 @@ def _walked(
             (*rows[-1][:2], *values),
         ).fetchall()
         following = QueueId(rows[-1][0])
-        looked_at = _between(database, operation.after, following)
+        looked_at = between(_reader(database), operation.after, following)
     return rows, looked_at, following
-
-
-def _reached(database: Database, after: int, last: int, reach: int) -> tuple[int, int]:
-    """Return the message that is ``reach`` recipients away, and how many recipients there are."""
-    [(end, count)] = database.execute(
-        "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
-        " WHERE message > %s AND message < %s ORDER BY message, number LIMIT %s) AS slice",
-        (after, last, reach),
-    ).fetchall()
-    return after if end is None else end, count
-
-
-def _between(database: Database, after: int, end: int) -> int:
-    """Return how many recipients there are behind one message, up to another."""
-    [(count,)] = database.execute(
-        "SELECT count(*) FROM recipient WHERE message > %s AND message <= %s", (after, end)
-    ).fetchall()
-    return int(count)
 
 
 def _listed(
