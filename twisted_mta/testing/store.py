@@ -46,6 +46,7 @@ from ..queue.operator.suspended import SuspendedDestination
 from ..queue.schedule.priority import effective_due, has_return_time, level
 from ..queue.store.contract import (
     FAILURE_LIFE,
+    IMPORT_LIFE,
     MOST_FAILURES,
     Accept,
     Census,
@@ -126,7 +127,7 @@ class MemoryStore:
         self._files = files
         self._recipients: dict[Key, _Queued] = {} if disk is None else disk._recipients
         self._failed_at: dict[Key, float] = {} if disk is None else disk._failed_at
-        self._imported: dict[Key, None] = {} if disk is None else disk._imported
+        self._imported: dict[Key, float] = {} if disk is None else disk._imported
         self._suspended: dict[str, SuspendedDestination] = {} if disk is None else disk._suspended
         self._events: dict[int, tuple[NewEvent, int, float]] = {} if disk is None else disk._events
         self._leases = Leases()
@@ -408,6 +409,10 @@ class MemoryStore:
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
+        if restore.sweep:
+            old = [key for key, at in self._imported.items() if at < restore.at - IMPORT_LIFE]
+            for key in old:
+                del self._imported[key]
         known = self.find_known(FindKnown(message.id, restore.again)).numbers
         for recipient, next_attempt, held in zip(
             message.envelope.recipients, restore.next_attempts, restore.held, strict=True
@@ -417,7 +422,7 @@ class MemoryStore:
             key = message.id, recipient.number
             due = restore.at if next_attempt is None else next_attempt
             self._recipients[key] = _Queued(recipient, due, held)
-            self._imported[key] = None
+            self._imported[key] = restore.at
             before = self.messages.get(message.id, message.for_recipients(()))
             others = [
                 each for each in before.envelope.recipients if each.number != recipient.number

@@ -61,6 +61,9 @@ from .webhook_events import (
 FAILURE_LIFE = 30 * 86_400.0
 """Seconds for which the record of a failure that no DSN reports is kept."""
 
+IMPORT_LIFE = 30 * 86_400.0
+"""Seconds for which the import of a recipient is remembered at least."""
+
 MOST_FAILURES = 100_000
 """Records of failures that a store keeps; of more, the oldest are removed."""
 

@@ -42,6 +42,7 @@ from ..operator.operations import (
 from . import due, history, operator_queries, webhook_rows
 from .contract import (
     FAILURE_LIFE,
+    IMPORT_LIFE,
     MOST_FAILURES,
     Accept,
     Deferral,
@@ -80,7 +81,6 @@ from .webhook_events import (
 )
 
 _EXPIRED = 500  # records of failures that one operation removes for their age
-_IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
 
 
 class SQLiteTransaction:
@@ -208,7 +208,7 @@ class SQLiteTransaction:
         message = restore.message
         if restore.sweep:
             self._database.execute(
-                "DELETE FROM imported WHERE imported_at < ?", (restore.at - _IMPORT_LIFE,)
+                "DELETE FROM imported WHERE imported_at < ?", (restore.at - IMPORT_LIFE,)
             )
         known = self.find_known(FindKnown(message.id, restore.again)).numbers
         rows = [

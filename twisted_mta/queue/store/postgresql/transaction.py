@@ -41,6 +41,7 @@ from ...operator.operations import (
 )
 from ..contract import (
     FAILURE_LIFE,
+    IMPORT_LIFE,
     MOST_FAILURES,
     Accept,
     Forget,
@@ -88,7 +89,6 @@ from .rows import (
 )
 
 _EXPIRED = 500  # records of failures that one operation removes for their age
-_IMPORT_LIFE = 30 * 86_400.0  # seconds for which an import is remembered
 
 _FAILURE = "message, number, recipient, reverse_path, failed_at, reply, remote"
 _FAILURE_TYPES = ("bigint", "int", "text", "text", "float8", "bytea", "text")
@@ -261,7 +261,7 @@ class PostgreSQLTransaction:
         message = restore.message
         if restore.sweep:
             self._database.execute(
-                "DELETE FROM imported WHERE imported_at < %s", (restore.at - _IMPORT_LIFE,)
+                "DELETE FROM imported WHERE imported_at < %s", (restore.at - IMPORT_LIFE,)
             )
         known = self.find_known(FindKnown(message.id, restore.again))
         new = [
