@@ -54,6 +54,7 @@ from .dns import DNSResolver
 from .health.trouble import Trouble
 from .interfaces import Resolver
 from .mail.address import Mailbox
+from .mail.printable import printable
 from .message.application_content import Content
 from .policy.protocol import Policy
 from .queue.store.lock import StateLock
@@ -217,6 +218,7 @@ class MailTransferAgent(Service):
         self._at_shutdown = AtShutdown(self._reactor, self.stopService)
         self._ports = Ports(self._reactor)
         self._web = Ports(self._reactor)
+        self._web_is_clear = False
         self._policy_host: PolicyHost | None = None
         if config.mta_sts.publish is not None:
             from .admin.web.policy_host import PolicyHost
@@ -380,6 +382,7 @@ class MailTransferAgent(Service):
                     *(() if self._maildrop is None else self._maildrop.troubles()),
                     *self._renewal_troubles(),
                     *self._expiry_troubles(),
+                    *self._page_troubles(),
                     *troubles(),
                 ],
                 cluster=lambda: None if self._cluster is None else self._cluster.status(),
@@ -434,6 +437,15 @@ class MailTransferAgent(Service):
         if self._state is not ServiceState.READY:
             return ()
         return tuple(self._expiries.troubles(self._wall_time()))
+
+    def _page_troubles(self) -> Sequence[Trouble]:
+        if not self._web_is_clear or self._access.on_loopback or not self._access.configured:
+            return ()
+        text = (
+            f"{printable(str(self.config.web))} has no TLS: passwords and tokens of the page can"
+            " be read on their way"
+        )
+        return [Trouble(kind="clear_page", text=text)]
 
     def _first_expiry(self, kind: Kind) -> float | None:
         return self._expiries.first(kind) if self._state is ServiceState.READY else None
@@ -568,6 +580,7 @@ class MailTransferAgent(Service):
                 tls = factory is not site or config.web.startswith("ssl:")
                 self._web.bind("web", config.web, factory, implicit_tls=tls)
                 self._access.on_loopback = on_loopback(self._web.bound[-1].address)
+                self._web_is_clear = not tls
             if config.mta_sts.publish is not None:
                 self._web.bind("mta-sts", config.mta_sts.publish, self._policy_host)
             if self._renewal is not None and config.acme is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +25,14 @@ users = "{home}/web-users"
 tokens = "{home}/web-tokens"
 tls = true
 """
+
+
+class _AsItself(MTA):
+    """An MTA that may listen on any address as root, where root runs the tests."""
+
+    def command(self) -> list[str | Path]:
+        twistd, *rest = super().command()
+        return [twistd, "--uid", str(os.geteuid()), *rest] if os.geteuid() == 0 else [twistd, *rest]
 
 
 class Access(ProgramTestCase):
@@ -114,3 +124,13 @@ class Access(ProgramTestCase):
             self.assertEqual(old.status, 401)
             self.assertNotIn("opensesame", mta.output())
             self.assertNotIn(self.token, mta.output())
+
+    def test_a_page_that_takes_secrets_in_clear_from_other_machines_is_a_trouble(self) -> None:
+        toml = SETTINGS.format(home=self.home).replace("tls = true", "")
+        for address, expected in (("0.0.0.0", ["clear_page"]), (LOOPBACK, [])):
+            web = f"tcp:0:interface={address}"
+            with _AsItself(self.home, "--web", web, toml=toml) as mta:
+                status = json.loads(mta.tool("status", "--json").stdout)
+                found = [each["kind"] for each in status["troubles"]]
+                self.assertEqual([each for each in found if each == "clear_page"], expected)
+                self.assertEqual("passwords and tokens" in mta.output(), bool(expected))

@@ -244,6 +244,15 @@ _ALL = (
         " limit them at the firewall.",
     ),
     Kind(
+        name="clear_page",
+        severities=("warning",),
+        when="the page takes logins or tokens at an address that other machines can reach, without"
+        " TLS.",
+        refuses="no",
+        remedy="Set tls = true in [web], or let --web listen on loopback behind a proxy with TLS;"
+        " then replace the passwords and tokens that were used.",
+    ),
+    Kind(
         name="log",
         severities=("warning",),
         when="lines wait to be written, or are lost.",

@@ -3,8 +3,11 @@
 import os
 from ipaddress import ip_network
 
+from attrs import evolve
+
 from tests.cli.check.checking import CheckTestCase
 from twisted_mta.config import Listener, PolicySettings, QueueSettings
+from twisted_mta.config.tables import WebSettings
 
 ALL_HOSTS = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 PUBLIC = "tcp:0"
@@ -36,6 +39,21 @@ class Relaying(CheckTestCase):
         listener = Listener(endpoint="tcp:0:interface=127.0.0.1", xclient_from=ALL_HOSTS[:1])
         (text,) = self.found(self.config(listeners=[listener]))
         self.assertIn("xclient_from: 0.0.0.0/0 is all hosts: any client may claim", text)
+
+
+class Page(CheckTestCase):
+    def test_secrets_in_clear_from_other_machines_are_a_warning(self) -> None:
+        page = WebSettings(tokens="/nowhere")
+        for web, settings, warned in (
+            ("tcp:0", page, True),
+            ("tcp:0", evolve(page, tls=True), False),
+            ("tcp:0", WebSettings(), False),
+            ("tcp:0:interface=127.0.0.1", page, False),
+            ("unix:/run/page", page, False),
+        ):
+            texts = self.found(self.config(web=web, web_page=settings))
+            found = [text for text in texts if "can be read on their way" in text]
+            self.assertEqual(len(found), warned, (web, texts))
 
 
 class Recipients(CheckTestCase):

@@ -34,6 +34,7 @@ def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Fi
     yield from _relaying(config)
     yield from _recipients(config)
     yield from _relay_domains(config)
+    yield from _clear_page(config)
     yield from _useless(config, table)
     yield from _descriptors(config, machine)
 
@@ -131,6 +132,24 @@ def _relay_domains(config: Config) -> Iterator[Finding]:
             f"any invented address in {config.relay_domains[0]} is accepted; the next hop refuses"
             " it later, and a notice goes to the sender, which is often forged (backscatter)",
             "name the addresses that exist in a file, by relay_recipients",
+        )
+
+
+def _clear_page(config: Config) -> Iterator[Finding]:
+    page = config.web_page
+    if (
+        config.web is not None
+        and (page.users is not None or page.tokens is not None)
+        and not page.tls
+        and Endpoint.parse(config.web).kind != "ssl"
+        and not Endpoint.parse(config.web).on_loopback
+    ):
+        yield Finding(
+            "warning",
+            "[mta] web",
+            f"{printable(config.web)} has no TLS: passwords and tokens of the page can be read on"
+            " their way",
+            "set tls = true in [web], or listen on loopback behind a proxy with TLS",
         )
 
 
