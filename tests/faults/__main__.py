@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 
 from ..functional.machine import folder
 from ..functional.mta import MTA
 from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .gone import DetachableMTA, MountedMTA
+from .machines import MachinesCampaign
 from .memory import LARGE, SENDERS, grown_by
 from .moves import MoveCampaign, measured
 from .traced import TracedMTA
@@ -61,6 +63,22 @@ def _move(arguments: argparse.Namespace) -> bool:
     return verdict.good
 
 
+def _machines(arguments: argparse.Namespace) -> bool:
+    began = time.monotonic()
+    with folder("machines") as home:
+        campaign = MachinesCampaign(
+            home,
+            seed=arguments.seed,
+            rate=arguments.rate,
+            say=lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True),
+        )
+        verdict = campaign.run(arguments.messages, limit=arguments.duration)
+    for second in campaign.seconds:
+        print(second)
+    print(verdict)
+    return verdict.good
+
+
 def main() -> int:
     """Run the command of the arguments; return 0 if the promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -101,6 +119,13 @@ def main() -> int:
     memory.add_argument("--senders", type=int, default=SENDERS, help=f"in parallel ({SENDERS})")
     memory.add_argument("--size", type=int, default=LARGE >> 20, help="MiB of each message")
     memory.set_defaults(run=_memory)
+    machines = commands.add_parser(
+        "machines",
+        help="kill three machines with one queue, and its database, and cut them off (needs root)",
+    )
+    machines.add_argument("--messages", type=int, default=50_000, help="to be offered (50,000)")
+    machines.add_argument("--duration", type=float, default=3600.0, help="seconds at most (3,600)")
+    machines.set_defaults(run=_machines)
     move = commands.add_parser("move", help="kill moves of a queue to PostgreSQL and back")
     move.add_argument("--kills", type=int, default=50, help="of moves (50)")
     move.add_argument("--messages", type=int, default=600, help="in the queue (600)")

@@ -8,7 +8,7 @@ until it is terminated. It keeps connecting while the MTA is down, never offers 
 and writes to its ledger, each line before the next octet goes out:
 
     offered <time> <id> <SHA-256> <octets> <recipient> …     before the final dot
-    acked <time> <id>                                        after 250
+    acked <time> <id> <reply>                                after 250
     refused <time> <id> <reply>                              after any other reply
 
 An id that was offered and has no second line was in flight as the connection broke.
@@ -44,13 +44,22 @@ class Broken(Exception):
     """The connection ended, or the server spoke out of turn."""
 
 
-def content(name: str, seed: int) -> bytes:
+_SIZES = (1, 2, 4, 8, 16, 32, 63, 64, 65, 100, 300)  # KiB
+_SMALL = (*(1, 2, 3, 4) * 24, 8, 16, 65, 100)
+
+
+def content(name: str, seed: int, *, small: bool = False) -> bytes:
     """Return the message with the id ``name``, the same for the same seed: CR LF, some dots.
 
     Most are small; some are over 64 KiB, the size from which a queue may keep bodies apart.
+
+    Args:
+        name: the id.
+        seed: of all messages.
+        small: whether only few are larger than 4 KiB.
     """
     draw = random.Random(f"{seed} {name}")
-    size = draw.choice((1, 2, 4, 8, 16, 32, 63, 64, 65, 100, 300)) * _KIB + draw.randrange(_KIB)
+    size = draw.choice(_SMALL if small else _SIZES) * _KIB + draw.randrange(_KIB)
     text = draw.randbytes(size // 2).hex()
     lines = [f"X-Campaign: {name}", f"From: <{SENDER}>", f"Subject: {name}", ""]
     start = 0
@@ -109,7 +118,11 @@ class Load:
     """All senders, with ids, pace and ledger in common."""
 
     def __init__(self, arguments: argparse.Namespace, ledger: Ledger) -> None:
+        self._host: str = arguments.host
         self._port: int = arguments.port
+        self._prefix: str = arguments.prefix
+        self._small: bool = arguments.small
+        self._recipients = [each for each in RECIPIENTS if each.endswith(arguments.domain)]
         self._seed: int = arguments.seed
         self._pause: float = arguments.senders / arguments.rate
         self._ledger = ledger
@@ -121,7 +134,7 @@ class Load:
         """Send messages one after the other, over one connection after the other."""
         while not self.ending:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection(self._host, self._port)
             except OSError:
                 self._ledger.enter("disturbed", "unconnected")
                 await asyncio.sleep(0.05)
@@ -144,9 +157,9 @@ class Load:
         await connection.ask(b"QUIT\r\n")
 
     async def _offer(self, connection: Connection) -> None:
-        name = str(next(self._numbers))
-        recipients = self._draw.sample(RECIPIENTS, self._draw.choice((1, 1, 1, 2, 3)))
-        text = content(name, self._seed)
+        name = f"{self._prefix}{next(self._numbers)}"
+        recipients = self._draw.sample(self._recipients, self._draw.choice((1, 1, 1, 2, 3)))
+        text = content(name, self._seed, small=self._small)
         await connection.must(f"MAIL FROM:<{SENDER}>\r\n".encode("ascii"), b"250")
         for recipient in recipients:
             await connection.must(f"RCPT TO:<{recipient}>\r\n".encode("ascii"), b"250")
@@ -156,7 +169,7 @@ class Load:
         self._ledger.enter("offered", name, digest, str(len(text)), *recipients)
         answer = await connection.ask(stuffed + b".\r\n")
         if answer.startswith(b"250"):
-            self._ledger.enter("acked", name)
+            self._ledger.enter("acked", name, answer.decode("ascii", "replace"))
         else:
             self._ledger.enter("refused", name, answer.decode("ascii", "replace"))
 
@@ -187,7 +200,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--prefix", default="", help="of the ids")
+    parser.add_argument("--domain", default="", help="of the recipients; all by default")
+    parser.add_argument("--small", action="store_true", help="few messages over 4 KiB")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--senders", type=int, default=16)

@@ -73,6 +73,15 @@ _TRIALS: Mapping[str, Trial] = {
     "dnsmasq": Trial(("dnsmasq", "--version"), r"Dnsmasq version"),
     "dovecot": Trial(("dovecot", "--version"), r"(?m)^2\.3\."),  # 2.4 has other settings
     "haproxy": Trial(("haproxy", "-v"), r"HA-?Proxy version"),
+    "ip": Trial(
+        (
+            *("sh", "-c"),
+            "ip netns add mta-try-$$ && ip link add mta-try type bridge && echo permitted;"
+            " ip link delete mta-try; ip netns delete mta-try-$$",
+        ),
+        r"(?m)^permitted$",
+        may_be_forbidden=True,
+    ),
     "msmtp": Trial(("msmtp", "--version"), r"TLS/SSL library: (?!none)"),
     "node": Trial(("node", "--version"), r"(?m)^v\d"),
     "nsd": Trial(("nsd", "-v"), r"NSD version"),

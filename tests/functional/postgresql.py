@@ -50,21 +50,25 @@ class PostgreSQL(Program):
 
     Args:
         home: folder of its files, which other users may enter.
+        address: on which it listens; on others than the loopback, it trusts all of its network.
+        inside: a command that runs another one where the address is.
     """
 
     foreign = True
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, address: str = LOOPBACK, inside: Sequence[str] = ()) -> None:
         super().__init__(home, "postgresql.log")
         self.port = free_port()
         self.data = home / "data"
-        self.url = f"postgresql://{_USER}@{LOOPBACK}:{self.port}/postgres"
+        self.url = f"postgresql://{_USER}@{address}:{self.port}/postgres"
+        self._address = address
+        self._inside = inside
 
     def start(self) -> None:
         """Start it, with the data that it had before; return when it answers."""
         if not self.data.exists():
             self._initialize()
-        self.spawn(self._as_user(server_program("postgres"), "-D", self.data))
+        self.spawn([*self._inside, *self._as_user(server_program("postgres"), "-D", self.data)])
         self.wait_for(self._answers, "PostgreSQL answers")
 
     def stop(self) -> None:
@@ -105,7 +109,10 @@ class PostgreSQL(Program):
         if done.returncode:
             raise Unready(done.stdout)
         with (self.data / "postgresql.conf").open("a", encoding="ascii") as file:
-            file.write(_SETTINGS.format(address=LOOPBACK, port=self.port))
+            file.write(_SETTINGS.format(address=self._address, port=self.port))
+        if self._address != LOOPBACK:
+            with (self.data / "pg_hba.conf").open("a", encoding="ascii") as file:
+                file.write("host all all samenet trust\n")
 
     def _as_user(self, *command: str | Path) -> Sequence[str | Path]:
         if os.geteuid() != 0:
@@ -114,7 +121,7 @@ class PostgreSQL(Program):
         return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *command)
 
     def _answers(self) -> bool:
-        done = run(server_program("pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port))
+        done = run(server_program("pg_isready"), "-q", "-h", self._address, "-p", str(self.port))
         return done.returncode == 0
 
 

@@ -239,7 +239,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     options = Options(arguments)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Session(options), "127.0.0.1", arguments.port, backlog=1024
+        lambda: Session(options), arguments.host, arguments.port, backlog=1024
     )
     print("listening", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -250,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--messages", type=Path)
