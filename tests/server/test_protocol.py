@@ -75,6 +75,20 @@ class Turns(DialogueTestCase):
         self.assertLess(self.begun.count("one"), 8)
 
 
+class Reads(DialogueTestCase):
+    def test_a_content_is_read_in_larger_pieces_than_commands(self) -> None:
+        client = self.connect()
+        end: Any = self.server_end(client)
+        for _ in range(2):
+            self.begin_content(client)
+            self.assertEqual(end.bufferSize, 131_072)
+            self.say(client, b"x\r\n" * 100_000)
+            self.assertEqual(end.bufferSize, 131_072)
+            self.say(client, b".\r\n")
+            self.assertEqual(self.hear(client), ["250 2.0.0"])
+            self.assertEqual(end.bufferSize, 65_536)
+
+
 class Counts(DialogueTestCase):
     """Each refusal is counted, whether it is given at once or later."""
 

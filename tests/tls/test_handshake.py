@@ -50,12 +50,12 @@ class Reading(SynchronousTestCase):
             except SSL.WantReadError:
                 return pieces
 
-    def test_the_records_of_a_content_come_in_pieces_of_256_kib(self) -> None:
+    def test_the_records_of_a_content_come_in_pieces_of_128_kib(self) -> None:
         for record in (16_384, 4096):
             self.send(CONTENT, record)
             pieces = self.received()
             self.assertEqual(b"".join(pieces), CONTENT)
-            self.assertEqual([len(piece) for piece in pieces], [262_144] * 4)
+            self.assertEqual([len(piece) for piece in pieces], [131_072] * 8)
 
     def test_commands_come_as_they_were_sent(self) -> None:
         self.send(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@mx.example>\r\n", 30)

@@ -82,7 +82,7 @@ from .timeouts import ConnectionTimer, Timeouts
 
 _MAX_TURN = 0.005  # seconds spent on the commands of one client before other clients have a turn
 _READ = 65_536  # octets read from a socket at a time
-_CONTENT_READ = 262_144  # likewise, of a content: each read has its cost, however small it is
+_CONTENT_READ = 131_072  # likewise, of a content: each read has its cost, however small it is
 _LINGER = 10.0  # seconds for a client to read our last reply, before the connection is aborted
 _ABANDON_TIMEOUT = 1.0  # seconds, likewise, when this process stops; and for a pending decision
 

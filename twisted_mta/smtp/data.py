@@ -14,6 +14,7 @@ from io import IncrementalNewlineDecoder
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
 _FALSE_END = re.compile(rb"[\r\n]\.(?:\r\n?|\n)\Z")
+_SEVERAL_CRS = re.compile(rb"(?<!\r)\r\r++\n")
 _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
 
 
@@ -169,7 +170,7 @@ class NewlineNormalizer:
         if crs:
             rest = b"\r" * crs + rest
         if b"\r\r" in rest:
-            rest = _SEVERAL_CRS.sub(_line_ends, rest)
+            rest = _SEVERAL_CRS.sub(b"\n", rest)
         rest = rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return rest.replace(b"\n", b"\r\n")
 
@@ -177,10 +178,3 @@ class NewlineNormalizer:
         """Return the line ends held back, when all content has been fed."""
         crs, self._crs = self._crs, 0
         return b"\r\n" * crs
-
-
-_SEVERAL_CRS = re.compile(rb"\r\r++(\n?)")
-
-
-def _line_ends(crs: re.Match[bytes]) -> bytes:
-    return b"\n" if crs[1] else b"\n" * len(crs[0])

@@ -22,7 +22,7 @@ from .certificates import (
 _VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
 
-_GATHERED = 262_144  # octets of records that are handed on together
+_GATHERED = 131_072  # octets of records that are handed on together
 _ALONE = 1024  # octets of a record up to which it is handed on alone: commands
 
 
@@ -32,7 +32,7 @@ class TLSConnection(SSL.Connection):
     _failure: SSL.Error | None = None  # that ended the records of the last `recv`
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """Return the octets of all records that have arrived, up to 256 KiB and one record.
+        """Return the octets of all records that have arrived, up to 128 KiB and one record.
 
         A record has 16 KiB at most (RFC 8446 §5.1), and a content many: a turn for each is most of
         the cost of receiving it.
