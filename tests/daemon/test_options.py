@@ -104,6 +104,22 @@ class CommandLine(TidyTestCase):
             error = self.assertRaises(SystemExit, ServerOptions().parseOptions, ["mta", *words])
             self.assertEqual(error.code, f"twistd mta: {text}")
 
+    def test_all_errors_of_file_and_options_are_shown_one_line_each(self) -> None:
+        path = os.path.join(tempfile.mkdtemp(), "mta.toml")
+        self.addCleanup(shutil.rmtree, os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                '[mta]\nhostnam = "a"\nlocal_domains = 7\n[nope]\n[queue]\nlifetime = true\n'
+            )
+        words = ["mta", "--config", path, "--workers", "many"]
+        error = self.assertRaises(SystemExit, ServerOptions().parseOptions, words)
+        lines = str(error).splitlines()
+        found = ("hostnam", "local_domains = 7", "[nope]", "lifetime = true", "--workers many")
+        self.assertEqual(len(lines), len(found), lines)
+        for text in found:
+            self.assertEqual(len([line for line in lines if text in line]), 1, text)
+        self.assertTrue(all(line.startswith("twistd mta: ") for line in lines))
+
     def test_an_option_without_its_value_gets_no_suggestion(self) -> None:
         options = Options()
         error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])

@@ -16,6 +16,7 @@ from twisted.python import usage
 from .._version import __version__
 from ..config import Config, ConfigError, LogSettings, load
 from ..config.catalog import BY_OPTION
+from ..config.loading import load_leniently
 from ..config.setting import Setting
 from ..mail.printable import printable
 from ..routing.routes import parse_route
@@ -119,7 +120,8 @@ class Options(usage.Options):
             if close and name not in OPTIONS:
                 error = usage.UsageError(f"{error}; did you mean --{close[0]}?")
             if isinstance(self.parent, ServerOptions):
-                raise SystemExit(f"twistd mta: {error}") from None
+                lines = (f"twistd mta: {line}" for line in str(error).splitlines())
+                raise SystemExit("\n".join(lines)) from None
             raise error from None
 
     def parseArgs(self, *arguments: str) -> None:
@@ -151,15 +153,22 @@ class Options(usage.Options):
         """Check everything before the start.
 
         Raises:
-            usage.UsageError: a setting cannot be used: where it stands, what was found, what was
-                expected.
+            usage.UsageError: settings cannot be used: a line for each, with where it stands, what
+                was found, and what was expected.
         """
         self._directory = os.getcwd()
         try:
             self.config = self._read()
         except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
+            raise usage.UsageError("\n".join(self._errors() or [str(error)])) from None
         self.log = None if self.parent is None else _log(self.parent, self.config.log)
+
+    def _errors(self) -> list[str]:
+        """Return all errors of the options and the file, as ``twisted-mta check`` finds them."""
+        options = dict(self.given)
+        file = options.pop("config", [None])[-1]
+        _, errors = load_leniently(options, file)
+        return list(dict.fromkeys(str(each) for each in errors))
 
     def reread(self) -> Config:
         """Return the settings of the options and of the file as it is now. Blocks.
