@@ -337,7 +337,7 @@ def _paths() -> dict[str, Any]:
             "What to publish about the TLS of our domains", _object(_VERSION)
         ),
         sessions_api.PATH: _reading(
-            "The last sessions of clients that have ended",
+            "The last sessions that have ended",
             _object(
                 {
                     **_VERSION,
@@ -346,7 +346,9 @@ def _paths() -> dict[str, Any]:
                             {
                                 "began": {"type": "number"},
                                 "seconds": {"type": "number"},
-                                **dict.fromkeys(("kind", "peer", "helo", "tls", "end"), _TEXT),
+                                "direction": {"enum": ["in", "out"]},
+                                **dict.fromkeys(("kind", "peer", "host", "helo"), _TEXT),
+                                **dict.fromkeys(("tls", "verdict", "end"), _TEXT),
                                 "address": _nullable("string"),
                                 "account": _nullable("string"),
                                 **dict.fromkeys(("accepted", "refused", "worker"), _COUNT),
@@ -356,6 +358,7 @@ def _paths() -> dict[str, Any]:
                     ),
                 }
             ),
+            _query("direction", {"enum": ["in", "out"]}),
             _query("peer", {"type": "string", "maxLength": 255}),
             _query("refused", {"type": "boolean"}),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_SESSIONS}),

@@ -136,11 +136,13 @@ TAKE_SUSPENDED = Question(
 
 SESSIONS = Question(
     name="sessions",  # see `RecentSessions.listed`
-    answer=lambda agent, peer, refused, limit: agent.sessions.listed(peer, refused, limit),
+    answer=lambda agent, peer, refused, limit, direction: agent.sessions.listed(
+        peer, refused, limit, direction
+    ),
     merge=merged_sessions,
     timeout=5.0,
 )
-"""The last sessions of clients."""
+"""The last sessions with clients and with servers."""
 
 QUESTIONS = (
     TLS_HOSTS,

@@ -1,8 +1,8 @@
-"""Recent sessions of clients over HTTP.
+"""Recent sessions over HTTP.
 
-GET  /v1/sessions   the last ones that have ended; ``?peer=`` is a network, or a part of a name or
-                    of an account; ``?refused=true`` selects those with a refusal; ``?limit=``
-                    bounds
+GET  /v1/sessions   the last ones that have ended; ``?direction=`` is ``in`` (of clients with us) or
+                    ``out`` (of us with servers); ``?peer=`` is a network, or a part of a name or of
+                    an account; ``?refused=true`` selects those with a refusal; ``?limit=`` bounds
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class SessionsAPI:
             return error_response(f"limit: expected a whole number from 1 to {MOST_SESSIONS}", 400)
         if refused not in ("true", "false"):
             return error_response("refused: expected true or false", 400)
+        direction = parameters.get("direction")
+        if direction not in (None, "in", "out"):
+            return error_response("direction: expected in or out", 400)
         if len(peer) > _LONGEST:
             return error_response(f"peer: expected at most {_LONGEST} characters", 400)
         limit = int(text)
@@ -59,6 +62,10 @@ class SessionsAPI:
             return error_response("no answer in time; try again", 503)
 
         asked: Deferred[Any] = self._agents.ask(
-            SESSIONS, peer=peer or None, refused=refused == "true", limit=limit
+            SESSIONS,
+            peer=peer or None,
+            refused=refused == "true",
+            limit=limit,
+            direction=direction,
         )
         return asked.addTimeout(SESSIONS.timeout, self._clock).addCallbacks(answered, failed)

@@ -176,7 +176,7 @@ class Agent:
         operator_suspensions: the destinations that the operator has suspended.
         capacity: decides whether one more message can be taken.
         tracing: copies the lines of sessions to readers.
-        sessions: the last sessions of clients.
+        sessions: the last sessions with clients and with servers.
         explainer: explains where mail is, or would go.
         domain_tls: knows the TLS that mail for a domain would have.
         resolver: the DNS, and whether it answers.
@@ -1091,7 +1091,7 @@ class Agent:
         tracing.changed = attach
         for factory in factories:
             factory.tracing = tracing
-        connections.tracing = tracing
+        connections.tracing, connections.recent = tracing, self.sessions
         return tracing
 
     def _make_explainer(self) -> Explainer:

@@ -25,7 +25,7 @@ from .terminal import wrapped
 @click.option("--recipient", metavar="ADDRESS", help="only mail to that address; or @DOMAIN")
 @click.option("--in", "direction", flag_value="in", help="only sessions of clients with us")
 @click.option("--out", "direction", flag_value="out", help="only our sessions with servers")
-@click.option("--recent", is_flag=True, help="list the last sessions of clients, and end")
+@click.option("--recent", is_flag=True, help="list the last sessions that have ended, and end")
 @click.option("--refused", is_flag=True, help="with --recent: only those with a refusal")
 @state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="write each line as JSON, for programs")
@@ -45,17 +45,24 @@ def trace(
     Credentials and the content of messages are left out. With --sender or --recipient, a session is
     shown from its beginning once it names the address.
 
-    --recent lists the last sessions of clients that have ended instead, with the last refusals of
-    each; --client may then also be a part of the name that they gave, or of their account.
+    --recent lists the last sessions that have ended instead, with the last refusals of each;
+    --client may then also be a part of the name that clients gave, or of their account, and
+    --next-hop a network, or a part of the name of servers.
 
     Exit status: 0 done, 1 refused, 3 no MTA is running.
     """
     if refused and not recent:
         raise click.UsageError("--refused is for --recent")
     if recent:
-        if next_hop or sender or recipient or direction:
-            raise click.UsageError("--recent takes --client and --refused")
-        _list_recent(state_dir, network, refused, as_json)
+        if sender or recipient:
+            raise click.UsageError("--recent takes no --sender and no --recipient")
+        if network and (next_hop or direction == "out"):
+            raise click.UsageError("--client is of sessions of clients, which are --in")
+        if next_hop and direction == "in":
+            raise click.UsageError("--next-hop is of sessions with servers, which are --out")
+        if network or next_hop:
+            direction = "in" if network else "out"
+        _list_recent(state_dir, network or next_hop, direction, refused, as_json)
         return
     filters = {
         "client": network,
@@ -79,13 +86,17 @@ def trace(
 
 
 _COLUMNS = (
-    *("Began", "Seconds", "Client", "Name", "Account", "Listener", "TLS", "Taken", "Refused"),
-    *("End", "Last refusals"),
+    *("Began", "Seconds", "Direction", "With", "Name", "Account", "Kind", "TLS", "Certificate"),
+    *("Taken", "Refused", "End", "Last refusals"),
 )
 
 
-def _list_recent(state_dir: str | None, peer: str | None, refused: bool, as_json: bool) -> None:
+def _list_recent(
+    state_dir: str | None, peer: str | None, direction: str | None, refused: bool, as_json: bool
+) -> None:
     wanted = {"peer": peer or "", "refused": "true" if refused else "false", "limit": "200"}
+    if direction is not None:
+        wanted["direction"] = direction
     path = f"/v1/sessions?{urlencode(wanted)}"
     answer = answer_or_exit(lambda: client(state_dir).get(path))
     if as_json:
@@ -95,9 +106,10 @@ def _list_recent(state_dir: str | None, peer: str | None, refused: bool, as_json
     click.echo("\t".join(_COLUMNS))
     for each in answer["sessions"]:
         cells = (
-            *(moment(each["began"]), f"{each['seconds']:.1f}", each["peer"], each["helo"]),
-            *(each["account"] or "", each["kind"], each["tls"] or "none", each["accepted"]),
-            *(each["refused"], each["end"], " | ".join(each["replies"])),
+            *(moment(each["began"]), f"{each['seconds']:.1f}", each["direction"], each["peer"]),
+            *(each["helo"] or each["host"], each["account"] or "", each["kind"]),
+            *(each["tls"] or "none", each["verdict"], each["accepted"], each["refused"]),
+            *(each["end"], " | ".join(each["replies"])),
         )
         click.echo("\t".join(printable(str(cell)) for cell in cells))
 

@@ -41,6 +41,7 @@ from ..smtp.conversation import Conversation, Line, tls_words
 from ..smtp.extension.requiretls import not_announced
 from ..system.file_sender import send_file, takes_files
 from ..system.outbox import Outbox
+from ..telemetry.recent_sessions import EndedSession
 from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
 from ..tls.sessions import ClientSessions, KeptSession
@@ -154,6 +155,7 @@ class Connection(Protocol):
         self._unusable: Unusable | None = None
         self._done: Callable[[Connection, Result], None] | None = None
         self._timeout = PeerTimeout(clock, self._expired)
+        self._created = clock.seconds()
         self._turn = session.turn
         self._producer: BodyProducer | None = None
 
@@ -204,6 +206,33 @@ class Connection(Protocol):
         """Write to the traces why connecting failed."""
         if self._traced is not None:
             self._traced(Line("note", f"no connection: {_why(failure)}"))
+
+    def ended_session(self, failure: Failure | None = None) -> EndedSession:
+        """Return what is remembered of this connection, which is over.
+
+        Args:
+            failure: why connecting failed; None: it was established.
+        """
+        session, target = self.session, self.target
+        tls, seconds = session.tls, self._clock.seconds() - self._created
+        verdict = ""
+        if tls is not None:
+            verdict = tls.verdict or f"not verified ({tls.peer_problem or 'not checked'})"
+        return EndedSession(
+            direction="out",
+            began=self._wall_time() - seconds,
+            seconds=seconds,
+            kind=self.terms.dialect,
+            address=target.address,
+            port=target.port,
+            host=target.name,
+            tls="" if tls is None else tls.version,
+            verdict=verdict,
+            accepted=session.delivered,
+            refused=session.negative,
+            replies=session.last_negative,
+            end=session.end if failure is None else f"no connection: {_why(failure)}",
+        )
 
     def _session_ends(self) -> SessionEnds:
         target = self.target

@@ -17,6 +17,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -37,6 +38,7 @@ from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.client import Credentials, TokenCredentials
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
+from ..telemetry.recent_sessions import RecentSessions
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
 from ..tls.handshakes import Handshakes
@@ -96,6 +98,7 @@ class Connections:
         count_session: counts a session, by its level of TLS and its version, or ``none``.
         unsafe_hosts: the hosts that were passed over lately for their TLS.
         tracing: the open traces; None: there can be none.
+        recent: remembers connections that are over; None: they are not remembered.
         stopped: the reply that ends attempts without a transaction; None: attempts may begin.
     """
 
@@ -131,6 +134,7 @@ class Connections:
         self.pool: Pool[Connection] = Pool(connections=settings.idle_connections)
         self.unreachable = UnreachableTargets(reactor, seconds=settings.shun)
         self.tracing: Tracing | None = None
+        self.recent: RecentSessions | None = None
         self.refused_credentials = Lately("credentials", reactor)
         self.unsafe_hosts = Lately("tls", reactor)
         self.count_session: Callable[[str, str], object] = lambda level, version: None
@@ -228,6 +232,8 @@ class Connections:
             self._connecting.pop(connection, None)
             self._generations.pop(connection, None)
             connection.unconnected(failure)
+            if self.recent is not None and not failure.check(ConnectingCancelledError):
+                self.recent.ended(connection.ended_session(failure))
             self._check_closed()
             return failure
 
@@ -381,6 +387,8 @@ class Connections:
 
     def _closed(self, connection: Connection) -> None:
         self._generations.pop(connection, None)
+        if self.recent is not None:
+            self.recent.ended(connection.ended_session())
         self._check_closed()
 
     def _check_closed(self) -> None:

@@ -1,7 +1,7 @@
 """The page of recent sessions.
 
-    GET /sessions        the last sessions of clients that have ended; the query is that of
-                         ``/v1/sessions``
+    GET /sessions        the last sessions with clients and with servers that have ended; the query
+                         is that of ``/v1/sessions``
 
 All that is shown was written by strangers, and is made printable and escaped.
 """
@@ -27,7 +27,9 @@ PATH = "/sessions"
 
 _HTML = "text/html; charset=utf-8"
 _SHOWN = 100
-_COLUMNS = ("Began", "Client", "Listener", "TLS", "Taken", "Refusals", "End")
+_COLUMNS = ("Began", "With", "Kind", "TLS", "Taken", "Refusals", "End")
+_DIRECTIONS = (("all", ""), ("of clients with us", "in"), ("of us with servers", "out"))
+_REFUSALS = (("all", "false"), ("with a refusal", "true"))
 
 
 class SessionPages:
@@ -53,7 +55,10 @@ class SessionPages:
     async def _page(self, request: Request, view: View) -> Response:
         peer = request.parameters.get("peer", "").strip()
         refused = request.parameters.get("refused") == "true"
+        direction = request.parameters.get("direction", "")
         wanted = {"peer": peer, "refused": "true" if refused else "false", "limit": str(_SHOWN)}
+        if direction:
+            wanted["direction"] = direction
         asked = evolve(request, method="GET", path=API, query=urlencode(wanted))
         made: Any = self._ask(asked)
         answer = await made if isinstance(made, Deferred) else made
@@ -65,12 +70,15 @@ class SessionPages:
             rows = [_row(each, traces=view.acts) for each in found["sessions"]]
             shown = table(_COLUMNS, ("whole", "", "whole", "whole", "whole", "", ""), rows)
         else:
-            nothing = "No session matches." if peer or refused else "No session has ended yet."
+            chosen = peer or refused or direction
+            nothing = "No session matches." if chosen else "No session has ended yet."
             shown = tags.p(nothing, class_="faint")
         body = framed(
             "Sessions - mail",
             view,
-            tags.section(tags.h1("Recent sessions"), _search(peer, refused), id="search"),
+            tags.section(
+                tags.h1("Recent sessions"), _search(peer, refused, direction), id="search"
+            ),
             tags.section(shown, id="found", **{"aria-label": "Sessions"}),
             current=PATH,
         )
@@ -78,10 +86,10 @@ class SessionPages:
         return Response(body=body, content_type=_HTML, code=answer.code, headers=headers)
 
 
-def _search(peer: str, refused: bool) -> Tag:
+def _search(peer: str, refused: bool, direction: str) -> Tag:
     return tags.form(
         tags.label(
-            "Client",
+            "With",
             tags.input(
                 name="peer",
                 value=peer,
@@ -90,35 +98,38 @@ def _search(peer: str, refused: bool) -> Tag:
                 spellcheck="false",
             ),
         ),
-        tags.label(
-            "Sessions",
-            tags.select(
-                *(
-                    tags.option(
-                        name, value=value, **({"selected": ""} if chosen is refused else {})
-                    )
-                    for name, value, chosen in (
-                        ("all", "false", False),
-                        ("with a refusal", "true", True),
-                    )
-                ),
-                name="refused",
-            ),
-        ),
+        _choice("Sessions", "direction", _DIRECTIONS, direction),
+        _choice("Refusals", "refused", _REFUSALS, "true" if refused else "false"),
         tags.button("Search", type="submit"),
-        tags.a("All", href=PATH) if peer or refused else "",
+        tags.a("All", href=PATH) if peer or refused or direction else "",
         method="get",
         action=PATH,
         role="search",
     )
 
 
+def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: str) -> Tag:
+    """Return a labeled menu; the options are words with their values."""
+    return tags.label(
+        label,
+        tags.select(
+            *(
+                tags.option(words, value=value, **({"selected": ""} if value == chosen else {}))
+                for words, value in options
+            ),
+            name=name,
+        ),
+    )
+
+
 def _row(each: Mapping[str, Any], *, traces: bool) -> Sequence[Flattenable]:
     peer: Flattenable = printable(str(each["peer"]))
     trace: Flattenable = ""
+    outgoing = each["direction"] == "out"
     if traces and each["address"]:
-        query = urlencode({"client": each["address"]})
-        label = f"Trace the next sessions of {printable(str(each['address']))}"
+        other = each["host"] if outgoing else each["address"]
+        query = urlencode({"next_hop" if outgoing else "client": other})
+        label = f"Trace the next sessions with {printable(str(other))}"
         trace = tags.div(
             tags.a("trace the next", href=f"/v1/trace?{query}", **{"aria-label": label})
         )
@@ -134,9 +145,16 @@ def _row(each: Mapping[str, Any], *, traces: bool) -> Sequence[Flattenable]:
             tags.div(time_tag(each["began"])),
             tags.div(f"for {short_duration(each['seconds'])}", class_="faint"),
         ),
-        (tags.div(peer), *(tags.div(name, class_="faint") for name in names), trace),
+        (
+            tags.div("to " if outgoing else "from ", peer),
+            *(tags.div(name, class_="faint") for name in names),
+            trace,
+        ),
         printable(str(each["kind"])),
-        printable(str(each["tls"])) or "none",
+        (
+            tags.div(printable(str(each["tls"])) or "none"),
+            tags.div(printable(str(each["verdict"])), class_="faint") if each["verdict"] else "",
+        ),
         f"{each['accepted']:,}",
         replies or "",
         printable(str(each["end"])),

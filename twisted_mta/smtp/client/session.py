@@ -100,6 +100,10 @@ class ClientSession:
         secret: whether what `output` is about to return must not be shown.
         turn: grows with every reply taken and command sent; while it stays the same, the time of
             `deadline` runs.
+        delivered: messages that the server has taken, for all recipients that it accepted.
+        negative: replies of 4yz and 5yz so far.
+        last_negative: the last three of these.
+        end: how the session ended, for people, not printable yet; empty: it goes on.
     """
 
     state: State = State.OPENING
@@ -123,6 +127,10 @@ class ClientSession:
         self.tls: TLSFacts | None = None
         self.secret = False
         self.turn = 0
+        self.delivered = 0
+        self.negative = 0
+        self.last_negative: tuple[Reply, ...] = ()
+        self.end = ""
         self._helo = helo
         self._remote = remote
         self._tls_level: TLSLevel = tls
@@ -389,12 +397,22 @@ class ClientSession:
             self._out_of_step(reply, steps)
             return
         self.turn += 1
+        if reply.code >= 400:
+            self._note_negative(reply)
         if reply.code == 421:
             self._close_down(reply, steps)
             return
         self._due -= 1
         row = _ACTIONS[self._awaited.popleft()]
         row[reply.code // 100 - 2](self, reply, steps)  # rows begin with 2yz
+
+    def _note_negative(self, reply: Reply) -> None:
+        if self._awaits(Awaited.DATA) and not self._current.accepted:
+            return  # it was sent together with the recipients, all of which are refused
+        if self._auth is not None:
+            reply = self._auth.discreet(reply)
+        self.negative += 1
+        self.last_negative = (*self.last_negative[-2:], reply)
 
     def _take_contradiction(self, contradiction: Contradiction, steps: list[Step]) -> None:
         """Take a reply of several classes: its command is deferred, whatever the server meant."""
@@ -484,6 +502,7 @@ class ClientSession:
         steps[:] = [step for step in steps if isinstance(step, TransactionDone | Unusable)]
         if self._auth is not None:
             reply = self._auth.discreet(reply)
+        self.end = self.end or (reply.text if remote is None else str(reply))
         transaction, self._transaction = self._transaction, None
         if transaction is not None and (transaction.answered or transaction.dot_sent):
             ours = remote is None
@@ -511,6 +530,8 @@ class ClientSession:
         stage: Stage | None = None,
     ) -> None:
         stage = stage or self._stage
+        if remote is None:
+            self.end = reply.text
         steps.append(self._unusable(reply, remote, temporary=temporary, stage=stage))
         self._leave()
 
@@ -539,6 +560,7 @@ class ClientSession:
 
     def _leave(self) -> None:
         self._enter(Event.QUIT)
+        self.end = self.end or "QUIT"
         self._send(Awaited.QUIT, "QUIT")
 
     def _cancel_answered(self, reply: Reply, steps: list[Step]) -> None:
@@ -732,7 +754,9 @@ class ClientSession:
         else:
             transaction.settle(transaction.accepted, reply)
         if not self._awaited:
-            self._done(steps, reset=not transaction.delivered)
+            delivered = transaction.delivered
+            self.delivered += delivered
+            self._done(steps, reset=not delivered)
 
     def _settle_next(self, reply: Reply) -> None:
         # RFC 2033 §4.2: the replies come in the order of the RCPT commands.
