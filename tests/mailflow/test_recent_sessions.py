@@ -101,10 +101,9 @@ class SessionsWithServers(TidyTestCase):
 
     def sessions(self, peer: str | None = None, **wanted: Any) -> list[dict[str, Any]]:
         """Return the sessions with servers."""
-        found = self.mta.mta.agent.sessions.listed(
+        return self.mta.mta.agent.sessions.listed(
             peer, wanted.get("refused", False), 100, wanted.get("direction", "out")
         )
-        return found
 
     def send(self, *recipients: str) -> None:
         self.mta.submit(b"Subject: Hello\r\n\r\n", sender="ann@localhost", recipients=recipients)
