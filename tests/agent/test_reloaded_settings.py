@@ -238,14 +238,13 @@ class OfAUTH(WithAccounts):
         with changing(self.users) as accounts:
             for number in range(11):
                 accounts[f"user{number}"] = Account(f"user{number}")
-        first = ", ".join(f"user{number}" for number in range(10))
+        first = ", ".join(sorted(f"user{number}" for number in range(11))[:10])
         self.assertEqual(reload(mta), [f"{self.users}: 14 accounts, changed: {first} and 1 more"])
         with changing(self.users) as accounts:
             for number in range(1, 11):
                 del accounts[f"user{number}"]
             accounts["ann"] = Account("ann", addresses=("new@far.example",))
             del accounts["user0"]
-        self.assertEqual(
-            reload(mta), [f"{self.users}: 3 accounts, changed: ann, {first[:-7]} and 2 more"]
-        )
+        first = "ann, " + ", ".join(sorted(f"user{number}" for number in range(11))[:9])
+        self.assertEqual(reload(mta), [f"{self.users}: 3 accounts, changed: {first} and 2 more"])
         self.assertEqual(reload(mta), [])

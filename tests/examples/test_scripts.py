@@ -33,6 +33,9 @@ SCRIPTS: dict[str, tuple[list[str], str, int]] = {
 CLIENTS = ["send_mail"]
 """Scripts that serve nothing: `test_sending` runs them."""
 
+RECEIVERS = ["webhook_receiver"]
+"""Scripts that take events of mail: `functional.test_webhooks` runs them."""
+
 _READY = re.compile(r"^.*(?:ready:? |starting on )([^\n]*)\n", re.MULTILINE)
 _PORT = re.compile(r"(?:127\.0\.0\.1:|^)([1-9][0-9]*)\b")
 
@@ -42,7 +45,7 @@ class Scripts(SynchronousTestCase):
 
     def test_every_script_is_tried(self) -> None:
         scripts = sorted(each.stem for each in EXAMPLES.glob("*.py"))
-        self.assertEqual(scripts, sorted([*SCRIPTS, *CLIENTS]))
+        self.assertEqual(scripts, sorted([*SCRIPTS, *CLIENTS, *RECEIVERS]))
 
     def test_the_page_shows_each_of_them(self) -> None:
         page = (ROOT / "docs" / "examples.rst").read_text(encoding="utf-8")
