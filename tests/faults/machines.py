@@ -81,14 +81,13 @@ class Diary:
         return end - start - closed
 
 
-def read_diary(lines: Iterable[str], *, patience: float = 6.0) -> Diary:
-    """Read the log of a machine.
+_PATIENCE = 6.0
+"""Seconds between the loss of the database and the line that says so, and from its return to the
+first commit."""
 
-    Args:
-        lines: of the log.
-        patience: seconds that pass between a database that cannot be reached and the line that says
-            so, and as long again until the first commit after it is back.
-    """
+
+def read_diary(lines: Iterable[str]) -> Diary:
+    """Read the log of a machine."""
     diary = Diary()
     for line in lines:
         match = _LINE.match(line)
@@ -96,7 +95,7 @@ def read_diary(lines: Iterable[str], *, patience: float = 6.0) -> Diary:
             continue
         if closed := _CLOSED.search(match[2]):
             at = _time(match[1])
-            diary.away.append((at - patience, at + float(closed[1]) + patience))
+            diary.away.append((at - _PATIENCE, at + float(closed[1]) + _PATIENCE))
         elif outcome := _OUTCOME.match(match[2]):
             diary.replies.setdefault((outcome[1], outcome[2]), []).append(_time(match[1]))
     return diary
@@ -154,12 +153,13 @@ def explain(
     for machine, its in copies.items():
         for copy in its:
             of_message.setdefault((copy.name, copy.recipient), []).append((copy.time, machine))
+    known = {name: _with_faults(diary, name, faults) for name, diary in diaries.items()}
     seconds = []
     for (name, recipient), arrivals in sorted(of_message.items()):
         arrivals.sort()
         for (at, machine), (again, other) in pairwise(arrivals):
             id = ids.get(name, "")
-            diary = diaries[machine]
+            diary = known[machine]
             cause = _cause(machine, at, again, faults, diary)
             replies = [each for each in diary.replies.get((id, recipient), ()) if each >= at - 1]
             if cause:
@@ -168,6 +168,16 @@ def explain(
             second = Second(f"{name} [{id}]", recipient, (machine, at), (other, again), cause)
             seconds.append(second)
     return seconds
+
+
+def _with_faults(diary: Diary, machine: str, faults: Sequence[Fault]) -> Diary:
+    """Return a diary with the times in which the database was out of reach, noticed or not."""
+    away = [
+        (each.began, each.ended + _PATIENCE)
+        for each in faults
+        if each.victim == ("database" if each.kind == "kill" else machine)
+    ]
+    return Diary([*diary.away, *away], diary.replies)
 
 
 def _cause(machine: str, at: float, again: float, faults: Sequence[Fault], diary: Diary) -> str:

@@ -43,6 +43,12 @@ class Explanations(SynchronousTestCase):
         self.assertIn("a was killed 12.000 s after the final dot, ", second.cause)
         self.assertIn("of which it had the database", second.cause)
 
+    def test_a_machine_that_is_cut_off_writes_none_until_it_is_killed(self) -> None:
+        cut = Fault("cut", "a", BASE + 0.2, BASE + 9)
+        self.assertIn("a was killed 5.000 s", self.explained([self.kill(5.0), cut], 20).cause)
+        other = Fault("cut", "b", BASE + 0.2, BASE + 9)
+        self.assertEqual(self.explained([self.kill(5.0), other], 20).cause, "")
+
     def test_the_loss_of_the_leases_explains_it(self) -> None:
         log = [
             "2026-11-30T23:48:12.000+0000 [twisted_mta.queue.commit.GroupCommit#warn] the queue is"
