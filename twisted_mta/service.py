@@ -341,6 +341,8 @@ class MailTransferAgent(Service):
             application=application,
             audience=audience,
         )
+        if self._cluster is not None:
+            self._cluster.release = agent.connections.release
         self.metrics = agent.metrics
         read_agent(agent)
         return SingleProcess(agent, audience=audience, ports=self._ports, state=self._process_state)
@@ -362,6 +364,7 @@ class MailTransferAgent(Service):
         if self._cluster is not None:
             workers.ledger.upstream = self._cluster.credits
             self._cluster.credits.serve = workers.ledger.serve
+            self._cluster.release = workers.release
             self._cluster.counts = partial(failures_of, workers.ledger.grants)
         return workers
 

@@ -127,6 +127,11 @@ class Hop(Service):
             for recipient in transaction.recipients
         )
 
+    def closes(self, number: int) -> None:
+        """Count a connection out that is about to be closed."""
+        with self.lock:
+            self._open.pop(number, None)
+
     def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
@@ -189,6 +194,7 @@ class _Session:
                 if special[:3] == "421":
                     return
             elif verb == "QUIT":
+                hop.closes(self._number)
                 self._say("221 2.0.0 bye")
                 return
             else:

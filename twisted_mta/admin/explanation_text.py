@@ -68,8 +68,9 @@ def _troubles(facts: Facts) -> Iterator[str]:
 def _message(facts: Facts) -> Iterator[str]:
     now = facts["now"]
     sender = "<>" if facts["reverse_path"] is None else f"<{facts['reverse_path']}>"
+    by = f" by {facts['machine']}" if facts.get("machine") else ""
     yield (
-        f"{facts['id']}: from {sender}, {facts['size']} octets, received"
+        f"{facts['id']}: from {sender}, {facts['size']} octets, received{by}"
         f" {moment(facts['received_at'])} ({short_duration(now - facts['received_at'])} ago)"
     )
     yield from _assessment(facts.get("assessment") or {})
@@ -100,6 +101,8 @@ def _recipient(recipient: Facts, now: float) -> Iterator[str]:
     tried = recipient["tried"]
     times = "not tried yet" if not tried else f"tried {tried} time{'s' if tried > 1 else ''}"
     yield f"To <{recipient['mailbox']}>{by_alias}: {recipient['state']}, {times}."
+    if recipient.get("leased_to"):
+        yield f"  Leased to: {recipient['leased_to']}"
     yield f"  Why: {why(recipient)}"
     if recipient.get("reply_action"):
         yield f"  [[reply_action]] for that reply: {recipient['reply_action']}"
@@ -220,8 +223,9 @@ def _attempt(attempt: Facts) -> Iterator[str]:
     tls = attempt["tls"]
     version = f" ({tls['version']})" if tls else ""
     uncertain = "; it may have been delivered" if attempt["uncertain"] else ""
+    by = f" from {attempt['machine']} to" if attempt.get("machine") else ""
     yield (
-        f"    {attempt['attempt']}. {moment(attempt['ended_at'])} {server}{version}:"
+        f"    {attempt['attempt']}. {moment(attempt['ended_at'])}{by} {server}{version}:"
         f" {attempt['reply']}{_classified(attempt)}{uncertain}"
     )
 

@@ -486,11 +486,13 @@ def _inspected(inspected: Inspected, waiting: Waiting, why: _Why, content: bool)
         "parameters": dict(envelope.parameters),
         "size": message.body.size,
         "quarantine": inspected.quarantine,
+        "machine": inspected.machine,
         "assessment": asdict(message.assessment),
         "recipients": [
             {
                 **_entry(message.id, entry, waiting, why),
                 "parameters": dict(entry.recipient.parameters),
+                "leased_to": inspected.leased_to.get(entry.recipient.number, ""),
             }
             for entry in inspected.recipients
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,6 +29,10 @@ _SWEEP = 30  # beats between two removals of what machines have left
 _LOOK_AT_CLOCK = 0.25  # seconds between two looks at the standing, without the database
 
 
+Release = Callable[[tuple[str, ...], int], Deferred[None] | None]
+"""Closes idle connections, given the name of the next hop and how many may stay; None: at once."""
+
+
 class Cluster:
     """One machine of a cluster.
 
@@ -45,6 +49,7 @@ class Cluster:
         credits: of limits.
         machines: as they were seen last, this one included; empty before that.
         machines_at: when they were seen, by the clock.
+        release: closes idle connections to a destination, of which credits are returned.
         counts: returns how many failed authentications each limit has counted here.
         problem: why the database was of no use at the last beat, printable; empty: it was.
     """
@@ -70,6 +75,7 @@ class Cluster:
         self.credits = Credits(clock=clock, wake=self.woken)
         self.machines: Sequence[Machine] = ()
         self.machines_at = 0.0
+        self.release: Release = lambda name, left: None
         self.counts: Callable[[], Mapping[LimitKey, int]] = dict
         self.problem = ""
         self._period = period
@@ -151,9 +157,24 @@ class Cluster:
         self._is_busy, self._is_woken = True, False
         beat, self._beat_due = self._beat_due, False
         heard, self._has_heard = self._has_heard, False
-        begun = self._clock.seconds()
         anew = self._registered is False
         requests = self.credits.requests(beat=beat, heard=heard, anew=anew)
+        released = [
+            self.release(each.key[1:], each.spare)
+            for each in requests
+            if each.returned and each.key[0] == "destination"
+        ]
+        waiting = [each for each in released if each is not None]
+        if waiting:
+            # Another machine may have as many connections as it has credits, and no more.
+            DeferredList(waiting).addCallback(lambda _: self._exchange(requests, beat=beat))
+        else:
+            self._exchange(requests, beat=beat)
+
+    def _exchange(self, requests: Sequence[Request], *, beat: bool) -> None:
+        if not self._is_running:
+            return
+        begun = self._clock.seconds()
         starts = self._registered is None
         if self._registered:
             done = self._database.run(exchange.exchange, self.id, requests)

@@ -86,6 +86,7 @@ class Request:
         spare: those of them that are not in use.
         wanted: further credits.
         hold: seconds for which its credits count after its end.
+        returned: credits that it held before, and does not any more.
     """
 
     key: LimitKey
@@ -94,6 +95,7 @@ class Request:
     spare: int
     wanted: int
     hold: float
+    returned: int = 0
 
 
 @frozen
@@ -297,7 +299,7 @@ class Credits:
             part.unused = min(part.unused, part.spare)
             part.asked = self._wish(part)
             requests.append(
-                Request(key, part.limit, part.granted, part.spare, part.asked, part.hold)
+                Request(key, part.limit, part.granted, part.spare, part.asked, part.hold, back)
             )
         return requests
 

@@ -56,6 +56,8 @@ from .tokens.accounts import TokenAccounts
 from .tokens.token import NoToken
 from .unreachable_targets import UnreachableTargets
 
+_QUITTING = 1.0  # seconds for an idle connection to end in order, where others wait for that
+
 
 def _alone(next_hop: NextHop) -> NextHop:
     return next_hop
@@ -158,6 +160,8 @@ class Connections:
         self._generations: dict[Connection, int] = {}  # of all connections, also those to come
         self._connecting: dict[Connection, Deferred[Connection]] = {}
         self._closing: list[Deferred[None]] | None = None
+        self._served: dict[Connection, tuple[str, ...]] = {}  # the next hop of each kept so far
+        self._releasing: dict[Connection, Callable[[Connection], None]] = {}
 
     # Opening.
 
@@ -348,6 +352,7 @@ class Connections:
         if self._closing is not None or outdated or connection.session.spent:
             connection.quit()
             return
+        self._served[connection] = next_hop.limit_name
         surplus = self.pool.keep(connection, next_hop, host_terms)
         if surplus is not None:
             surplus.quit()
@@ -362,6 +367,42 @@ class Connections:
         self._generation += 1
         for connection in self.pool.idle:
             connection.quit()
+
+    def release(self, name: tuple[str, ...], left: int) -> Deferred[None] | None:
+        """Close idle connections to a next hop, to which other machines may open some then.
+
+        Args:
+            name: of the next hop (`NextHop.limit_name`) that they served last.
+            left: how many may stay idle.
+
+        Returns:
+            Fires when they are closed; None: there are none.
+        """
+        idle = [each for each in self.pool.idle if self._served.get(each) == name]
+        surplus = idle[: max(0, len(idle) - left)]  # the longest idle
+        if not surplus:
+            return None
+        released: Deferred[None] = Deferred()
+        open_ones = dict.fromkeys(surplus)
+
+        def abort() -> None:
+            for each in tuple(open_ones):
+                each.abort()
+
+        timer = self.reactor.callLater(_QUITTING, abort)
+
+        def closed(connection: Connection) -> None:
+            open_ones.pop(connection, None)
+            if not open_ones and not released.called:
+                if timer.active():
+                    timer.cancel()
+                released.callback(None)
+
+        for each in surplus:
+            self._releasing[each] = closed
+        for each in surplus:
+            each.quit()
+        return released
 
     # Closing.
 
@@ -389,6 +430,10 @@ class Connections:
         self._generations.pop(connection, None)
         if self.recent is not None:
             self.recent.ended(connection.ended_session())
+        self._served.pop(connection, None)
+        released = self._releasing.pop(connection, None)
+        if released is not None:
+            released(connection)
         self._check_closed()
 
     def _check_closed(self) -> None:

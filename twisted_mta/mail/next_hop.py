@@ -131,6 +131,15 @@ class NextHop:
         )
 
     @property
+    def limit_name(self) -> tuple[str, ...]:
+        """The name of the next hop in limits, the same in all processes and machines.
+
+        A destination has limits of its own.
+        """
+        shared = self.shared
+        return (str(shared), shared.destination) if shared.destination else (str(shared),)
+
+    @property
     def remote(self) -> bool:
         """Whether mail leaves for another program, by SMTP or LMTP."""
         return self.transport in ("smtp", "lmtp")

@@ -128,6 +128,7 @@ class Worker:
                 "unfollow": self._audience.unfollow,
                 "queued_recipients": self.queued_recipients,
                 "when_idle": self.when_idle,
+                "release": self.release,
                 "is_idle": lambda: self._started_agent.is_idle,
                 **ReceivedSubmissions(lambda: self._started_agent).calls,
             },
@@ -347,6 +348,10 @@ class Worker:
         return Deferred.fromCoroutine(self._started_agent.when_idle())
 
     # Shared with the other workers.
+
+    def release(self, next_hop: Sequence[str]) -> Deferred[None] | None:
+        """Close idle connections to a next hop (`Connections.release`)."""
+        return self._started_agent.connections.release(tuple(next_hop), 0)
 
     def tls_news(self) -> None:
         """Read what another worker has learned of TLS."""

@@ -51,6 +51,7 @@ from .submissions import Submissions
 
 _LAST_ANSWERS = 60.0  # seconds that a worker's agent waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
+_RELEASING = 1.5  # seconds for idle connections to end
 _TICK = 1.0  # seconds between two pings of each worker
 
 
@@ -520,6 +521,18 @@ class Workers:
         for worker in self._workers:
             if worker is not source and worker.ready:
                 worker.send("tls_news")
+
+    def release(self, name: tuple[str, ...], left: int) -> Deferred[None] | None:
+        """Let all close idle connections to a next hop (`cluster.cluster.Release`).
+
+        They do not know of each other's, so none stays.
+        """
+        calls = [
+            worker.call("release", next_hop=name).addTimeout(_RELEASING, self._reactor)
+            for worker in self._workers
+            if worker.ready
+        ]
+        return DeferredList(calls, consumeErrors=True).addCallback(lambda _: None)
 
     def log_lines(self, lines: bytes) -> None:
         """Write lines that a worker has logged."""

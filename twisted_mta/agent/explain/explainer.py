@@ -155,6 +155,7 @@ class Explainer:
             "received_at": message.received_at,
             "expires_at": expiry(message, None),
             "quarantine": inspected.quarantine,
+            "machine": inspected.machine,
             "assessment": asdict(message.assessment),
             "recipients": recipients,
         }
@@ -189,6 +190,7 @@ class Explainer:
             "last_remote": recipient.last_remote,
             "reply_action": self._reply_action(recipient),
             "expires_at": expiry(message, lifetime),
+            "leased_to": inspected.leased_to.get(recipient.number, ""),
             "holds": reasons,
             "next_attempt": next_attempt(
                 entry, status, expected_at=expected_at, now=now, destination=destination

@@ -25,6 +25,7 @@ def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
         "remote": attempt.remote,
         "uncertain": attempt.uncertain,
         "unreachable": attempt.unreachable,
+        "machine": attempt.machine,
     }
 
 

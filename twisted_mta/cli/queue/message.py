@@ -76,7 +76,8 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "from", printable(sender(message))
     if message["parameters"]:
         yield "parameters", printable(_parameters(message["parameters"]))
-    yield "received", moment(message["received_at"])
+    by = f" by {message['machine']}" if message.get("machine") else ""
+    yield "received", printable(f"{moment(message['received_at'])}{by}")
     yield "expires", moment(message["expires_at"])
     yield "size", f"{message['size']} octets"
     if message["quarantine"]:
@@ -88,6 +89,9 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "held", printable(str(assessment["hold"]))
     if assessment.get("signs"):
         yield "signed", "at delivery, if there is a key for the domain of From"
+    for recipient in message["recipients"]:
+        if recipient.get("leased_to"):
+            yield "leased", printable(f"{recipient['address']}: {recipient['leased_to']}")
     suspended = (recipient.get("suspended") for recipient in message["recipients"])
     for line in dict.fromkeys(note(each) for each in suspended if each):
         yield "suspended", line
@@ -123,11 +127,12 @@ def _tables(message: Mapping[str, Any]) -> Iterator[Table]:
             for each in (message.get("assessment") or {}).get("verdicts", ())
         ],
     )
+    machines = any(each.get("machine") for each in message["attempts"])
     addresses = {each["number"]: each["address"] for each in message["recipients"]}
     yield (
         "Attempts",
-        ("To", "Attempt", "Ended", "Next hop", "Reply", "TLS"),
-        [_attempt(attempt, addresses) for attempt in message["attempts"]],
+        ("To", "Attempt", "Ended", "Next hop", "Reply", "TLS", *(("Machine",) if machines else ())),
+        [_attempt(attempt, addresses, machines) for attempt in message["attempts"]],
     )
     # Recipients of one transaction share its transcript.
     transcripts = {
@@ -148,7 +153,9 @@ def _tables(message: Mapping[str, Any]) -> Iterator[Table]:
     )
 
 
-def _attempt(attempt: Mapping[str, Any], addresses: Mapping[int, str]) -> Sequence[str]:
+def _attempt(
+    attempt: Mapping[str, Any], addresses: Mapping[int, str], machines: bool
+) -> Sequence[str]:
     remote = f"{attempt['remote']}: " if attempt["remote"] else ""
     return tuple(
         printable(str(cell))
@@ -159,5 +166,6 @@ def _attempt(attempt: Mapping[str, Any], addresses: Mapping[int, str]) -> Sequen
             attempt["next_hop"],
             f"{remote}{attempt['reply']}{classified(attempt)}",
             attempt["tls"] or "",
+            *((attempt["machine"],) if machines else ()),
         )
     )

@@ -418,12 +418,16 @@ class Inspected:
         recipients: the same recipients, as they are in the store.
         quarantine: why the message is never tried; None: it is.
         attempts: the remembered attempts at each recipient, the oldest first.
+        machine: that has accepted it, for people; empty: the queue is that of one machine.
+        leased_to: the machine and process that have leased each recipient, for people; likewise.
     """
 
     message: Message
     recipients: tuple[QueuedRecipient, ...]
     quarantine: str | None = None
     attempts: Mapping[RecipientNumber, tuple[PastAttempt, ...]] = field(factory=dict)
+    machine: str = ""
+    leased_to: Mapping[RecipientNumber, str] = field(factory=dict)
 
 
 @frozen

@@ -196,16 +196,11 @@ def _connections_key(state: NextHopState) -> LimitKey:
     A limit that the settings have for this next hop holds for all machines of a cluster together;
     of the default for all next hops each has its share.
     """
-    return "hop" if state.limits.connections is None else "destination", *_name(state)
+    kind = "hop" if state.limits.connections is None else "destination"
+    return kind, *state.next_hop.limit_name
 
 
 def _rate_key(state: NextHopState) -> LimitKey:
     """Return the name of the count of a rate, with its period in seconds at the end."""
     rate = state.limits.rate
-    return "rate", *_name(state), "" if rate is None else str(rate.period)
-
-
-def _name(state: NextHopState) -> tuple[str, ...]:
-    """Return the name of a next hop in all processes; its destination's limits are its own."""
-    next_hop = state.next_hop
-    return (str(next_hop), next_hop.destination) if next_hop.destination else (str(next_hop),)
+    return "rate", *state.next_hop.limit_name, "" if rate is None else str(rate.period)

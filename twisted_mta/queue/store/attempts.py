@@ -30,6 +30,7 @@ class PastAttempt:
             (`Outcome.unreachable`).
         transcript: the SMTP session (`Outcome.transcript`); empty where there was no session, or
             where it is no longer kept.
+        machine: that has made it, for people; empty: the queue is that of one machine.
     """
 
     attempt: int
@@ -41,3 +42,4 @@ class PastAttempt:
     uncertain: bool = False
     unreachable: bool = False
     transcript: str = ""
+    machine: str = ""

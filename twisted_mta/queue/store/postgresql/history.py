@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from attrs import asdict
 
 from ....mail.envelope import RecipientNumber
+from ....mail.printable import printable
 from ....mail.queue_id import QueueId
 from ....mail.reply import Reply
 from ....mail.tls_facts import TLSFacts
@@ -20,21 +21,22 @@ from .rows import Database, Row, arrays, columns, octets, text
 
 _COLUMNS = (
     "message, number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
-    " unreachable"
+    " unreachable, machine"
 )
 _TYPES = (
     *("bigint", "int", "int", "float8", "text", "int", "text", "bytea", "text", "text"),
-    *("boolean", "boolean"),
+    *("boolean", "boolean", "text"),
 )
 
 
-def record(database: Database, settle: Settle, deferred: Sequence[Deferral]) -> None:
+def record(database: Database, settle: Settle, deferred: Sequence[Deferral], machine: str) -> None:
     """Record the attempts that ended in a deferral; drop older ones than are kept.
 
     Args:
         database: the connection.
         settle: the settle that the deferrals belong to.
         deferred: the deferrals that are recorded for the first time.
+        machine: the id of the one that has made the attempts.
     """
     id = settle.message.id
     before = {each.number: each.attempts for each in settle.message.envelope.recipients}
@@ -55,6 +57,7 @@ def record(database: Database, settle: Settle, deferred: Sequence[Deferral]) -> 
             None if outcome.tls is None else json.dumps(asdict(outcome.tls)),
             bool(outcome.uncertain),
             bool(outcome.unreachable),
+            machine,
         )
         by_transcript.setdefault(outcome.transcript, []).append(row)
     for transcript, rows in by_transcript.items():
@@ -92,18 +95,38 @@ def _drop_old(database: Database, id: QueueId, numbers: Sequence[RecipientNumber
     )
 
 
+def machine_names(database: Database, ids: Sequence[str]) -> dict[str, str]:
+    """Return the names of machines for people, by id: a label, and the beginning of the id."""
+    if not ids:
+        return {}
+    known: dict[str, str] = {}
+    [(table,)] = database.execute("SELECT to_regclass('machine')").fetchall()
+    if table is not None:  # it is made a moment after the tables of the queue
+        known = dict(
+            database.execute(
+                "SELECT id, hostname FROM machine WHERE id = ANY(%s)", (list(ids),)
+            ).fetchall()
+        )
+    return {
+        each: printable(f"{known[each]} ({each[:8]})" if each in known else each[:8])
+        for each in ids
+    }
+
+
 def read(database: Database, id: QueueId) -> dict[RecipientNumber, tuple[PastAttempt, ...]]:
     """Return the remembered attempts at each recipient of a message, the oldest first."""
     attempts: dict[RecipientNumber, list[PastAttempt]] = {}
-    for row in database.execute(
+    rows = database.execute(
         "SELECT number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
-        " unreachable, transcript FROM attempt LEFT JOIN conversation"
+        " unreachable, transcript, machine FROM attempt LEFT JOIN conversation"
         " ON conversation.id = attempt.conversation WHERE attempt.message = %s"
         " ORDER BY number, attempt",
         (id,),
-    ).fetchall():
+    ).fetchall()
+    names = machine_names(database, [row[-1] for row in rows if row[-1]])
+    for row in rows:
         number, attempt, ended_at, next_hop, code, status, reply, remote, tls, *more = row
-        uncertain, unreachable, transcript = more
+        uncertain, unreachable, transcript, machine = more
         attempts.setdefault(RecipientNumber(number), []).append(
             PastAttempt(
                 attempt=attempt,
@@ -115,6 +138,7 @@ def read(database: Database, id: QueueId) -> dict[RecipientNumber, tuple[PastAtt
                 uncertain=uncertain,
                 unreachable=unreachable,
                 transcript="" if transcript is None else text(transcript),
+                machine=names.get(machine, ""),
             )
         )
     return {number: tuple(each) for number, each in attempts.items()}

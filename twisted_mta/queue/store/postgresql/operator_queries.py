@@ -152,16 +152,32 @@ def _intervene_many(database: Database, intervention: Intervene) -> Changes | No
 def inspect(database: Database, inspect: Inspect, spool: Spool) -> Inspected | None:
     """Return one message; None: it is not in the queue."""
     row = database.execute(
-        f"SELECT {MESSAGE}, quarantine FROM message WHERE id = %s", (inspect.id,)
+        f"SELECT {MESSAGE}, quarantine, machine FROM message WHERE id = %s", (inspect.id,)
     ).fetchone()
     if row is None:
         return None
+    leases = database.execute(
+        "SELECT recipient.number, worker.machine, worker.slot FROM recipient"
+        " JOIN worker ON worker.id = lease WHERE message = %s AND lease <> 0",
+        (inspect.id,),
+    ).fetchall()
+    *values, quarantine, machine = row
+    names = history.machine_names(database, [machine, *(each[1] for each in leases)])
     rows = database.execute(
         f"{_SELECT} WHERE message = %s ORDER BY number", (inspect.id,)
     ).fetchall()
     recipients = tuple(_queued(each) for each in rows)
-    inspected = message(row[:-1], tuple(each.recipient for each in recipients), spool)
-    return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
+    inspected = message(values, tuple(each.recipient for each in recipients), spool)
+    return Inspected(
+        inspected,
+        recipients,
+        quarantine,
+        history.read(database, inspect.id),
+        machine=names[machine],
+        leased_to={
+            RecipientNumber(number): f"{names[its]}, process {slot}" for number, its, slot in leases
+        },
+    )
 
 
 def summarize(database: Database, summarize: Summarize) -> Summarized:

@@ -562,7 +562,7 @@ class PostgreSQLTransaction:
             ]
             self.counts.deferred += sum(before[each.outcome.number] == 0 for each in recorded)
             if recorded:
-                history.record(self._database, settle, recorded)
+                history.record(self._database, settle, recorded, self._machine)
         return deferred
 
     def _end_untried(self, settles: Sequence[Settle]) -> Stayed:
