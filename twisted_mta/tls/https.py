@@ -365,13 +365,15 @@ class _Gate(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Hand octets on to HTTP, as far as there may be so many (called by Twisted)."""
+        room = self._largest + _HEADERS - self._octets
         self._octets += len(data)
-        if self._octets > self._largest + _HEADERS:
+        if self.is_open and room > 0:
+            # The head decides, whatever has arrived with it.
+            self._http.dataReceived(data[:room])
+        if len(data) > room:
             self.drop(f"it sends more than {self._largest} octets")
-        elif self.is_open:
-            self._http.dataReceived(data)
-            if self._http.state == "QUIESCENT":
-                self._octets = 0  # of the next answer
+        elif self.is_open and self._http.state == "QUIESCENT":
+            self._octets = 0  # of the next answer
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the request (called by Twisted)."""
