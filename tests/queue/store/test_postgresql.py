@@ -36,6 +36,7 @@ from twisted_mta.queue.store.contract import (
     StoreError,
     StoreUnavailable,
 )
+from twisted_mta.queue.store.postgresql import due, transaction
 from twisted_mta.queue.store.postgresql.schema import scripts
 from twisted_mta.queue.store.postgresql.store import LEASE, PostgreSQLStore
 from twisted_mta.queue.store.spool import Spool
@@ -394,6 +395,21 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             for before, each in pairwise(["", *sent])
             if each in ("Sync", "Query") or (each == "Flush" and before != "Sync")
         ]
+
+    def test_no_statement_for_each_message_is_planned_to_read_all_of_a_table(self) -> None:
+        # An empty table would be read as a whole, and the plan is kept when it grows.
+        database = self.a._database
+        assert database is not None
+        database.execute("ANALYZE message, recipient")
+        for statement, values in (
+            (transaction._REMOVE_EMPTY, ([1],)),
+            (transaction._LOCK_CONTESTED.format(worker=1), ([1],)),
+            (due._FIRST, (["x.example"], [1], [1])),
+            (due._TAKE, ([1], [0], 1)),
+            (due._SURVEY, None),
+        ):
+            plan = database.execute(f"EXPLAIN {statement}".encode(), values).fetchall()
+            self.assertNotIn("Seq Scan", str(plan), statement)
 
     def test_the_database_passes_over_addresses_that_are_not_selected(self) -> None:
         self.a.apply([Accept(message(id, "bob@y.example"), lease=False) for id in range(1, 200)])

@@ -100,6 +100,12 @@ _OURS_OR_FREE = "recipient.lease IN (0, {worker})"
 
 _DEFERRAL_TYPES = ("bigint", "int", "int", "float8", "int", "text", "bytea", "text")
 
+# Of messages those that have recipients which are not leased to a worker.
+_LOCK_CONTESTED = (
+    "SELECT 1 FROM message WHERE id = ANY(%s) AND EXISTS (SELECT 1 FROM recipient"
+    " WHERE recipient.message = message.id AND recipient.lease <> {worker})"
+    " ORDER BY id FOR UPDATE"
+)
 _REMOVE_EMPTY = (
     "DELETE FROM message WHERE id = ANY(%s) AND NOT EXISTS"
     " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
@@ -484,12 +490,7 @@ class PostgreSQLTransaction:
         ids = sorted({each.message.id: None for each in leaving})
         # Where two workers settle the last two recipients, each of them sees the other one's. So
         # the second waits here, and its next statements see what the first has done.
-        database.execute(
-            "SELECT 1 FROM message WHERE id = ANY(%s) AND EXISTS (SELECT 1 FROM recipient"
-            f" WHERE recipient.message = message.id AND recipient.lease <> {self._worker})"
-            " ORDER BY id FOR UPDATE",
-            (ids,),
-        )
+        database.execute(_LOCK_CONTESTED.format(worker=self._worker), (ids,))
         recipients = deletion(database, done, self._ours_or_free)
         forget_attempts(
             database,
