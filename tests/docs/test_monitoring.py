@@ -74,7 +74,7 @@ class Promtool(TidyTestCase):
         return done.stdout
 
     def test_the_alerts_are_rules_of_prometheus(self) -> None:
-        self.assertIn("SUCCESS: 12 rules found", self.promtool("check", "rules", "alerts.yml"))
+        self.assertIn("SUCCESS: 15 rules found", self.promtool("check", "rules", "alerts.yml"))
 
     def test_the_alerts_fire_when_they_should_and_not_before(self) -> None:
         self.assertIn("SUCCESS", self.promtool("test", "rules", "alerts-test.yml"))
