@@ -33,6 +33,9 @@ MENDED = 180.0
 STORM = 5
 """One plan of so many has faults of all kinds, and up to 40 of them."""
 
+OPERATED = ("send", "submit", "act", "suspend", "resume")
+"""Steps that are no faults: mail, and actions of the operator."""
+
 Value = str | int | float | bool | tuple[str, ...]
 
 
@@ -53,7 +56,7 @@ class Step:
     @property
     def is_fault(self) -> bool:
         """Whether it is a fault, and not mail or an action of the operator."""
-        return self.what not in ("send", "submit", "act")
+        return self.what not in OPERATED
 
     def __str__(self) -> str:
         """One line."""
@@ -127,6 +130,8 @@ def plan_of(seed: int) -> Plan:
     if draw.random() < 0.9:  # some runs have no fault: they must be without any second copy
         most = 40 if seed % STORM == STORM - 1 else 14
         steps += _faults(draw, AGENTS[:agents], steps, most)
+    # With numbers of their own: the other steps of a seed stay what they were.
+    steps += _suspensions(random.Random(f"suspensions {seed}"), AGENTS[:agents])
     lifetime = draw.choice((1800.0, 1800.0, 100.0))
     return Plan(seed, agents, speed, lifetime, tuple(sorted(steps, key=lambda step: step.at)))
 
@@ -158,6 +163,19 @@ def _traffic(draw: random.Random, agents: Sequence[str]) -> list[Step]:
             for action in draw.choice((("hold", "release"), ("hold",), ("remove",), ("retry",))):
                 at = round(at + draw.expovariate(0.05), 3)
                 steps.append(Step(at, "act", (action, draw.choice(agents), number)))
+    return steps
+
+
+def _suspensions(draw: random.Random, agents: Sequence[str]) -> list[Step]:
+    """Return suspensions of destinations by the operator, in one run of three."""
+    steps: list[Step] = []
+    for _ in range(draw.choice((0, 0, 0, 0, 1, 3))):
+        at, seconds = _time(draw), round(5.0 + 50.0 * draw.random(), 3)
+        agent, destination = draw.choice(agents), draw.choice((*agents, *HOPS))
+        steps.append(Step(at, "suspend", (agent, destination, seconds)))
+        if draw.random() < 0.5:
+            at = round(at + seconds * draw.random(), 3)
+            steps.append(Step(at, "resume", (agent, draw.choice((destination, "")))))
     return steps
 
 

@@ -6,13 +6,14 @@ import errno
 import os
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
+from twisted_mta.agent.agent import Agent
 from twisted_mta.config.tables import QueueSettings
 from twisted_mta.queue.store.contract import StoreError, StoreFull
 from twisted_mta.testing import FakeHop, MemoryMTA, World
@@ -185,6 +186,35 @@ class Run:
             done: Deferred[Any] = getattr(queue, action)(to=f"m{number}r*")
             done.addErrback(lambda failure: self.oracle.in_doubt(number))
 
+    def do_suspend(self, agent: str, destination: str, seconds: float) -> None:
+        """Suspend a destination at an agent for a time, as its operator."""
+        if self._agent(agent).is_running:
+            self._ignore_errors(self._suspend(self._agent(agent).mta.agent, destination, seconds))
+
+    def do_resume(self, agent: str, destination: str) -> None:
+        """Resume a destination at an agent, or all if it is empty, as its operator."""
+        if self._agent(agent).is_running:
+            self._ignore_errors(self._resume(self._agent(agent).mta.agent, destination or None))
+
+    @staticmethod
+    async def _suspend(agent: Agent, destination: str, seconds: float) -> None:
+        suspensions = agent.operator_suspensions
+        await suspensions.suspend(
+            agent.shards[0], destination, seconds=seconds, reason="by plan", by="sim"
+        )
+        await suspensions.take([], by="sim")
+
+    @staticmethod
+    async def _resume(agent: Agent, destination: str | None) -> None:
+        suspensions = agent.operator_suspensions
+        resumed = await suspensions.resume(agent.shards[0], destination, by="sim")
+        await suspensions.take([each.name for each in resumed], by="sim")
+
+    @staticmethod
+    def _ignore_errors(action: Coroutine[Any, Any, None]) -> None:
+        # The agent may crash, and its queue may be closed, at any moment.
+        Deferred.fromCoroutine(action).addErrback(lambda failure: None)
+
     # Faults.
 
     def do_crash(self, agent: str) -> None:
@@ -289,6 +319,7 @@ class Run:
         world.advance(world.down_time + 1)  # one may have crashed just now
         for agent in agents:
             agent.mta.queue.release(all=True).addErrback(lambda failure: None)
+            self.do_resume(agent.domain, "")  # wall clocks that were set back prolong suspensions
         end = world.network.seconds() + _DRAINED
         while any(_in_queue(each) for each in agents) and world.network.seconds() < end:
             world.advance(_LOOK)
