@@ -64,6 +64,11 @@ def answer(request: Request) -> Response:
     return Response(body=f"{request.method} {request.path}".encode("ascii"), content_type="x/y")
 
 
+def whole(body: str) -> str:
+    """Return a page without the places where its names may break."""
+    return body.replace("<wbr />", "")
+
+
 class RawResponse:
     """A response as it was written, parsed."""
 
@@ -129,7 +134,7 @@ class Page(PageTestCase):
             "250 2.0.0 Ok",
             "<code>0000000000ABC</code>",
         ):
-            self.assertIn(text, page.body)
+            self.assertIn(text, whole(page.body))
 
     def test_the_page_says_that_no_message_has_come_yet(self) -> None:
         page = self.ask(status=lambda: evolve(STATUS, recent=()))
@@ -153,7 +158,7 @@ class Page(PageTestCase):
             counters={evil: 2},
             recent=(message,),
         )
-        body = self.ask(status=lambda: status).body
+        body = whole(self.ask(status=lambda: status).body)
         self.assertEqual(body.count("<script"), 1)  # ours
         self.assertNotIn('</script>"', body)
         self.assertNotIn("\x1b", body)
@@ -168,7 +173,7 @@ class Page(PageTestCase):
             connections={"smtp tcp 127.0.0.1:25": Connections(7, 12345)},
             deliveries=3,
         )
-        body = self.ask(status=lambda: status).body
+        body = whole(self.ask(status=lambda: status).body)
         for text in (
             "<dt>connections</dt><dd>7</dd>",
             "<dt>deliveries</dt><dd>3</dd>",
@@ -198,7 +203,7 @@ class Page(PageTestCase):
         hop = SuspendedHop(
             next_hop="smtp:<b>.example", seconds=125.0, times=3, last="451 4.4.1 <i>Refused\x07"
         )
-        body = self.ask(status=lambda: evolve(STATUS, suspended=(hop,))).body
+        body = whole(self.ask(status=lambda: evolve(STATUS, suspended=(hop,))).body)
         for text in (
             "<h2>Suspended next hops</h2>",
             "smtp:&lt;b&gt;.example",
@@ -217,7 +222,7 @@ class Page(PageTestCase):
             failing_since=STATUS.now - 65,
             error="it answers <b>",
         )
-        body = self.ask(status=lambda: evolve(STATUS, webhooks=(hook,))).body
+        body = whole(self.ask(status=lambda: evolve(STATUS, webhooks=(hook,))).body)
         for text in (
             "<h2>Webhooks</h2>",
             "https://app.example/&lt;hook&gt;",

@@ -6,12 +6,13 @@ attributes are escaped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from html import escape
 from typing import TypeAlias
 
-_WITHOUT_CONTENT = ("input", "link", "meta")
+_WITHOUT_CONTENT = ("input", "link", "meta", "wbr")
 
 
 class Tag(str):
@@ -50,3 +51,15 @@ class _Tags:
 
 
 tags = _Tags()
+
+_PLACES = re.compile(r"(?<=[@/:])(?=[^/:])|(?=\[)")
+
+
+def breakable(text: str) -> Flattenable:
+    """Return a long name whose parts stay whole where it takes several lines.
+
+    It breaks behind ``@``, ``/`` and ``:``, and before ``[``; a browser breaks within a part only
+    where that is wider than its column.
+    """
+    first, *rest = _PLACES.split(text)
+    return [first, *((tags.wbr(), part) for part in rest)]

@@ -20,7 +20,7 @@ from ..history import SPANS, Slot, Span
 from ..report import Destination, RecentMessage, SuspendedHop
 from ..status import ProcessStatus, Status, label, moment, short_duration
 from .chart import Series, chart
-from .markup import Flattenable, Tag, tags
+from .markup import Flattenable, Tag, breakable, tags
 
 _STATIC = files("twisted_mta.admin.web") / "static"
 _STYLE = (_STATIC / "page.css").read_text("ascii")
@@ -379,7 +379,7 @@ _SUSPENDED_COLUMNS = ("Next hop", "Next probe in", "Failures in a row", "Waiting
 def _suspended(status: Status) -> Tag:
     def row(each: SuspendedHop) -> tuple[Flattenable, ...]:
         return (
-            printable(each.next_hop),
+            breakable(printable(each.next_hop)),
             short_duration(each.seconds),
             f"{each.times:,}",
             f"{each.waiting:,}",
@@ -400,7 +400,7 @@ def _webhooks(status: Status) -> Tag:
     def row(each: WebhookStatus) -> tuple[Flattenable, ...]:
         since = each.failing_since
         return (
-            printable(each.url),
+            breakable(printable(each.url)),
             each.state if since is None else f"{each.state}, {short_duration(status.now - since)}",
             f"{each.waiting:,}",
             f"{each.posted:,}",
@@ -592,7 +592,7 @@ def table(
 def _row(message: RecentMessage, view: View) -> Sequence[Flattenable]:
     reverse_path = "<>" if message.reverse_path is None else message.reverse_path
     state = printable(message.state)
-    recipients = [tags.div(printable(recipient)) for recipient in message.recipients]
+    recipients = [tags.div(breakable(printable(recipient))) for recipient in message.recipients]
     if message.more:
         recipients.append(tags.div(f"and {message.more:,} more", class_="faint"))
     id: Flattenable = tags.code(printable(message.id))
@@ -600,7 +600,7 @@ def _row(message: RecentMessage, view: View) -> Sequence[Flattenable]:
         id = tags.a(id, href=f"/queue/{quoted(message.id)}")
     return (
         time_tag(message.received_at),
-        printable(reverse_path),
+        breakable(printable(reverse_path)),
         recipients,
         size_text(message.size),
         state_tag(state),

@@ -25,7 +25,7 @@ from ..explanation_text import lines as explanation_lines
 from ..http import READING, Request, Responder, Response, only
 from ..status import short_duration
 from .action_pages import action_form, small_form
-from .markup import Flattenable, Tag, tags
+from .markup import Flattenable, Tag, breakable, tags
 from .page import (
     LIVE_POLICY,
     View,
@@ -257,14 +257,14 @@ def _listed(message: Mapping[str, Any]) -> Iterator[Sequence[Flattenable]]:
     id = str(message["id"])
     recipients = message["recipients"]
     for place, each in enumerate(recipients[:_MOST_SHOWN]):
-        to: Flattenable = printable(str(each["address"]))
+        to = breakable(printable(str(each["address"])))
         if place == _MOST_SHOWN - 1 and len(recipients) > _MOST_SHOWN:
             more = len(recipients) - _MOST_SHOWN
             to = (tags.div(to), tags.div(f"and {more:,} more", class_="faint"))
         yield (
             tags.a(tags.code(printable(id)), href=f"{PATH}/{quoted(id)}"),
             time_tag(message["received_at"]),
-            _sender(message),
+            breakable(_sender(message)),
             to,
             _state(each),
             _next(each),

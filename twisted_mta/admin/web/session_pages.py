@@ -20,7 +20,7 @@ from ...mail.printable import printable
 from ..http import READING, Request, Responder, Response, only
 from ..sessions_api import PATH as API
 from ..status import short_duration
-from .markup import Flattenable, Tag, tags
+from .markup import Flattenable, Tag, breakable, tags
 from .page import LIVE_POLICY, View, framed, table, time_tag
 
 PATH = "/sessions"
@@ -123,7 +123,7 @@ def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: s
 
 
 def _row(each: Mapping[str, Any], *, traces: bool) -> Sequence[Flattenable]:
-    peer: Flattenable = printable(str(each["peer"]))
+    peer = breakable(printable(str(each["peer"])))
     trace: Flattenable = ""
     outgoing = each["direction"] == "out"
     if traces and each["address"]:
