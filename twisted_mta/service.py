@@ -309,9 +309,10 @@ class MailTransferAgent(Service):
     def _make_cluster(self, url: str, environment: Environment) -> Cluster:
         # The client of PostgreSQL takes longer to import than the rest of the start.
         from .cluster.cluster import cluster_at
+        from .queue.store.postgresql.connection import Connecting
 
         return cluster_at(
-            url,
+            Connecting(url, self._reactor.seconds),
             machine=lambda: machine_id(self.config.state_dir, self._files, environment.secret),
             own=lambda machine: OwnMachine(
                 id=machine,

@@ -20,6 +20,7 @@ from twisted_mta.policy.greylist.file import Attempt, Decision, GreylistFile
 from twisted_mta.policy.greylist.shared import SharedGreylist
 from twisted_mta.policy.suppression.file import DAY, Attempted, SuppressionFile, Terms
 from twisted_mta.policy.suppression.shared import SharedSuppression
+from twisted_mta.queue.store.postgresql.connection import Connecting
 from twisted_mta.system.executors import inline_executor
 
 from .members import connect
@@ -56,7 +57,9 @@ class ListsTestCase(TidyTestCase):
         self.sql.execute("UPDATE suppression_forgotten SET change = 0")
 
     def database(self, url: str = "") -> ClusterDatabase:
-        database = ClusterDatabase(url or server().url, thread=InlineThread(), reactor=Clock())
+        clock = Clock()
+        connecting = Connecting(url or server().url, clock.seconds)
+        database = ClusterDatabase(connecting, thread=InlineThread(), reactor=clock)
         self.addCleanup(database.close)
         if not url:
             database.call(lambda _: None)

@@ -14,6 +14,7 @@ from ..delivery.shared_sent_counts import SharedSentCounts
 from ..policy.greylist.shared import SharedGreylist
 from ..policy.suppression.file import SuppressionFile
 from ..policy.suppression.shared import SharedSuppression
+from ..queue.store.postgresql.connection import Connecting
 
 _FOLLOW = 2.0  # seconds between two looks at the changes of the suppression list
 
@@ -47,7 +48,9 @@ class SharedLists:
         follows: bool,
         reactor: Any,
     ) -> None:
-        self.database = ClusterDatabase(url, thread=thread, reactor=reactor)
+        self.database = ClusterDatabase(
+            Connecting(url, reactor.seconds), thread=thread, reactor=reactor
+        )
         self.suppression = SharedSuppression(suppression, self.database)
         self.greylist = SharedGreylist(self.database)
         self.sent_counts = SharedSentCounts(self.database)

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, LimitKey, WallTime
 from ..mail.printable import printable
+from ..system.postgresql import PatientConnection
 from . import exchange, failures
 from .away import DatabaseAway
 from .credits import Credits, Request
@@ -296,7 +297,7 @@ def _see(database: Database, own: OwnMachine, wall_time: WallTime) -> Sequence[M
 
 
 def cluster_at(
-    url: str,
+    connect: Callable[[], PatientConnection],
     *,
     machine: Callable[[], str],
     own: Callable[[str], OwnMachine],
@@ -308,7 +309,7 @@ def cluster_at(
     """Return this machine's membership of the cluster with a database.
 
     Args:
-        url: of the database, as libpq reads it.
+        connect: see `ClusterDatabase`.
         machine: see `Cluster`.
         own: see `Cluster`.
         period: see `Cluster`.
@@ -317,13 +318,13 @@ def cluster_at(
         wall_time: see `Cluster`.
     """
 
-    def connect(id: str, woken: Callable[[], None]) -> ClusterDatabase:
+    def database(id: str, woken: Callable[[], None]) -> ClusterDatabase:
         return ClusterDatabase(
-            url,
+            connect,
             thread=thread,
             reactor=reactor,
             channel=channel_of(id),
             woken=woken,
         )
 
-    return Cluster(machine, own, connect, period=period, clock=reactor, wall_time=wall_time)
+    return Cluster(machine, own, database, period=period, clock=reactor, wall_time=wall_time)

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ..system.postgresql import PatientConnection
 from .away import DatabaseAway
-from .schema import SCHEMA, Database, NewerTables, scripts, upgrade
+from .schema import Database, NewerTables, scripts, upgrade
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -27,20 +27,13 @@ _T = TypeVar("_T")
 _PATIENCE = 3.0  # seconds that a statement may take
 _PAUSE = 1.0  # seconds after a failure to connect in which calls fail at once
 
-_SETTINGS = {
-    "connect_timeout": 2,  # seconds; less is not possible
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 5000,  # milliseconds
-    "client_encoding": "UTF8",
-    "application_name": "twisted-mta cluster",
-    "options": (
-        f"-c search_path={SCHEMA} -c lock_timeout=2000 -c statement_timeout=2500"
-        " -c idle_in_transaction_session_timeout=5000"
-        r" -c default_transaction_isolation=read\ committed"
-    ),
-}
+# Less than those of the queue: clients wait for some calls, and nothing here takes long.
+_LIMITS = (
+    "SET lock_timeout = 2000",
+    "SET statement_timeout = 2500",
+    "SET idle_in_transaction_session_timeout = 5000",
+    "SET application_name = 'twisted-mta cluster'",
+)
 
 
 class Thread(Protocol):
@@ -65,7 +58,7 @@ class ClusterDatabase:
     """The database, for one process.
 
     Args:
-        url: of the database, as libpq reads it.
+        connect: connects to the database of the queue (`queue.store.postgresql.connection`).
         thread: where it is used.
         reactor: IReactorTime; with IReactorFDSet, notifications of other machines are heard.
         channel: of the notifications that are for this process; empty: none are.
@@ -74,14 +67,14 @@ class ClusterDatabase:
 
     def __init__(
         self,
-        url: str,
+        connect: Callable[[], PatientConnection],
         *,
         thread: Thread,
         reactor: Any,
         channel: str = "",
         woken: Callable[[], object] = lambda: None,
     ) -> None:
-        self._url = url
+        self._open = connect
         self._reactor = reactor
         self._channel = channel
         self._woken = woken
@@ -169,11 +162,11 @@ class ClusterDatabase:
         return self._connection
 
     def _connect(self) -> PatientConnection:
-        settings: dict[str, Any] = _SETTINGS
-        connection = PatientConnection.connect(self._url, autocommit=True, **settings)
-        connection.seconds = self._reactor.seconds
+        connection = self._open()
         connection.patience = _PATIENCE
         try:
+            for statement in _LIMITS:
+                connection.execute(statement)
             upgrade(connection, scripts())
             # A name says nothing new: what wakes this process is that there is one.
             connection.add_notify_handler(lambda _: None)

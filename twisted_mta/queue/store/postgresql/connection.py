@@ -115,6 +115,26 @@ def connect(
     return database
 
 
+class Connecting:
+    """Connects to the server with a queue again and again, and to no primary of before.
+
+    Args:
+        url: of the database, as libpq reads it.
+        seconds: a monotonic clock.
+    """
+
+    def __init__(self, url: str, seconds: Callable[[], float]) -> None:
+        self._url = url
+        self._seconds = seconds
+        self._timeline: Timeline | None = None
+
+    def __call__(self) -> PatientConnection:
+        """Return a connection; raises as `connect` does."""
+        database = connect(self._url, self._seconds, since=self._timeline)
+        self._timeline = database.timeline
+        return database
+
+
 def _admitted(url: str, *, read_only: bool) -> Connection:
     connected = _readable if read_only else _writable
     try:
