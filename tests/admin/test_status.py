@@ -164,6 +164,28 @@ class Merging(TidyTestCase):
         )
         self.assertEqual(status.to_json()["webhooks"][0]["error"], "no")
 
+    def test_the_trouble_of_a_webhook_has_the_events_of_all_processes(self) -> None:
+        good = WebhookStatus(key="a", url="https://a/", state="ready", waiting=2)
+        bad = evolve(good, state="failing", waiting=1300, failures=3, error="it answers 502")
+        status = merged(report(0, webhooks=(bad,)), report(1, webhooks=(good,)))
+        self.assertEqual(
+            _texts(status),
+            ["the webhook https://a/ does not take events: it answers 502: 1,302 events wait"],
+        )
+        unsure = evolve(bad, failures=2)
+        self.assertEqual(_texts(merged(report(0, webhooks=(unsure,)))), [])
+        lost = evolve(good, dropped=3, expired=1, last_dropped=NOW - 3600)
+        status = merged(report(0, webhooks=(lost,)), report(1, webhooks=(lost,)))
+        self.assertEqual(
+            _texts(status),
+            [
+                "8 events for the webhook https://a/ were dropped since the start: it has not"
+                " taken them in time"
+            ],
+        )
+        old = evolve(lost, last_dropped=NOW - 7 * 3600)
+        self.assertEqual(_texts(merged(report(0, webhooks=(old,)))), [])
+
     def test_the_json_of_a_status_is_versioned_and_complete(self) -> None:
         facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))
         self.assertEqual((facts["version"], facts["program"]), (1, "1.2.3"))
@@ -335,3 +357,7 @@ class Words(TidyTestCase):
             (-3, "0 s"),
         ):
             self.assertEqual(short_duration(seconds), text)
+
+
+def _texts(status: Status) -> list[str]:
+    return [each.text for each in status.troubles if each.kind == "webhooks"]

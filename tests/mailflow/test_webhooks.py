@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
+from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from tests.webhooks.receiver import Receiver
 from twisted_mta.admin.http import Request
@@ -20,6 +21,7 @@ from twisted_mta.queue.store.webhook_events import CountEvents, EventsOperation
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.commits import Fate
 from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
+from twisted_mta.webhooks.status import troubles
 
 PORT = 8080
 URL = f"http://127.0.0.1:{PORT}/events"
@@ -72,7 +74,7 @@ class Webhooks(TidyTestCase):
     def troubles(self, mta: MemoryMTA) -> list[str]:
         agent = mta.mta._agent
         assert agent is not None
-        return [each.text for each in agent.webhooks.troubles()]
+        return [each.text for each in troubles(agent.webhooks.statuses(), mta.wall_time())]
 
     def status(self, mta: MemoryMTA) -> Any:
         agent = mta.mta._agent
@@ -179,7 +181,7 @@ class Webhooks(TidyTestCase):
             self.troubles(mta),
             [
                 f"the webhook {URL} does not take events: it answers 500, expected 2xx:"
-                " 1 events wait"
+                " 1 event waits"
             ],
         )
         self.receiver.answer = 200
@@ -226,6 +228,33 @@ class Webhooks(TidyTestCase):
         self.pass_(mta, 10)
         self.assertEqual((len(self.receiver.requests), self.receiver.open), (1, []))
 
+    def test_interim_responses_are_left_out_up_to_a_number_and_flood_no_log(self) -> None:
+        for number, piece in ((10, 1), (10, 4096), (11, 7)):
+            self.receiver = Receiver()
+            with MemoryMTA(webhooks=(self.hook(events=["delivered"]),)) as mta:
+                port = mta.reactor.listenTCP(PORT, self.receiver, interface="127.0.0.1")
+                interim = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * number
+                self.receiver.raw = interim + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+                self.receiver.piece = piece
+                lines = logged_lines(self, "100")
+                for _ in range(3):
+                    self.submit(mta, "bob@localhost")
+                self.pass_(mta, 1)
+                taken = number <= 10
+                self.assertEqual(self.status(mta).posted, 3 if taken else 0)
+                if not taken:
+                    self.assertIn("more than 10 responses 1xx", self.status(mta).error)
+                self.assertEqual(lines, [])
+                port.stopListening()
+
+    def test_what_is_no_http_is_named(self) -> None:
+        mta = self.mta(self.hook(events=["delivered"]))
+        self.receiver.raw = b"220 \x1b[2J\xff ESMTP\r\n\r\n"
+        self.submit(mta, "bob@localhost")
+        self.pass_(mta, 1)
+        self.assertIn("its answer is not HTTP/1.1: b'220 ", self.status(mta).error)
+        self.assertTrue(self.status(mta).error.isprintable())
+
     def test_a_body_that_never_ends_keeps_no_connection(self) -> None:
         mta = self.mta(self.hook(events=["delivered"]))
         self.receiver.raw = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"
@@ -258,6 +287,22 @@ class Webhooks(TidyTestCase):
         self.receiver.answer, self.receiver.fields = 204, []
         self.pass_(mta, 10)
         self.assertEqual(len(self.receiver.requests), 3)
+
+    def test_failures_get_a_line_a_minute_with_their_number(self) -> None:
+        mta = self.mta(self.hook(events=["delivered"]))
+        self.receiver.answer = 500
+        lines = logged_lines(self, "has not taken the event")
+        # An application that refuses some events and takes others never gets pauses.
+        for _ in range(300):
+            self.receiver.answer = 500
+            self.submit(mta, "bob@localhost")
+            self.pass_(mta, 0.5)
+            self.receiver.answer = 204
+            self.submit(mta, "bob@localhost")
+            self.pass_(mta, 0.5)
+        self.assertGreater(self.status(mta).failed, 100)
+        self.assertIn(len(lines), range(5, 8))
+        self.assertRegex(lines[1], r"it answers 500, expected 2xx \(and \d+ attempts before\)$")
 
     def test_410_disables_it_until_a_reload_and_nothing_is_lost(self) -> None:
         mta = self.mta(self.hook(events=["delivered"]))

@@ -50,6 +50,7 @@ class Receiver(Factory):
         answer: status code of the next ones; 0: none is given.
         fields: further fields of answers, as lines.
         raw: octets of all further answers, instead; None: as the others say.
+        piece: octets of `raw` that are written at a time.
         connections: taken so far.
         open: connections that are open.
     """
@@ -61,6 +62,7 @@ class Receiver(Factory):
         self.answer = 204
         self.fields: list[str] = []
         self.raw: bytes | None = None
+        self.piece = 1 << 20
         self.connections = 0
         self.open: list[_Connection] = []
 
@@ -101,7 +103,9 @@ class _Connection(Protocol):
             self._octets = rest[length:]
             self._receiver.requests.append(Received(start, fields, rest[:length]))
             if self._receiver.raw is not None:
-                self.transport.write(self._receiver.raw)
+                raw, piece = self._receiver.raw, self._receiver.piece
+                for begin in range(0, len(raw), piece):
+                    self.transport.write(raw[begin : begin + piece])
             elif self._receiver.answer:
                 lines = [f"HTTP/1.1 {self._receiver.answer} Said", *self._receiver.fields]
                 if self._receiver.answer != 204:

@@ -12,6 +12,7 @@ from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot, added, table
 from ..telemetry.metrics.table import Metric
 from ..webhooks.status import merged as merged_webhooks
+from ..webhooks.status import troubles as troubles_of_webhooks
 from .report import (
     MOST_MESSAGES,
     STATES,
@@ -80,6 +81,7 @@ def merge(
         shared=any(report.has_shared_queue for report in reports),
     )
     by_operator = all_suspended(each for report in reports for each in report.suspended_by_operator)
+    webhooks = merged_webhooks(each for report in reports for each in report.webhooks)
     all_troubles = ordered(
         (
             *troubles,
@@ -87,6 +89,7 @@ def merge(
             *_of_listeners(connections, processes, len(listeners), wanted_listeners),
             *_of_next_hops(suspended),
             *_of_operator(by_operator),
+            *troubles_of_webhooks(webhooks, now),
             *(each for report in reports if report.state == "ready" for each in report.troubles),
         )
     )
@@ -123,7 +126,7 @@ def merge(
         ages=_by_label(total, table.QUEUE_AGE),
         reasons=_by_label(total, table.QUEUE_DEFERRED_FOR),
         local_submission=_by_label(total, table.LOCAL_WAITING),
-        webhooks=merged_webhooks(each for report in reports for each in report.webhooks),
+        webhooks=webhooks,
     )
 
 

@@ -32,7 +32,6 @@ def troubles(agent: Agent) -> Iterator[Trouble]:
     yield from agent.connections.refused_credentials.troubles()
     yield from agent.connections.unsafe_hosts.troubles()
     yield from agent.tokens.troubles()
-    yield from agent.webhooks.troubles()
     yield from _tables(agent)
     yield from _queue(agent)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from attrs import frozen
@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import Config, ConfigError, WebhookSettings
-from ..health.trouble import Trouble
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient
 from ..mail.events import MailEvent, described
@@ -295,11 +294,6 @@ class Webhooks:
     def statuses(self) -> Sequence[WebhookStatus]:
         """Return the state of each webhook."""
         return [each.status for each in self._webhooks.values()]
-
-    def troubles(self) -> Iterator[Trouble]:
-        """Yield a trouble for each webhook that does not take events."""
-        for each in self._webhooks.values():
-            yield from each.troubles()
 
     async def test(self, url: str | None) -> Sequence[tuple[str, str]]:
         """Post a test event, once, to one webhook or to all.

@@ -7,6 +7,7 @@ asked for, and what a server may cost is bounded: octets, addresses, seconds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from ipaddress import ip_address
@@ -39,6 +40,9 @@ _MOST_KEPT = 8  # connections to one host
 _KEPT = 4.0  # seconds; shorter than servers keep them: many do for 5
 _LONGEST_REST = 5.0  # seconds for an answer that is not read, behind its head
 _SHOWN = 100  # characters of an error
+_MOST_INTERIM = 10  # responses 1xx before an answer
+_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9][0-9]")
+_INTERIM_LENGTH = 12  # octets of what `_INTERIM` matches
 
 
 @frozen
@@ -331,6 +335,8 @@ class _Gate(Protocol):
         self._largest = largest
         self._http: Any = None
         self._octets = 0
+        self._head: bytearray | None = bytearray()  # of an answer; None: it has begun
+        self._interim = 0
         self._opened: Deferred[Any] = Deferred(lambda _: self.close())
         self._closed = False
 
@@ -369,11 +375,36 @@ class _Gate(Protocol):
         self._octets += len(data)
         if self.is_open and room > 0:
             # The head decides, whatever has arrived with it.
-            self._http.dataReceived(data[:room])
+            kept = data[:room]
+            if self._head is not None:
+                kept = self._without_interim(self._head, kept)
+            if kept:
+                self._http.dataReceived(kept)
         if len(data) > room:
             self.drop(f"it sends more than {self._largest} octets")
         elif self.is_open and self._http.state == "QUIESCENT":
-            self._octets = 0  # of the next answer
+            # Of the next answer.
+            self._octets = self._interim = 0
+            self._head = bytearray()
+
+    def _without_interim(self, head: bytearray, data: bytes) -> bytes:
+        """Leave responses 1xx out: nothing here waits for one, and Twisted logs each of them."""
+        searched = max(0, len(head) - 3)
+        head += data
+        while _INTERIM.match(head):
+            end = head.find(b"\r\n\r\n", searched)
+            if end < 0:
+                return b""
+            searched = 0
+            del head[: end + 4]
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self.drop(f"it sends more than {_MOST_INTERIM} responses 1xx")
+                return b""
+        if len(head) < _INTERIM_LENGTH:
+            return b""
+        self._head = None
+        return bytes(head)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the request (called by Twisted)."""
@@ -513,4 +544,6 @@ def _text(error: BaseException | None) -> str:
     reasons = getattr(error, "reasons", None)  # of the errors of twisted.web.client
     if reasons and isinstance(reasons[0], Failure):
         return _text(reasons[0].value)
+    if len(error.args) == 2 and isinstance(error.args[1], bytes):  # ParseError of twisted.web
+        return f"its answer is not HTTP/1.1: {printable(repr(error.args[1]))}"[:_SHOWN]
     return printable(str(error) or type(error).__name__)[:_SHOWN].rstrip(".")

@@ -7,7 +7,7 @@ not take is tried again by itself, so that it does not keep the others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
 from typing import Any
@@ -18,14 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import WebhookSettings
-from ..health.trouble import Trouble
 from ..interfaces import Clock, Random, WallTime
 from ..mail.printable import printable
 from ..queue.store.webhook_events import EventCount, WaitingEvent
 from ..tls.https import HTTPSError
 from .outbox import Changes, Outbox, Place
 from .sender import NotTaken
-from .status import WebhookStatus
+from .status import SURE, WebhookStatus
 
 AT_ONCE = 8
 """Requests to one URL at a time."""
@@ -35,7 +34,6 @@ FIRST_DELAY, LONGEST_DELAY = 5.0, 600.0
 
 _JITTER = 0.2  # of a delay, up or down
 _GONE = 410  # RFC 9110 §15.5.11
-_SURE = 3  # failures in a row after which it is a trouble, and one attempt at a time is made
 _READ = 64  # events read in one go
 _LOW = 16  # read events below which more are read
 _GATHERED = 0.05  # seconds for which new events wait for others
@@ -43,7 +41,7 @@ _WRITTEN = 0.2  # seconds for which changes wait for others
 _MOST_CHANGES = 100  # that wait
 _PAUSE = 5.0  # seconds until the store is tried again
 _TENDED = 60.0  # seconds between two looks at the age of events
-_DROPPED_LATELY = 6 * 3600.0  # seconds for which dropped events are a trouble
+_QUIET = 60.0  # seconds between two lines on events that were not taken
 _TRIMMED = 500  # events dropped in one go
 _SHOWN = 200  # characters of an error
 
@@ -155,6 +153,9 @@ class Webhook:
         self._last_success: float | None = None
         self._error = ""
         self._dropped_at: float | None = None  # by the clock
+        self._last_dropped: float | None = None
+        self._quiet_until: float | None = None  # by the clock, with lines on failures
+        self._untold = 0  # failures since the last line
         self._counts: dict[str, int] = {}
         # Its timers.
         self._alarm: IDelayedCall | None = None
@@ -223,28 +224,12 @@ class Webhook:
             failed=self._counts.get("failed", 0),
             dropped=self._counts.get("dropped", 0),
             expired=self._counts.get("expired", 0),
+            failures=self._failures,
             last_success=self._last_success,
             failing_since=self._failing_since,
+            last_dropped=self._last_dropped,
             error=self._error,
         )
-
-    def troubles(self) -> Iterator[Trouble]:
-        """Yield what the operator has to know."""
-        wait = f"{self._waiting.number:,} events wait"
-        if self._state is State.DISABLED:
-            text = f"the webhook {self._name} answers 410, and is disabled until a reload: {wait}"
-            yield Trouble(kind="webhooks", subject=self._name, text=text)
-        elif self._failures >= _SURE:
-            text = f"the webhook {self._name} does not take events: {self._error}: {wait}"
-            yield Trouble(kind="webhooks", subject=self._name, text=text)
-        dropped = self._dropped_at
-        if dropped is not None and self._clock.seconds() - dropped < _DROPPED_LATELY:
-            number = self._counts.get("dropped", 0) + self._counts.get("expired", 0)
-            text = (
-                f"{number:,} events for the webhook {self._name} were dropped since the start:"
-                " it has not taken them in time"
-            )
-            yield Trouble(kind="webhooks", subject=f"dropped {self._name}", text=text)
 
     # Reading.
 
@@ -317,7 +302,8 @@ class Webhook:
             more = self._more
             self._wake(max(0.0, taken.next - now))
             self._more = more
-        if self._queued:
+        # Also where nothing came: events were written, and their alarm rang, meanwhile.
+        if self._queued or self._more:
             self._step()
 
     def _not_read(self, failure: Failure) -> None:
@@ -349,7 +335,7 @@ class Webhook:
         self._changes.ended.append(place)
         self._left(EventCount(1, len(event.body)))
         self._add("posted", 1)
-        if self._failures >= _SURE:
+        if self._failures >= SURE:
             self._log.info("the webhook {url} takes events again", url=self._name)
         self._failures = 0
         self._failing_since, self._error = None, ""
@@ -376,16 +362,10 @@ class Webhook:
         if was_failing or self._state is State.READY:
             self._failures += 1
             pause = 0.0
-            if self._failures >= _SURE:
-                pause = self._delay(self._failures - _SURE + 1)
+            if self._failures >= SURE:
+                pause = self._delay(self._failures - SURE + 1)
             self._probe_at = self._clock.seconds() + max(pause, retry_after)
-        self._log.warn(
-            "the webhook {url} has not taken the event {event}: attempt={attempts} {error}",
-            url=self._name,
-            event=event.name,
-            attempts=event.attempts + 1,
-            error=self._error,
-        )
+        self._tell(event)
         delay = max(self._delay(event.attempts + 1), retry_after)
         next_attempt = self._wall_time() + delay
         self._changes.postponed.append((place, event.attempts + 1, next_attempt))
@@ -398,6 +378,23 @@ class Webhook:
             self._enter(Event.GONE)
         self._enter(Event.FAILED)
         self._ended_one()
+
+    def _tell(self, event: WaitingEvent) -> None:
+        """Log that an event was not taken: one line a minute, with the number of the others."""
+        now = self._clock.seconds()
+        if self._quiet_until is not None and now < self._quiet_until:
+            self._untold += 1
+            return
+        more = f" (and {self._untold:,} attempts before)" if self._untold else ""
+        self._quiet_until, self._untold = now + _QUIET, 0
+        self._log.warn(
+            "the webhook {url} has not taken the event {event}: attempt={attempts} {error}{more}",
+            url=self._name,
+            event=event.name,
+            attempts=event.attempts + 1,
+            error=self._error,
+            more=more,
+        )
 
     def _delay(self, failures: int) -> float:
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 30), LONGEST_DELAY)
@@ -493,6 +490,7 @@ class Webhook:
                     reason="too many wait" if before is None else "they wait for too long",
                 )
             self._dropped_at = self._clock.seconds()
+            self._last_dropped = self._wall_time()
             self._add(result, dropped.number)
         return dropped.number
 
