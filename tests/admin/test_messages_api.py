@@ -190,6 +190,11 @@ class Fields(MessagesTestCase):
         for fields in (
             {"subject": evil},
             {"subject": "x\nBcc: y"},
+            {"subject": "x\x85Bcc: v@x.example"},
+            {"subject": "x\u2028Bcc: v@x.example"},
+            {"subject": "x\u2029"},
+            {"headers": {"X-A": "x\u2028Bcc: v@x.example"}},
+            {"from": {"address": "ann@x.example", "name": "x\u2028Bcc: v@x.example"}},
             {"from": f'"{evil}" <ann@x.example>'},
             {"from": {"address": "ann@x.example", "name": evil}},
             {"from": "ann@x.example\r\nBcc: v@x.example"},

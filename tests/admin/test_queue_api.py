@@ -218,6 +218,7 @@ class Acting(QueueAPITestCase):
 
     def test_bodies_that_cannot_be_read_are_refused(self) -> None:
         for body in (
+            b'{"domain": "\\ud800"}',
             b"[" * 500_000,
             b"{",
             b"[]",

@@ -10,9 +10,12 @@ from twisted_mta.admin.merging import gauges, merge
 from twisted_mta.admin.report import (
     Connections,
     Destination,
+    OperatorSuspensions,
     ProcessReport,
     RecentMessage,
+    SuspendedByOperator,
     SuspendedHop,
+    all_suspended,
 )
 from twisted_mta.admin.status import Status, short_duration
 from twisted_mta.health.trouble import Trouble
@@ -163,6 +166,31 @@ class Merging(TidyTestCase):
             (evolve(bad, posted=10, last_success=NOW - 1), evolve(other, posted=10)),
         )
         self.assertEqual(status.to_json()["webhooks"][0]["error"], "no")
+
+    def test_all_destinations_that_the_operator_has_suspended_count(self) -> None:
+        def one(worker: int) -> ProcessReport:
+            return report(
+                worker,
+                suspended_by_operator=all_suspended(
+                    SuspendedByOperator(
+                        destination=f"d{number}.example", since=NOW - number, waiting=number
+                    )
+                    for number in range(1000)
+                ),
+                operator_suspensions=OperatorSuspensions(
+                    number=1000, since=NOW - 999, waiting=499_500
+                ),
+            )
+
+        status = merged(one(0), ProcessReport.from_json(one(1).to_json()))
+        named = [each.destination for each in status.suspended_by_operator]
+        self.assertEqual((len(named), named), (100, sorted(named)))
+        self.assertIn("d999.example", named)  # most mail waits for it
+        self.assertEqual(gauges(status).total(table.DESTINATIONS_SUSPENDED), 1000)
+        [text] = [each.text for each in status.troubles if each.kind == "suspended_destinations"]
+        self.assertTrue(text.startswith("1,000 destinations are suspended by the operator"), text)
+        self.assertIn("999,000 recipients wait", text)
+        self.assertIn("and others", text)
 
     def test_the_trouble_of_a_webhook_has_the_events_of_all_processes(self) -> None:
         good = WebhookStatus(key="a", url="https://a/", state="ready", waiting=2)

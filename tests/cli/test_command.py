@@ -64,6 +64,24 @@ class Tool(CliTestCase):
             (1, "twisted-mta: cannot write the output: No space left on device\n"),
         )
 
+    def test_a_closed_standard_output_causes_no_traceback(self) -> None:
+        command = [sys.executable, "-c", "from twisted_mta.cli import main; main()", "--help"]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True
+        )
+        self.assertEqual(done.stderr, "")
+
+    def test_an_argument_that_is_not_utf_8_is_an_error_without_a_traceback(self) -> None:
+        command = [sys.executable, "-c", "from twisted_mta.cli import main; main()", "explain"]
+        done = subprocess.run(
+            [*command, b"b\xff@example.net", "--state-dir", "/nowhere"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("found \\udcff in an argument, expected text in UTF-8", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
     def test_a_reader_that_stops_early_causes_no_message(self) -> None:
         reading, writing = os.pipe()
         os.close(reading)

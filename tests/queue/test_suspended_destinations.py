@@ -202,3 +202,5 @@ class ReadDestination(RunnerTestCase):
             with self.assertRaisesRegex(ValueError, "expected a recipient domain") as caught:
                 read_destination(text)
             self.assertTrue(str(caught.exception).isprintable())
+        with self.assertRaisesRegex(ValueError, r"found destination '\\x1b\[31m', expected"):
+            read_destination("\x1b[31m")

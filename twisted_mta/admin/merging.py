@@ -17,11 +17,13 @@ from .report import (
     MOST_MESSAGES,
     STATES,
     Connections,
+    OperatorSuspensions,
     ProcessReport,
     ReportedState,
     SuspendedByOperator,
     SuspendedHop,
     all_suspended,
+    all_suspensions,
     largest_destinations,
     longest_suspended,
 )
@@ -81,6 +83,7 @@ def merge(
         shared=any(report.has_shared_queue for report in reports),
     )
     by_operator = all_suspended(each for report in reports for each in report.suspended_by_operator)
+    suspensions = all_suspensions(report.operator_suspensions for report in reports)
     webhooks = merged_webhooks(each for report in reports for each in report.webhooks)
     all_troubles = ordered(
         (
@@ -88,7 +91,7 @@ def merge(
             *_of_processes(processes),
             *_of_listeners(connections, processes, len(listeners), wanted_listeners),
             *_of_next_hops(suspended),
-            *_of_operator(by_operator),
+            *_of_operator(by_operator, suspensions),
             *troubles_of_webhooks(webhooks, now),
             *(each for report in reports if report.state == "ready" for each in report.troubles),
         )
@@ -111,6 +114,7 @@ def merge(
         recent=tuple(newest),
         suspended=suspended,
         suspended_by_operator=by_operator,
+        operator_suspensions=suspensions,
         destinations=largest_destinations(
             each for report in reports for each in report.destinations
         ),
@@ -151,7 +155,7 @@ def gauges(status: Status) -> Snapshot:
         (table.QUEUE_QUARANTINED,): queue.get("quarantined", 0),
         (table.QUEUE_HELD,): queue.get("held", 0),
         (table.QUEUE_FAILURES,): queue.get("failures", 0),
-        (table.DESTINATIONS_SUSPENDED,): len(status.suspended_by_operator),
+        (table.DESTINATIONS_SUSPENDED,): status.operator_suspensions.number,
     }
     for state in STATES:
         numbers[(table.PROCESSES, state)] = sum(
@@ -273,22 +277,23 @@ def _of_next_hops(suspended: Sequence[SuspendedHop]) -> Iterator[Trouble]:
             )
 
 
-def _of_operator(suspended: Sequence[SuspendedByOperator]) -> Iterator[Trouble]:
+def _of_operator(
+    suspended: Sequence[SuspendedByOperator], suspensions: OperatorSuspensions
+) -> Iterator[Trouble]:
     """Yield that the operator has suspended destinations."""
-    if not suspended:
+    if not suspensions.number:
         return
-    first = min(suspended, key=lambda each: each.since)
-    waiting = sum(each.waiting for each in suspended)
+    number, waiting = suspensions.number, suspensions.waiting
     named = [_suspended_destination(each) for each in suspended[:_NAMED_HOPS]]
-    if len(suspended) > len(named):
+    if number > len(named):
         named.append("and others")
-    several = len(suspended) > 1
-    are = f"{len(suspended):,} destinations are" if several else "1 destination is"
+    several = number > 1
+    are = f"{number:,} destinations are" if several else "1 destination is"
     wait = "1 recipient waits" if waiting == 1 else f"{waiting:,} recipients wait"
     yield Trouble(
         kind="suspended_destinations",
-        text=f"{are} suspended by the operator since {moment(first.since)} UTC, and {wait} for"
-        f" {'them' if several else 'it'}: {'; '.join(named)}",
+        text=f"{are} suspended by the operator since {moment(suspensions.since)} UTC, and {wait}"
+        f" for {'them' if several else 'it'}: {'; '.join(named)}",
     )
 
 

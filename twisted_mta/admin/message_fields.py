@@ -23,6 +23,7 @@ from attrs import frozen
 from ..mail.address import AddressError, Mailbox
 from ..mail.printable import printable
 
+_LINE_ENDS = ("\x85", "\u2028", "\u2029")  # besides those below U+0020
 _LONGEST_LINE = 2_000  # characters of a subject, a name or a field
 _MOST_RECIPIENTS = 1_000
 _MOST_PARTS = 100  # attachments, or further header fields
@@ -177,7 +178,12 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
 def _line(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise FieldError(f"{where}: found {_kind(value)}, expected text")
-    if len(value) > _LONGEST_LINE or any(ord(each) < 32 or ord(each) == 127 for each in value):
+    if (
+        len(value) > _LONGEST_LINE
+        or any(ord(each) < 32 or ord(each) == 127 for each in value)
+        or len(value.splitlines()) > 1  # U+0085, U+2028 and U+2029 end lines too
+        or value.endswith(_LINE_ENDS)
+    ):
         raise FieldError(
             f"{where}: expected text of one line, without control characters, and of"
             f" {_LONGEST_LINE} characters at most"

@@ -538,7 +538,7 @@ class _Suspension:
         unknown = [name for name in fields if name not in fields_dict(cls)]
         if unknown:
             names = ", ".join(fields_dict(cls))
-            raise ValueError(f"found {printable(unknown[0])!r}, expected some of {names}")
+            raise ValueError(f"found {printable(repr(unknown[0]))}, expected some of {names}")
         for name in ("destination", "reason"):
             value = fields.setdefault(name, "")
             if not isinstance(value, str):
@@ -569,4 +569,8 @@ def _read_object(body: bytes) -> dict[str, Any]:
         raise ValueError(f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError("the body is not a JSON object")
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON may have lone surrogates; no store or log takes them
+        raise ValueError("the body has half a character, expected text") from None
     return fields

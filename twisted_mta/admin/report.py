@@ -131,6 +131,21 @@ class SuspendedByOperator:
 
 
 @frozen(kw_only=True)
+class OperatorSuspensions:
+    """All destinations that the operator has suspended, where a report names some.
+
+    Attributes:
+        number: of them.
+        since: wall time at which the first was suspended.
+        waiting: recipients that wait for them, as far as they were counted.
+    """
+
+    number: int = 0
+    since: float = 0.0
+    waiting: int = 0
+
+
+@frozen(kw_only=True)
 class Destination:
     """A domain with mail in the queue.
 
@@ -204,6 +219,7 @@ class ProcessReport:
         recent: messages, the newest first, at most `MOST_MESSAGES`.
         suspended: next hops (`longest_suspended`).
         suspended_by_operator: destinations (`all_suspended`).
+        operator_suspensions: all of them, in numbers.
         troubles: of this process.
         destinations: with most mail (`largest_destinations`).
         webhooks: of the settings, with what this process has for them.
@@ -224,6 +240,7 @@ class ProcessReport:
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
     suspended_by_operator: tuple[SuspendedByOperator, ...] = ()
+    operator_suspensions: OperatorSuspensions = field(factory=OperatorSuspensions)
     troubles: tuple[Trouble, ...] = ()
     destinations: tuple[Destination, ...] = ()
     counted_at: float | None = None
@@ -273,6 +290,7 @@ class ProcessReport:
                     SuspendedByOperator(**each)
                     for each in written["suspended_by_operator"][:MOST_SUSPENDED_BY_OPERATOR]
                 ),
+                operator_suspensions=OperatorSuspensions(**written["operator_suspensions"]),
                 troubles=tuple(Trouble(**each) for each in written["troubles"]),
                 destinations=tuple(
                     Destination(**each) for each in written["destinations"][:MOST_DESTINATIONS]
@@ -320,12 +338,23 @@ def longest_suspended(
 def all_suspended(suspended: Iterable[SuspendedByOperator]) -> tuple[SuspendedByOperator, ...]:
     """Return each destination once, with the mail of all processes that waits for it, by name.
 
-    There are at most `MOST_SUSPENDED_BY_OPERATOR` of them.
+    There are at most `MOST_SUSPENDED_BY_OPERATOR` of them, those that most mail waits for.
     """
     found: dict[str, SuspendedByOperator] = {}
     for each in suspended:
         known = found.get(each.destination)
         waiting = each.waiting + (0 if known is None else known.waiting)
         found[each.destination] = evolve(each, waiting=waiting)
-    ordered = [each for _, each in sorted(found.items())]
-    return tuple(ordered[:MOST_SUSPENDED_BY_OPERATOR])
+    ordered = sorted(found.values(), key=lambda each: (-each.waiting, each.destination))
+    named = ordered[:MOST_SUSPENDED_BY_OPERATOR]
+    return tuple(sorted(named, key=lambda each: each.destination))
+
+
+def all_suspensions(reports: Iterable[OperatorSuspensions]) -> OperatorSuspensions:
+    """Return the numbers of several processes, which all have the same destinations."""
+    some = [each for each in reports if each.number]
+    return OperatorSuspensions(
+        number=max((each.number for each in some), default=0),
+        since=min((each.since for each in some), default=0.0),
+        waiting=sum(each.waiting for each in some),
+    )

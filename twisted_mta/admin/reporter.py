@@ -14,6 +14,7 @@ from ..queue.ids import time_of
 from .report import (
     Connections,
     Destination,
+    OperatorSuspensions,
     ProcessReport,
     RecentMessage,
     ReportedState,
@@ -51,6 +52,7 @@ def process_report(
             queue[name] = queue.get(name, 0) + count
     waiting = agent.waiting_for_suspended()
     for_operator = agent.waiting_for_operator()
+    in_force = agent.operator_suspensions.in_force
     connections: dict[str, Connections] = {}
     for name, factory in zip(names, agent.listeners.factories, strict=False):
         here = Connections(
@@ -88,7 +90,12 @@ def process_report(
                 by=each.by,
                 waiting=for_operator.get(each.name, 0),
             )
-            for each in agent.operator_suspensions.in_force
+            for each in in_force
+        ),
+        operator_suspensions=OperatorSuspensions(
+            number=len(in_force),
+            since=min((each.since for each in in_force), default=0.0),
+            waiting=sum(for_operator.get(each.name, 0) for each in in_force),
         ),
         troubles=tuple(troubles(agent)),
         destinations=largest_destinations(

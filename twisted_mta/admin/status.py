@@ -16,6 +16,7 @@ from ..webhooks.status import WebhookStatus
 from .report import (
     Connections,
     Destination,
+    OperatorSuspensions,
     RecentMessage,
     ReportedState,
     SuspendedByOperator,
@@ -66,6 +67,7 @@ class Status:
         recent: messages, the newest first.
         suspended: next hops (`report.longest_suspended`).
         suspended_by_operator: destinations (`report.all_suspended`).
+        operator_suspensions: all of these, in numbers.
         destinations: domains with mail in the queue (`report.largest_destinations`).
         state: of all processes together.
         troubles: the worst first: those because of which no mail is accepted.
@@ -89,6 +91,7 @@ class Status:
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
     suspended_by_operator: tuple[SuspendedByOperator, ...] = ()
+    operator_suspensions: OperatorSuspensions = field(factory=OperatorSuspensions)
     destinations: tuple[Destination, ...] = ()
     state: ReportedState = "ready"
     troubles: tuple[Trouble, ...] = ()
@@ -145,6 +148,7 @@ class Status:
             "processes": [asdict(process) for process in self.processes],
             "suspended": [asdict(each) for each in self.suspended],
             "suspended_by_operator": [asdict(each) for each in self.suspended_by_operator],
+            "operator_suspensions": asdict(self.operator_suspensions),
             "destinations": [asdict(each) for each in self.destinations],
             "webhooks": [asdict(each) for each in self.webhooks],
             "cluster": None if self.cluster is None else self.cluster.to_json(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .._version import __version__
+from ..mail.printable import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -73,7 +74,18 @@ class _Tool(click.Group):
             try:
                 return super().main(*args, **extra)
             finally:
-                sys.stdout.flush()
+                if sys.stdout is not None:  # it is where the caller has closed it
+                    sys.stdout.flush()
+        except UnicodeEncodeError as error:
+            if not any("\ud800" <= each <= "\udfff" for each in error.object):
+                raise
+            found = printable(error.object[error.start : error.end])
+            print(
+                f"twisted-mta: found {found} in an argument, expected text in UTF-8, and a locale"
+                " for it such as LC_ALL=C.UTF-8",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         except OSError as error:
             # What is left in the buffer would be written at the interpreter's end, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -210,7 +210,7 @@ class Access:
         if _secret_in_url(request):
             return error_response(
                 "found a secret in the URL, which goes into histories and logs; replace it, and"
-                " send it in the field Authorization: Bearer …",
+                " send it in the field Authorization: Bearer TOKEN",
                 400,
             )
         grant = self._grant(request)

@@ -424,7 +424,19 @@ def _suspended_section(status: Status, view: View) -> Flattenable:
     return tags.section(
         tags.h2("Suspended by the operator"),
         table(columns, (*kinds, "whole") if view.acts else kinds, map(row, suspended)),
+        _more_suspended(status.operator_suspensions.number - len(suspended)),
         id="suspended-by-operator",
+    )
+
+
+def _more_suspended(number: int) -> Flattenable:
+    if number <= 0:
+        return ""
+    return tags.p(
+        f"And {number:,} more, with less mail: ",
+        tags.code("twisted-mta queue suspended"),
+        " lists all.",
+        class_="faint",
     )
 
 

@@ -87,8 +87,8 @@ def read_destination(text: str) -> str:
     except ValueError:
         pass
     raise ValueError(
-        f"found destination {printable(text[:_LONGEST_NAME])!r}, expected a recipient domain such"
-        " as example.net, or a next hop as twisted-mta status names it, such as"
+        f"found destination {printable(repr(text[:_LONGEST_NAME]))}, expected a recipient domain"
+        " such as example.net, or a next hop as twisted-mta status names it, such as"
         " smtp:relay.example.net:25"
     )
 
