@@ -15,6 +15,7 @@ from twisted_mta.config import (
     DNSBL,
     AccountLimit,
     AccountLimits,
+    ConfigError,
     DKIMKey,
     Listener,
     MilterSettings,
@@ -195,6 +196,26 @@ class Change(TidyTestCase):
         self.assertEqual(
             changes(settings(), after), ['dnsbl = ["zen.example of client"]; before: []']
         )
+
+    def test_a_difference_of_webhooks_shows_no_query(self) -> None:
+        def config(*urls: str, **settings: Any) -> Config:
+            hooks = [WebhookSettings(url=url, secret_file="/w", **settings) for url in urls]
+            return Config(webhooks=tuple(hooks))
+
+        url = "https://a.example/?token=verysecret"
+        self.assertEqual(
+            changes(config(url), config("https://b.example/?verysecret", url)),
+            [
+                'webhooks = ["https://b.example/", "https://a.example/"]; before:'
+                ' ["https://a.example/"]'
+            ],
+        )
+        [line] = changes(config(url), config(url, timeout=5.0))
+        self.assertTrue(line.startswith('webhook "https://a.example/": timeout = '), line)
+        for wrong in ((url, url), (url,)):
+            with self.assertRaises(ConfigError) as caught:
+                config(*wrong, timeout=90.0 if len(wrong) == 1 else 5.0)
+            self.assertNotIn("verysecret", str(caught.exception))
 
     def test_all_differences_are_listed(self) -> None:
         before = settings()

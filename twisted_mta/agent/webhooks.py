@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import Config, ConfigError, WebhookSettings
+from ..config.webhook import webhook_name
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient
 from ..mail.events import MailEvent, described
@@ -102,7 +103,9 @@ class Webhooks:
             try:
                 webhooks.append((each, read_secrets(each.secret_file)))
             except ConfigError as error:
-                raise ConfigError(f"[[webhook]] {printable(each.url)}: {error}") from None
+                raise ConfigError(
+                    f"[[webhook]] {printable(webhook_name(each.url))}: {error}"
+                ) from None
         contexts = yield from self._contexts.load(
             client_tls(each) for each in config.webhooks if each.authorities is not None
         )
@@ -184,7 +187,7 @@ class Webhooks:
                 self._log.warn(
                     "{number} events for the webhook {url} are dropped: it is not in the settings",
                     number=dropped,
-                    url=printable(url.partition("?")[0]) or "of before",
+                    url=printable(webhook_name(url)) or "of before",
                 )
 
         if self._started:

@@ -32,7 +32,7 @@ from .tables import (
     QueueSettings,
     WebSettings,
 )
-from .webhook import WebhookSettings
+from .webhook import WebhookSettings, webhook_name
 
 _TABLES = (
     AccountLimits
@@ -110,7 +110,7 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
         elif field.name == "policy_services":
             yield from _of_named((field.name,), "policy service", old, new, _service_name)
         elif field.name == "webhooks":
-            yield from _of_named((field.name,), "webhook", old, new, _url)
+            yield from _of_named((field.name,), "webhook", old, new, _url, webhook_name)
         elif field.name == "dnsbl":
             yield from _of_named((field.name,), "dnsbl", old, new, _list_name)
         elif field.name in SWITCHES and (old is None or new is None):
@@ -140,16 +140,20 @@ def _of_named(
     before: Sequence[Any],
     after: Sequence[Any],
     name: Callable[[Any], str],
+    shows: Callable[[str], str] = str,
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the differences of repeated tables, each of which has a name of its own."""
+    """Yield the differences of repeated tables, each of which has a name of its own.
+
+    ``shows`` returns what of a name may be shown.
+    """
     names = [tuple(map(name, several)) for several in (before, after)]
     if names[0] != names[1]:
-        old, new = map(_shown, names)
+        old, new = (_shown(tuple(map(shows, several))) for several in names)
         yield path, f"{path[0]} = {new}; before: {old}"
     by_name = {name(each): each for each in before}
     for each in after:
         if name(each) in by_name:
-            where = f"{kind} {shown(name(each))}: "
+            where = f"{kind} {shown(shows(name(each)))}: "
             yield from _of_table(path, where, by_name[name(each)], each)
 
 

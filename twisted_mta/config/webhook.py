@@ -32,6 +32,11 @@ def _file(value: Any) -> str:
     return "" if value == "" else str(read.file(value))
 
 
+def webhook_name(url: str) -> str:
+    """Return what of the URL of a webhook is shown: its query may have a secret."""
+    return url.partition("?")[0]
+
+
 @frozen(kw_only=True, field_transformer=settings)
 class WebhookSettings:
     """A URL that events are posted to; a ``[[webhook]]``.
@@ -81,6 +86,10 @@ class WebhookSettings:
         ),
     )
 
+    @property
+    def _shown(self) -> str:
+        return shown(webhook_name(self.url))
+
     def __attrs_post_init__(self) -> None:
         if not self.url:
             raise ConfigError(
@@ -88,17 +97,17 @@ class WebhookSettings:
             )
         if not self.secret_file:
             raise ConfigError(
-                f"url = {shown(self.url)}: secret_file is missing; expected a file made by"
+                f"url = {self._shown}: secret_file is missing; expected a file made by"
                 " twisted-mta webhooks secret"
             )
         if self.timeout > _LONGEST_TIMEOUT:
             raise ConfigError(
-                f"url = {shown(self.url)}: timeout = {shown(duration_text(self.timeout))}: longer"
+                f"url = {self._shown}: timeout = {shown(duration_text(self.timeout))}: longer"
                 " than 1 min; expected at most that"
             )
         if self.authorities is not None and self.url.startswith("http:"):
             raise ConfigError(
-                f"url = {shown(self.url)}: found authorities, and no TLS; expected https:// or no"
+                f"url = {self._shown}: found authorities, and no TLS; expected https:// or no"
                 " authorities"
             )
 
@@ -116,7 +125,7 @@ def webhooks(value: Iterable[WebhookSettings]) -> tuple[WebhookSettings, ...]:
             raise ConfigError(f"webhooks = {shown(value)}: expected a list of WebhookSettings")
         if each.url in seen:
             raise ConfigError(
-                f"[[webhook]] url = {shown(each.url)}: found two; expected one table for each URL"
+                f"[[webhook]] url = {each._shown}: found two; expected one table for each URL"
             )
         seen.add(each.url)
     if len(hooks) > MOST:

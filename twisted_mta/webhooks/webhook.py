@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import WebhookSettings
+from ..config.webhook import webhook_name
 from ..interfaces import Clock, Random, WallTime
 from ..mail.printable import printable
 from ..queue.store.webhook_events import EventCount, WaitingEvent
@@ -136,7 +137,7 @@ class Webhook:
         self._most = most
         self._count = count
         self._state = State.READY
-        self._name = printable(settings.url.partition("?")[0])
+        self._name = printable(webhook_name(settings.url))
         # Its events.
         self._waiting = EventCount()
         self._queued: deque[tuple[Place, WaitingEvent]] = deque()  # read, and not begun
@@ -385,16 +386,21 @@ class Webhook:
         if self._quiet_until is not None and now < self._quiet_until:
             self._untold += 1
             return
-        more = f" (and {self._untold:,} attempts before)" if self._untold else ""
-        self._quiet_until, self._untold = now + _QUIET, 0
+        untold, self._untold = self._untold, 0
+        self._quiet_until = now + _QUIET
         self._log.warn(
-            "the webhook {url} has not taken the event {event}: attempt={attempts} {error}{more}",
+            "the webhook {url} has not taken the event {event}: attempt={attempts} {error}",
             url=self._name,
             event=event.name,
             attempts=event.attempts + 1,
             error=self._error,
-            more=more,
         )
+        if untold:
+            self._log.warn(
+                "the webhook {url} has not taken events: {count} more attempts since the last line",
+                url=self._name,
+                count=untold,
+            )
 
     def _delay(self, failures: int) -> float:
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 30), LONGEST_DELAY)
