@@ -306,6 +306,23 @@ class Webhooks(TidyTestCase):
         self.assertEqual(len(more), len(lines) - 1)
         self.assertRegex(more[0], r"has not taken events: \d+ more attempts")
 
+    def test_a_clock_that_is_set_back_or_ahead_keeps_no_event(self) -> None:
+        for step in (-DAY, DAY, -40 * 365 * DAY):
+            mta = self.enterContext(MemoryMTA(webhooks=(self.hook(events=["delivered"]),)))
+            receiver = Receiver()
+            port = mta.reactor.listenTCP(PORT, receiver, interface="127.0.0.1")
+            receiver.answer = 500
+            self.submit(mta, "bob@localhost")
+            self.pass_(mta, 1)
+            mta.clock_offset += step
+            self.submit(mta, "bob@localhost")
+            self.pass_(mta, 60)
+            self.assertIn(len(receiver.requests), range(4, 12))  # neither none nor all the time
+            receiver.answer = 204
+            self.pass_(mta, 720)
+            self.assertEqual(self.status(mta).waiting, 0, step)
+            port.stopListening()
+
     def test_410_disables_it_until_a_reload_and_nothing_is_lost(self) -> None:
         mta = self.mta(self.hook(events=["delivered"]))
         self.receiver.answer = 410

@@ -138,6 +138,7 @@ class Webhook:
         self._count = count
         self._state = State.READY
         self._name = printable(webhook_name(settings.url))
+        self._known_time = wall_time(), clock.seconds()
         # Its events.
         self._waiting = EventCount()
         self._queued: deque[tuple[Place, WaitingEvent]] = deque()  # read, and not begun
@@ -280,7 +281,7 @@ class Webhook:
                 *self._being_written.places(),
             ]
         )
-        now = self._wall_time()
+        now = self._due_time()
         taken = await self._outbox.take(self.key, now, _READ + len(known))
         self._reading = False
         if self._state is State.STOPPED:
@@ -368,7 +369,7 @@ class Webhook:
             self._probe_at = self._clock.seconds() + max(pause, retry_after)
         self._tell(event)
         delay = max(self._delay(event.attempts + 1), retry_after)
-        next_attempt = self._wall_time() + delay
+        next_attempt = self._due_time() + delay
         self._changes.postponed.append((place, event.attempts + 1, next_attempt))
         self._wake(delay + _WRITTEN)
         if isinstance(problem, NotTaken) and problem.code == _GONE:
@@ -401,6 +402,13 @@ class Webhook:
                 url=self._name,
                 count=untold,
             )
+
+    def _due_time(self) -> float:
+        """Return the wall time by which events are due: where the clock is set back, it goes on."""
+        now = self._clock.seconds()
+        wall, at = self._known_time
+        self._known_time = max(self._wall_time(), wall + now - at), now
+        return self._known_time[0]
 
     def _delay(self, failures: int) -> float:
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 30), LONGEST_DELAY)
