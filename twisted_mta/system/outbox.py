@@ -14,9 +14,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet._newtls import _BypassTLS
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import ISSLTransport, ITransport
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
+from zope.interface import directlyProvides, implementer
 
 from .timers import with_monotonic_time
 
@@ -55,18 +63,13 @@ class Outbox:
         reply to a command that came with it.
 
         Args:
-            transport: of a protocol; no octets are gathered for it.
+            transport: of a protocol; no octets are gathered for it, and it has no producer.
             creator: `IOpenSSLServerConnectionCreator` or `IOpenSSLClientConnectionCreator`.
         """
-        transport.startTLS(creator)
         if isinstance(transport, Connection):
-            tls: Any = transport.protocol
-            tls.transport = _BelowTLS(self, tls.transport, transport)
-            # Twisted gathers small writes by the clock of the installed reactor: that of the
-            # connection may be another.
-            aggregator = getattr(tls, "_aggregator", None)
-            if aggregator is not None:
-                aggregator._clock = transport.reactor
+            _start_tls(transport, creator, _BelowTLS(self, transport))
+        else:
+            transport.startTLS(creator)
 
     def _hold(self, transport: Any, connection: Connection, octets: bytes) -> None:
         if not self._held and not self._emptying:
@@ -127,12 +130,13 @@ def has_unsent(connection: Connection) -> bool:
     return bool(connection.dataBuffer or connection._tempDataBuffer)
 
 
+@implementer(ITransport)
 class _BelowTLS:
     """The transport below TLS, whose small writes are gathered."""
 
-    def __init__(self, outbox: Outbox, below: Any, connection: Connection) -> None:
+    def __init__(self, outbox: Outbox, connection: Connection) -> None:
         self._outbox = outbox
-        self._below = below
+        self._below = _BypassTLS(FileDescriptor, connection)
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
@@ -157,6 +161,26 @@ class _BelowTLS:
     def abortConnection(self) -> None:
         self._outbox._pass_on(self)
         self._below.abortConnection()
+
+
+def _start_tls(connection: Any, creator: Any, below: _BelowTLS) -> None:
+    """Begin a TLS handshake as Twisted's `startTLS` does, with another transport below TLS.
+
+    Twisted's own declares each interface of a connection for each TLS protocol, which takes half of
+    its time, and gathers small writes by the clock of the installed reactor: that of the connection
+    may be another.
+    """
+    wrapped: Any = None
+    factory = TLSMemoryBIOFactory(
+        creator, connection._tlsClientDefault, wrapped, connection.reactor
+    )
+    tls = factory.protocol(factory, connection.protocol, False)
+    connection.protocol = tls
+    connection.getHandle = tls.getHandle
+    connection.getPeerCertificate = tls.getPeerCertificate
+    directlyProvides(connection, ISSLTransport)
+    connection.TLS = True
+    tls.makeConnection(below)
 
 
 def start_tls(transport: Any, creator: Any) -> None:

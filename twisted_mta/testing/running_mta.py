@@ -83,7 +83,9 @@ class RunningMTA:
         )
         self._reactor = ThreadReactor()
         try:
-            listening: Any = self._reactor.listenTCP(port, self._factory, interface=_HOST)
+            listening: Any = self._reactor.listenTCP(  # type: ignore[no-untyped-call]
+                port, self._factory, interface=_HOST
+            )
         except BaseException:
             self._reactor.close()
             raise

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import tcp
-from twisted.internet._newtls import _BypassTLS
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ISSLTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from zope.interface import directlyProvides
-
 from ..system.timers import use_monotonic_time
 
 if TYPE_CHECKING:
@@ -50,32 +43,3 @@ class ThreadReactor(_Reactor):
         poller = getattr(self, "_poller", None)
         if poller is not None:
             poller.close()
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """Listen (`IReactorTCP`), for connections whose TLS uses the clock of this reactor."""
-        listening = _Port(port, factory, backlog, interface, self)
-        listening.startListening()
-        return listening
-
-
-class _Server(tcp.Server):
-    def startTLS(self, ctx: Any, normal: bool = True) -> None:
-        """Begin a handshake as the server (called by our protocol).
-
-        Twisted's own looks for a clock in the installed reactor, and would install one.
-        """
-        wrapped: Any = None
-        clock: Any = self.reactor
-        made = TLSMemoryBIOFactory(ctx, False, wrapped, clock=clock)
-        tls = TLSMemoryBIOProtocol(made, self.protocol, False)
-        self.protocol = tls
-        secured: Any = self
-        secured.getHandle = tls.getHandle
-        secured.getPeerCertificate = tls.getPeerCertificate
-        directlyProvides(self, ISSLTransport)
-        self.TLS = True
-        tls.makeConnection(_BypassTLS(FileDescriptor, self))
-
-
-class _Port(tcp.Port):
-    transport = _Server
