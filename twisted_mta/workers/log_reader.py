@@ -11,10 +11,9 @@ from ..telemetry.log import WholeLines
 LOG = 1
 """The descriptor that a worker logs to."""
 
-# Lines are read at once, unless so many come that each would wake this process: then, after as many
-# reads as that with less than so many seconds in between, there is a pause.
-_MOST_HASTY = 16
-_HASTE = 0.002
+# Lines are read at once, unless so many come that each would wake this process: so many reads are
+# in hand, and one more after each pause of so many seconds.
+_MOST_IN_HAND = 16
 _PAUSE = 0.02
 _READ_AT_ONCE = 8192  # octets: `fdesc.readFromFD`
 
@@ -30,8 +29,8 @@ class LogReader:
     def __init__(self, lines: Callable[[bytes], None], *, clock: Clock) -> None:
         self._lines = WholeLines(lines)
         self._clock = clock
-        self._read_at = -1.0  # by the clock
-        self._hasty = 0  # reads in a row with hardly a pause
+        self._read_at = 0.0  # by the clock
+        self._in_hand = float(_MOST_IN_HAND)  # reads, at that time
 
     def received(self, data: bytes, process: Any) -> None:
         """Take octets of the log.
@@ -42,10 +41,11 @@ class LogReader:
         """
         self._lines.received(data)
         now = self._clock.seconds()
-        self._hasty = self._hasty + 1 if now - self._read_at < _HASTE else 0
+        in_hand = min(self._in_hand + (now - self._read_at) / _PAUSE, _MOST_IN_HAND)
+        self._in_hand = max(in_hand - 1, 0.0)
         self._read_at = now
         # As long as more than one read is there, waiting gains nothing.
-        if self._hasty > _MOST_HASTY and len(data) < _READ_AT_ONCE:
+        if self._in_hand < 1 and len(data) < _READ_AT_ONCE:
             process.pipes[LOG].stopReading()
             self._clock.callLater(_PAUSE, self._read_on, process)
 
@@ -54,6 +54,5 @@ class LogReader:
         self._lines.ended()
 
     def _read_on(self, process: Any) -> None:
-        self._read_at = self._clock.seconds()
         if LOG in process.pipes:
             process.pipes[LOG].startReading()
