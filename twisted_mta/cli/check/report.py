@@ -12,6 +12,7 @@ from ...config.unreadable import unreadable
 from ...mail.printable import printable
 from ...routing.routes import Rule
 from .certificates import certificates
+from .database import database
 from .destinations import destinations
 from .endpoints import endpoints
 from .exposure import exposure, rules
@@ -120,6 +121,7 @@ def findings(
         change_user()
     yield from storage(config, machine)
     yield from occupied
+    yield from database(config)
     yield from certificates(config, machine)
     yield from destinations(config, machine)
     yield from signing(config)

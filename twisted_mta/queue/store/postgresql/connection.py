@@ -100,7 +100,7 @@ def connect(
         if read_only:
             database.execute("SET default_transaction_read_only = on")
         else:
-            _require_durability(database)
+            require_durability(database)
             database.timeline = timeline = _timeline(database)
             if since and since.system == timeline.system and since.number > timeline.number:
                 raise psycopg.OperationalError(
@@ -215,7 +215,12 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, psycopg.OperationalError | errors.ReadOnlySqlTransaction)
 
 
-def _require_durability(database: Connection) -> None:
+def require_durability(database: Connection) -> None:
+    """Check that the server loses nothing that it has committed, as far as its settings go.
+
+    Raises:
+        OSError: it does.
+    """
     [(fsync, commit, full)] = database.execute(
         "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
         " current_setting('full_page_writes')"

@@ -29,16 +29,16 @@ def upgrade(database: Database, steps: Sequence[str]) -> None:
         NewerSchema: the version is higher.
     """
     database.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    if _version(database) is None:
+    if version(database) is None:
         database.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         database.execute("CREATE TABLE version (number integer NOT NULL)")
         database.execute("INSERT INTO version VALUES (0)")
-    version = _version(database)
-    assert version is not None
-    _require_known(version, len(steps))
-    for step in steps[version:]:
+    found = version(database)
+    assert found is not None
+    _require_known(found, len(steps))
+    for step in steps[found:]:
         database.execute(step)
-    if version < len(steps):
+    if found < len(steps):
         database.execute("UPDATE version SET number = %s", (len(steps),))
 
 
@@ -49,26 +49,27 @@ def require_version(database: Database) -> None:
         NewerSchema: the version is higher.
         StoreError: it is lower, or there are no tables.
     """
-    version, known = _version(database), len(scripts())
-    if version is None:
+    found, known = version(database), len(scripts())
+    if found is None:
         raise StoreError("the database has no queue: no MTA was started on it yet")
-    _require_known(version, known)
-    if version < known:
+    _require_known(found, known)
+    if found < known:
         raise StoreError(
-            f"the queue has schema version {version}, of an older program, and this program reads"
+            f"the queue has schema version {found}, of an older program, and this program reads"
             f" {known}; start the MTA once, or read it with that program"
         )
 
 
-def _require_known(version: int, known: int) -> None:
-    if version > known:
+def _require_known(found: int, known: int) -> None:
+    if found > known:
         raise NewerSchema(
-            f"the queue has schema version {version}, and this program knows {known}: a newer"
+            f"the queue has schema version {found}, and this program knows {known}: a newer"
             " program used it; run that program, or name another database"
         )
 
 
-def _version(database: Database) -> int | None:
+def version(database: Database) -> int | None:
+    """Return the version of the tables; None: there are none."""
     [(table,)] = database.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.version",)).fetchall()
     if table is None:
         return None
