@@ -192,8 +192,10 @@ class ReadDestination(RunnerTestCase):
             ("SMTP:relay.example.net:25", "smtp:relay.example.net:25"),
             ("smtp:relay:25 (mail for .example.net)", "smtp:relay:25"),
             ("smtp:exchanger=.provider.example", "smtp:exchanger=.provider.example"),
-            ("lmtp:/run/lmtp.sock", "lmtp:/run/lmtp.sock"),
-            ("deliver:shop", "deliver:shop"),
+            ("smtp:exchanger=.Provider.Example", "smtp:exchanger=.provider.example"),
+            ("smtp:Relay.Example.NET:25", "smtp:relay.example.net:25"),
+            ("lmtp:/Run/lmtp.sock", "lmtp:/Run/lmtp.sock"),
+            ("deliver:Shop", "deliver:Shop"),
         ):
             self.assertEqual(read_destination(text), name)
 

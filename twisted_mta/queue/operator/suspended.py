@@ -80,6 +80,9 @@ def read_destination(text: str) -> str:
         if name.lower().startswith(_TRANSPORTS) and " " not in name:
             scheme, colon, rest = name.partition(":")
             if rest:
+                # Hosts are in lower case; the names of deliveries and paths of sockets are not.
+                if scheme.lower() != "deliver" and not rest.startswith("/"):
+                    rest = rest.lower()
                 return f"{scheme.lower()}{colon}{rest}"
     try:
         if len(text) <= _LONGEST_NAME and text and "@" not in text:
