@@ -70,12 +70,13 @@ def _listing() -> click.Group:
 class _Tool(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command, and exit with status 1 where its output cannot be written."""
+        if sys.stdout is None:  # the caller has closed it
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - up to the end
         try:
             try:
                 return super().main(*args, **extra)
             finally:
-                if sys.stdout is not None:  # it is where the caller has closed it
-                    sys.stdout.flush()
+                sys.stdout.flush()
         except UnicodeEncodeError as error:
             if not any("\ud800" <= each <= "\udfff" for each in error.object):
                 raise
