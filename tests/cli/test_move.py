@@ -62,6 +62,15 @@ class Move(SharedTestCase):
         self.move(self.new, "--to")
         self.assertEqual(sql("SELECT name FROM suspended"), [("far.example",)])
 
+    def test_the_queues_of_all_workers_go(self) -> None:
+        self.do(self.old, Accept(message(1), False))
+        (self.old / "shard-1").mkdir(mode=0o700)
+        self.do(self.old / "shard-1", Accept(message(2), False), Accept(message(3), False))
+        self.assertEqual(self.move(self.old, "--to"), "moved: 3 recipients of 3 messages\n")
+        self.assertEqual(list(self.old.rglob("queue.sqlite*")), [])
+        self.assertEqual(sql("SELECT count(*) FROM message"), [(3,)])
+        self.assertEqual(self.move(self.old, "--to"), "moved: 0 recipients of 0 messages\n")
+
     def test_it_is_told_to_programs(self) -> None:
         self.do(self.old, Accept(message(1), False))
         told = json.loads(self.tool(self.old, "move", "--to", self.url, "--json").output)

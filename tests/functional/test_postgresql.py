@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psycopg
 
-from .machine import LOOPBACK, children, eventually, free_port
+from .machine import LOOPBACK, children, eventually, free_port, run
 from .mail import ProgramTestCase, as_stored, message, message_with_attachment, submit, trusting
-from .mta import MTA
+from .mta import MTA, TOOL
 from .postgresql import PostgreSQL, Standby
 from .sinks import Sink
 
@@ -207,6 +207,31 @@ class SharedQueue(ProgramTestCase):
             with self.sink() as sink:
                 a.wait_for(self.is_empty, "an empty queue")
                 self.assertEqual(len(sink.wait_for_messages(30)), 30)
+
+    def test_a_long_queue_is_moved_while_mail_goes_on(self) -> None:
+        mta = self.mta("a")
+        shared, mta.options = (
+            mta.options,
+            tuple(each for each in mta.options if each not in ("--queue", self.database.url)),
+        )
+        with mta:
+            for number in range(20):
+                submit(mta.smtp, message(f"number {number}"), "bob@relay.example")
+            self.assertEqual(mta.terminate(), 0, mta.output())
+        before = mta.state / "before"
+        before.mkdir(mode=0o700)
+        for path in [*mta.state.glob("queue.sqlite*"), mta.state / "body"]:
+            path.rename(before / path.name)
+        mta.options = shared
+        with mta, self.sink() as sink:
+            submit(mta.smtp, message("number 20"), "bob@relay.example")
+            (before / "machine").write_bytes((mta.state / "machine").read_bytes())
+            where = ("--state-dir", before, "--to", self.database.url)
+            done = run(TOOL, "queue", "move", *where)
+            self.assertEqual(done.stdout, "moved: 20 recipients of 20 messages\n")
+            self.assertEqual(len(sink.wait_for_messages(21)), 21)
+            mta.wait_for(self.is_empty, "an empty queue")
+            self.assertEqual(len(sink.received()), 21)
 
     def test_a_queue_of_this_machine_alone_is_not_left_behind(self) -> None:
         mta = self.mta("a")
