@@ -57,6 +57,9 @@ class NotAdmitted(OSError):
     """The server answers, and refuses the account, the database or the host."""
 
 
+_GLANCE = 4.0  # seconds that a server has to say which one it is, where there are others
+
+
 @frozen
 class Timeline:
     """Which of the histories of a database a server goes on with.
@@ -94,8 +97,7 @@ def connect(
         OSError: the server would lose mail when its machine fails.
         psycopg.Error: it cannot be reached, or is a primary of before.
     """
-    database = _admitted(url, read_only=read_only)
-    database.seconds = seconds
+    database = _admitted(url, seconds, read_only=read_only)
     try:
         if read_only:
             database.execute("SET default_transaction_read_only = on")
@@ -135,38 +137,39 @@ class Connecting:
         return database
 
 
-def _admitted(url: str, *, read_only: bool) -> Connection:
+def _admitted(url: str, seconds: Callable[[], float], *, read_only: bool) -> Connection:
     connected = _readable if read_only else _writable
     try:
-        return connected(url)
+        return connected(url, seconds)
     except psycopg.OperationalError:
         if PGconn.ping(make_conninfo(url, **_SETTINGS).encode()) != Ping.OK:
             raise
         try:  # it may have come up meanwhile
-            return connected(url)
+            return connected(url, seconds)
         except psycopg.OperationalError as error:
             if any(passing in str(error) for passing in _PASSING):
                 raise
             raise NotAdmitted(str(error)) from error
 
 
-def _readable(url: str) -> Connection:
+def _readable(url: str, seconds: Callable[[], float]) -> Connection:
     try:
-        return _connected(url)
+        return _connected(url, seconds)
     except psycopg.OperationalError as error:
         try:
-            return _connected(make_conninfo(url, target_session_attrs="any"))
+            return _connected(make_conninfo(url, target_session_attrs="any"), seconds)
         except psycopg.OperationalError:
             raise error from None
 
 
-def _writable(url: str) -> Connection:
+def _writable(url: str, seconds: Callable[[], float]) -> Connection:
     found: dict[Connection, int] = {}
     failures: list[str] = []
-    for each in _hosts(url):
+    urls = _hosts(url)
+    for each in urls:
         try:
-            database = _connected(each)
-            found[database] = _timeline(database).number
+            database = _connected(each, seconds)
+            found[database] = _glance(database) if len(urls) > 1 else 0
         except psycopg.OperationalError as error:
             failures.append(str(error).strip())
     if not found:
@@ -194,8 +197,22 @@ def _hosts(url: str) -> list[str]:
     ]
 
 
-def _connected(url: str) -> Connection:
-    return Connection.connect(url, autocommit=True, **_SETTINGS)
+def _connected(url: str, seconds: Callable[[], float]) -> Connection:
+    database = Connection.connect(url, autocommit=True, **_SETTINGS)
+    database.seconds = seconds
+    return database
+
+
+def _glance(database: Connection) -> int:
+    """Return the number of a server's timeline; one that does not answer soon is left alone."""
+    database.patience = _GLANCE
+    try:
+        number = _timeline(database).number
+    except BaseException:
+        database.close()
+        raise
+    database.patience = PATIENCE
+    return number
 
 
 def _timeline(database: Connection) -> Timeline:
