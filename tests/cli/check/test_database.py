@@ -26,7 +26,7 @@ class Database(CheckTestCase):
         self.addCleanup(empty_queue)
         self.assertEqual(self.findings_of(url), [])
         self.addCleanup(sql, "UPDATE version SET number = %s", len(scripts()))
-        for version, said in ((1, "note: [queue] url: the queue has schema"), (99, "error: ")):
+        for version, said in ((1, "note: [mta] queue: the queue has schema"), (99, "error: ")):
             sql("UPDATE version SET number = %s", version)
             (finding,) = self.findings_of(url)
             self.assertTrue(finding.startswith(said), finding)

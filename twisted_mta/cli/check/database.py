@@ -9,7 +9,7 @@ from ...mail.printable import printable
 from ...system.real_world import monotonic_microseconds
 from .finding import Finding
 
-_WHERE = "[queue] url"
+_WHERE = "[mta] queue"
 
 
 def database(config: Config) -> Iterator[Finding]:
