@@ -27,10 +27,12 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import Inspect, Inspected, Intervene
 from twisted_mta.queue.operator.selection import Selection
+from twisted_mta.queue.operator.suspended import SuspendedDestination
 from twisted_mta.queue.store.contract import Accept, Lease, Operation, Want
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.queue.store.suspended_file import SUSPENDED_FILE, SuspendedFile
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
 
@@ -136,6 +138,15 @@ class Moving(TransferTestCase):
         self.assertEqual(
             evolve(after.message, body=RICH.body), evolve(before.message, body=RICH.body)
         )
+
+    def test_an_export_names_the_destinations_that_are_suspended(self) -> None:
+        self.do(self.old, Accept(message(6), False))
+        SuspendedFile(str(self.old / SUSPENDED_FILE)).put(
+            SuspendedDestination("far.example", NOW, reason="they move")
+        )
+        told = self.tool(self.old, "export", "--all", "--file", str(self.file)).stderr
+        self.assertIn("far.example is suspended by the operator until it is resumed", told)
+        self.assertIn("suspend it where the mail goes", told)
 
     def test_small_bodies_null_senders_and_postmasters_arrive(self) -> None:
         bounce = evolve(

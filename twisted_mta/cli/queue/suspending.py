@@ -25,7 +25,7 @@ from .actions import counted
 from .listing import exit_if_incomplete
 from .selection import PATH
 
-_PATH = f"{PATH}/suspended"
+SUSPENDED = f"{PATH}/suspended"
 _COLUMNS = ("Destination", "Since", "Until", "Waiting", "By", "Reason")
 
 
@@ -74,7 +74,7 @@ def suspend_command(
     Exit status: 0 done, 1 refused, 3 no MTA is running.
     """
     wish = {"destination": destination, "reason": reason, "seconds": seconds, "dry_run": dry_run}
-    answer = answer_or_exit(lambda: client(state_dir).post(_PATH, wish))
+    answer = answer_or_exit(lambda: client(state_dir).post(SUSPENDED, wish))
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
@@ -107,7 +107,7 @@ def resume_command(
     if (destination is None) != everything:
         raise click.UsageError("expected a destination, or --all")
     query = urlencode({"all": "true"} if destination is None else {"destination": destination})
-    answer = answer_or_exit(lambda: client(state_dir).delete(f"{_PATH}?{query}"))
+    answer = answer_or_exit(lambda: client(state_dir).delete(f"{SUSPENDED}?{query}"))
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -129,7 +129,7 @@ def suspended_command(state_dir: str | None, as_json: bool) -> None:
     the files of the queue are read.
     """
     asker = reader(state_dir)
-    answer = answer_or_exit(lambda: asker.get(_PATH))
+    answer = answer_or_exit(lambda: asker.get(SUSPENDED))
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:

@@ -31,9 +31,24 @@ from ..client import (
 from .actions import counted
 from .listing import IDS_OF_A_REQUEST, exit_if_incomplete
 from .selection import PATH, Filters, filters_of, selecting_without_json
+from .suspending import SUSPENDED, note
 
 _BASE64 = 57 * 1024  # octets that become base64 without padding, at once
 _IN_MEMORY = 1 << 20  # octets of a content that need no file on their way
+
+
+def _tell_of_suspended(asker: Reader) -> None:
+    """Name the destinations whose mail would leave at the place of the import."""
+    try:
+        destinations = asker.get(SUSPENDED)["destinations"]
+    except (Refused, OSError):
+        return  # an earlier build: it has none
+    for each in destinations:
+        click.echo(
+            f"twisted-mta: {note(each)}; an export does not say so: suspend it where the mail goes"
+            " before it is imported",
+            err=True,
+        )
 
 
 @click.command("export")
@@ -52,7 +67,8 @@ def export_command(
     """Write messages as JSON, one in a line, for another queue to import.
 
     Nothing is changed: hold mail before its export, and remove it after its import. Without a
-    running MTA the queue itself is read.
+    running MTA the queue itself is read. Destinations that the operator has suspended do not go
+    along; they are named on standard error.
 
     Exit status: 0 done, 1 refused, an ID not found or a message without its body, 3 no MTA is
     running and there is no queue.
@@ -75,6 +91,7 @@ def export_command(
             " and they may get the mail twice; hold mail first, and export when the hold is over",
             err=True,
         )
+    _tell_of_suspended(asker)
     exit_if_incomplete(list(export.absent), export.missing)
     if export.failed:
         raise click.exceptions.Exit(REFUSED)
