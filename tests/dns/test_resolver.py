@@ -10,10 +10,10 @@ import dns.rrset
 from twisted.internet import reactor  # noqa: TID251 - real sockets
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.dns.scripted import SOA, NameServer, OverTCP
+from tests.dns.scripted import SOA, NameServer, listen
 from tests.tidy import TidyTestCase
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, read_hosts
 from twisted_mta.mail.next_hop import Host
@@ -36,6 +36,12 @@ class Lookups(TestCase):
             timeout=timeout,
             hosts={"box": ["192.0.2.9"], "nodns.example": ["192.0.2.8"]},
         )
+
+    def serve_also_over_tcp(self) -> None:
+        """Put a server that has TCP too in place of the first one."""
+        self.server = NameServer()
+        self.port = listen(self, self.server, interface=self.interface, tcp=True)
+        self.resolver = self.make_resolver()
 
     async def test_mail_exchangers_have_their_preference(self) -> None:
         self.server.records["example. MX"] = (60, "10 MX1.Example.", "20 mx2.example.")
@@ -192,10 +198,7 @@ class Lookups(TestCase):
         self.assertEqual(list(found), [(10, "mx.example")])
 
     async def test_a_truncated_answer_is_queried_again_over_tcp(self) -> None:
-        tcp = reactor.listenTCP(  # type: ignore[attr-defined]
-            self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
-        )
-        self.addCleanup(tcp.stopListening)
+        self.serve_also_over_tcp()
         self.server.truncates = True
         names = [f"{number} mx{number}.example." for number in range(200)]
         self.server.records["example. MX"] = (60, *names)
@@ -326,10 +329,7 @@ class Lookups(TestCase):
         await self.assertFailure(self.resolver.family_addresses("box", 4), NoSuchDomain)
 
     async def test_the_records_of_strangers_are_bounded(self) -> None:
-        tcp = reactor.listenTCP(  # type: ignore[attr-defined]
-            self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
-        )
-        self.addCleanup(tcp.stopListening)
+        self.serve_also_over_tcp()
         self.server.truncates = True
         self.server.records["example. TXT"] = (60, *(f"text{number}" for number in range(700)))
         self.server.records["example. A"] = (
