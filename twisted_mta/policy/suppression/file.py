@@ -92,6 +92,24 @@ class Entry:
     reply: str
 
 
+def entry_after(
+    attempt: Attempted, known: Entry | None, bounces: int, terms: Terms
+) -> Entry | None:
+    """Return the entry of an address after a bounce; None: it is not suppressed yet.
+
+    Args:
+        attempt: that has bounced.
+        known: its entry so far, which has an end; None: it has none.
+        bounces: days with one within the period of ``terms``, this one included.
+        terms: when addresses are suppressed, and for how long.
+    """
+    if known is None and bounces < terms.bounces:
+        return None
+    since = attempt.at if known is None else known.since
+    reply = (attempt.reply or "")[:LONGEST_REPLY]
+    return Entry(attempt.address, since, attempt.at + terms.keep, bounces, reply)
+
+
 @frozen
 class Changed:
     """An address that has come on the list, or has left it."""
@@ -231,11 +249,9 @@ class SuppressionFile:
             "SELECT count(*) FROM bounce WHERE address = ? AND day > ?",
             (address, day - max(1, int(terms.within // DAY))),
         ).fetchone()
-        if bounces < terms.bounces and known is None:
+        entry = entry_after(attempt, known, bounces, terms)
+        if entry is None:
             return
-        since = now if known is None else known.since
-        reply = (attempt.reply or "")[:LONGEST_REPLY]
-        entry = Entry(address, since, now + terms.keep, bounces, reply)
         _put(database, entry)
         if known is None:
             self._new += 1

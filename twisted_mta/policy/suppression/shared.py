@@ -20,6 +20,7 @@ from .file import (
     Entry,
     SuppressionFile,
     Terms,
+    entry_after,
 )
 
 _LOCK = 0x7477_6D74_63  # "twmtc": the advisory lock of those that change the list
@@ -149,11 +150,9 @@ def _bounced(database: Database, attempt: Attempted, terms: Terms) -> Iterator[C
         "SELECT count(*) FROM bounce WHERE address = %s AND day > %s",
         (address, day - max(1, int(terms.within // DAY))),
     ).fetchall()
-    if bounces < terms.bounces and known is None:
+    entry = entry_after(attempt, known, bounces, terms)
+    if entry is None:
         return
-    since = now if known is None else known.since
-    reply = (attempt.reply or "")[:LONGEST_REPLY]
-    entry = Entry(address, since, now + terms.keep, bounces, reply)
     _put(database, entry)
     if known is None:
         yield Changed("added", entry)

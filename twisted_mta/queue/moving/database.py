@@ -1,8 +1,8 @@
 """The side of a move that is a database, on which other machines may work meanwhile.
 
-A move has a row of its own among the workers, and what it has leased is in nobody else's reach: its
-row never goes stale. So a message that is on its way is seen in the queue, and is not sent, until
-the move has decided what becomes of it, or another run has.
+A move has a row of its own among the workers, and its leases do not end: its row never goes stale.
+So a message that is on its way is seen in the queue, and is not sent, until the move has decided
+what becomes of it, or another run has.
 """
 
 from __future__ import annotations
