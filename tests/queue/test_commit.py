@@ -15,6 +15,8 @@ from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.commit import FULL, NOT_NOW, TRANSITIONS, GroupCommit, State
+from twisted_mta.queue.operator.operations import Intervene
+from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
     Forget,
@@ -552,6 +554,21 @@ class FullDisk(CommitTestCase):
         self.successResultOf(lease)
         kinds = [[type(each).__name__ for each in batch] for batch in self.store.batches]
         self.assertEqual(kinds, [["Accept", "Settle", "Lease"], ["Forget", "Settle", "Lease"]])
+
+    def test_on_a_full_disk_an_operator_hears_of_it_at_once(self) -> None:
+        held = Intervene("hold", Selection(ids=(QueueId(1),)), NOW)
+        self.store.fail_next(NO_ROOM, NO_ROOM)
+        self.accept(1)
+        with_mail = self.commit.perform(held)
+        self.turn()
+        failure = self.failureResultOf(with_mail, StoreError)
+        self.assertEqual(
+            failure.getErrorMessage(), "there is no room for it: database or disk is full"
+        )
+        self.clock.advance(1)
+        later = self.commit.perform(held)
+        self.turn()
+        self.successResultOf(later)
 
     def test_on_a_full_disk_new_mail_is_refused_for_a_second(self) -> None:
         self.store.fail_next(NO_ROOM)

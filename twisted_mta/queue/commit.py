@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Executor
 from ..mail.body import MemoryBody
+from .operator.operations import OperatorOperation
 from .pending import FULL, NOT_NOW, PROBE, Pending, Retries
 from .refused_messages import RefusedMessages
 from .store.contract import (
@@ -479,6 +480,10 @@ class GroupCommit:
         self._refused.add_failed(accepts)
         self._refused.add_waiting(self._waiting)
         first = [each for each in batch if not isinstance(each.operation, Accept)]
+        asked: list[Pending] = []
+        if not accepts:  # else these may fit without them
+            asked = [each for each in first if isinstance(each.operation, OperatorOperation)]
+            first = [each for each in first if each not in asked]
         then = [each for each in self._waiting if not isinstance(each.operation, Accept)]
         now = self._clock.seconds()
         if now >= self._full_until + _PAUSE:  # else it has been so since the last line
@@ -495,6 +500,8 @@ class GroupCommit:
             self._wake(_PAUSE)
         for each in refused:
             each.fail(error)
+        for each in asked:
+            each.fail(StoreError(f"there is no room for it: {error}"))
 
     def _busy(self, error: StoreBusy, batch: Sequence[Pending]) -> None:
         """Try new messages again without the rest of a batch, whose rows others have locked."""
