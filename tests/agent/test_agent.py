@@ -22,6 +22,7 @@ from twisted_mta.config.destination import Destination
 from twisted_mta.queue.store.contract import StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.service import CannotReload
+from twisted_mta.system import accepting
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import SMTP, MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer
@@ -508,3 +509,12 @@ class Hurrying(InMemory):
         self.assertEqual(client.say("NOOP")[0][:3], "250")
         mta.stop(patience=10)
         self.assertTrue(client.heard()[-1].startswith("421 "))
+
+
+class IdleConnections(InMemory):
+    def test_they_are_fewer_where_a_process_may_have_few_descriptors(self) -> None:
+        """The limit may be raised between the making of an agent and its start."""
+        mta = self.make()
+        self.patch(accepting, "limit", lambda: 1024)
+        mta.start()
+        self.assertEqual(mta.mta._agent.connections.pool.most, 64)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.tidy import TidyTestCase
-from twisted_mta.agent.settings import notice_domain
+from twisted_mta.agent.settings import idle_connections, notice_domain, runner_settings
 from twisted_mta.config import Config, DKIMKey
+from twisted_mta.system import accepting
 
 
 class NoticeDomain(TidyTestCase):
@@ -27,3 +28,14 @@ class NoticeDomain(TidyTestCase):
 
     def test_keys_for_other_domains_leave_notices_with_the_host(self) -> None:
         self.assertEqual(self.domain("a.mx.example.net", "ple.net"), "mx.example.net")
+
+
+class IdleConnections(TidyTestCase):
+    def test_all_connections_that_are_busy_at_once_may_be_kept(self) -> None:
+        """Otherwise messages to many next hops close connections that the next one needs."""
+        self.patch(accepting, "limit", lambda: 65_536)
+        self.assertGreater(idle_connections(), runner_settings(Config()).concurrency)
+
+    def test_they_leave_descriptors_to_others(self) -> None:
+        self.patch(accepting, "limit", lambda: 1024)
+        self.assertEqual(idle_connections(), 64)

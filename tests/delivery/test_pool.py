@@ -29,7 +29,7 @@ class FakeConnection:
 
 class PoolTests(TidyTestCase):
     def setUp(self) -> None:
-        self.pool: Pool[FakeConnection] = Pool(connections=2)
+        self.pool: Pool[FakeConnection] = Pool(most=2)
 
     def test_the_last_used_connection_is_taken_first(self) -> None:
         """Surplus connections stay idle, and time out."""

@@ -97,6 +97,7 @@ from .resources import Resources
 from .settings import (
     LONGEST_HOLD,
     OWN_MAIL,
+    idle_connections,
     intake_policy,
     largest_submission,
     limits_of,
@@ -336,6 +337,7 @@ class Agent:
         if not create:
             for number in shards if self._shared is None else ():
                 need_queue(self.config.state_dir, number)
+        self.connections.pool.most = idle_connections()
         deadline = self._resources.reactor.seconds() + _STILL_IN_USE
         try:
             self._open()

@@ -14,6 +14,7 @@ from ..queue.schedule.backoff import Backoff
 from ..queue.schedule.next_hops import NextHopLimits
 from ..queue.store.sqlite import RESERVE
 from ..server.intake_policy import IntakePolicy
+from ..system.accepting import share
 from .authentication import submission_policy
 
 OWN_MAIL = Listener(endpoint="tcp:0")
@@ -21,6 +22,8 @@ OWN_MAIL = Listener(endpoint="tcp:0")
 
 LONGEST_HOLD = OWN_MAIL.max_future_release
 """Seconds that mail of the application may be held."""
+
+_IDLE_CONNECTIONS = 500  # with next hops: more than are busy at once by default
 
 
 def largest_submission(config: Config) -> int:
@@ -107,6 +110,11 @@ def runner_settings(config: Config) -> RunnerSettings:
             else None
         ),
     )
+
+
+def idle_connections() -> int:
+    """Return how many connections to next hops this process keeps idle at the most."""
+    return share(_IDLE_CONNECTIONS)
 
 
 def notice_domain(config: Config) -> str:

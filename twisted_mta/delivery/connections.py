@@ -133,7 +133,7 @@ class Connections:
         self.contexts = contexts or ClientContexts()
         self.source_of = source_of
         self.traffic = Traffic()
-        self.pool: Pool[Connection] = Pool(connections=settings.idle_connections)
+        self.pool: Pool[Connection] = Pool(most=settings.idle_connections)
         self.unreachable = UnreachableTargets(reactor, seconds=settings.shun)
         self.tracing: Tracing | None = None
         self.recent: RecentSessions | None = None

@@ -48,12 +48,12 @@ class Pool(Generic[C]):
     message is to go to one of them at random (RFC 5321 §5.1), and not to the first as long as that
     is busy enough to keep its connection.
 
-    Args:
-        connections: idle at a time at the most.
+    Attributes:
+        most: connections that are idle at a time at the most.
     """
 
-    def __init__(self, *, connections: int = 100) -> None:
-        self._connections = connections
+    def __init__(self, *, most: int = 100) -> None:
+        self.most = most
         self._idle: dict[C, _Idle[C]] = {}
         self._by_key: dict[object, list[C]] = {}
 
@@ -96,7 +96,7 @@ class Pool(Generic[C]):
         self._idle[connection] = idle
         for key in idle.keys:
             self._by_key.setdefault(key, []).append(connection)
-        if len(self._idle) <= self._connections:
+        if len(self._idle) <= self.most:
             return None
         oldest = next(iter(self._idle))
         self.discard(oldest)

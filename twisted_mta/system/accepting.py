@@ -44,7 +44,7 @@ def for_connections(kept: float = KEPT) -> int:
 
 
 def share(most: int) -> int:
-    """Return ``most`` connections for a service without mail, or fewer if descriptors are few."""
+    """Return ``most`` connections without mail, or fewer if descriptors are few."""
     return max(1, min(most, limit() // 16))
 
 
