@@ -76,8 +76,10 @@ class _Lines:
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece."""
-        across = self._end + piece[:2]
-        self.begin_with_dot = self.begin_with_dot or _DOT in across or _DOT in piece
+        if not self.begin_with_dot:
+            across = self._end + piece[:2]
+            # One octet is found 20 times as quickly as three.
+            self.begin_with_dot = _DOT in across or (b"." in piece and _DOT in piece)
         self._end = (self._end + piece[-2:])[-2:]
 
 
