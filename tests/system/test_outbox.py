@@ -39,6 +39,25 @@ class Collector(Protocol):
         self.lost.callback(None)
 
 
+class Sending:
+    """A socket whose `send` is counted, and may fail."""
+
+    def __init__(self, socket: Any, fault: Exception | None = None) -> None:
+        self.calls = 0
+        self._socket = socket
+        self._fault = fault
+
+    def send(self, octets: bytes) -> int:
+        self.calls += 1
+        if self._fault is not None:
+            raise self._fault
+        sent: int = self._socket.send(octets)
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
 class OverTCP(TestCase):
     async def connect(self) -> tuple[Any, Collector]:
         """Return the transport of our end, and the protocol of the other end."""
@@ -70,17 +89,15 @@ class OverTCP(TestCase):
 
     async def test_the_writes_of_a_turn_are_one_system_call(self) -> None:
         transport, there = await self.connect()
-        calls: list[bytes] = []
-        written = transport.writeSomeData
-        self.patch(transport, "writeSomeData", lambda octets: (calls.append(1), written(octets))[1])
+        transport.socket = socket = Sending(transport.socket)
         for octets in (b"250-one\r\n", b"250-two\r\n", b"250 three\r\n"):
             self.outbox.write(transport, octets)
-        self.assertEqual(calls, [])
+        self.assertEqual(socket.calls, 0)
         await turn()
-        self.assertEqual(len(calls), 1)
+        self.assertEqual(socket.calls, 1)
         self.outbox.write(transport, b"and the next")
         await turn()
-        self.assertEqual(len(calls), 2)
+        self.assertEqual(socket.calls, 2)
         self.assertFalse(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(
             await self.ended(transport, there), b"250-one\r\n250-two\r\n250 three\r\nand the next"
@@ -137,11 +154,7 @@ class OverTCP(TestCase):
         here, outbox = self.here, self.outbox
         sound, there = await self.connect()
 
-        def fail(octets: bytes) -> None:
-            raise RuntimeError("broken")
-
-        self.patch(broken, "writeSomeData", fail)
-        self.patch(broken, "write", fail)
+        broken.socket = Sending(broken.socket, RuntimeError("broken"))
         outbox.write(broken, b"lost")
         outbox.write(sound, b"said")
         await here.lost
@@ -176,13 +189,11 @@ class UnderTLS(OverTCP):
 
     async def test_the_last_reply_and_the_end_of_tls_are_one_system_call(self) -> None:
         transport, there = await self.connect()
-        calls: list[bytes] = []
-        written = transport.writeSomeData
-        self.patch(transport, "writeSomeData", lambda octets: (calls.append(1), written(octets))[1])
+        transport.socket = socket = Sending(transport.socket)
         self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
         self.outbox.lose_connection(transport)
         await there.lost
-        self.assertEqual(len(calls), 1)
+        self.assertEqual(socket.calls, 1)
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
 
     async def test_an_abort_loses_no_octets_that_were_released(self) -> None:

@@ -46,8 +46,9 @@ def _is_content_decision(found: object) -> bool:
 
 
 def _is_opened(found: object) -> bool:
-    names = ("write", "finish", "abort")
-    return isinstance(found, Reply) or all(hasattr(found, name) for name in names)
+    return isinstance(found, Reply) or (
+        hasattr(found, "write") and hasattr(found, "finish") and hasattr(found, "abort")
+    )
 
 
 DECISION = Kind("a Reply or None", _is_decision)

@@ -344,7 +344,7 @@ class ESMTPProtocol(LineReceiver):
         self._refusal = refusal = self._refusal or refusal
         if refusal is None and self.session.settings.decides_on_client:
             self._undecided = True
-            self._ask(lambda: self._delivery.client(self.session), self._judged, "client")
+            self._ask("client", self._judged, self._delivery.client, self.session)
         else:
             self._greet()
 
@@ -388,6 +388,8 @@ class ESMTPProtocol(LineReceiver):
             self._pause_reading()
         else:
             self._advance()
+
+    dataReceived = rawDataReceived  # without the buffer for lines: the session has its own
 
     def pauseProducing(self) -> None:
         """Stop reading until the client has read our replies (`IPushProducer`)."""
@@ -534,8 +536,8 @@ class ESMTPProtocol(LineReceiver):
             while (step := self._next_step()) is not None:
                 _STEPS[type(step)](self, step)
                 if (
-                    self._clock.seconds() > until
-                    and self.session.unfinished
+                    self.session.unfinished
+                    and self._clock.seconds() > until
                     and self._lifecycle is not _LOST
                 ):
                     self._resting = self._clock.callLater(0, self._rested)
@@ -571,16 +573,25 @@ class ESMTPProtocol(LineReceiver):
     @property
     def _waiting(self) -> bool:
         """Whether octets that arrive have to wait."""
-        held_back = self._slowed is not None or self._resting is not None
-        return self.session.deciding or self._writing_blocked or held_back
+        return (
+            self.session.question is not None
+            or self._writing_blocked
+            or self._slowed is not None
+            or self._resting is not None
+        )
 
     def _flush_or_slow_down(self) -> None:
         # A client that goes on making errors waits for each next reply: guessing addresses or
         # passwords becomes slow, and no other client waits with it.
         errors, timeouts = self.session.errors, self._timeouts
-        more = timeouts.error_delay and errors > max(self._errors, timeouts.errors_unslowed)
+        more = errors > self._errors and errors > timeouts.errors_unslowed
         self._errors = errors
-        if more and self._lifecycle is not _LOST and self.session.state is not _CLOSED:
+        if (
+            more
+            and timeouts.error_delay
+            and self._lifecycle is not _LOST
+            and self.session.state is not _CLOSED
+        ):
             self._slowed = self._clock.callLater(timeouts.error_delay, self._delay_ended)
             self._pause_reading()
         else:
@@ -596,8 +607,7 @@ class ESMTPProtocol(LineReceiver):
         self._advance()
 
     def _flush(self) -> None:
-        output = self.session.output()
-        if output and self._lifecycle is not _LOST:
+        if (output := self.session.output()) and self._lifecycle is not _LOST:
             # The timeout runs from our last reply, so a command that comes octet by octet does not
             # keep the connection open.
             self._timer.last_activity = self._clock.seconds()
@@ -606,16 +616,16 @@ class ESMTPProtocol(LineReceiver):
             self._outbox.write(self.transport, output)
 
     def _hello(self, step: Hello) -> None:
-        self._ask(lambda: self._delivery.helo(self.session), self.session.answer, "helo")
+        self._ask("helo", self.session.answer, self._delivery.helo, self.session)
 
     def _mail(self, step: Mail) -> None:
-        self._ask(lambda: self._decider.mail(self.session, *step), self.session.answer, "mail")
+        self._ask("mail", self.session.answer, self._decider.mail, self.session, *step)
 
     def _rcpt(self, step: Rcpt) -> None:
-        self._ask(lambda: self._decider.rcpt(self.session, *step), self.session.answer, "rcpt")
+        self._ask("rcpt", self.session.answer, self._decider.rcpt, self.session, *step)
 
     def _open(self, step: Open) -> None:
-        self._ask(lambda: self._decider.open(self.session), self._opened, "data", OPENED)
+        self._ask("data", self._opened, self._decider.open, self.session, kind=OPENED)
 
     @property
     def _decider(self) -> Delivery:
@@ -628,10 +638,12 @@ class ESMTPProtocol(LineReceiver):
         authenticator = self._authenticator
         assert authenticator is not None  # or AUTH would not have been obeyed
         self._ask(
-            lambda: authenticator.judge(self.session, step.evidence),
-            self._authenticated,
             "auth",
-            VERDICT,
+            self._authenticated,
+            authenticator.judge,
+            self.session,
+            step.evidence,
+            kind=VERDICT,
         )
 
     def _authenticated(self, verdict: Any) -> None:
@@ -677,7 +689,7 @@ class ESMTPProtocol(LineReceiver):
         if sink is None:
             self.session.answer(LOCAL_ERROR)
         else:
-            self._ask(sink.finish, self.session.answer, "data", CONTENT_DECISION)
+            self._ask("data", self.session.answer, sink.finish, kind=CONTENT_DECISION)
 
     def _abort(self, step: Abort) -> None:
         self._drop_sink()
@@ -688,7 +700,6 @@ class ESMTPProtocol(LineReceiver):
         self._flush()
         self._outbox.release(self.transport)
         self.transport.unregisterProducer()
-        self.clearLineBuffer()  # type: ignore[no-untyped-call]
         self._outbox.start_tls(self.transport, tls.creator)
         self._move(Event.STARTTLS)
         self._timer.await_handshake()
@@ -746,23 +757,30 @@ class ESMTPProtocol(LineReceiver):
 
     def _ask(
         self,
-        question: Callable[[], Any | Deferred[Any]],
-        answer: Callable[[Any], None],
         stage: _Stage,
+        answer: Callable[[Any], None],
+        decide: Callable[..., Any],
+        *arguments: object,
         kind: Kind = DECISION,
     ) -> None:
+        """Give ``answer`` the decision of ``decide``, now or as soon as it is there."""
         try:
-            result = question()
-            if not isinstance(result, Deferred):
+            result = decide(*arguments)
+            waits = result is not None and isinstance(result, Deferred)
+            if not waits:
                 result = kind.checked(result)
         except Exception:
             self._log.failure("a decision on mail failed")
-            result = LOCAL_ERROR
-        if not isinstance(result, Deferred):
+            result, waits = LOCAL_ERROR, False
+        if waits:
+            self._await(result, answer, stage, kind)
+        else:
             self._count_refusal(stage, result)
             answer(result)
-            return
 
+    def _await(
+        self, result: Deferred[Any], answer: Callable[[Any], None], stage: _Stage, kind: Kind
+    ) -> None:
         asked = self._question = _Question(result, answer, stage)
         self._timer.asked_since = self._clock.seconds()
 
@@ -805,14 +823,13 @@ class ESMTPProtocol(LineReceiver):
         self._decided(question, AUTH_UNAVAILABLE if question.stage == "auth" else LOCAL_ERROR)
 
     def _count_refusal(self, stage: str, decision: object) -> None:
-        if decision is None:
-            return
-        if isinstance(decision, list | tuple):
+        if isinstance(decision, Reply):
+            if decision.code >= 400 and stage != "auth":
+                self._factory.refused(stage, decision)
+        elif isinstance(decision, list | tuple):
             each = self.session.settings.dialect.per_recipient
             for one in decision if each else (one_for_all(decision),):
                 self._count_refusal(stage, one)
-        elif isinstance(decision, Reply) and decision.code >= 400 and stage != "auth":
-            self._factory.refused(stage, decision)
 
     def _drop_sink(self) -> None:
         sink, self._sink = self._sink, None

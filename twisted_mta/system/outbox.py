@@ -50,7 +50,7 @@ class Outbox:
     def write(self, transport: Any, octets: bytes) -> None:
         """Write ``octets`` at the end of this turn; at once if the transport has no socket."""
         self.writes += 1
-        connection = _below(transport)
+        connection = transport if isinstance(transport, Connection) else _below(transport)
         if connection is None:
             _write(transport, octets)
         else:
@@ -109,16 +109,14 @@ class Outbox:
         self._emptying = True
         try:
             while self._held:  # what goes through TLS is held once more, below it
-                self._empty_one(next(iter(self._held)))
+                transport = next(iter(self._held))
+                try:
+                    self._pass_on(transport)
+                except Exception:  # a failure of one connection does not affect the others
+                    self._log.failure("a reply could not be written")
+                    transport.abortConnection()
         finally:
             self._emptying = False
-
-    def _empty_one(self, transport: Any) -> None:
-        try:
-            self._pass_on(transport)
-        except Exception:  # a failure of one connection does not affect the others
-            self._log.failure("a reply could not be written")
-            transport.abortConnection()
 
 
 _LARGE = 4096
@@ -202,14 +200,17 @@ def _write(transport: Any, octets: bytes) -> None:
 
     What is not written so is left to the transport.
     """
-    if isinstance(transport, _BelowTLS):
-        transport.write_now(octets)
-        return
-    tls: Any = transport  # implicit TLS; otherwise STARTTLS or no TLS:
+    tls: Any = transport  # implicit TLS; otherwise no TLS or STARTTLS:
     if isinstance(transport, Connection):
-        tls = transport.protocol if transport.TLS and transport.connected else None
         if not transport.TLS:
             octets = _written(transport, octets)
+            if octets:
+                transport.write(octets)
+            return
+        tls = transport.protocol if transport.connected else None
+    elif isinstance(transport, _BelowTLS):
+        transport.write_now(octets)
+        return
     if isinstance(tls, BufferingTLSTransport) and not getattr(tls._aggregator, "_buffer", True):
         # Bypass the aggregator, which holds small writes until the next turn, if it is empty.
         TLSMemoryBIOProtocol.write(tls, octets)
@@ -222,7 +223,8 @@ def _written(connection: Connection, octets: bytes) -> bytes:
     if connection._aborting:
         return b""
     if connection.connected and not connection.disconnecting and not has_unsent(connection):
-        sent: Any = connection.writeSomeData(octets)
-        if isinstance(sent, int) and sent > 0:
-            return octets[sent:]
+        try:
+            return octets[connection.socket.send(octets) :]
+        except OSError:  # nothing fits, or the connection is lost: the transport finds out which
+            pass
     return octets

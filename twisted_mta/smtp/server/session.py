@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from ...mail.decision import ContentDecision
 from ...mail.envelope import Parameters
@@ -63,6 +64,7 @@ from .step import (
     Hello,
     Mail,
     Open,
+    Question,
     Rcpt,
     Represent,
     Rest,
@@ -80,6 +82,7 @@ class Session:
     """A server session, from the opening to the last reply.
 
     Attributes:
+        question: the step that `answer` or `answer_auth` is waited for; None: none is.
         state: where the session stands; see `machine.TRANSITIONS`.
         settings: of its listener.
         peer: the client, or the client that a proxy speaks for.
@@ -143,9 +146,7 @@ class Session:
         self._in = b""
         self._searched = 0  # octets at the beginning of `_in` that hold no line end
         self._out: list[bytes] = []
-        self._question: Hello | Mail | Rcpt | Open | Finish | Authenticate | None = (
-            None  # unanswered
-        )
+        self.question: Question | None = None
         self._draining_line = False  # until its CR LF: the line has its reply already
         self._draining_chunk = 0  # octets still to come of a chunk that has its reply already
         self._steps: deque[Step] = deque()  # not yet taken by the shell
@@ -198,24 +199,23 @@ class Session:
     @property
     def deciding(self) -> bool:
         """Whether the session waits for `answer`, or for `answer_auth`."""
-        return self._question is not None
+        return self.question is not None
 
     @property
     def unfinished(self) -> bool:
         """Whether `step` may return a step before more octets or an answer have come."""
-        if (
-            self.state is State.HANDSHAKE
-            or self.state is State.CLOSED
-            or self._question is not None
-        ):
-            return False
-        return bool(self._steps or self._in)
+        return (
+            bool(self._steps or self._in)
+            and self.question is None
+            and self.state is not State.HANDSHAKE
+            and self.state is not State.CLOSED
+        )
 
     def step(self) -> Step | None:
         """Return the next step to take; None while more octets or an answer are needed."""
         steps = self._steps
         obeyed = 0
-        while not steps and self._in and self._question is None:
+        while not steps and self._in and self.question is None:
             state = self.state
             if state is State.CONTENT:
                 self._read_content()
@@ -234,26 +234,13 @@ class Session:
                 session. None accepts with the usual reply. For `Finish` it may be one reply for
                 each recipient of the transaction: see `dialect.Dialect.of_content`.
         """
-        question, self._question = self._question, None
-        if self.state is State.CLOSED or question is None:
-            return
-        if isinstance(question, Finish):
-            assert self.transaction is not None
-            self._end_transaction(self.transaction, decision)
-            return
-        assert decision is None or isinstance(decision, Reply)
-        if isinstance(question, Hello):
-            self._answer_hello(question, decision)
-        elif isinstance(question, Mail):
-            self._answer_mail(question, decision or replies.SENDER_OK)
-        elif isinstance(question, Rcpt):
-            self._answer_rcpt(question, decision or replies.RECIPIENT_OK)
-        elif isinstance(question, Open):
-            self._answer_open(decision)
+        question, self.question = self.question, None
+        if self.state is not State.CLOSED and question is not None:
+            _ANSWERS[type(question)](self, question, decision)
 
     def answer_auth(self, verdict: Verdict) -> None:
         """Take the verdict on the evidence of the last step (`Authenticate`)."""
-        question, self._question = self._question, None
+        question, self.question = self.question, None
         if self.state is not State.CLOSED and isinstance(question, Authenticate):
             self._go_on_with_auth(self.auth.answer(verdict))
 
@@ -651,8 +638,8 @@ class Session:
 
     # Decisions.
 
-    def _ask(self, question: Hello | Mail | Rcpt | Open | Finish | Authenticate) -> None:
-        self._question = question
+    def _ask(self, question: Question) -> None:
+        self.question = question
         self._steps.append(question)
 
     def _answer_hello(self, question: Hello, decision: Reply | None) -> None:
@@ -672,7 +659,8 @@ class Session:
         lines = (self.settings.hostname, *filter(None, announced))
         self._reply(Reply.fixed(250, None, *lines))
 
-    def _answer_mail(self, question: Mail, decision: Reply) -> None:
+    def _answer_mail(self, question: Mail, decision: Reply | None) -> None:
+        decision = decision or replies.SENDER_OK
         if decision.code // 100 != 2:
             self._refuse(decision)
             return
@@ -680,7 +668,8 @@ class Session:
         self._enter(Event.MAIL)
         self._reply(decision)
 
-    def _answer_rcpt(self, question: Rcpt, decision: Reply) -> None:
+    def _answer_rcpt(self, question: Rcpt, decision: Reply | None) -> None:
+        decision = decision or replies.RECIPIENT_OK
         if decision.code // 100 != 2:
             self._refuse(decision)
             return
@@ -689,7 +678,7 @@ class Session:
         self._enter(Event.RCPT)
         self._reply(decision)
 
-    def _answer_open(self, decision: Reply | None) -> None:
+    def _answer_open(self, question: Open, decision: Reply | None) -> None:
         transaction = self.transaction
         assert transaction is not None
         assert transaction.content is not None
@@ -709,6 +698,10 @@ class Session:
         else:
             self._draining_chunk = chunks.left
             self._refuse_chunk(transaction, decision)
+
+    def _answer_finish(self, question: Finish, decision: ContentDecision) -> None:
+        assert self.transaction is not None
+        self._end_transaction(self.transaction, decision)
 
     # Content.
 
@@ -818,7 +811,7 @@ class Session:
     def _close(self, event: Event = Event.CLOSE) -> None:
         self._enter(event)
         self.transaction = None
-        self._question = None
+        self.question = None
         self._in = b""
         self._steps.append(Close())
 
@@ -838,4 +831,12 @@ _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
     Event.VRFY: Session._vrfy,
     Event.HELP: Session._help,
     Event.QUIT: Session._quit,
+}
+
+_ANSWERS: Mapping[type[Question], Callable[[Session, Any, Any], None]] = {
+    Hello: Session._answer_hello,
+    Mail: Session._answer_mail,
+    Rcpt: Session._answer_rcpt,
+    Open: Session._answer_open,
+    Finish: Session._answer_finish,
 }

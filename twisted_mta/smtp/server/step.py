@@ -96,6 +96,9 @@ class Close:
     """Write the output and close the connection."""
 
 
+Question = Hello | Mail | Rcpt | Open | Finish | Authenticate
+"""A step that an answer is waited for."""
+
 Step = (
     Hello
     | Mail
