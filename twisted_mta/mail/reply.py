@@ -182,11 +182,11 @@ class Reply:
         start = f"{self.enhanced} " if self.status else ""
         last = len(self.lines) - 1
         escaped = _without_controls if self.utf8 else printable
-        return b"".join(
+        lines = [
             _cut(f"{self.code}{' ' if number == last else '-'}{start}{escaped(line)}".encode())
-            + b"\r\n"
             for number, line in enumerate(self.lines)
-        )
+        ]
+        return b"\r\n".join((*lines, b""))
 
     def __str__(self) -> str:
         """One printable line for logs, notices and pages: ``550 5.7.1 No such user``."""

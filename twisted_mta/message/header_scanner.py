@@ -81,7 +81,7 @@ class HeaderScanner:
 
     def _values_of(self, field: _Tracked) -> Sequence[bytes]:
         values = dict(self._values.get(field, {}))
-        if last := field.open.fullmatch(self._carry):
+        if self._carry and (last := field.open.fullmatch(self._carry)):
             values[last[1]] = None
         return list(values)
 

@@ -37,6 +37,10 @@ class HourlyLimits:
         """Return the number of messages or of recipients."""
         return self.messages if what == "messages" else self.recipients
 
+    def __bool__(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self.messages or self.recipients)
+
 
 NO_LIMITS = HourlyLimits()
 
@@ -92,7 +96,7 @@ class SendingLimits:
 
     def are_set(self, listener: HourlyLimits = NO_LIMITS) -> bool:
         """Whether any account has a limit."""
-        return bool(self._by_account) or listener != NO_LIMITS or self._general != NO_LIMITS
+        return bool(self._by_account or listener or self._general)
 
     async def add(
         self,

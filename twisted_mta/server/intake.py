@@ -26,6 +26,7 @@ from ..message.delivery_fields import read_delivered_to
 from ..policy.answers import EnvelopeView
 from ..policy.capacity import Capacity
 from ..policy.chain import Stage
+from ..policy.examination import Examination
 from ..policy.relaying import Relaying
 from ..policy.sending_limits import SendingLimits, What, account_of, kind_of
 from ..policy.submission import Submission
@@ -188,9 +189,11 @@ class Intake:
                     peer=session.peer.address,
                     reply=refusal,
                 )
+        if refusal is not None:
+            return refusal
         accepted: Decision = None
-        if refusal is None and parameters:
-            trusted = partial(self._relaying.allows, session)
+        trusted = self._relaying.allows(session)
+        if parameters:
             accepted = reply_to_mail(
                 parameters,
                 now=self._wall_time(),
@@ -198,15 +201,11 @@ class Intake:
                 under_tls=session.tls is not None,
             )
             if accepted is not None and accepted.code >= 400:
-                refusal = accepted
-        if refusal is not None:
-            return refusal
+                return accepted
         if self.policies is None:
             return accepted
-        decided = self.policies.mail(
-            session, reverse_path, is_stranger=not self._relaying.allows(session)
-        )
-        if not isinstance(decided, Deferred):
+        decided = self.policies.mail(session, reverse_path, is_stranger=not trusted)
+        if decided is None or not isinstance(decided, Deferred):
             return decided or accepted
         return decided.addCallback(lambda decision: decision or accepted)
 
@@ -214,19 +213,20 @@ class Intake:
         self, session: Session, forward_path: Mailbox, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
         """Accept what `may_send_to` and the policies accept, within the account's limit an hour."""
-        if self.policies is not None:
-            self._apply_sender(session)
+        examination = self._examination(session)
+        if examination is not None:
+            self._apply_sender(session, examination)
         decision = self.may_send_to(session, forward_path)
         counted: Decision | Deferred[Decision] = decision
         if decision is None and self._are_limited:
             counted = self._counted(session, "recipients")
         if decision is None and self._is_suppressible(session, forward_path):
             counted = Deferred.fromCoroutine(self._refused_by_list(forward_path, counted))
-        if self.policies is None or decision is not None:
+        if examination is None or decision is not None:
             return counted
         if not isinstance(counted, Deferred):
-            return self._ask_about_recipient(self.policies, session, forward_path)
-        return counted.addCallback(self._ask_unless_refused, self.policies, session, forward_path)
+            return self._ask_about_recipient(examination, session, forward_path)
+        return counted.addCallback(self._ask_unless_refused, examination, session, forward_path)
 
     def _is_suppressible(self, session: Session, forward_path: Mailbox) -> bool:
         if self._suppressed is None or not self.policy.suppresses:
@@ -249,27 +249,32 @@ class Intake:
         return refusal
 
     def _ask_unless_refused(
-        self, refusal: Decision, policies: PolicyStages, session: Session, forward_path: Mailbox
+        self,
+        refusal: Decision,
+        examination: Examination,
+        session: Session,
+        forward_path: Mailbox,
     ) -> Decision | Deferred[Decision]:
-        return refusal or self._ask_about_recipient(policies, session, forward_path)
+        return refusal or self._ask_about_recipient(examination, session, forward_path)
 
-    def _apply_sender(self, session: Session) -> None:
+    def _examination(self, session: Session) -> Examination | None:
+        """Return the examination of the present transaction; None where no policy is asked."""
+        return None if self.policies is None else self.policies.examination(session)
+
+    def _apply_sender(self, session: Session, examination: Examination) -> None:
         """Put the reverse-path in force that a policy gave in answer to MAIL."""
-        assert self.policies is not None
-        examination, transaction = self.policies.examination(session), session.transaction
-        if examination is not None and transaction is not None and not transaction.recipients:
+        transaction = session.transaction
+        if transaction is not None and not transaction.recipients:
             for each in examination.opinion.rewrites:
                 if each.sender is not None:
                     transaction.reverse_path = Mailbox.parse(each.sender) if each.sender else None
 
     def _ask_about_recipient(
-        self, policies: PolicyStages, session: Session, forward_path: Mailbox
+        self, examination: Examination, session: Session, forward_path: Mailbox
     ) -> Decision | Deferred[Decision]:
-        examination = policies.examination(session)
-        before = 0 if examination is None else len(examination.opinion.rewrites)
-        asked = policies.rcpt(session, forward_path)
-        if examination is None:
-            return asked
+        assert self.policies is not None
+        before = len(examination.opinion.rewrites)
+        asked = self.policies.rcpt(session, forward_path)
 
         def decided(refusal: Decision) -> Decision:
             recipients = rewritten_recipients(examination, before)
@@ -312,11 +317,11 @@ class Intake:
         return decided(None) if counted is None else counted.addCallback(decided)
 
     def _ask_before_content(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
+        if self.policies is None or not self.policies.chain.asks("data"):
+            return self.begin(session)
         transaction = session.transaction
         assert transaction is not None
-        asked: Decision | Deferred[Decision] = None
-        if self.policies is not None and self.policies.chain.asks("data"):
-            asked = self.policies.data(session, _envelope(transaction, transaction.parameters))
+        asked = self.policies.data(session, _envelope(transaction, transaction.parameters))
 
         def decided(refusal: Decision) -> Sink | Reply:
             return self.begin(session) if refusal is None else refusal
@@ -472,12 +477,8 @@ class Intake:
         assert transaction is not None
         received_at = self._wall_time()
         id = self._ids()
-        parameters = envelope_parameters(
-            transaction.parameters,
-            now=received_at,
-            trusted=partial(self._relaying.allows, session),
-        )
-        accepted = {self.canonical(session, each.mailbox): each for each in transaction.recipients}
+        completes = self._relaying.allows(session)
+        parameters = envelope_parameters(transaction.parameters, now=received_at, trusted=completes)
         expansions = transaction.expansions
         recipients = self._take_recipients(session)
         named = None
@@ -493,7 +494,7 @@ class Intake:
             named=named,
             find_looping=self._looping,
             submission=None if session.identity is None else self.submission,
-            completes=self._relaying.allows(session),
+            completes=completes,
             feedback_id=lambda: self._feedback_id(
                 id, account or account_of(session, self.policy.relay_certificates) or ""
             ),
@@ -502,25 +503,27 @@ class Intake:
             take=self._direct if self.policy.direct and self._direct is not None else self._queue,
             count=self._count,
         )
-        if self.policies is not None:
-            self._apply_sender(session)
-            examination = self.policies.examination(session)
-            if examination is not None:
-                reception.examine(
-                    ContentExamination(
-                        self.policies.chain,
-                        examination,
-                        _envelope(transaction, parameters),
-                        self.policy.authserv_id,
-                    ),
-                    partial(
-                        self._given_instead,
-                        session,
-                        len(transaction.recipients),
-                        accepted,
-                        expansions,
-                    ),
-                )
+        examination = self._examination(session)
+        if self.policies is not None and examination is not None:
+            self._apply_sender(session, examination)
+            reception.examine(
+                ContentExamination(
+                    self.policies.chain,
+                    examination,
+                    _envelope(transaction, parameters),
+                    self.policy.authserv_id,
+                ),
+                partial(
+                    self._given_instead,
+                    session,
+                    len(transaction.recipients),
+                    {
+                        self.canonical(session, each.mailbox): each
+                        for each in transaction.recipients
+                    },
+                    expansions,
+                ),
+            )
         return reception
 
     def _given_instead(

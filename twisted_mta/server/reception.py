@@ -441,7 +441,7 @@ class Reception:
         return decision
 
     def _log_taken(self, decision: ContentDecision, message: Message) -> None:
-        if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
+        if isinstance(decision, list | tuple) and not any(map(_accepts, decision)):
             self._log_refused(one_for_all(decision))
             return
         session = self._session

@@ -162,23 +162,25 @@ def expanded(
         numbers: list[RecipientNumber] = []
         by_rcpt.append(numbers)
         mailbox = canonical(rcpt.mailbox)
-        final = expansions.final.get(mailbox, (FinalRecipient(mailbox),))
+        final = expansions.final.get(mailbox)
+        if final is None:
+            final = (FinalRecipient(mailbox),)
         several = len(final) > 1
+        led_on = [each.mailbox is not mailbox and each.mailbox != mailbox for each in final]
         if several:
             alias = Recipient(RecipientNumber(len(aliases)), mailbox, rcpt.parameters)
             if alias.is_to_notify("SUCCESS"):
                 aliases[index] = alias
         # One object for all members: there may be thousands.
         own = passed_on = rcpt.parameters
-        if several or (final and final[0].mailbox != mailbox):
+        if several or any(led_on):
             passed_on = forwarded(own, rcpt.mailbox, several=several)
             if several and own:
                 own = forwarded(own, mailbox, several=True)
-        for member in final:
+        for member, is_alias in zip(final, led_on, strict=True):
             local_part = member.mailbox.local_part
             if member.mailbox.domain in local_domains:
                 local_part = folded(local_part)
-            is_alias = member.mailbox != mailbox
             parameters = passed_on if is_alias else own
             key = local_part, member.mailbox.domain, member.reverse_path
             known = recipients.get(key)

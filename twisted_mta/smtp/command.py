@@ -26,13 +26,6 @@ class CommandError(Exception):
         self.reply = reply
 
 
-class Command(NamedTuple):
-    """A command line, split into verb (in upper case) and argument."""
-
-    verb: str
-    argument: str
-
-
 NOT_TEXT = Reply.of(500, "5.2", "A command is UTF-8 text on a line ended by CR LF, with no NUL")
 TOO_LONG = Reply.of(500, "5.2", "Line too long")
 UNKNOWN_COMMAND = Reply.of(500, "5.2", "Command not recognized")
@@ -47,7 +40,6 @@ GREETING_NAME_WITH_SPACES = re.compile(r"(?:[^\s\x00-\x1f\x7f]| ){1,255}")
 """The same with spaces, which printers and scanners write that call themselves "Office 2 West"."""
 
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)
-_VERB = re.compile(r"[A-Za-z]+")
 
 # RFC 5321 §4.1.2:
 #   esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
@@ -70,8 +62,8 @@ _UNUSUAL_PATH = re.compile(
 )
 
 
-def parse_line(line: bytes) -> Command:
-    """Return the command of a line without its CR LF.
+def parse_line(line: bytes) -> tuple[str, str]:
+    """Return the verb, in upper case, and the argument of a command line without its CR LF.
 
     Raises:
         CommandError: the line is not a command.
@@ -84,9 +76,9 @@ def parse_line(line: bytes) -> Command:
         raise CommandError(NOT_TEXT) from None
     verb, _, argument = text.partition(" ")
     verb = verb.rstrip("\t")
-    if not _VERB.fullmatch(verb):
+    if not (verb.isascii() and verb.isalpha()):
         raise CommandError(UNKNOWN_COMMAND)
-    return Command(verb.upper(), argument.strip(" \t"))  # RFC 5321 §4.1.1: trailing white space
+    return verb.upper(), argument.strip(" \t")  # RFC 5321 §4.1.1: trailing white space
 
 
 class PathCommand(NamedTuple):

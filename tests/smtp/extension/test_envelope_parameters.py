@@ -13,11 +13,11 @@ NOW = 1_800_000_000.7
 
 
 def kept(trusted: bool = True, **parameters: str | int | None) -> Mapping[str, str | int | None]:
-    return envelope_parameters(_named(parameters), now=NOW, trusted=lambda: trusted)
+    return envelope_parameters(_named(parameters), now=NOW, trusted=trusted)
 
 
 def reply(trusted: bool = True, **parameters: str | int | None) -> str:
-    return str(reply_to_mail(_named(parameters), now=NOW, trusted=lambda: trusted))
+    return str(reply_to_mail(_named(parameters), now=NOW, trusted=trusted))
 
 
 def _named(parameters: Mapping[str, str | int | None]) -> dict[str, str | int | None]:

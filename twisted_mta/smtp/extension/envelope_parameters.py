@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ...mail.envelope import Parameters
 from ...mail.reply import Reply
 from . import futurerelease
@@ -13,7 +11,7 @@ from .requiretls import NEEDS_TLS
 
 
 def reply_to_mail(
-    parameters: Parameters, *, now: float, trusted: Callable[[], bool], under_tls: bool = False
+    parameters: Parameters, *, now: float, trusted: bool, under_tls: bool = False
 ) -> Reply | None:
     """Return the reply to MAIL that its parameters demand; None for the usual reply.
 
@@ -30,21 +28,23 @@ def reply_to_mail(
     held, by = futurerelease.held_until(parameters, now), DeliverBy.of(parameters)
     if held is not None and by is not None and held >= int(now) + by.seconds:
         return futurerelease.TOO_LATE
-    if int(parameters.get("MT-PRIORITY") or 0) > 0 and not trusted():
+    if int(parameters.get("MT-PRIORITY") or 0) > 0 and not trusted:
         return lowered(0)
     return None
 
 
 def envelope_parameters(
-    parameters: Parameters, *, now: float, trusted: Callable[[], bool]
+    parameters: Parameters, *, now: float, trusted: bool
 ) -> dict[str, str | int | None]:
     """Return the parameters for the envelope; for the arguments see `reply_to_mail`."""
+    if not parameters:
+        return {}
     # SIZE is about this transaction alone. The submitter that AUTH names is believed of no client
     # (RFC 4954 §5).
     kept = {key: value for key, value in parameters.items() if key not in ("SIZE", "AUTH")}
     if "MT-PRIORITY" in kept:
         priority = int(kept.pop("MT-PRIORITY") or 0)
-        if priority < 0 or (priority > 0 and trusted()):
+        if priority < 0 or (priority > 0 and trusted):
             kept["MT-PRIORITY"] = priority
     held = futurerelease.held_until(kept, now)
     if held is not None:

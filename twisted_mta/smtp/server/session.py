@@ -34,7 +34,6 @@ from ..command import (
     GREETING_NAME_WITH_SPACES,
     NOT_TEXT,
     TOO_LONG,
-    Command,
     CommandError,
     Greeting,
     no_argument,
@@ -362,7 +361,7 @@ class Session:
         try:
             if behind > COMMAND_LINE:
                 self._check_length(line)
-            self._obey(parse_line(line))
+            self._obey(*parse_line(line))
         except CommandError as error:
             self._refuse_line(line, error.reply)
         return True
@@ -402,8 +401,8 @@ class Session:
         if len(line) + 2 > self.settings.line_octets.get(verb, COMMAND_LINE):
             raise CommandError(TOO_LONG)
 
-    def _obey(self, command: Command) -> None:
-        verb, settings, in_clear = command.verb, self.settings, self.tls is None
+    def _obey(self, verb: str, argument: str) -> None:
+        settings, in_clear = self.settings, self.tls is None
         own = verb in _COMMANDS and verb not in REPLACEABLE
         extension = None if own else settings.commands.get(verb)
         event = verb if extension is None else Event.EXTENSION
@@ -419,12 +418,12 @@ class Session:
             self._steps.append(Downgrade())
             self._refuse(replies.TLS_REQUIRED)
         elif allowed and extension is not None:
-            self._obey_extension(extension, command)
+            self._obey_extension(extension, verb, argument)
         elif allowed and (verb != "BDAT" or settings.chunking):
-            _COMMANDS[verb](self, command.argument)
+            _COMMANDS[verb](self, argument)
         else:
             if verb == "BDAT":
-                self._drain_chunk(command.argument)
+                self._drain_chunk(argument)
             self._refuse(
                 why_not(
                     verb,
@@ -435,11 +434,11 @@ class Session:
                 )
             )
 
-    def _obey_extension(self, extension: Extension, command: Command) -> None:
+    def _obey_extension(self, extension: Extension, verb: str, argument: str) -> None:
         if extension.announcement(self) is None:
             self._refuse(extension.not_offered)
             return
-        result = extension.commands[command.verb](self, command.argument)
+        result = extension.commands[verb](self, argument)
         if isinstance(result, NewClient):
             self._begin_anew(result)
         elif result.code < 400:
