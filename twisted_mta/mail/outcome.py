@@ -70,4 +70,5 @@ class Outcome:
     @property
     def deferred(self) -> bool:
         """Whether the recipient is tried again."""
-        return not self.delivered and not self.failed
+        kind = self.reply.code // 100
+        return kind != 2 and (kind != 5 or self.temporary)

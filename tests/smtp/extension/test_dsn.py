@@ -11,7 +11,8 @@ from twisted_mta.mail.envelope import Recipient
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
 from twisted_mta.mail.xtext import decode_xtext, encode_xtext
-from twisted_mta.smtp.client.outgoing import Agreement, OutgoingTransaction
+from twisted_mta.smtp.client.agreement import Agreement
+from twisted_mta.smtp.client.outgoing import OutgoingTransaction
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension.dsn import DSN
 from twisted_mta.smtp.extension.standard import extensions_for_lines, standard_extensions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
+from operator import attrgetter
 
 from attrs import frozen
 
@@ -28,6 +30,8 @@ class Awaited(Enum):
     DOT = "dot"  # or the reply to the last chunk
     NOTHING = "nothing"  # the reply to a final dot with no content before it (RFC 2920 §3.1)
     QUIT = "quit"
+
+    __hash__ = object.__hash__  # members are looked up for each reply; that of `Enum` is slower
 
 
 _SITUATIONS = {
@@ -79,3 +83,10 @@ class Deadlines:
     quit: float = 5.0  # nothing depends on the reply any more
     idle: float = 5.0
     newline: float = 1.0  # after a line that ends in LF alone: the server may send no CR LF ever
+
+
+DEADLINE_OF: Mapping[Awaited | None, Callable[[Deadlines], float]] = {
+    None: attrgetter("idle"),
+    **{each: attrgetter(each.value) for each in Awaited},
+}
+"""The deadline of each wait; None: that of an idle session."""

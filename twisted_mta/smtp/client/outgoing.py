@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, define, field
 
 from ...mail.body import DotlessFile
-from ...mail.envelope import Recipient
 from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
-from ..extension.outgoing import OutgoingExtension
-from ..extension.standard import OUTGOING
-from ..extension.views import OutgoingView
+from .agreement import Agreement
 
 Piece = bytes | DotlessFile
 """A piece of content for the wire; a file goes there whole, as it is."""
@@ -117,75 +114,6 @@ def _size(message: Message) -> int:
     return len(message.trace) + message.body.size
 
 
-def _overrides(extension: OutgoingExtension, question: str) -> bool:
-    return getattr(type(extension), question) is not getattr(OutgoingExtension, question)
-
-
-class Agreement:
-    """The extensions that a client may use with a server, by the questions that they answer.
-
-    It is made once for each reply to EHLO: most extensions answer few of the questions, and a
-    connection may carry thousands of messages.
-
-    Args:
-        capabilities: what the server announced: parameters by upper-case keyword.
-        extensions: the client side of each extension.
-    """
-
-    def __init__(
-        self,
-        capabilities: Mapping[str, str],
-        extensions: Sequence[OutgoingExtension] = OUTGOING,
-    ) -> None:
-        self.capabilities = capabilities
-        known = [(each, capabilities.get(each.keyword)) for each in extensions]
-        refusing = [pair for pair in known if _overrides(pair[0], "refusal")]
-        self._refusing = {
-            converted: [pair for pair in refusing if pair[0].converts is converted]
-            for converted in (False, True)
-        }
-        self._refusing_recipients = [
-            pair for pair in known if _overrides(pair[0], "recipient_refusal")
-        ]
-        announced = [(each, value) for each, value in known if value is not None]
-        self._of_mail = [pair for pair in announced if _overrides(pair[0], "mail")]
-        self._of_rcpt = [pair for pair in announced if _overrides(pair[0], "rcpt")]
-
-    def refusal(self, transaction: OutgoingView, *, converted: bool) -> Reply | None:
-        """Return the reply that fails a message; None if it may be sent.
-
-        Args:
-            transaction: of the message.
-            converted: whether to ask the extensions whose refusal conversion avoids, or the others.
-        """
-        for extension, announced in self._refusing[converted]:
-            if (refusal := extension.refusal(transaction, announced)) is not None:
-                return refusal
-        return None
-
-    def recipient_refusal(self, transaction: OutgoingView, recipient: Recipient) -> Reply | None:
-        """Return the reply that fails one recipient; None if RCPT may be sent."""
-        for extension, announced in self._refusing_recipients:
-            refusal = extension.recipient_refusal(transaction, recipient, announced)
-            if refusal is not None:
-                return refusal
-        return None
-
-    def mail(self, transaction: OutgoingView) -> bytes:
-        """Return the MAIL command, with the parameters of extensions that the server announced."""
-        words = [f"MAIL FROM:<{transaction.message.envelope.reverse_path or ''}>"]
-        for extension, announced in self._of_mail:
-            words.extend(extension.mail(transaction, announced))
-        return f"{' '.join(words)}\r\n".encode()
-
-    def rcpt(self, transaction: OutgoingView, recipient: Recipient) -> bytes:
-        """Return the RCPT command of a recipient."""
-        words = [f"RCPT TO:<{recipient.mailbox}>"]
-        for extension, announced in self._of_rcpt:
-            words.extend(extension.rcpt(transaction, recipient, announced))
-        return f"{' '.join(words)}\r\n".encode()
-
-
 @define(eq=False)
 class OutgoingTransaction:
     """One transaction, and the final reply of each recipient.
@@ -202,6 +130,8 @@ class OutgoingTransaction:
         answers: how many of these have a reply of their own to the content (RFC 2033 §4.2).
         answered: whether the server has replied to MAIL.
         dot_sent: whether the final dot, or the end of the last chunk, may have been sent.
+        setup: see `Outcome`.
+        source: likewise.
         held: the piece of the content that was read last: it is not written until it is known
             whether it ends the content.
     """
@@ -215,6 +145,8 @@ class OutgoingTransaction:
     answers: int = 0
     answered: bool = False
     dot_sent: bool = False
+    setup: float = 0.0
+    source: str | None = None
     held: Piece = b""
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
 
@@ -271,7 +203,7 @@ class OutgoingTransaction:
             tls: what the TLS handshake achieved; None in clear.
         """
         settled = self._settled
-        notifies = "DSN" in self.agreement.capabilities
+        notifies = self.agreement.notifies
         outcomes = []
         for place, recipient in enumerate(self.message.envelope.recipients):
             reply, remote, uncertain, temporary = settled[place]
@@ -282,8 +214,10 @@ class OutgoingTransaction:
                     remote,
                     tls,
                     uncertain,
+                    self.setup,
                     notifies=notifies,
                     temporary=temporary,
+                    source=self.source,
                 )
             )
         return tuple(outcomes)

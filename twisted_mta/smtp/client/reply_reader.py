@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from attrs import frozen
@@ -110,21 +111,21 @@ class ReplyReader:
                 raise BrokenReply("a line of the reply does not end", self._unfinished())
             if end < 0:
                 return None
-            match = _REPLY_LINE.fullmatch(self._buffer, self._start, end)
-            if match is None:
-                raise BrokenReply("not a reply")
-            code, mark, text = match.groups()
+            line = self._buffer[self._start : end]
+            if length > TEXT_LIMIT or self.challenged:
+                code, text, alone = _parse(line, challenged=self.challenged)
+            else:
+                code, text, alone = _parsed(line)
             self._start = end + 2
-            whole = self.challenged and code == b"334" and mark != b"-"
-            if mark != b"-" and not self._lines and not whole:
-                return _of_one_line(code, (text or b"")[:TEXT_LIMIT])
+            if alone is not None and not self._lines:
+                return alone
             self._codes.append(code)
-            self._lines.append(_text(text, CHALLENGE_LIMIT if whole else TEXT_LIMIT))
-            if mark != b"-":
+            self._lines.append(text)
+            if alone is not None:
                 codes, self._codes = self._codes, []
                 lines, self._lines = self._lines, []
                 if _of_one_class(codes):
-                    return _of_lines(codes, lines)
+                    return _of_lines(tuple(codes), tuple(lines))
                 return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
                 raise BrokenReply("the reply does not end", self._unfinished())
@@ -136,24 +137,43 @@ class ReplyReader:
             codes, lines = [*codes, match[1]], [*lines, _text(match[3])]
         if not codes or not _of_one_class(codes):
             return None
-        return _of_lines(codes, lines)
+        return _of_lines(tuple(codes), tuple(lines))
 
 
-@lru_cache(maxsize=256)  # most replies of a server repeat: sender, recipient, 354
-def _of_one_line(code: bytes, text: bytes) -> Reply:
-    return Reply.received(int(code), (_text(text),))
+def _parse(line: bytes, *, challenged: bool = False) -> tuple[bytes, str, Reply | None]:
+    """Return the code and the text of a line, and the reply if it is the only line of one.
+
+    Args:
+        line: without its CR LF.
+        challenged: see `ReplyReader`.
+
+    Raises:
+        BrokenReply: it is no line of a reply.
+    """
+    match = _REPLY_LINE.fullmatch(line)
+    if match is None:
+        raise BrokenReply("not a reply")
+    code, mark, octets = match.groups()
+    if mark == b"-":
+        return code, _text(octets), None
+    text = _text(octets, CHALLENGE_LIMIT if challenged and code == b"334" else TEXT_LIMIT)
+    return code, text, Reply.received(int(code), (text,))
 
 
-def _of_lines(codes: list[bytes], lines: list[str]) -> Reply:
+_parsed = lru_cache(maxsize=512)(_parse)  # most lines repeat: sender, recipient, 354, those of EHLO
+
+
+@lru_cache(maxsize=64)  # replies to EHLO
+def _of_lines(codes: tuple[bytes, ...], lines: tuple[str, ...]) -> Reply:
     said = lines if codes.count(codes[0]) == len(codes) else _with_codes(codes, lines)
     return Reply.received(int(codes[-1]), tuple(said))
 
 
-def _with_codes(codes: list[bytes], lines: list[str]) -> list[str]:
+def _with_codes(codes: Sequence[bytes], lines: Sequence[str]) -> list[str]:
     return [f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True)]
 
 
-def _of_one_class(codes: list[bytes]) -> bool:
+def _of_one_class(codes: Sequence[bytes]) -> bool:
     return all(code[0] == codes[0][0] for code in codes)
 
 

@@ -38,25 +38,23 @@ write with other commands, so that `ClientSession.secret` can tell them apart.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TypeAlias
 
 from ...mail.message import Message
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
 from ...mail.tls_policy import TLSLevel
-from ..extension.limits import Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 from ..sasl.client import Credentials, Derivation, TokenCredentials
 from ..sasl.exchange import Nonce
+from .agreement import Agreement
 from .auth import CANCEL, AuthEnd, ClientAuth
-from .awaited import Awaited, Deadlines, situation
+from .awaited import DEADLINE_OF, Awaited, Deadlines, situation
 from .machine import TRANSITIONS, Event, State
-from .outgoing import Agreement, OutgoingTransaction, Piece, chunked, stuffed
+from .outgoing import OutgoingTransaction, Piece, chunked, stuffed
 from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .step import (
     Close,
@@ -93,8 +91,6 @@ class ClientSession:
 
     Attributes:
         state: the phase of the connection; see `machine.TRANSITIONS`.
-        capabilities: what the server announced in reply to the last EHLO: parameters by upper-case
-            keyword.
         tls: what the TLS handshake achieved; None in clear.
         credentials: see the argument.
         secret: whether what `output` is about to return must not be shown.
@@ -122,8 +118,6 @@ class ClientSession:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         tls_failed: bool = False,
     ) -> None:
-        self.capabilities: Mapping[str, str] = {}
-        self._agreement: Agreement | None = None  # made for the first transaction
         self.tls: TLSFacts | None = None
         self.secret = False
         self.turn = 0
@@ -139,7 +133,8 @@ class ClientSession:
         self._ehlo = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
         self.credentials = credentials
         self._nonce = nonce
-        self._extensions = extensions
+        self._extensions = tuple(extensions)
+        self._agreement = _NOTHING_OFFERED
         self._auth: ClientAuth | None = None
         # From STARTTLS until EHLO is accepted under TLS; it stays where STARTTLS is of no use.
         self._tls_unproven = tls_failed
@@ -152,10 +147,9 @@ class ClientSession:
         self._greeting_follows = implicit_tls
         if implicit_tls:
             self._awaited, self._due = deque([Awaited.HANDSHAKE]), 0
-        self._pipelining = False
         self._transaction: OutgoingTransaction | None = None
+        self._prepared: OutgoingTransaction | None = None  # of the message asked about last
         self._reset_first = False
-        self._limits = Limits()
         self._mails = 0  # MAIL commands so far
         self._domains: dict[str, None] = {}  # of RCPT commands so far
 
@@ -171,6 +165,11 @@ class ClientSession:
         return self.state is State.IDLE
 
     @property
+    def capabilities(self) -> Mapping[str, str]:
+        """What the server announced in reply to the last EHLO: parameters by upper-case keyword."""
+        return self._agreement.capabilities
+
+    @property
     def closed(self) -> bool:
         """Whether nothing more is to be read or sent."""
         return self.state is State.CLOSED
@@ -178,7 +177,8 @@ class ClientSession:
     @property
     def spent(self) -> bool:
         """Whether the server takes no further transaction in this session (RFC 9422 §4.1)."""
-        return self._limits.mails is not None and self._mails >= self._limits.mails
+        most = self._agreement.limits.mails
+        return most is not None and self._mails >= most
 
     def fitting(self, message: Message) -> Message:
         """Return ``message`` with those of its recipients that fit into the next transaction.
@@ -187,7 +187,7 @@ class ClientSession:
         server takes no further recipient in this session.
         """
         recipients = message.envelope.recipients
-        fitting = () if self.spent else self._limits.fitting(recipients, self._domains)
+        fitting = () if self.spent else self._agreement.limits.fitting(recipients, self._domains)
         if len(fitting) == len(recipients):
             return message
         return message.for_recipients(fitting)
@@ -210,8 +210,7 @@ class ClientSession:
     @property
     def deadline(self) -> float:
         """How long the present wait may last, in seconds."""
-        awaited = self._awaited[0].value if self._awaited else "idle"
-        seconds: float = getattr(self._deadlines, awaited)
+        seconds = DEADLINE_OF[self._awaited[0] if self._awaited else None](self._deadlines)
         return min(seconds, self._deadlines.newline) if self._bare_newline else seconds
 
     def output(self) -> bytes:
@@ -238,15 +237,15 @@ class ClientSession:
                     self._take_contradiction(reply, steps)
                 else:
                     self._take(reply, steps)
-                self._reader.challenged = self._awaits(Awaited.AUTH)
         except BrokenReply as error:
             self._unreadable(error, steps)
-        if self._reader.bare_newline and not self._bare_newline:
-            self.turn += 1
-            self._bare_newline_at = self.turn
-        early = self._due == 0 and self.state is not State.CLOSED and self._reader.pending
-        if early and not self._being_refused:
-            self._out_of_step(None, steps)
+        if self._reader.pending:
+            if self._reader.bare_newline and not self._bare_newline:
+                self.turn += 1
+                self._bare_newline_at = self.turn
+            early = self._due == 0 and self.state is not State.CLOSED
+            if early and not self._being_refused:
+                self._out_of_step(None, steps)
         return steps
 
     def handshake_completed(self, facts: TLSFacts, objection: str | None = None) -> list[Step]:
@@ -264,7 +263,7 @@ class ClientSession:
         # RFC 3207 §4.2: "The client MUST discard any knowledge obtained from the server, such as
         # the list of SMTP service extensions, which was not obtained from the TLS negotiation
         # itself."
-        self._learn({})
+        self._agreement = _NOTHING_OFFERED
         if objection:
             # RFC 3207 §4.1: a client that decides not to go on SHOULD send QUIT immediately.
             self._give_up(self._own_reply(454, "7.5", objection), steps, stage="tls")
@@ -282,7 +281,6 @@ class ClientSession:
         steps: list[Step] = []
         if self.state is not State.CLOSED and self._auth is not None:
             self._authenticate(self._auth.derived(response), steps)
-            self._reader.challenged = self._awaits(Awaited.AUTH)
         return steps
 
     def connection_lost(self, reason: str) -> list[Step]:
@@ -308,13 +306,24 @@ class ClientSession:
 
         All recipients fail where it is not converted, with 5.6.3.
         """
-        return self._outgoing(message).needs_conversion()
+        self._prepared = self._outgoing(message)
+        return self._prepared.needs_conversion()
 
-    def transact(self, message: Message) -> list[Step]:
-        """Begin a transaction for all recipients of ``message``."""
+    def transact(
+        self, message: Message, *, setup: float = 0.0, source: str | None = None
+    ) -> list[Step]:
+        """Begin a transaction for all recipients of ``message``.
+
+        Args:
+            message: with the recipients of the transaction.
+            setup: see `Outcome`.
+            source: likewise.
+        """
         if not self.idle:
             raise RuntimeError("the session is not idle")
         self._transaction = transaction = self._outgoing(message)
+        self._prepared = None
+        transaction.setup, transaction.source = setup, source
         self._enter(Event.BEGUN)
         transaction.offer()
         steps: list[Step] = []
@@ -334,8 +343,8 @@ class ClientSession:
         return steps
 
     def _outgoing(self, message: Message) -> OutgoingTransaction:
-        if self._agreement is None:
-            self._agreement = Agreement(self.capabilities, self._extensions)
+        if self._prepared is not None and self._prepared.message is message:
+            return self._prepared
         return OutgoingTransaction(message, self._remote, self._agreement)
 
     def body(self) -> Iterator[bytes]:
@@ -344,11 +353,15 @@ class ClientSession:
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
-        for piece in chain(self.content(), (None,)):
-            octets = self.body_read(piece)
-            assert isinstance(octets, bytes)
-            if octets:
-                yield octets
+        held = b""
+        for piece in self.content():
+            assert isinstance(piece, bytes)
+            if held:
+                yield held
+            held = piece
+        self._content_sent()
+        if held:
+            yield held
 
     def content(self, *, files: bool = False) -> Iterator[Piece]:
         """Return the pieces of the content; each one, and None at the end, is for `body_read`.
@@ -373,15 +386,19 @@ class ClientSession:
         transaction = self._sending()
         octets, transaction.held = transaction.held, piece or b""
         if piece is None:
-            # The last piece ends the content: from here on the message may be delivered.
-            transaction.dot_sent = True
-            self._awaited[0] = Awaited.DOT
-            if self._lmtp:
-                # RFC 2033 §4.2: a reply for each accepted recipient, repeated ones included.
-                self._awaited.extend([Awaited.DOT] * (len(transaction.accepted) - 1))
-            self._due = len(self._awaited)
-            self.turn += 1
+            self._content_sent()
         return octets
+
+    def _content_sent(self) -> None:
+        """Wait for the reply to the content: with its last piece the message may be delivered."""
+        transaction = self._sending()
+        transaction.dot_sent = True
+        self._awaited[0] = Awaited.DOT
+        if self._lmtp:
+            # RFC 2033 §4.2: a reply for each accepted recipient, repeated ones included.
+            self._awaited.extend([Awaited.DOT] * (len(transaction.accepted) - 1))
+        self._due = len(self._awaited)
+        self.turn += 1
 
     def body_failed(self, reason: str) -> list[Step]:
         """End the connection: the content cannot be read, so its end must not be sent."""
@@ -596,7 +613,7 @@ class ClientSession:
 
     def _ehlo_accepted(self, reply: Reply, steps: list[Step]) -> None:
         self._prove_tls()
-        self._learn(_capabilities(reply))
+        self._agreement = Agreement.by_reply(reply, self._extensions)
         if self.tls is None and self._tls_level != "none" and "STARTTLS" in self.capabilities:
             self._tls_unproven = True
             self._send(Awaited.STARTTLS, "STARTTLS")  # RFC 3207 §4: last in its group
@@ -605,7 +622,7 @@ class ClientSession:
 
     def _helo_accepted(self, reply: Reply, steps: list[Step]) -> None:
         self._prove_tls()
-        self._learn({})
+        self._agreement = Agreement({}, self._extensions)
         self._end_opening(steps)
 
     def _begin_tls(self, reply: Reply, steps: list[Step]) -> None:
@@ -652,18 +669,14 @@ class ClientSession:
     def _needs_tls(self) -> bool:
         return self.credentials is not None or self._tls_level not in ("none", "may")
 
-    def _learn(self, capabilities: Mapping[str, str]) -> None:
-        self.capabilities = capabilities
-        self._agreement = None
-        self._pipelining = "PIPELINING" in capabilities
-        self._limits = Limits.announced(capabilities.get("LIMITS", ""))
-
     def _auth_answered(self, reply: Reply, steps: list[Step]) -> None:
         assert self._auth is not None
+        self._reader.challenged = False
         self._authenticate(self._auth.take(reply), steps)
 
     def _authenticate(self, following: bytes | Derivation | AuthEnd, steps: list[Step]) -> None:
         if isinstance(following, bytes):
+            self._reader.challenged = True
             self._send_secret(Awaited.AUTH, following)
             return
         if isinstance(following, Derivation):
@@ -700,7 +713,8 @@ class ClientSession:
 
     def _mail_accepted(self, reply: Reply, steps: list[Step]) -> None:
         self._current.answered = True
-        self._release()
+        if self._held_back:
+            self._release()
 
     def _mail_refused(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
@@ -789,7 +803,7 @@ class ClientSession:
 
     def _release(self) -> None:
         held_back = self._held_back
-        while held_back and (self._pipelining or not self._awaited):
+        while held_back and (self._agreement.pipelining or not self._awaited):
             awaited, line = held_back.popleft()
             if awaited is Awaited.RSET:
                 self._reset_first = False
@@ -798,7 +812,8 @@ class ClientSession:
             self.turn += 1
 
     def _go_on(self, steps: list[Step]) -> None:
-        self._release()
+        if self._held_back:
+            self._release()
         if self._awaited:
             return
         if self._current.binary and self._current.accepted:
@@ -859,29 +874,8 @@ def _is_too_many_recipients(reply: Reply) -> bool:
     return reply.detail in _TOO_MANY or (reply.status is None and reply.text.startswith("4."))
 
 
-_OWN_CODE = re.compile("2[0-9]{2} ")  # of a line, where the lines of a reply have different ones
-
-
-def _capabilities(reply: Reply) -> Mapping[str, str]:
-    """Return the parameters of a reply to EHLO, by upper-case keyword (RFC 5321 §4.1.1.1).
-
-    Servers of the last century, and those made for their clients, write ``AUTH=PLAIN LOGIN``.
-    """
-    capabilities: dict[str, str] = {}
-    for place, line in enumerate(reply.lines):
-        line = line[4:] if _OWN_CODE.match(line) else line
-        keyword, parameters = [*line.split(None, 1), "", ""][:2]
-        keyword = keyword.upper()
-        if keyword.startswith("AUTH="):
-            keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
-        elif not place:
-            continue  # the name of the server
-        parameters = parameters.strip()
-        if keyword == "AUTH" and keyword in capabilities:
-            parameters = f"{capabilities[keyword]} {parameters}"
-        capabilities[keyword] = parameters
-    return capabilities
-
+_NOTHING_OFFERED = Agreement({})
+"""The agreement before EHLO; no transaction begins under it."""
 
 _Action: TypeAlias = Callable[[ClientSession, Reply, list[Step]], None]
 
