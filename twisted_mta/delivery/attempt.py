@@ -458,6 +458,8 @@ class Attempt:
         connection.transact(
             self.message,
             done or (self._reused if reused else self._fresh),
+            started=self.started,
+            source=self.source,
             proved=is_proved(self.next_hop, connection.target, connection.policy),
         )
 
@@ -592,7 +594,16 @@ class Attempt:
         self.connection = None
         self.answered = True
         self.connections.keep(connection, self.next_hop, self.host_terms)
-        for outcome in result.outcomes:
+        outcomes: Sequence[Outcome] = result.outcomes
+        if not all(each.delivered for each in outcomes):
+            outcomes = self._with_dialogue(connection, outcomes)
+        self._settle(outcomes)
+
+    def _with_dialogue(
+        self, connection: Connection, outcomes: Sequence[Outcome]
+    ) -> Sequence[Outcome]:
+        """Return outcomes with the transcript where they are deferred."""
+        for outcome in outcomes:
             if outcome.uncertain:
                 self.log.warn(
                     "Possible duplicate of {id}: {reply}",
@@ -600,22 +611,11 @@ class Attempt:
                     reply=str(outcome.reply),
                 )
                 break
-        setup = connection.began - self.started
-        dialogue = ""
-        if [outcome for outcome in result.outcomes if outcome.deferred]:
-            self._keep_dialogue(connection)
-            dialogue = transcript(self.dialogue)
-        self._settle(
-            [
-                evolve(
-                    outcome,
-                    setup=setup,
-                    transcript=dialogue if outcome.deferred else "",
-                    source=self.source,
-                )
-                for outcome in result.outcomes
-            ]
-        )
+        if not any(each.deferred for each in outcomes):
+            return outcomes
+        self._keep_dialogue(connection)
+        dialogue = transcript(self.dialogue)
+        return [evolve(each, transcript=dialogue) if each.deferred else each for each in outcomes]
 
     def _keep_dialogue(self, connection: Connection) -> None:
         self.dialogue.append(Line("note", str(connection.target)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from OpenSSL import SSL
@@ -88,7 +88,6 @@ class Connection(Protocol):
 
     Attributes:
         messages: the number of transactions so far.
-        began: when the last of them began, by the clock.
         ready: whether the session was ever ready for a transaction.
         broken_off: how the handshake broke off where another one may not: it was to resume a
             session, or its large ClientHello has had no answer; empty: it did not.
@@ -125,7 +124,6 @@ class Connection(Protocol):
         self.terms = terms
         self.policy = policy
         self.messages = 0
-        self.began = 0.0
         self.ready = False
         self.source: str | None = None
         self.conversation = Conversation()
@@ -150,6 +148,9 @@ class Connection(Protocol):
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
         self._message: Message | None = None
+        self._started = 0.0  # when the attempt of the transaction began, by the clock
+        self._setup = 0.0  # seconds of it until the transaction began
+        self._pool_source: str | None = None
         self._proved = False
         self._probed: Callable[[Unusable | None], None] | None = None
         self._unusable: Unusable | None = None
@@ -166,6 +167,8 @@ class Connection(Protocol):
         message: Message,
         done: Callable[[Connection, Result], None],
         *,
+        started: float,
+        source: str | None = None,
         proved: bool = False,
     ) -> None:
         """Send ``message`` once the session is open.
@@ -173,10 +176,14 @@ class Connection(Protocol):
         Args:
             message: with the recipients of this transaction.
             done: called once with the result.
+            started: when the attempt began, by the clock.
+            source: our address, where it is one of a pool.
             proved: whether the server is known to be one of the next hop (`wishes.is_proved`).
         """
         self.messages += 1
         self._done = done
+        self._started = started
+        self._pool_source = source
         self._proved = proved
         if self.session.idle:
             self._perform(self._begin(message))
@@ -295,32 +302,14 @@ class Connection(Protocol):
     def _perform(self, steps: list[Step]) -> None:
         result: Result | None = None
         for step in steps:
-            if isinstance(step, TransactionDone | Unusable):
+            act = _ACTS.get(type(step))
+            if act is not None:
+                act(self, step)
+            elif isinstance(step, TransactionDone):
                 result = step
-            elif isinstance(step, SendBody):
-                self._send_body(step)
-            elif isinstance(step, StartTLS):
-                self._write()
-                self._start_tls()
-            elif isinstance(step, Derive):
-                self._derive(step)
-            elif isinstance(step, Ready):
-                self.ready = True
-                if self.session.tls is not None:
-                    # Tickets of TLS 1.3 come before the first reply.
-                    self._sessions.keep(
-                        self._session_key,
-                        self.transport.getHandle(),
-                        self.session.tls,
-                        self._resume,
-                    )
-                if self._opened is not None:
-                    self._opened(self)
-            elif isinstance(step, Close):
-                self._close(step)
+            elif isinstance(step, Unusable):
+                result = self._unusable = step
         session = self.session
-        if isinstance(result, Unusable):
-            self._unusable = result
         if self._probed is not None and session.idle:
             self.quit()
         if self._message is not None and session.idle:
@@ -334,6 +323,20 @@ class Connection(Protocol):
             done, self._done = self._done, None
             self._message = None
             done(self, result)
+
+    def _opened_by(self, _: Ready) -> None:
+        self.ready = True
+        if self.session.tls is not None:
+            # Tickets of TLS 1.3 come before the first reply.
+            self._sessions.keep(
+                self._session_key, self.transport.getHandle(), self.session.tls, self._resume
+            )
+        if self._opened is not None:
+            self._opened(self)
+
+    def _handshake(self, _: StartTLS) -> None:
+        self._write()
+        self._start_tls()
 
     def _start_tls(self) -> None:
         self._outbox.release(self.transport)
@@ -360,7 +363,7 @@ class Connection(Protocol):
                 self.broken_off = "unanswered"
 
     def _begin(self, message: Message) -> list[Step]:
-        self.began = self._clock.seconds()
+        self._setup = self._clock.seconds() - self._started
         self._converted = False
         self.conversation.begin()
         message = self.session.fitting(message)
@@ -411,7 +414,7 @@ class Connection(Protocol):
         except Exception:
             return self._not_begun("sign", message, Failure())
         if isinstance(signed, Message):
-            return self.session.transact(signed)
+            return self._transact(signed)
         self._computing = True
         signed.addBoth(self._use_signed, message)
         return []
@@ -421,9 +424,12 @@ class Connection(Protocol):
         if self._done is None or not self.session.idle:
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
-            self._perform(self.session.transact(result))
+            self._perform(self._transact(result))
             return
         self._perform(self._not_begun("sign", message, result))
+
+    def _transact(self, message: Message) -> list[Step]:
+        return self.session.transact(message, setup=self._setup, source=self._pool_source)
 
     def _not_begun(self, verb: str, message: Message, failure: Failure) -> list[Step]:
         """Return the end of a transaction whose content could not be made ready."""
@@ -435,7 +441,11 @@ class Connection(Protocol):
         else:
             self.log.failure("Cannot {verb} {id}", failure, verb=verb, id=str(message.id))
             reply = Reply.of(451, "3.0", "internal error, see the log")
-        outcomes = (Outcome(each.number, reply) for each in message.envelope.recipients)
+        setup, source = self._setup, self._pool_source
+        outcomes = (
+            Outcome(each.number, reply, setup=setup, source=source)
+            for each in message.envelope.recipients
+        )
         return [TransactionDone(tuple(outcomes))]
 
     def _derive(self, step: Derive) -> None:
@@ -531,3 +541,13 @@ class Connection(Protocol):
 def _why(reason: Failure) -> str:
     text = printable(reason.getErrorMessage())
     return text or type(reason.value).__name__
+
+
+_ACTS: Mapping[type[Step], Callable[[Connection, Any], None]] = {
+    SendBody: Connection._send_body,
+    Ready: Connection._opened_by,
+    StartTLS: Connection._handshake,
+    Derive: Connection._derive,
+    Close: Connection._close,
+}
+"""What a step of the session does, besides the results of transactions."""

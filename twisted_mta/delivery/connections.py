@@ -160,7 +160,7 @@ class Connections:
         self._generations: dict[Connection, int] = {}  # of all connections, also those to come
         self._connecting: dict[Connection, Deferred[Connection]] = {}
         self._closing: list[Deferred[None]] | None = None
-        self._served: dict[Connection, tuple[str, ...]] = {}  # the next hop of each kept so far
+        self._served: dict[Connection, NextHop] = {}  # the last one of each that was kept so far
         self._releasing: dict[Connection, Callable[[Connection], None]] = {}
 
     # Opening.
@@ -352,7 +352,7 @@ class Connections:
         if self._closing is not None or outdated or connection.session.spent:
             connection.quit()
             return
-        self._served[connection] = next_hop.limit_name
+        self._served[connection] = next_hop
         surplus = self.pool.keep(connection, next_hop, host_terms)
         if surplus is not None:
             surplus.quit()
@@ -378,7 +378,7 @@ class Connections:
         Returns:
             Fires when they are closed; None: there are none.
         """
-        idle = [each for each in self.pool.idle if self._served.get(each) == name]
+        idle = [each for each in self.pool.idle if self._served[each].limit_name == name]
         surplus = idle[: max(0, len(idle) - left)]  # the longest idle
         if not surplus:
             return None

@@ -25,6 +25,7 @@ class PeerTimeout:
         self._expired = expired
         self._due = 0.0  # by the clock
         self._timer: IDelayedCall | None = None
+        self._fires = 0.0  # when the timer does
 
     @property
     def running(self) -> bool:
@@ -39,8 +40,9 @@ class PeerTimeout:
     def restart(self, seconds: float) -> None:
         """Expire in ``seconds`` from now instead, if it is running."""
         self._due = self._clock.seconds() + seconds
-        if self._timer is not None and self._due < self._timer.getTime():
+        if self._timer is not None and self._due < self._fires:
             self._timer.reset(seconds)
+            self._fires = self._due
 
     def stop(self) -> None:
         """Never expire."""
@@ -49,8 +51,10 @@ class PeerTimeout:
         self._timer = None
 
     def _schedule(self) -> None:
-        left = self._due - self._clock.seconds()
-        self._timer = self._clock.callLater(min(left, _LONGEST_DELAY), self._fired)
+        now = self._clock.seconds()
+        delay = min(self._due - now, _LONGEST_DELAY)
+        self._fires = now + delay
+        self._timer = self._clock.callLater(delay, self._fired)
 
     def _fired(self) -> None:
         self._timer = None

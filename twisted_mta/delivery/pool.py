@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-from attrs import frozen
-
 from ..mail.next_hop import NextHop, Target
 from ..mail.tls_policy import TLSPolicy
 from .terms import HostTerms, Terms
@@ -30,12 +28,6 @@ class Reusable(Protocol):
 C = TypeVar("C", bound=Reusable)
 
 
-@frozen
-class _Idle(Generic[C]):
-    connection: C
-    keys: tuple[object, ...]
-
-
 class Pool(Generic[C]):
     """Idle connections.
 
@@ -54,7 +46,7 @@ class Pool(Generic[C]):
 
     def __init__(self, *, most: int = 100) -> None:
         self.most = most
-        self._idle: dict[C, _Idle[C]] = {}
+        self._idle: dict[C, tuple[object, ...]] = {}  # their keys
         self._by_key: dict[object, list[C]] = {}
 
     @property
@@ -92,9 +84,8 @@ class Pool(Generic[C]):
         keys: tuple[object, ...] = ((connection.target, connection.terms, connection.policy),)
         if not connection.target.equal:
             keys = (*keys, (next_hop, host_terms))
-        idle = _Idle(connection, keys)
-        self._idle[connection] = idle
-        for key in idle.keys:
+        self._idle[connection] = keys
+        for key in keys:
             self._by_key.setdefault(key, []).append(connection)
         if len(self._idle) <= self.most:
             return None
@@ -104,14 +95,11 @@ class Pool(Generic[C]):
 
     def discard(self, connection: C) -> None:
         """Remove a connection; one that is not in the pool is no error."""
-        idle = self._idle.pop(connection, None)
-        if idle is None:
-            return
-        for key in idle.keys:
-            connections = self._by_key[key]
+        for key in self._idle.pop(connection, ()):
+            connections = self._by_key.pop(key)
             connections.remove(connection)
-            if not connections:
-                del self._by_key[key]
+            if connections:
+                self._by_key[key] = connections
 
     def _take(self, key: object) -> C | None:
         connections = self._by_key.get(key)

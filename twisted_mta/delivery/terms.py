@@ -6,6 +6,7 @@ Connections are shared between messages whose terms are equal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from attrs import evolve, field, frozen
@@ -206,6 +207,9 @@ class RecipientGroup:
     host_terms: HostTerms
 
 
+_REMEMBERED = 1000  # domains whose terms are not looked up for each message
+
+
 class TermsBook:
     """Looks up the terms of deliveries.
 
@@ -222,6 +226,7 @@ class TermsBook:
         self._destination_for = destination_for
         self._credentials = credentials or {}
         self._terms: dict[tuple[str, str, bool, bool], Terms] = {}
+        self._of_domain = lru_cache(maxsize=_REMEMBERED)(self._find)
 
     @property
     def token_accounts(self) -> Sequence[TokenAccount]:
@@ -242,6 +247,9 @@ class TermsBook:
 
     def host_terms(self, next_hop: NextHop, domain: str) -> HostTerms:
         """Return the terms with ``next_hop`` for mail to ``domain``."""
+        return self._of_domain(next_hop, domain)
+
+    def _find(self, next_hop: NextHop, domain: str) -> HostTerms:
         hosts: Sequence[Host] = next_hop.hosts
         if not hosts:
             destination = self._destination_for(domain, (), next_hop.exchanger)
@@ -256,6 +264,9 @@ class TermsBook:
     def groups(self, next_hop: NextHop, message: Message) -> list[RecipientGroup]:
         """Divide the recipients of ``message`` by their terms, in the order of the envelope."""
         recipients = message.envelope.recipients
+        if len(recipients) == 1:
+            host_terms = self.host_terms(next_hop, recipients[0].mailbox.domain)
+            return [RecipientGroup(recipients, host_terms)]
         domains = dict.fromkeys(recipient.mailbox.domain for recipient in recipients)
         by_domain = {domain: self.host_terms(next_hop, domain) for domain in domains}
         distinct = dict.fromkeys(by_domain.values())
