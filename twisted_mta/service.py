@@ -41,8 +41,8 @@ from .agent.environment import Environment
 from .agent.expiry import KINDS, Kind
 from .agent.gauges import read_agent, read_process
 from .agent.listeners import own_certificate
-from .agent.maildrop import NAME as MAILDROP
 from .agent.maildrop import Maildrop
+from .agent.maildrop_counts import NAME as MAILDROP
 from .agent.settings import notice_domain, shared_settings
 from .agent.shard import shares
 from .cluster.identity import machine_id

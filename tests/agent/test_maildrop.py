@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 
 from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
-from twisted_mta.agent.maildrop import Counts, Maildrop, counted
+from twisted_mta.agent.maildrop import Maildrop
+from twisted_mta.agent.maildrop_counts import Counts, counted
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.maildrop import WaitingEnvelope, written

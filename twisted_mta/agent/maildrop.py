@@ -40,11 +40,8 @@ from ..server.application_mail import Receipt, SubmissionRefused
 from ..smtp.command import CommandError
 from ..smtp.extension.dsn import DSN
 from ..system.repetition import Repetition
+from .maildrop_counts import SET_ASIDE, Counts
 
-NAME = "maildrop"
-"""The directory in the state directory, where no other one is set: for its owner and root."""
-
-_SET_ASIDE = "refused-"
 _PRIVATE = 0o700
 # All users may write files, only their owners and we remove them, and the MTA's group reads them.
 _SHARED = 0o3733
@@ -82,19 +79,6 @@ class Submit(Protocol):
     ) -> Deferred[Receipt]:
         """Submit a message."""
         ...
-
-
-@frozen
-class Counts:
-    """How many files there are in a directory of waiting messages, as of the last look.
-
-    Attributes:
-        waiting: messages that are complete.
-        set_aside: what was no message (``refused-…``).
-    """
-
-    waiting: int = 0
-    set_aside: int = 0
 
 
 @frozen(eq=False)
@@ -297,7 +281,7 @@ class Maildrop:
             why=printable(str(error)),
         )
         path = os.path.join(self._directory, name)
-        await self._executor(os.rename, path, os.path.join(self._directory, _SET_ASIDE + name))
+        await self._executor(os.rename, path, os.path.join(self._directory, SET_ASIDE + name))
         waiting, set_aside = max(0, self.counts.waiting - 1), self.counts.set_aside + 1
         self.counts = Counts(waiting, set_aside)
 
@@ -445,13 +429,13 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> tuple[lis
     with os.scandir(directory) as entries:
         for entry in entries:
             name = entry.name
-            longest = {PARTIAL: _ABANDONED, _SET_ASIDE: _LONGEST_KEPT}.get(
+            longest = {PARTIAL: _ABANDONED, SET_ASIDE: _LONGEST_KEPT}.get(
                 f"{name.partition('-')[0]}-"
             )
             if not name.startswith(READY) and longest is None:
                 continue
             waiting += longest is None
-            set_aside += name.startswith(_SET_ASIDE)
+            set_aside += name.startswith(SET_ASIDE)
             if name in resting:
                 continue
             try:
@@ -467,19 +451,6 @@ def _ready(directory: str, now: float, resting: Mapping[str, None]) -> tuple[lis
     in_turn = chain.from_iterable(zip_longest(*by_user.values()))
     some = islice((name for name in in_turn if name is not None), _MOST_AT_A_LOOK)
     return list(some), Counts(waiting, set_aside)
-
-
-def counted(directory: str) -> Counts:
-    """Return the counts of a directory of waiting messages.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    names = os.listdir(directory)
-    return Counts(
-        sum(name.startswith(READY) for name in names),
-        sum(name.startswith(_SET_ASIDE) for name in names),
-    )
 
 
 def _open(path: str, name: str) -> _Waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dns.exception
 import dns.flags
@@ -16,9 +16,11 @@ import dns.rdatatype
 import dns.reversename
 from attrs import define, field, frozen
 
-from ..interfaces import WallTime
 from ..mail.next_hop import Host
 from ..mail.printable import printable
+
+if TYPE_CHECKING:
+    from ..interfaces import WallTime
 
 _TIMEOUT = 2.0  # seconds for one question; a nearby resolver with an empty cache needs one
 

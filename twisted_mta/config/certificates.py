@@ -8,8 +8,6 @@ from typing import Any
 
 import attrs
 from attrs import frozen
-from cryptography import x509
-from OpenSSL import SSL
 
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
@@ -152,6 +150,8 @@ def _distinguished_name(key: str, value: Any) -> str:
     )
     if not isinstance(value, str) or not value:
         raise ValueError(problem)
+    from cryptography import x509
+
     try:
         return printable(x509.Name.from_rfc4514_string(value).rfc4514_string())
     except ValueError:
@@ -160,6 +160,8 @@ def _distinguished_name(key: str, value: Any) -> str:
 
 def ciphers(value: Any) -> str:
     """Read a cipher list of OpenSSL that names at least one suite."""
+    from OpenSSL import SSL
+
     written: str = read.text("a cipher list of OpenSSL such as ECDHE+AESGCM")(value)
     try:
         SSL.Context(SSL.TLS_SERVER_METHOD).set_cipher_list(written.encode("ascii"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
-from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findCheckerFactory
 
 from ..mail.printable import printable
 from .readers import text
 from .setting import HIDDEN, ConfigError, quoted
 from .unreadable import unreadable
+
+if TYPE_CHECKING:  # few installations have a checker
+    from twisted.cred.checkers import ICredentialsChecker
 
 
 @frozen
@@ -32,6 +34,9 @@ class CheckerSpec:
         Raises:
             ConfigError: making it failed; the error does not show the argument.
         """
+        from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+        from twisted.cred.strcred import findCheckerFactory
+
         if self.kind == "file":  # its checker reads the file at the first login
             try:
                 with open(self.argument, "rb"):
@@ -63,6 +68,9 @@ def checker_spec(value: CheckerSpec | str) -> CheckerSpec:
     """Read the description of a checker whose kind is installed."""
     if isinstance(value, CheckerSpec):
         return value
+    from twisted.cred.checkers import ICredentialsChecker
+    from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findCheckerFactory
+
     if ICredentialsChecker.providedBy(value):
         raise ValueError(
             "found a checker, expected its description, such as file:PATH; a checker that is an"

@@ -8,8 +8,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.interfaces import IStreamServerEndpointStringParser
-from twisted.plugin import getPlugins
 
 from .readers import OFF, path, read_each, text
 from .setting import mistyped, quoted
@@ -82,6 +80,9 @@ def endpoint(value: Any) -> str:
         raise ValueError(f"it contains unprintable characters; expected {_EXAMPLE}")
     parsed = Endpoint.parse(description)
     if parsed.kind not in _KINDS:
+        from twisted.internet.interfaces import IStreamServerEndpointStringParser
+        from twisted.plugin import getPlugins
+
         others = sorted(plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser))
         if parsed.kind not in others:
             close = difflib.get_close_matches(parsed.kind, (*_KINDS, *others), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -17,9 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ..interfaces import Files, WallTime
 from ..mail.address import domain_name, literal_address
 from .certificates import belong
+
+if TYPE_CHECKING:
+    from ..interfaces import Files, WallTime
 
 SELF_SIGNED = "self-signed.pem"
 """The name of the file with the self-signed certificate and its key."""

@@ -15,18 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import MD5, SHA1
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ...config import ACMESettings, Config, Listener
+from ...config import ACMESettings, Config
 from ...config.endpoint import Endpoint
 from ...config.unreadable import unreadable
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
-from ...tls.acme.jws import from_base64url
-from ...tls.acme.renewer import describe
-from ...tls.acme.store import read_binding_key, read_status
 from ...tls.certificate_files import certificate_file, names_of
 from ...tls.certificates import CertificateError, CertifiedKey, read_certificates, read_key
 from ...tls.self_signed import SELF_SIGNED
-from ...tls.server import ServerContext, TLSSettings
 from .finding import Finding
 from .machine import Machine
 
@@ -97,6 +93,9 @@ def _files(config: Config) -> dict[tuple[str, str], list[str]]:
 
 def _renewal(config: Config, acme: ACMESettings) -> Iterator[Finding]:
     """Yield how the renewal of the certificate stands, and what would keep it from starting."""
+    from ...tls.acme.renewer import describe
+    from ...tls.acme.store import read_status
+
     for file, read in (
         (acme.authorities, read_certificates),
         (acme.eab_key_file, _read_binding),
@@ -138,6 +137,9 @@ def _read_binding(file: str) -> object:
     Raises:
         CertificateError: it cannot be used.
     """
+    from ...tls.acme.jws import from_base64url
+    from ...tls.acme.store import read_binding_key
+
     try:
         return from_base64url(read_binding_key(file))
     except ValueError:
@@ -179,29 +181,29 @@ def _self_signed(config: Config) -> Iterator[Finding]:
 
 def _contexts(config: Config) -> Iterator[Finding]:
     """Yield what OpenSSL refuses of files that could be read."""
+    from ...tls.server import ServerContext, TLSSettings
+
+    certificate, key = config.tls_certificate, config.tls_key
+    assert certificate is not None and key is not None
     problems: dict[str, None] = {}
     for listener in config.listeners:
         if listener.tls == "none":
             continue
         try:
-            ServerContext(_tls_settings(config, listener)).reload()
+            ServerContext(
+                TLSSettings(
+                    certificate_file=certificate,
+                    key_file=key,
+                    ciphers=listener.ciphers,
+                    client_certificates=listener.client_certificates,
+                    authorities_file=listener.client_certificate_authorities,
+                    sni=listener.sni,
+                )
+            ).reload()
         except CertificateError as error:
             problems[str(error)] = None
     for text in problems:
         yield Finding.from_error("error", text)
-
-
-def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
-    certificate, key = config.tls_certificate, config.tls_key
-    assert certificate is not None and key is not None
-    return TLSSettings(
-        certificate_file=certificate,
-        key_file=key,
-        ciphers=listener.ciphers,
-        client_certificates=listener.client_certificates,
-        authorities_file=listener.client_certificate_authorities,
-        sni=listener.sni,
-    )
 
 
 def _judge(loaded: CertifiedKey, names: Sequence[str], now: float) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...config import Config
 from ...config.endpoint import Endpoint
-from ...mail.address import Mailbox
+from ...mail.address import Mailbox, literal_address
 from ...mail.next_hop import NextHop
 from ...mail.printable import printable
 from ...routing.routes import Routes, Rule, parse_route
@@ -37,6 +37,7 @@ def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Fi
     yield from _clear_page(config)
     yield from _useless(config, table)
     yield from _descriptors(config, machine)
+    yield from _own_form(config)
 
 
 def _reachable(config: Config) -> list[str]:
@@ -229,3 +230,15 @@ def _descriptors(config: Config, machine: Machine) -> Iterator[Finding]:
 
 def _rounded(needed: int) -> int:
     return 1 << max(needed - 1, 1).bit_length()
+
+
+def _own_form(config: Config) -> Iterator[Finding]:
+    name = config.hostname
+    if literal_address(name) is None and "." not in name:
+        yield Finding(
+            "warning",
+            "[mta] hostname",
+            f"{printable(name)} is not a full name: other hosts cannot look it up, and many refuse"
+            " mail with such a name in EHLO",
+            "expected one such as mail.example.net",
+        )

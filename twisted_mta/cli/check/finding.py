@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from ...agent.expiry import Expiry
 from ...mail.printable import printable
+
+if TYPE_CHECKING:
+    from ...agent.expiry import Expiry
 
 Severity = Literal["error", "warning", "note", "pass", "fail"]
 

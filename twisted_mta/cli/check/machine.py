@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ...dns import ResolvConf, read_hosts, read_resolv_conf
-from ...interfaces import WallTime
 from ...system.files import DiskFiles
 from ...system.real_world import wall_time
+
+if TYPE_CHECKING:
+    from ...interfaces import WallTime
 
 
 def _descriptors() -> int:

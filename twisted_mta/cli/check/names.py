@@ -42,7 +42,6 @@ def names(
     table: Sequence[Rule],
     machine: Machine,
     *,
-    ask: bool = True,
     ours: bool = True,
     seconds: float,
 ) -> Iterator[Finding]:
@@ -52,14 +51,9 @@ def names(
         config: the settings.
         table: the routes.
         machine: gives the system's name servers and hosts.
-        ask: whether to ask the DNS.
         ours: whether to ask for our own name and domains; `mail_records` does that thoroughly.
         seconds: for all questions together.
     """
-    yield from _own_form(config)
-    if not ask:
-        yield Finding("note", "DNS", "not asked (--no-dns)")
-        return
     questions = Questions([], machine.wall_time() + seconds, machine.wall_time)
     try:
         system = machine.resolution()
@@ -126,18 +120,6 @@ def _servers(
 
 
 # Our own name.
-
-
-def _own_form(config: Config) -> Iterator[Finding]:
-    name = config.hostname
-    if literal_address(name) is None and "." not in name:
-        yield Finding(
-            "warning",
-            "[mta] hostname",
-            f"{printable(name)} is not a full name: other hosts cannot look it up, and many refuse"
-            " mail with such a name in EHLO",
-            "expected one such as mail.example.net",
-        )
 
 
 def _own_addresses(

@@ -13,18 +13,13 @@ from ...mail.printable import printable
 from ...routing.routes import Rule
 from .certificates import certificates
 from .database import database
-from .destinations import destinations
 from .endpoints import endpoints
 from .exposure import exposure, rules
 from .finding import Finding, Report
 from .machine import Machine
-from .mail_records import mail_records
-from .names import names
 from .processes import Processes, Running
-from .services import services
 from .signing import signing
 from .storage import occupation, storage
-from .tls_records import tls_records
 from .webhooks import webhooks
 
 _SECONDS = 10.0  # for all name lookups together
@@ -123,9 +118,17 @@ def findings(
     yield from occupied
     yield from database(config)
     yield from certificates(config, machine)
-    yield from destinations(config, machine)
+    # Most of a check are imports: those that few installations need follow their settings.
+    authorities = config.delivery.authorities, config.mta_sts.authorities
+    if config.destinations or any(authorities):
+        from .destinations import destinations
+
+        yield from destinations(config, machine)
     yield from signing(config)
-    yield from services(config, machine)
+    if config.milters or config.policy_services:
+        from .services import services
+
+        yield from services(config, machine)
     yield from webhooks(config)
     yield from listening
     table: list[Rule] = []
@@ -135,7 +138,15 @@ def findings(
         else:
             yield rule
     yield from exposure(config, table, machine)
-    yield from names(config, table, machine, ask=ask_dns, ours=not ask_records, seconds=_SECONDS)
+    if ask_dns:
+        from .names import names
+
+        yield from names(config, table, machine, ours=not ask_records, seconds=_SECONDS)
+    else:
+        yield Finding("note", "DNS", "not asked (--no-dns)")
     if ask_records:
+        from .mail_records import mail_records
+        from .tls_records import tls_records
+
         yield from mail_records(config, machine, seconds=_RECORD_SECONDS)
         yield from tls_records(config, machine, seconds=_RECORD_SECONDS)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 
 from ...config import Config
 from ...config.endpoint import Endpoint
 from ...mail.printable import printable
-from ...policy.dkim.signing_keys import SigningKey, SigningKeys
 from ...tls.certificates import CertificateError
 from .finding import Finding
 
 
 def signing(config: Config) -> Iterator[Finding]:
     """Yield findings about the keys of ``[[dkim]]`` tables."""
-    loaded: dict[str, list[SigningKey]] = {}
-    for table in config.dkim_keys:
-        try:
-            key = SigningKey.read(table)
-        except CertificateError as error:
-            yield Finding.from_error("error", str(error))
-            continue
-        loaded.setdefault(table.domain, []).append(key)
-        for warning in key.warnings:
-            yield Finding.from_error("warning", warning)
-    for domain, keys in loaded.items():
-        if all(key.algorithm == "ed25519" for key in keys):
-            # RFC 8463 §1: verifiers learn Ed25519 later than signers; RSA serves the others.
-            yield Finding(
-                "warning",
-                f"[[dkim]] {printable(domain)}",
-                "no key is RSA: to receivers that do not know Ed25519, its mail is not signed",
-                "add one made by twisted-mta dkim new",
-            )
     author = config.report_from.domain
-    signs = bool(SigningKeys(chain(*loaded.values())).of(author))
+    signs = (yield from _keys(config, author)) if config.dkim_keys else False
     for where, wanted, receivers in (
         ("[policy] dmarc_reports", config.policy.dmarc_reports, "receivers may refuse"),
         # RFC 8460 §3
@@ -57,6 +37,32 @@ def signing(config: Config) -> Iterator[Finding]:
             " as spam",
             "make one by twisted-mta dkim new",
         )
+
+
+def _keys(config: Config, author: str) -> Generator[Finding, None, bool]:
+    """Yield findings about the files and kinds of keys; return whether one signs for a domain."""
+    from ...policy.dkim.signing_keys import SigningKey, SigningKeys
+
+    loaded: dict[str, list[SigningKey]] = {}
+    for table in config.dkim_keys:
+        try:
+            key = SigningKey.read(table)
+        except CertificateError as error:
+            yield Finding.from_error("error", str(error))
+            continue
+        loaded.setdefault(table.domain, []).append(key)
+        for warning in key.warnings:
+            yield Finding.from_error("warning", warning)
+    for domain, keys in loaded.items():
+        if all(key.algorithm == "ed25519" for key in keys):
+            # RFC 8463 §1: verifiers learn Ed25519 later than signers; RSA serves the others.
+            yield Finding(
+                "warning",
+                f"[[dkim]] {printable(domain)}",
+                "no key is RSA: to receivers that do not know Ed25519, its mail is not signed",
+                "add one made by twisted-mta dkim new",
+            )
+    return bool(SigningKeys(chain(*loaded.values())).of(author))
 
 
 def _is_local(config: Config) -> bool:

@@ -6,22 +6,15 @@ import os
 import stat
 from collections.abc import Iterator
 
-from ...agent.maildrop import NAME as MAILDROP
-from ...agent.maildrop import counted
+from ...agent.maildrop_counts import NAME as MAILDROP
+from ...agent.maildrop_counts import counted
 from ...config import Config
 from ...config.amounts import size_text
 from ...mail.printable import printable
-from ...policy.lists import access_list
-from ...routing.alias_file import AliasError, read_aliases
-from ...routing.relay_recipients import parse_in_slices
-from ...system.line_file import LineFileError, read_content
 from ...system.ownership import mailbox_fault, state_faults
-from ...system.slices import finished
-from .accounts import accounts
 from .finding import Finding
 from .folders import unused_folders
 from .machine import Machine
-from .members import missing_members
 from .processes import Running, running
 
 _FULL = {
@@ -52,8 +45,16 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield from _free(config, name, path, machine)
     yield from unused_folders(config)
     yield from _local_submission(config, machine)
-    yield from accounts(config)
+    page = config.web_page
+    named = any((config.users, config.auth, page.users, page.tokens))
+    if named or any(each.auth != "off" for each in config.listeners):
+        from .accounts import accounts
+
+        yield from accounts(config)
     if config.aliases is not None:
+        from ...routing.alias_file import AliasError, read_aliases
+        from .members import missing_members
+
         ours = (*config.local_domains, *config.virtual_domains)
         try:
             aliases = read_aliases(config.aliases, ours=ours)
@@ -100,6 +101,10 @@ def _local_submission(config: Config, machine: Machine) -> Iterator[Finding]:
 def _relay_recipients(config: Config) -> Iterator[Finding]:
     if config.relay_recipients is None:
         return
+    from ...routing.relay_recipients import parse_in_slices
+    from ...system.line_file import LineFileError, read_content
+    from ...system.slices import finished
+
     path = config.relay_recipients
     try:
         known = finished(parse_in_slices(read_content(path), path, config.relay_domains))
@@ -119,7 +124,14 @@ def _relay_recipients(config: Config) -> Iterator[Finding]:
 
 def _access_lists(config: Config) -> Iterator[Finding]:
     settings = config.policy
-    for path in filter(None, (settings.allow, settings.deny)):
+    paths = [path for path in (settings.allow, settings.deny) if path is not None]
+    if not paths:
+        return
+    from ...policy.lists import access_list
+    from ...system.line_file import LineFileError, read_content
+    from ...system.slices import finished
+
+    for path in paths:
         try:
             entries = finished(access_list.parse_in_slices(read_content(path), path))
         except LineFileError as error:
