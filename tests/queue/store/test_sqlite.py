@@ -166,7 +166,7 @@ class Schema(StoreTestCase):
         with self.assertRaises(StoreError):
             self.store.apply([])
 
-    def test_an_older_database_is_upgraded_step_by_step_and_keeps_its_rows(self) -> None:
+    def test_an_older_database_is_upgraded_and_keeps_its_rows(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)
         first = "CREATE TABLE a (b);\n-- a word\nCREATE TABLE c (d);\n"
@@ -255,14 +255,21 @@ class Schema(StoreTestCase):
             [(2, MOST_FAILURES + 1, MOST_FAILURES)],
         )
 
-    def test_a_step_that_fails_is_rolled_back(self) -> None:
+    def test_an_upgrade_whose_last_step_fails_changes_nothing(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)
         steps = ["CREATE TABLE a (b);", "CREATE TABLE c (d);\nINSERT INTO nowhere VALUES (1);"]
         self.assertRaises(sqlite3.Error, upgrade, database, steps)
-        self.assertEqual(database.execute("PRAGMA user_version").fetchone(), (1,))
-        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
-        self.assertEqual(tables, [("a",)])
+        self.assertEqual(database.execute("PRAGMA user_version").fetchone(), (0,))
+        self.assertEqual(database.execute("SELECT name FROM sqlite_master").fetchall(), [])
+
+    def test_an_upgrade_over_several_versions_is_one_transaction(self) -> None:
+        database = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(database.close)
+        statements: list[str] = []
+        database.set_trace_callback(statements.append)
+        upgrade(database, ["CREATE TABLE a (b)", "CREATE TABLE c (d)"])
+        self.assertEqual(statements.count("COMMIT"), 1)
 
     def test_a_file_that_is_no_database_is_refused(self) -> None:
         with open(self.path, "wb") as file:

@@ -17,7 +17,9 @@ def scripts() -> list[str]:
 
 
 def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> bool:
-    """Bring the schema to the version of this program, one version after the other.
+    """Bring the schema to the version of this program, in one transaction.
+
+    A new database goes through all versions too, and would wait for the disk after each.
 
     Returns:
         Whether the schema changed.
@@ -31,12 +33,14 @@ def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> bool:
             f"the queue has schema version {version}, and this program knows {len(steps)}: a newer"
             " program used it; run that program, or name another --state-dir"
         )
-    for number, step in enumerate(steps[version:], start=version + 1):
-        with transaction(database):
+    if version == len(steps):
+        return False
+    with transaction(database):
+        for step in steps[version:]:
             for statement in _statements(step):
                 database.execute(statement)
-            database.execute(f"PRAGMA user_version = {number}")
-    return bool(version < len(steps))
+        database.execute(f"PRAGMA user_version = {len(steps)}")
+    return True
 
 
 def _statements(script: str) -> Iterator[str]:
