@@ -199,6 +199,27 @@ class Leases(FairTestCase):
         self.assertLess(len(self.leased()), 80)
         self.assertLessEqual(max(self.leased()), 100)
 
+    def test_mail_of_many_next_hops_is_read_many_messages_at_a_time(self) -> None:
+        """Not one message for each that has left."""
+        self.concurrency = 300
+        self.store_without_starting(*(message(id, f"a@{id}.example") for id in range(1, 2001)))
+        self.begin()
+        while self.attempts:
+            self.attempts.pop(0).answer(DELIVERED)
+            self.settle()
+        self.assertDone()
+        self.assertLess(len(self.leased()), 100)
+
+    def test_new_messages_to_many_next_hops_are_not_read_back(self) -> None:
+        self.concurrency = 300
+        self.begin()
+        for id in range(1, 6):
+            self.accept(message(id, *(f"a@{number}.example" for number in range(100))))
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertDone()
+        self.assertEqual(self.leased(), [])
+
     def test_new_mail_does_not_overtake_waiting_mail_of_its_next_hop(self) -> None:
         self.accept(*(message(id) for id in range(1, 101)))
         for id in range(101, 301):

@@ -168,8 +168,8 @@ class FairShare:
         return queue.free_places(now, plenty=plenty)
 
     def _quota(self) -> int:
-        """Return the places of each kind."""
-        return max(_WINDOW, self.concurrency)
+        """Return the places of each kind: of the mail under way, and of what comes next."""
+        return max(_WINDOW, 3 * self.concurrency)
 
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
@@ -320,10 +320,13 @@ class FairShare:
         """
         readings: list[Reading] = []
         left = _LEASE
+        # An eighth of the places is left for new mail of next hops without any.
+        most = self._quota() * 7 // 8
         for kind, readable in enumerate(self._readable):
+            if most - self._places_of_kind[kind] < self._quota() // 4:
+                continue  # a message to many next hops would be read in many parts
             while readable and left > 0:
-                # An eighth of the places is left for new mail of next hops without any.
-                room = min(left, self._quota() * 7 // 8 - self._places_of_kind[kind])
+                room = min(left, most - self._places_of_kind[kind])
                 if room <= 0:
                     break
                 next_hop, queue = next(iter(readable.items()))
