@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -161,13 +162,15 @@ def lease(
         ids.update(ids_of_domain)
     taken: dict[RecipientKey, None] = {}
     messages: list[Message] = []
+    domains = json.dumps(list(allowed))
     for chunk in chunks([(id,) for id in sorted(ids)]):
         recipients: dict[int, list[Recipient]] = {}
         for row in database.execute(
             f"SELECT {RECIPIENT} FROM recipient"
             f" WHERE message IN ({marks(chunk)}) AND next_attempt <= ?"
+            " AND +domain IN (SELECT value FROM json_each(?))"
             " ORDER BY message, number",
-            (*flat(chunk), lease.now),
+            (*flat(chunk), lease.now, domains),
         ):
             key, want = (row[0], row[1]), allowed.get(row[3])
             if want is None or key in leases:
