@@ -12,6 +12,7 @@ from ..mail.envelope import Envelope, RecipientNumber
 from ..mail.message import Message
 from ..mail.outcome import Outcome
 from ..mail.queue_id import QueueId
+from ..mail.reply import Reply
 from ..telemetry.metrics import Metrics, table
 
 MOST_REMEMBERED = 50
@@ -31,7 +32,6 @@ class Progress:
         failed: number of recipients.
         removed: number of recipients that the operator removed.
         held: number of recipients on hold, as far as this process knows.
-        last: the last reply, printable; empty before the first.
     """
 
     id: QueueId
@@ -42,7 +42,7 @@ class Progress:
     failed: int = 0
     removed: int = 0
     held: int = 0
-    last: str = ""
+    _last: Reply | None = field(default=None, init=False)
     _deferred: dict[RecipientNumber, None] = field(factory=dict, init=False)
 
     @property
@@ -59,7 +59,12 @@ class Progress:
             self.failed += 1
         else:
             self._deferred[outcome.number] = None
-        self.last = str(outcome.reply)
+        self._last = outcome.reply
+
+    @property
+    def last(self) -> str:
+        """The last reply, printable; empty before the first."""
+        return "" if self._last is None else str(self._last)
 
     @property
     def state(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from attrs import evolve, frozen
-from twisted.logger import Logger
+from attrs import evolve
 
 from ..interfaces import Random, Route
 from ..mail.address import Mailbox
@@ -19,6 +19,7 @@ from ..mail.reply import Reply
 from ..mail.tls_facts import TLSFacts
 from ..message.dsn.delivery_status import Action, ReportedRecipient
 from ..smtp.extension.deliverby import DeliverBy
+from ..system.line_logger import LineLogger
 from .notices import Notices
 from .schedule.backoff import Backoff
 from .schedule.delivery import Delivery
@@ -34,8 +35,7 @@ _LINE = (
 )
 
 
-@frozen
-class Stages:
+class Stages(NamedTuple):
     """The stages between the acceptance of a message and the end of an attempt, in seconds.
 
     Attributes:
@@ -50,15 +50,9 @@ class Stages:
     setup: float
     transaction: float
 
-    @property
-    def total(self) -> float:
-        """The sum of the stages."""
-        return self.stored + self.waited + self.setup + self.transaction
-
     def __str__(self) -> str:
         """The stages with slashes between them, as Postfix writes them."""
-        stages = (self.stored, self.waited, self.setup, self.transaction)
-        return "/".join(f"{each:.2f}" for each in stages)
+        return f"{self.stored:.2f}/{self.waited:.2f}/{self.setup:.2f}/{self.transaction:.2f}"
 
 
 class Settlement:
@@ -69,7 +63,7 @@ class Settlement:
         random: the source of jitter.
     """
 
-    _log = Logger()
+    _log = LineLogger()
 
     def __init__(self, *, notices: Notices, random: Random) -> None:
         self._notices = notices
@@ -110,7 +104,6 @@ class Settlement:
         final: list[Outcome] = []
         # Logged when all is decided: where that fails, it is decided again.
         lines: list[tuple[Recipient, Outcome, float | None]] = []
-        latest = _latest(message, now, expires_at)
         # Recipients with equally many attempts come back together, in one transaction.
         next_attempts: dict[tuple[int, float | None], float] = {}
         for recipient in message.envelope.recipients:
@@ -134,6 +127,7 @@ class Settlement:
                 attempts = recipient.attempts + 1
                 together = attempts, outcome.retry_after
                 if together not in next_attempts:
+                    latest = _latest(message, now, expires_at)
                     next_attempts[together] = (
                         backoff.next_attempt(
                             attempts=attempts, now=now, expires_at=latest, random=self._random
@@ -191,10 +185,11 @@ class Settlement:
         ended: float,
         next_attempt: float | None,
     ) -> None:
-        message = delivery.message
+        message, tls = delivery.message, outcome.tls
         status = "delivered" if outcome.delivered else "failed" if outcome.failed else "deferred"
         if delivery.next_hop.transport == "discard":
             status = "discarded"
+        next_hop = str(delivery.next_hop)
         stages = _stages(delivery, outcome, now, ended)
         original = "" if recipient.original is None else printable(str(recipient.original))
         reply = str(outcome.reply)
@@ -208,12 +203,12 @@ class Settlement:
             recipient=printable(str(recipient.mailbox)),
             _original=f" orig_to=<{original}>" if original else "",
             orig_to=original or None,
-            next_hop=str(delivery.next_hop),
+            next_hop=next_hop,
             remote=remote,
-            relay=remote or str(delivery.next_hop),
-            delay=stages.total,
+            relay=remote or next_hop,
+            delay=sum(stages),
             delays=str(stages),
-            stages=(stages.stored, stages.waited, stages.setup, stages.transaction),
+            stages=tuple(stages),
             attempts=recipient.attempts + 1,
             reply=reply,
             classification=classification,
@@ -221,8 +216,8 @@ class Settlement:
             _quoted=reply.replace('"', r"\""),
             source=outcome.source,
             _source=f" source={outcome.source}" if outcome.source else "",
-            tls=None if outcome.tls is None else outcome.tls.outgoing_description,
-            _tls="" if outcome.tls is None else f" tls={_tls_words(outcome.tls)}",
+            tls=None if tls is None else tls.outgoing_description,
+            _tls="" if tls is None else f" tls={_tls_words(tls)}",
             next_attempt=next_attempt,
             _again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
         )

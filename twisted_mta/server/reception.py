@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import BodyWriter, Refused, Take
@@ -40,6 +39,7 @@ from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from ..system.coroutines import outcome
+from ..system.line_logger import LineLogger
 from .content_examination import ContentExamination
 from .held_header import HeldHeader
 from .intake_policy import IntakePolicy
@@ -87,7 +87,7 @@ class Reception:
         count: called for each accepted message with its protocol (`message.received.with_type`).
     """
 
-    _log = Logger()
+    _log = LineLogger()
 
     def __init__(
         self,
