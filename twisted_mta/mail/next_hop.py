@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from attrs import evolve, field, frozen
@@ -110,7 +110,18 @@ class NextHop:
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:
-        return _name(self)
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
+        # Cached, since it is written several times for each message.
+        if self.transport in ("smtp", "lmtp"):
+            scheme = "smtps" if self.implicit_tls else self.transport
+            hosts = ",".join(map(str, self.hosts))
+            return f"{scheme}:{hosts or self.domain or f'exchanger={self.exchanger}'}"
+        if self.transport == "deliver":
+            return f"deliver:{self.delivery}"
+        return self.transport
 
     def for_mail(self, *, tls_optional: bool) -> NextHop:
         """Return this next hop for mail with ``TLS-Required: No``, or for other mail."""
@@ -124,11 +135,9 @@ class NextHop:
 
         All domains with exchangers of one ``[[destination]]`` share one.
         """
-        return (
-            _of_exchangers(self.transport, self.exchanger, self.tls_optional)
-            if (self.exchanger)
-            else self
-        )
+        if not self.exchanger:
+            return self
+        return _of_exchangers(self.transport, self.exchanger, self.tls_optional)
 
     @property
     def limit_name(self) -> tuple[str, ...]:
@@ -151,17 +160,6 @@ class NextHop:
         This is so wherever a transaction may wait for something outside of the program.
         """
         return self.transport in ("smtp", "lmtp", "deliver")
-
-
-@lru_cache(maxsize=1000)  # written several times for each message
-def _name(next_hop: NextHop) -> str:
-    if next_hop.transport in ("smtp", "lmtp"):
-        scheme = "smtps" if next_hop.implicit_tls else next_hop.transport
-        hosts = ",".join(map(str, next_hop.hosts))
-        return f"{scheme}:{hosts or next_hop.domain or f'exchanger={next_hop.exchanger}'}"
-    if next_hop.transport == "deliver":
-        return f"deliver:{next_hop.delivery}"
-    return next_hop.transport
 
 
 @lru_cache(maxsize=1000)

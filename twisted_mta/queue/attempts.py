@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -122,7 +123,8 @@ class Attempts:
             refused()
 
     def _begin(self, queue: NextHopQueue, slot: Slot | None) -> None:
-        begun = self._fair_share.begin(queue, self._clock.seconds())
+        now = self._clock.seconds()
+        begun = self._fair_share.begin(queue, now)
         if begun is None or not self._lifecycle.is_running:
             if slot is not None:
                 slot.give_back()
@@ -130,7 +132,7 @@ class Attempts:
         delivery, attempt = begun
         kind = queue.kind
         self.active += 1
-        delivery.started_at = self._clock.seconds()
+        delivery.started_at = now
         if slot is not None:
             self._slots.begun(slot, queue.state)
         outcomes: Deferred[Sequence[Outcome]] = maybeDeferred(self._attempt, delivery)
@@ -196,18 +198,21 @@ class Attempts:
         shown = verdict(outcomes)
         if shown == "unreachable" and delivery.next_hop.exchanger and state.suspension is None:
             shown = shown if state.confirms(delivery.next_hop.domain) else "silent"
+        cause: Outcome | None = None
+        if shown == "unreachable":
+            cause = next(each for each in outcomes if each.unreachable)
         change = state.end(
             attempt,
             # A transaction that the stop cut short shows nothing.
             "silent" if self._lifecycle.is_stopping else shown,
-            next((each for each in outcomes if each.unreachable), None),
+            cause,
             now=now,
             backoff=state.limits.backoff(self.settings.backoff),
             random=self._random,
         )
-        by_action = max(outcomes, key=lambda each: each.suspends or 0.0, default=None)
-        if by_action is not None and by_action.suspends and queue.next_hop.limited:
-            state.suspend(by_action.suspends, by_action, now=now)
+        by_action = [(each.suspends, each) for each in outcomes if each.suspends]
+        if by_action and queue.limited:
+            state.suspend(*max(by_action, key=itemgetter(0)), now=now)
             change = "suspended"
         if change in ("suspended", "still suspended"):
             self._fair_share.unreached(queue)

@@ -371,19 +371,21 @@ class Deliveries:
             else:
                 self._leave(delivery)
             return
+        next_hop = str(delivery.next_hop)
         try:
-            self._observers.settled(delivery.message, final, str(delivery.next_hop))
+            self._observers.settled(delivery.message, final, next_hop)
         except Exception:
             self._log.failure("an outcome of {id} was not observed", id=delivery.message.id)
         try:
-            if events := self._outbox.settled(delivery.message, final, str(delivery.next_hop)):
+            if events := self._outbox.settled(delivery.message, final, next_hop):
                 settle = evolve(settle, events=tuple(events))
         except Exception:
             self._log.failure("an outcome of {id} has no event", id=delivery.message.id)
 
         def settled(result: Result) -> None:
             self._lease_ended(delivery.message, result)
-            self._plan(delivery.message, settle)
+            if settle.deferred:
+                self._plan(delivery.message, settle)
             self._leave(delivery)
 
         self._record(settle, actions, settled, lambda failure: self._not_settled(failure, delivery))
@@ -398,7 +400,7 @@ class Deliveries:
             outcomes,
             now=self._wall_time(),
             ended=self._clock.seconds(),
-            expires_at=self._expires_at(delivery),
+            expires_at=expiry(delivery.message, limits.lifetime),
             backoff=limits.backoff(self.settings.backoff),
             cut_short=self._was_cut_short,
         )
@@ -422,6 +424,9 @@ class Deliveries:
         failed: Callable[[Failure], None],
     ) -> None:
         """Commit a settle, and take in its notices."""
+        if not settle.notices and not settle.events:  # nearly always
+            self._commit.perform(settle).addCallbacks(recorded, failed)
+            return
         notices = [(notice, self.claim(notice)) for notice in settle.notices]
         if not all(deliveries for _, deliveries in notices):
             # The notices of a settle are leased all together, or not.

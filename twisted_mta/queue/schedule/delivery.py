@@ -87,22 +87,24 @@ class Delivery:
 
     def _aliases(self) -> tuple[Mailbox, ...]:
         """Return the aliases that the copy names."""
-        recipients = self.message.envelope.recipients
-        named = (_named_aliases(each, self.next_hop) for each in recipients)
-        return tuple(dict.fromkeys(alias for aliases in named for alias in aliases))
+        aliases: dict[Mailbox, None] = {}
+        for each in self.message.envelope.recipients:
+            if each.aliases:
+                aliases |= dict.fromkeys(_named_aliases(each, self.next_hop))
+        return tuple(aliases)
 
     def outcomes(self, of_copy: Iterable[Outcome]) -> Sequence[Outcome]:
         """Return the outcomes of all recipients, from those of the recipients of the `copy`."""
         by_number = {each.number: each for each in of_copy}
-        by_mailbox: dict[Mailbox, Outcome] = {}
-        for recipient in self.message.envelope.recipients:
-            outcome = by_number.get(recipient.number)
-            if outcome is not None:
-                by_mailbox[recipient.mailbox] = outcome
+        recipients = self.message.envelope.recipients
+        tried = [each for each in recipients if each.number in by_number]
+        if len(tried) == len(recipients):
+            return [by_number[each.number] for each in recipients]
+        by_mailbox = {each.mailbox: by_number[each.number] for each in tried}
         return [
-            by_number.get(recipient.number) or evolve(outcome, number=recipient.number)
-            for recipient in self.message.envelope.recipients
-            if (outcome := by_mailbox.get(recipient.mailbox)) is not None
+            by_number.get(each.number) or evolve(outcome, number=each.number)
+            for each in recipients
+            if (outcome := by_mailbox.get(each.mailbox)) is not None
         ]
 
 

@@ -76,12 +76,12 @@ class FairShare:
         self._limits_of = limits_of
         self._places_of_kind = [0] * len(Kind)
         self._unproven = 0  # transactions under way with unproven next hops
-        self._waiting: dict[NextHop, NextHopQueue] = {}  # with deliveries waiting, in turn
+        self._waiting: dict[NextHopQueue, None] = {}  # with deliveries waiting, in turn
         # Of each kind, with mail to read, in turn.
-        self._readable: tuple[dict[NextHop, NextHopQueue], ...] = tuple({} for _ in Kind)
-        self._sweeping: dict[NextHop, NextHopQueue] = {}
+        self._readable: tuple[dict[NextHopQueue, None], ...] = tuple({} for _ in Kind)
+        self._sweeping: dict[NextHopQueue, None] = {}
         self._due_domains: dict[str, NextHopQueue] = {}  # domains in `NextHopQueue.due`
-        self._idle: dict[NextHop, None] = {}
+        self._idle: dict[NextHopQueue, None] = {}
         self._suspension_ends: list[tuple[float, int, NextHopQueue]] = []  # a heap
         self._suspensions = 0  # so far: orders those that end at the same time
         self._interventions = 0  # so far
@@ -95,8 +95,8 @@ class FairShare:
         if queue is None:
             queue = self._new_queue(next_hop)
             self.queues[next_hop] = queue
-        elif next_hop in self._idle:
-            del self._idle[next_hop]
+        else:
+            self._idle.pop(queue, None)
         return queue
 
     def _new_queue(self, next_hop: NextHop) -> NextHopQueue:
@@ -158,8 +158,8 @@ class FairShare:
             del self._due_domains[domain]
         queue.due.clear()
         queue.sweep.clear()
-        self._readable[queue.kind].pop(queue.next_hop, None)
-        self._sweeping.pop(queue.next_hop, None)
+        self._readable[queue.kind].pop(queue, None)
+        self._sweeping.pop(queue, None)
         self._sort_in(queue)
         return waiting, domains
 
@@ -173,20 +173,19 @@ class FairShare:
 
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
-        next_hop = queue.next_hop
-        kind = LOCAL if not next_hop.limited else PROVEN if queue.state.proven else UNPROVEN
+        kind = LOCAL if not queue.limited else PROVEN if queue.state.proven else UNPROVEN
         if kind is not queue.kind:
             self._places_of_kind[queue.kind] -= queue.places
             self._places_of_kind[kind] += queue.places
-            self._readable[queue.kind].pop(next_hop, None)
+            self._readable[queue.kind].pop(queue, None)
             queue.kind = kind
         if queue.due:
-            self._readable[kind].setdefault(next_hop, queue)
-        elif queue.is_idle and next_hop not in self._idle:
-            self._idle[next_hop] = None
+            self._readable[kind].setdefault(queue)
+        elif queue.is_idle and queue not in self._idle:
+            self._idle[queue] = None
             if len(self._idle) > _IDLE:
                 oldest = next(iter(self._idle))
-                del self._idle[oldest], self.queues[oldest]
+                del self._idle[oldest], self.queues[oldest.next_hop]
 
     def _add_places(self, queue: NextHopQueue, places: int) -> None:
         queue.places += places
@@ -206,27 +205,29 @@ class FairShare:
             Whether places were claimed: all deliveries can begin soon, and no mail for their next
             hops waits in the store.
         """
-        wanted: dict[NextHop, int] = {}
+        wanted: dict[NextHopQueue, int] = {}
         for delivery in deliveries:
-            next_hop = delivery.next_hop.shared
-            wanted[next_hop] = wanted.get(next_hop, 0) + 1
-        queues = [(self.queue(next_hop), places) for next_hop, places in wanted.items()]
-        allowed = all(
+            queue = self.queue(delivery.next_hop)
+            wanted[queue] = wanted.get(queue, 0) + 1
+        for queue, places in wanted.items():
+            if not self._has_room(queue, places, now):
+                for each in wanted:
+                    self._sort_in(each)
+                return False
+        for queue, places in wanted.items():
+            self._add_places(queue, places)
+            queue.claimed += places
+        for delivery in deliveries:
+            delivery.place = _CLAIMED
+        return True
+
+    def _has_room(self, queue: NextHopQueue, places: int, now: float) -> bool:
+        """Whether new mail for a next hop may have so many places."""
+        return (
             not queue.due
             and self._free_places(queue, now) >= min(places, queue.share)
             and self._places_of_kind[queue.kind] < self._quota()
-            for queue, places in queues
         )
-        if allowed:
-            for queue, places in queues:
-                self._add_places(queue, places)
-                queue.claimed += places
-            for delivery in deliveries:
-                delivery.place = _CLAIMED
-        else:
-            for queue, _ in queues:
-                self._sort_in(queue)
-        return allowed
 
     def arrive(self, delivery: Delivery, now: float) -> bool:
         """Let a leased delivery wait for its turn, in the place that it has claimed, or in another.
@@ -245,7 +246,7 @@ class FairShare:
         if state.suspension is not None and state.allowance(now) <= len(queue.waiting):
             return False
         _insert(queue.waiting, delivery)
-        self._waiting.setdefault(queue.next_hop, queue)
+        self._waiting.setdefault(queue)
         return True
 
     def leave(self, delivery: Delivery) -> None:
@@ -271,7 +272,7 @@ class FairShare:
             What may not begin.
         """
         withdrawn: list[Delivery] = []
-        for next_hop, queue in list(self._waiting.items()):
+        for queue in list(self._waiting):
             waiting, queue.waiting = queue.waiting, deque()
             for delivery in waiting:
                 stays, goes = divide(delivery)
@@ -280,13 +281,13 @@ class FairShare:
                 if goes is not None:
                     withdrawn.append(goes)
             if not queue.waiting:
-                del self._waiting[next_hop]
+                del self._waiting[queue]
         return withdrawn
 
     @property
     def under_way(self) -> int:
         """Places of mail that does not wait for its turn: a stop has to wait for it."""
-        return self.places - sum(len(queue.waiting) for queue in self._waiting.values())
+        return self.places - sum(len(queue.waiting) for queue in self._waiting)
 
     @property
     def has_work(self) -> bool:
@@ -329,8 +330,8 @@ class FairShare:
                 room = min(left, most - self._places_of_kind[kind])
                 if room <= 0:
                     break
-                next_hop, queue = next(iter(readable.items()))
-                del readable[next_hop]  # until something changes
+                queue = next(iter(readable))
+                del readable[queue]  # until something changes
                 room = min(room, self._free_places(queue, now))
                 if queue.places - queue.state.active > queue.share // 2:
                     continue  # enough of its mail waits; to read a few at a time costs more
@@ -366,12 +367,12 @@ class FairShare:
     def sweeps(self) -> list[tuple[NextHopQueue, str]]:
         """Return domains of a suspended next hop whose expired mail is to be read next."""
         while self._sweeping:
-            next_hop, queue = next(iter(self._sweeping.items()))
+            queue = next(iter(self._sweeping))
             if queue.state.suspension is None:
                 queue.sweep.clear()
             domains = [queue.sweep.popleft() for _ in range(min(_SWEEP, len(queue.sweep)))]
             if not queue.sweep:
-                del self._sweeping[next_hop]
+                del self._sweeping[queue]
             if domains:
                 return [(queue, domain) for domain in domains]
         return []
@@ -379,7 +380,7 @@ class FairShare:
     def sweep_again(self, queue: NextHopQueue, domain: str) -> None:
         """Note that a domain may have more expired mail."""
         queue.sweep.append(domain)
-        self._sweeping.setdefault(queue.next_hop, queue)
+        self._sweeping.setdefault(queue)
 
     # Transactions.
 
@@ -399,17 +400,16 @@ class FairShare:
         progress = True
         while progress:
             progress = False
-            for next_hop in list(self._waiting):
-                queue = self._waiting[next_hop]
-                remote, unproven = next_hop.limited, queue.kind is UNPROVEN
+            for queue in list(self._waiting):
+                remote, unproven = queue.limited, queue.kind is UNPROVEN
                 if (remote and remote_left <= 0) or (unproven and unproven_left <= 0):
                     continue
                 if queue.acquiring >= min(len(queue.waiting), queue.state.allowance(now)):
                     continue
                 chosen.append(queue)
                 queue.acquiring += 1
-                del self._waiting[next_hop]
-                self._waiting[next_hop] = queue  # behind the others
+                del self._waiting[queue]
+                self._waiting[queue] = None  # behind the others
                 if len(chosen) == most:
                     return chosen
                 if remote:
@@ -430,19 +430,18 @@ class FairShare:
             The delivery, and the number of the attempt; None: it may not begin any more.
         """
         queue.acquiring -= 1
-        next_hop = queue.next_hop
         if not queue.waiting or queue.state.allowance(now) <= 0:
             return None
         unproven = queue.kind is UNPROVEN
-        if next_hop.limited and (
+        if queue.limited and (
             self.remote >= self.concurrency
             or (unproven and self._unproven >= self._most_unproven())
         ):
             return None
         delivery = queue.waiting.popleft()
         if not queue.waiting:
-            del self._waiting[next_hop]
-        if next_hop.limited:
+            del self._waiting[queue]
+        if queue.limited:
             self.remote += 1
         if unproven:
             self._unproven += 1
@@ -455,7 +454,7 @@ class FairShare:
             queue: of the transaction.
             kind: of the queue when the transaction began.
         """
-        if queue.next_hop.limited:
+        if queue.limited:
             self.remote -= 1
         if kind is UNPROVEN:
             self._unproven -= 1
@@ -477,7 +476,7 @@ class FairShare:
         """Have expired mail of a suspended next hop read, now and until its probe."""
         queue.sweep = deque(domain for _, domain in queue.due)
         if queue.sweep:
-            self._sweeping[queue.next_hop] = queue
+            self._sweeping[queue] = None
         queue.sweep_at = min(suspension.until, now + _SWEEP_INTERVAL)
         self._schedule_probe(queue, queue.sweep_at)
 
@@ -488,7 +487,7 @@ class FairShare:
     def _take_all_waiting(self, queue: NextHopQueue) -> list[Delivery]:
         waiting = list(queue.waiting)
         queue.waiting.clear()
-        self._waiting.pop(queue.next_hop, None)
+        self._waiting.pop(queue, None)
         return waiting
 
     def intervention_begins(self) -> None:
@@ -566,7 +565,7 @@ class FairShare:
 
     def waiting(self) -> Iterator[tuple[NextHopQueue, int, Delivery]]:
         """Yield the deliveries that wait in memory, each with its queue and its position there."""
-        for queue in self._waiting.values():
+        for queue in self._waiting:
             for position, delivery in enumerate(queue.waiting):
                 yield queue, position, delivery
 

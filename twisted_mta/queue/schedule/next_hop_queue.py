@@ -29,6 +29,7 @@ class NextHopQueue:
     Attributes:
         state: whether the next hop can be reached, and how many transactions it takes.
         next_hop: the next hop.
+        limited: whether its transactions are limited in number (`NextHop.limited`).
         kind: its kind.
         waiting: deliveries in memory that have not begun, the most urgent first.
         due: due time and name of the domains that have mail due in the store; a heap.
@@ -47,6 +48,7 @@ class NextHopQueue:
         "due",
         "failed_in",
         "kind",
+        "limited",
         "next_hop",
         "places",
         "state",
@@ -58,6 +60,7 @@ class NextHopQueue:
     def __init__(self, state: NextHopState) -> None:
         self.state = state
         self.next_hop = state.next_hop
+        self.limited = state.next_hop.limited
         self.kind = UNPROVEN
         self.waiting: deque[Delivery] = deque()
         self.due: list[tuple[float, str]] = []

@@ -112,14 +112,16 @@ class SuspendedNextHop:
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
     """Return what the outcomes of one transaction show about its next hop."""
-    if any(each.unreachable and each.deferred for each in outcomes):
-        return "unreachable"
-    # RFC 5321 §3.8: the service is shutting down the channel, whatever it was asked.
-    if any(each.reply.code == 421 for each in outcomes):
-        return "overloaded"
-    if any(each.delivered or each.answered or each.remote is not None for each in outcomes):
-        return "reached"
-    return "silent"
+    shown: Verdict = "silent"
+    for each in outcomes:
+        if each.unreachable and each.deferred:
+            return "unreachable"
+        # RFC 5321 §3.8: the service is shutting down the channel, whatever it was asked.
+        if each.reply.code == 421:
+            shown = "overloaded"
+        elif shown == "silent" and (each.delivered or each.answered or each.remote is not None):
+            shown = "reached"
+    return shown
 
 
 class NextHopState:

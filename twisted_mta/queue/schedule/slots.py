@@ -145,8 +145,8 @@ class Slots:
 
     def begun(self, slot: Slot, state: NextHopState) -> None:
         """Note that the transaction of a slot begins: it is counted in the rate for a period."""
-        rate, key = state.limits.rate, _rate_key(state)
-        if rate is not None and slot.keep(key):
+        rate = state.limits.rate
+        if rate is not None and slot.keep(key := _rate_key(state)):
             period: IDelayedCall = self._clock.callLater(rate.period, lambda: self._over(period))
             self._periods[period] = key
 
