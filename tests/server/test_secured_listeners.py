@@ -1,9 +1,12 @@
 """TLS of whole listeners, over real connections: RFC 3207, implicit TLS, SNI and reload."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterable
 from ipaddress import ip_network
+from typing import Any
+from weakref import ref
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -12,6 +15,7 @@ from twisted.internet.task import Clock
 
 from tests.server.authority import Authority, Issued, self_signed
 from tests.server.loopback import ClientTLS, LoopbackTestCase, RecordingAgent, listener, received
+from tests.system.test_outbox import Sending
 from tests.waiting import until
 from twisted_mta.config import Listener, SNICertificate
 from twisted_mta.server.factory import ImplicitTLSFactory, ListenerFactory
@@ -24,6 +28,38 @@ from twisted_mta.tls.server import ServerContext, TLSSettings
 
 SENT = ["250", "250", "354", "250"]
 LOOPBACK = ip_network("127.0.0.0/8")
+
+
+class AtTheEnd(LoopbackTestCase):
+    """How a session under TLS ends."""
+
+    async def last_session(self) -> tuple[Any, Any]:
+        """Return the client and our protocol of a session."""
+        agent = self.agent()
+        client = await self.session(agent)
+        await client.start_tls()
+        await client.say("EHLO client.example")
+        (factory,) = agent.agent.listeners.factories
+        (protocol,) = factory._connections
+        return client, protocol
+
+    async def test_the_last_reply_and_the_end_of_tls_are_one_system_call(self) -> None:
+        client, protocol = await self.last_session()
+        protocol.transport.socket = socket = Sending(protocol.transport.socket)
+        self.assertEqual(await client.say("QUIT"), ["221 2.0.0 Bye"])
+        await client.lost
+        self.assertEqual(socket.calls, 1)
+
+    async def test_nothing_is_left_to_the_garbage_collector(self) -> None:
+        client, protocol = await self.last_session()
+        objects = protocol, protocol.transport, protocol.transport.getHandle(), protocol.session
+        kept = [ref(each) for each in objects]
+        del objects, protocol
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client.transport.write(b"QUIT\r\n")
+        await client.lost
+        await until(lambda: not any(each() for each in kept))
 
 
 class InClear(LoopbackTestCase):

@@ -31,11 +31,11 @@ class Reading(SynchronousTestCase):
     def pass_on(self) -> None:
         """Pass octets on, in both directions."""
         for source, target in ((self.theirs, self.ours), (self.ours, self.theirs)):
-            while True:
-                try:
-                    target.bio_write(source.bio_read(1 << 20))
-                except SSL.WantReadError:
-                    break
+            try:
+                while octets := source.bio_read(1 << 20):
+                    target.bio_write(octets)
+            except SSL.WantReadError:
+                pass
 
     def send(self, octets: bytes, record: int = 16_384) -> None:
         for start in range(0, len(octets), record):

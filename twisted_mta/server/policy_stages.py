@@ -131,8 +131,9 @@ class PolicyStages:
 
 def end_notes(session: Session) -> None:
     """Let the policies that were asked about a session know that it has ended."""
-    if isinstance(session.notes, _Notes):
-        session.notes.seen.end()
+    notes, session.notes = session.notes, None
+    if isinstance(notes, _Notes):
+        notes.seen.end()
 
 
 def rewritten_recipients(examination: Examination, since: int) -> Sequence[Mailbox] | None:

@@ -733,14 +733,14 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not Lifecycle.LOST:
             self._move(Event.SESSION_ENDED)
             self._flush()
-            self._outbox.release(self.transport)
             abandoned = self._lifecycle is Lifecycle.ABANDONED
             self._timer.set(_ABANDON_TIMEOUT if abandoned else _LINGER)
             self.transport.unregisterProducer()  # or the connection would wait for more from us
             if abandoned:
+                self._outbox.release(self.transport)
                 self._close_while_reading()
             else:
-                self.transport.loseConnection()
+                self._lose_connection()
 
     def _lose_connection(self) -> None:
         self._outbox.lose_connection(self.transport)

@@ -54,6 +54,10 @@ class Timeouts:
         return evolve(self, command=seconds, data=seconds)
 
 
+def _nothing() -> None:
+    """Take the place of a connection that is over."""
+
+
 class ConnectionTimer:
     """The timer of one connection.
 
@@ -101,9 +105,10 @@ class ConnectionTimer:
             self._call = self._clock.callLater(seconds, self._fired)
 
     def cancel(self) -> None:
-        """Do not fire any more."""
+        """Do not fire any more, and let go of the connection, which holds this object."""
         if self._call is not None and self._call.active():
             self._call.cancel()
+        self._fired = _nothing
 
     def await_handshake(self) -> None:
         """Fire when a handshake that begins now has taken too long."""

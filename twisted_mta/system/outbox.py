@@ -16,7 +16,8 @@ from typing import Any
 
 from twisted.internet._newtls import _BypassTLS
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ISSLTransport, ITransport
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.tls import (
@@ -24,6 +25,7 @@ from twisted.protocols.tls import (
     TLSMemoryBIOFactory,
     TLSMemoryBIOProtocol,
 )
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from .timers import with_monotonic_time
@@ -128,7 +130,7 @@ def has_unsent(connection: Connection) -> bool:
     return bool(connection.dataBuffer or connection._tempDataBuffer)
 
 
-@implementer(ITransport)
+@implementer()  # none: Twisted would declare each once more, for each TLS protocol
 class _BelowTLS:
     """The transport below TLS, whose small writes are gathered."""
 
@@ -141,6 +143,8 @@ class _BelowTLS:
         return getattr(self._below, name)
 
     def write(self, octets: bytes) -> None:
+        if not octets:
+            return  # Twisted passes on what a connection has to send without looking
         if len(octets) < _LARGE:
             self._outbox._hold(self, self._connection, octets)
         else:
@@ -161,6 +165,19 @@ class _BelowTLS:
         self._below.abortConnection()
 
 
+class _OverTCP(TLSMemoryBIOProtocol):
+    """TLS over a connection, whose small writes are gathered by an `Outbox`, not by itself."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End TLS, and let go of the transport below, which holds this object."""
+        if self.disconnecting and not self._aborted:
+            # We have ended TLS. A peer that closes without an answer to that is no error, of which
+            # Twisted would make one, with the frames of its traceback.
+            self._lostTLSConnection = True
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.transport = None
+
+
 def _start_tls(connection: Any, creator: Any, below: _BelowTLS) -> None:
     """Begin a TLS handshake as Twisted's `startTLS` does, with another transport below TLS.
 
@@ -172,13 +189,13 @@ def _start_tls(connection: Any, creator: Any, below: _BelowTLS) -> None:
     factory = TLSMemoryBIOFactory(
         creator, connection._tlsClientDefault, wrapped, connection.reactor
     )
-    tls = factory.protocol(factory, connection.protocol, False)
+    tls = _OverTCP(factory, connection.protocol, False)  # type: ignore[no-untyped-call]
     connection.protocol = tls
     connection.getHandle = tls.getHandle
     connection.getPeerCertificate = tls.getPeerCertificate
     directlyProvides(connection, ISSLTransport)
     connection.TLS = True
-    tls.makeConnection(below)
+    tls.makeConnection(below)  # type: ignore[no-untyped-call]
 
 
 def start_tls(transport: Any, creator: Any) -> None:
@@ -211,7 +228,9 @@ def _write(transport: Any, octets: bytes) -> None:
     elif isinstance(transport, _BelowTLS):
         transport.write_now(octets)
         return
-    if isinstance(tls, BufferingTLSTransport) and not getattr(tls._aggregator, "_buffer", True):
+    if isinstance(tls, _OverTCP):
+        tls.write(octets)  # type: ignore[no-untyped-call]
+    elif isinstance(tls, BufferingTLSTransport) and not getattr(tls._aggregator, "_buffer", True):
         # Bypass the aggregator, which holds small writes until the next turn, if it is empty.
         TLSMemoryBIOProtocol.write(tls, octets)
     elif octets:

@@ -23,10 +23,8 @@ _T = TypeVar("_T")
 Work = Generator[None, None, _T]
 """A computation that yields at least once in a millisecond, and returns its result."""
 
-_SLICE = 0.001  # seconds of work in a turn
-# A message needs several turns, each of which may have to wait for a slice: with pauses as short as
-# slices it took several times as long during a reload.
-_PAUSE = 0.003  # seconds between two slices
+_SLICE = 0.002  # seconds of work in a turn
+_PAUSE = 0.002  # seconds between two slices: half of the time is left to the reactor
 
 
 class Pace(Protocol):

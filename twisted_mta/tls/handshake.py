@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from attrs import evolve
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
-from OpenSSL._util import lib
+from OpenSSL._util import ffi, lib
 
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
@@ -24,10 +25,15 @@ _VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
 _GATHERED = 131_072  # octets of records that are handed on together
 _ALONE = 1024  # octets of a record up to which it is handed on alone: commands
+_READ = 32_768  # octets read from OpenSSL at a time, at the most
+_BUFFER = ffi.new("char[]", _READ)  # of all connections: pyOpenSSL allocates one for each read
 
 
 class TLSConnection(SSL.Connection):
-    """A connection whose peer may close TLS during the handshake, and that reads many records."""
+    """A connection whose peer may close TLS during the handshake, and that reads many records.
+
+    For use in one thread.
+    """
 
     _failure: SSL.Error | None = None  # that ended the records of the last `recv`
 
@@ -43,19 +49,57 @@ class TLSConnection(SSL.Connection):
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        first = super().recv(bufsiz, flags)
-        if len(first) <= _ALONE or flags is not None:
+        if flags is not None:
+            return super().recv(bufsiz, flags)
+        bufsiz = min(bufsiz, _READ)
+        size = lib.SSL_read(self._ssl, _BUFFER, bufsiz)
+        if size <= 0:
+            self._raise_ssl_error(self._ssl, size)
+        first: bytes = ffi.buffer(_BUFFER, size)[:]
+        if size <= _ALONE:
             return first
-        records, size = [first], len(first)
-        try:
-            while size < _GATHERED:
-                records.append(super().recv(bufsiz))
-                size += len(records[-1])
-        except SSL.WantReadError:
-            pass
-        except SSL.Error as error:
-            self._failure = error
+        records, gathered = [first], size
+        while gathered < _GATHERED:
+            size = lib.SSL_read(self._ssl, _BUFFER, bufsiz)
+            if size <= 0:
+                try:
+                    self._raise_ssl_error(self._ssl, size)
+                except SSL.WantReadError:
+                    pass
+                except SSL.Error as error:
+                    self._failure = error
+                break
+            records.append(ffi.buffer(_BUFFER, size)[:])
+            gathered += size
         return b"".join(records)
+
+    def bio_read(self, bufsiz: int) -> bytes:
+        """Return the octets to send; b"" where pyOpenSSL raises `SSL.WantReadError`: none."""
+        size = lib.BIO_read(self._from_ssl, _BUFFER, min(bufsiz, _READ))
+        return ffi.buffer(_BUFFER, size)[:] if size > 0 else b""
+
+    def bio_write(self, buf: Any) -> int:
+        """Take octets that have come.
+
+        Args:
+            buf: only `bytes`, unlike that of pyOpenSSL, which prepares for more kinds.
+        """
+        return int(lib.BIO_write(self._into_ssl, buf, len(buf)))
+
+    def send(self, buf: Any, flags: int = 0) -> int:
+        """Encrypt octets, and return how many.
+
+        Args:
+            buf: only `bytes`, as above.
+            flags: of no use.
+
+        Raises:
+            SSL.Error: see `SSL.Connection.send`.
+        """
+        sent: int = lib.SSL_write(self._ssl, buf, len(buf))
+        if sent <= 0:
+            self._raise_ssl_error(self._ssl, sent)
+        return sent
 
     def do_handshake(self) -> None:
         """Go on with the handshake.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from weakref import proxy
 
 from attrs import frozen
 
@@ -66,7 +67,8 @@ class ServerAuth:
         self.binding: Callable[[str], bytes | None] | None = None
         self._hostname = settings.hostname
         self._settings = settings.auth
-        self._session = session
+        # Not a cycle: a session that is over does not wait for the garbage collector.
+        self._session: SessionView = proxy(session)
         self._exchange: ServerMechanism | None = None
         self._pending: Granted | Reply | None = None  # until the last challenge is answered
 
