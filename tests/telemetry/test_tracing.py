@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from tests.agent.explain.world import World
 from tests.tidy import TidyTestCase
 from twisted_mta.config import Destination
+from twisted_mta.delivery.connection import Connection
 from twisted_mta.smtp.conversation import Line, Overhearing
 from twisted_mta.telemetry.tracing import Buffer, Event, Filter, SessionEnds, Tracing
 
@@ -243,7 +244,9 @@ class Sessions(TidyTestCase):
         client = world.mta.connect()
         self.assertIsNone(client.transport.other.protocol.session.overheard)
         world.mta.submit_by_smtp(CONTENT, "b@a.example", sender="s@sender.example")
-        for mine, _ in world.reactor.connections:
-            wrapped = getattr(mine.protocol, "_wrappedProtocol", None)
-            if wrapped is not None:
-                self.assertIsNone(wrapped.conversation.listener)
+        outgoing = [
+            mine.protocol
+            for mine, _ in world.reactor.connections
+            if isinstance(mine.protocol, Connection)
+        ]
+        self.assertEqual([each.conversation.listener for each in outgoing], [None])

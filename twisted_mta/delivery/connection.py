@@ -92,6 +92,7 @@ class Connection(Protocol):
         broken_off: how the handshake broke off where another one may not: it was to resume a
             session, or its large ClientHello has had no answer; empty: it did not.
         conversation: the dialogue of the opening and of the last transaction.
+        made: called once, when the connection is made; None afterwards.
         source: our address; None before the connection is made, and on a UNIX socket.
     """
 
@@ -127,6 +128,7 @@ class Connection(Protocol):
         self.ready = False
         self.source: str | None = None
         self.conversation = Conversation()
+        self.made: Callable[[], object] | None = None
         self._traced: TracedSession | None = None
         self._small_hello = small_hello
         self._resumes = resumes
@@ -267,6 +269,9 @@ class Connection(Protocol):
         self._timeout.start(self.session.deadline)
         if self.terms.implicit_tls:
             self._start_tls()
+        made, self.made = self.made, None
+        if made is not None:
+            made()
 
     def dataReceived(self, data: bytes) -> None:
         """Pass replies to the session."""
@@ -287,10 +292,12 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End an open transaction."""
         self._timeout.stop()
-        self._note_broken_handshake(alert=reason.check(SSL.Error) is not None)
+        if self.session.handshaking:
+            self._note_broken_handshake(alert=reason.check(SSL.Error) is not None)
         if self._traced is not None:
             self._traced(Line("note", printable(f"the connection is over: {_why(reason)}")))
-        self._perform(self.session.connection_lost(_why(reason)))
+        if not self.session.closed:
+            self._perform(self.session.connection_lost(_why(reason)))
         self._be_spent()
         self._closed(self)
         if self._probed is not None:
@@ -352,8 +359,6 @@ class Connection(Protocol):
         Args:
             alert: whether it ends with a TLS alert, which says that the server has read our hello.
         """
-        if not self.session.handshaking:
-            return
         if self._resume is not None:
             self._sessions.forget(self._session_key)
             self.broken_off = "resuming"
@@ -469,7 +474,8 @@ class Connection(Protocol):
             self._outbox.write(self.transport, octets)
 
     def _expired(self) -> None:
-        self._note_broken_handshake(alert=False)
+        if self.session.handshaking:
+            self._note_broken_handshake(alert=False)
         if self._computing:
             self._timeout.start(self.session.deadline)
         elif self.session.idle and self._done is None:

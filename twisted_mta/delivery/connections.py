@@ -12,14 +12,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IAddress, IProtocol
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -47,6 +40,7 @@ from ..tls.sessions import ClientSessions
 from ..tls.small_hello import SmallHellos
 from .adaptation import seven_bit
 from .address_order import SourceOf, in_order_of_hosts
+from .connecting import connect
 from .connection import Connection, Convert
 from .host_policies import HostPolicies
 from .pool import Pool
@@ -202,7 +196,7 @@ class Connections:
         small_hello: bool = False,
         resumes: bool = True,
     ) -> Deferred[Connection]:
-        """Open a connection; fails as endpoints do.
+        """Open a connection; fails as reactors do.
 
         Args:
             target: the address and port.
@@ -223,11 +217,8 @@ class Connections:
             return fail()
         if self.tracing is not None and self.tracing.traces:
             connection.attach_traces(self.tracing)
-        endpoint_connecting: Deferred[IProtocol] = self._endpoint(target, terms).connect(
-            _Once(connection)
-        )
 
-        def connected(_: IProtocol) -> Connection:
+        def connected(connection: Connection) -> Connection:
             self._connecting.pop(connection, None)
             self.traffic.connections += 1
             return connection
@@ -242,7 +233,14 @@ class Connections:
             return failure
 
         self._generations[connection] = self._generation
-        connecting = endpoint_connecting.addCallbacks(connected, unconnected)
+        connecting = connect(
+            self.reactor,
+            connection,
+            target,
+            timeout=self.settings.deadlines.connect,
+            source=terms.source(target),
+        )
+        connecting.addCallbacks(connected, unconnected)
         if not connecting.called:
             self._connecting[connection] = connecting
         return connecting
@@ -295,20 +293,6 @@ class Connections:
             return account
         assert self.tokens is not None  # it is ready (`prepare`)
         return self.tokens.credentials(account)
-
-    def _endpoint(self, target: Target, terms: Terms) -> Any:
-        timeout = self.settings.deadlines.connect
-        if target.address.startswith("/"):
-            return UNIXClientEndpoint(self.reactor, target.address, timeout=timeout)
-        source = terms.source(target)
-        endpoint = TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint
-        return endpoint(
-            self.reactor,
-            target.address,
-            target.port,
-            timeout=timeout,
-            bindAddress=None if source is None else (source, 0),
-        )
 
     def attach_traces(self) -> None:
         """Write the dialogue of all connections to the open traces from now on."""
@@ -568,15 +552,3 @@ def _converter(executor: Executor, *, raw_headers: bool) -> Convert:
         return executor(seven_bit, message, raw_headers)
 
     return convert
-
-
-class _Once(Factory):
-    """Builds one protocol that exists already."""
-
-    noisy = False
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return self._connection

@@ -118,7 +118,7 @@ def _is_auth(line: str) -> bool:
 
     Servers of the last century, and those made for their clients, write it so.
     """
-    return _words(line)[0].startswith("AUTH=")
+    return "AUTH=" in line.upper() and _words(line)[0].startswith("AUTH=")
 
 
 def _capabilities(lines: tuple[str, ...]) -> Mapping[str, str]:

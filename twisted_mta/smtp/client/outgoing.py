@@ -134,6 +134,7 @@ class OutgoingTransaction:
         source: likewise.
         held: the piece of the content that was read last: it is not written until it is known
             whether it ends the content.
+        binary: whether the content goes by BDAT (RFC 3030 §3); all other content goes by DATA.
     """
 
     message: Message
@@ -148,7 +149,11 @@ class OutgoingTransaction:
     setup: float = 0.0
     source: str | None = None
     held: Piece = b""
+    binary: bool = field(init=False)
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.binary = self.message.envelope.binary
 
     @property
     def capabilities(self) -> Mapping[str, str]:
@@ -159,11 +164,6 @@ class OutgoingTransaction:
     def size(self) -> int:
         """Octets of the content with its trace fields, as SIZE counts them (RFC 1870 §3)."""
         return _size(self.message)
-
-    @property
-    def binary(self) -> bool:
-        """Whether the content goes by BDAT (RFC 3030 §3); all other content goes by DATA."""
-        return self.message.envelope.binary
 
     @property
     def delivered(self) -> bool:

@@ -165,8 +165,8 @@ _parsed = lru_cache(maxsize=512)(_parse)  # most lines repeat: sender, recipient
 
 @lru_cache(maxsize=64)  # replies to EHLO
 def _of_lines(codes: tuple[bytes, ...], lines: tuple[str, ...]) -> Reply:
-    said = lines if codes.count(codes[0]) == len(codes) else _with_codes(codes, lines)
-    return Reply.received(int(codes[-1]), tuple(said))
+    said = lines if codes.count(codes[0]) == len(codes) else tuple(_with_codes(codes, lines))
+    return Reply.received(int(codes[-1]), said)
 
 
 def _with_codes(codes: Sequence[bytes], lines: Sequence[str]) -> list[str]:
@@ -174,7 +174,7 @@ def _with_codes(codes: Sequence[bytes], lines: Sequence[str]) -> list[str]:
 
 
 def _of_one_class(codes: Sequence[bytes]) -> bool:
-    return all(code[0] == codes[0][0] for code in codes)
+    return codes.count(codes[0]) == len(codes) or len({code[0] for code in codes}) == 1
 
 
 def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
