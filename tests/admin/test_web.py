@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.server import Request as WebRequest
+from twisted.web.http import Request as WebRequest
 
 from tests.tidy import TidyTestCase
 from twisted_mta.admin.http import Request, Responder, Response

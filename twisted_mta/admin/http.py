@@ -18,13 +18,15 @@ from urllib.parse import parse_qsl
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocolNegotiationFactory,
+    IPushProducer,
+    IReactorTime,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
-from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
 from ..mail.printable import printable
@@ -146,7 +148,7 @@ class Outlet:
         resumed: called when it takes octets again.
     """
 
-    def __init__(self, request: WebRequest) -> None:
+    def __init__(self, request: http.Request) -> None:
         self.resumed: Callable[[], object] = lambda: None
         self._request = request
         self._paused = False
@@ -230,8 +232,11 @@ def error_response(text: str, code: int, **rest: Any) -> Response:
     return json_response({"error": printable(text)}, code, **rest)
 
 
-class ResponderSite(Site):
+@implementer(IProtocolNegotiationFactory)
+class ResponderSite(http.HTTPFactory):
     """The factory of HTTP connections.
+
+    ``twisted.web.server`` has the same with resources and sessions, and takes long to import.
 
     Args:
         answer: answers requests.
@@ -261,17 +266,23 @@ class ResponderSite(Site):
         spool: str = "",
         bounds: Bounds | None = None,
     ) -> None:
-        answers = _Answers(answer, headers or {})
-        super().__init__(  # type: ignore[no-untyped-call]
-            answers, requestFactory=partial(_BoundedRequest, longest, spool), reactor=reactor
-        )
+        super().__init__(reactor=reactor)
+        self.answers = _Answers(answer, headers or {})
+        self.requestFactory = partial(_BoundedRequest, longest, spool)
         self.files = 0  # bodies that are kept in files now
         bounds = bounds or Bounds()
         # The rest of the descriptors is for mail.
         most = share(bounds.connections)
         per_peer = max(1, bounds.per_peer * most // bounds.connections)
         self.connections = Connections(evolve(bounds, connections=most, per_peer=per_peer))
-        self.lane = answers.lane = Lane(self.reactor)
+        self.lane = self.answers.lane = Lane(self.reactor)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a connection (called by Twisted)."""
+        channel: Any = super().buildProtocol(addr)
+        channel.requestFactory = self.requestFactory
+        channel.site = self
+        return channel
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols under TLS: the bounds are those of HTTP/1.1."""
@@ -284,7 +295,7 @@ class ResponderSite(Site):
         """Keep no date for the log: Twisted would wake the process for it every second."""
 
 
-class _BoundedRequest(WebRequest):
+class _BoundedRequest(http.Request):
     """A request whose body is kept up to a length; the rest is dropped.
 
     Attributes:
@@ -301,7 +312,7 @@ class _BoundedRequest(WebRequest):
         *arguments: Any,
         **named: Any,
     ) -> None:
-        super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
+        super().__init__(*arguments, **named)
         self._allowed = longest
         self._spool = spool
         self._longest = 0
@@ -322,6 +333,11 @@ class _BoundedRequest(WebRequest):
         else:
             self._longest = self._allowed
         return self._longest
+
+    def process(self) -> None:
+        """Answer the request, which is complete (called by Twisted)."""
+        channel: Any = self.channel
+        channel.site.answers.answer(self)
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)  # type: ignore[no-untyped-call]
@@ -375,7 +391,7 @@ class _BoundedRequest(WebRequest):
 class _Stream:
     """Writes a content piece by piece, as fast as the client reads."""
 
-    def __init__(self, request: WebRequest, pieces: Pieces, failed: Callable[[Failure], object]):
+    def __init__(self, request: http.Request, pieces: Pieces, failed: Callable[[Failure], object]):
         self._request = request
         self._pieces = pieces
         self._failed = failed
@@ -425,27 +441,21 @@ class _Stream:
             channel.abortConnection()
 
 
-class _Answers(Resource):
-    isLeaf = True
+class _Answers:
+    """Answers requests that are complete."""
+
     _log = Logger()
 
     lane: Lane
 
     def __init__(self, answer: Responder, headers: dict[str, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self._answer = answer
         self._headers = {"Cache-Control": "no-store", "Server": "twisted-mta", **headers}
 
-    def render(self, request: WebRequest) -> int | bytes:
-        """Answer a request (called by Twisted)."""
-        if isinstance(request, _BoundedRequest) and request.too_long:
-            request.setResponseCode(413)
-            return b'{"error": "the request is too long"}\n'
-        if isinstance(request, _BoundedRequest) and request.unstored:
-            request.setResponseCode(503)
-            request.setHeader("Retry-After", "5")  # type: ignore[no-untyped-call]
-            return json.dumps({"error": request.unstored}).encode("ascii")
-        if isinstance(request, _BoundedRequest) and request.file is not None:
+    def answer(self, request: Any) -> None:
+        """Answer a request when it is its turn."""
+        request.setHeader("Date", http.datetimeToString())
+        if request.file is not None:
             request.file.seek(0)
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
@@ -479,10 +489,14 @@ class _Answers(Resource):
                 answered = Deferred.fromCoroutine(self._answered(received))
                 answered.addErrback(self._failed).addCallback(send)
 
-        self.lane.enter(ask)
-        return NOT_DONE_YET
+        if request.too_long:
+            send(error_response("the request is too long", 413))
+        elif request.unstored:
+            send(error_response(request.unstored, 503, headers={"Retry-After": "5"}))
+        else:
+            self.lane.enter(ask)
 
-    def _stream(self, request: WebRequest, stream: Stream) -> None:
+    def _stream(self, request: http.Request, stream: Stream) -> None:
         for name, value in self._headers.items():
             request.setHeader(name, value)
         request.setHeader("Content-Type", stream.content_type)
@@ -514,7 +528,7 @@ class _Answers(Resource):
 _ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
 
 
-def _request(request: WebRequest, method: bytes, target: bytes, version: bytes) -> Request:
+def _request(request: Any, method: bytes, target: bytes, version: bytes) -> Request:
     uri, _, query = target.decode("latin-1").partition("?")
     fields: dict[str, tuple[str, ...]] = {
         name.decode("latin-1").lower(): tuple(each.decode("latin-1") for each in values)
@@ -534,8 +548,8 @@ def _request(request: WebRequest, method: bytes, target: bytes, version: bytes) 
         accept=(fields.get("accept") or ("",))[-1],
         version=version.decode("latin-1"),
         query=query,
-        body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
-        file=request.file if isinstance(request, _BoundedRequest) else None,
+        body=bytes(request.body),
+        file=request.file,
         fields=fields,
         client=getattr(request.getClientAddress(), "host", ""),
         secure=bool(request.isSecure()),
@@ -543,7 +557,7 @@ def _request(request: WebRequest, method: bytes, target: bytes, version: bytes) 
     )
 
 
-def _user(request: WebRequest) -> str:
+def _user(request: http.Request) -> str:
     """Return the user at the other end of a UNIX socket, where the kernel tells; else nothing."""
     connected: Any = getattr(request.channel.transport, "socket", None)
     if getattr(connected, "family", None) != socket.AF_UNIX:
