@@ -198,9 +198,10 @@ class ListenerFactory(ServerFactory):
         """Return what judges AUTH on a connection; None where AUTH is not offered."""
         if self.authenticator is not None or self.auth == "off":
             return self.authenticator
-        given = (protocol.portal, self.portal, self.delivery)
-        portal = next((each for each in given if isinstance(each, Portal)), None)
-        if portal is None:
+        for portal in (protocol.portal, self.portal, self.delivery):
+            if isinstance(portal, Portal):
+                break
+        else:
             return None
         clock = self.clock_for(protocol.transport)
         if self._throttle is None:
@@ -289,7 +290,7 @@ class ListenerFactory(ServerFactory):
             return self._admit(protocol, rest)
 
         taken = self._limits.take(key, limit)
-        return taken.addCallback(answered) if isinstance(taken, Deferred) else answered(taken)
+        return answered(taken) if isinstance(taken, bool) else taken.addCallback(answered)
 
     def count(self, metric: Metric, *labels: str) -> None:
         """Raise a counter of this kind of listener."""

@@ -407,10 +407,11 @@ class Intake:
         transaction = session.transaction
         assert transaction is not None
         known = transaction.expansions
-        if mailbox in known.final:
-            return None
-        if known.final and known.count + len(final) > _MOST_RECIPIENTS:
-            return TOO_MANY_RECIPIENTS
+        if known.final:
+            if mailbox in known.final:
+                return None
+            if known.count + len(final) > _MOST_RECIPIENTS:
+                return TOO_MANY_RECIPIENTS
         known.add(mailbox, final)
         return None
 

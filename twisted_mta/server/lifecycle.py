@@ -8,11 +8,11 @@ the factory has answered, at once if it has done so before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 
-class Lifecycle(Enum):
+class Lifecycle(StrEnum):
     """A state of a server connection."""
 
     BUILT = "built"  # no transport yet
@@ -26,7 +26,7 @@ class Lifecycle(Enum):
     LOST = "lost"
 
 
-class Event(Enum):
+class Event(StrEnum):
     """A cause of a transition."""
 
     CONNECTED = "connected in clear"

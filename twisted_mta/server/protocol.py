@@ -84,6 +84,7 @@ _MAX_TURN = 0.005  # seconds spent on the commands of one client before other cl
 _READ = 65_536  # octets read from a socket at a time
 _CONTENT_READ = 131_072  # likewise, of a content: each read has its cost, however small it is
 _LINGER = 10.0  # seconds for a client to read our last reply, before the connection is aborted
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # `|` of two flags takes 3 µs
 _ABANDON_TIMEOUT = 1.0  # seconds, likewise, when this process stops; and for a pending decision
 
 # Read for each segment: an attribute of an Enum costs 0.2 µs in Python 3.11, a global 0.03 µs.
@@ -548,11 +549,20 @@ class ESMTPProtocol(LineReceiver):
             reply = self.session.refusals.popleft()
             if reply is not OUT_OF_STEP:  # a violation is logged by itself
                 self._log.info("{peer} was told: {reply}", peer=self.address, reply=reply)
-        self._flush_or_slow_down()
-        if self._lifecycle is not _LOST and not self._waiting:
+        errors = self.session.errors
+        if errors > self._errors:
+            self._slow_down(errors)
+        self._errors = errors
+        if self._slowed is None:
+            self._flush()
+        if (
+            (self._half_closed or self._reading_paused)
+            and self._lifecycle is not _LOST
+            and not self._waiting
+        ):
             if self._half_closed:
                 self._lose_connection()
-            elif self._reading_paused:
+            else:
                 self._resume_reading()
 
     def _next_step(self) -> Step | None:
@@ -580,22 +590,18 @@ class ESMTPProtocol(LineReceiver):
             or self._resting is not None
         )
 
-    def _flush_or_slow_down(self) -> None:
+    def _slow_down(self, errors: int) -> None:
         # A client that goes on making errors waits for each next reply: guessing addresses or
         # passwords becomes slow, and no other client waits with it.
-        errors, timeouts = self.session.errors, self._timeouts
-        more = errors > self._errors and errors > timeouts.errors_unslowed
-        self._errors = errors
+        timeouts = self._timeouts
         if (
-            more
+            errors > timeouts.errors_unslowed
             and timeouts.error_delay
             and self._lifecycle is not _LOST
             and self.session.state is not _CLOSED
         ):
             self._slowed = self._clock.callLater(timeouts.error_delay, self._delay_ended)
             self._pause_reading()
-        else:
-            self._flush()
 
     def _delay_ended(self) -> None:
         self._slowed = None
@@ -784,11 +790,6 @@ class ESMTPProtocol(LineReceiver):
         asked = self._question = _Question(result, answer, stage)
         self._timer.asked_since = self._clock.seconds()
 
-        def failed(failure: Failure) -> Reply:
-            if not asked.cancelled:
-                self._log.failure("a decision on mail failed", failure)
-            return LOCAL_ERROR
-
         def decided(decision: Any) -> None:
             waited_for = self._question is asked
             if waited_for:
@@ -800,7 +801,12 @@ class ESMTPProtocol(LineReceiver):
             elif isinstance(decision, Login):
                 self._log_out(decision)
 
-        result.addCallback(kind.checked).addErrback(failed).addCallback(decided)
+        def failed(failure: Failure) -> None:
+            if not asked.cancelled:
+                self._log.failure("a decision on mail failed", failure)
+            decided(LOCAL_ERROR)
+
+        result.addCallback(kind.checked).addCallbacks(decided, failed)
 
     def _decided(self, question: _Question, decision: Any) -> None:
         self._timer.last_activity = self._clock.seconds()
@@ -823,6 +829,8 @@ class ESMTPProtocol(LineReceiver):
         self._decided(question, AUTH_UNAVAILABLE if question.stage == "auth" else LOCAL_ERROR)
 
     def _count_refusal(self, stage: str, decision: object) -> None:
+        if decision is None:
+            return
         if isinstance(decision, Reply):
             if decision.code >= 400 and stage != "auth":
                 self._factory.refused(stage, decision)
@@ -939,7 +947,7 @@ def _octets_are_waiting(transport: Any) -> bool:
     if not isinstance(handle, socket.socket):
         return False
     try:
-        return bool(handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bool(handle.recv(1, _PEEK))
     except OSError:
         return False
 

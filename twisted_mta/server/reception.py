@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -44,8 +43,6 @@ from .content_examination import ContentExamination
 from .held_header import HeldHeader
 from .intake_policy import IntakePolicy
 from .recipients import LOOP, DividedRecipients, ExpandedRecipients
-
-_T = TypeVar("_T")
 
 TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
 HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
@@ -211,13 +208,27 @@ class Reception:
         if self._refusal is None and self._examined is not None:
             asking = outcome(self._ask_policies(self._examined))
             if isinstance(asking, Deferred):
-                return _uninterrupted(asking.addCallback(lambda _: self._finish()))
+                return self._uninterrupted(asking.addCallback(lambda _: self._finish()))
         else:
             self._end_header()
             if self._refusal is not None:
                 self._writer.discard()
         finished = self._finish()
-        return _uninterrupted(finished) if isinstance(finished, Deferred) else finished
+        return self._uninterrupted(finished) if isinstance(finished, Deferred) else finished
+
+    def _uninterrupted(self, finishing: Deferred[ContentDecision]) -> Deferred[ContentDecision]:
+        """Return a Deferred with the same result; if it is cancelled, ``finishing`` goes on.
+
+        A commit that is under way may not lose its content.
+        """
+        waited_for: Deferred[ContentDecision] = Deferred()
+
+        def finished(result: ContentDecision | Failure) -> None:
+            self._release()
+            waited_for.callback(result)  # after a cancellation, it drops the result
+
+        finishing.addBoth(finished)
+        return waited_for
 
     def _end_header(self) -> None:
         if self._refusal is None and self._held is not None:
@@ -276,7 +287,7 @@ class Reception:
         if self._refusal is None:
             self._divide()
         if self._refusal is not None:
-            self._release(None)
+            self._release()
             self._log_refused(self._refusal)
             return self._refusal
         try:
@@ -284,24 +295,20 @@ class Reception:
         except BaseException:
             self.abort()
             raise
-        taken: Deferred[ContentDecision]
         if isinstance(body, Deferred):
-            taken = body.addCallbacks(self._sealed, self._not_sealed)
-        else:
-            taken = self._sealed(body)
-        return taken.addBoth(self._release)
+            return body.addCallbacks(self._sealed, self._not_sealed)
+        return self._sealed(body)
 
     def abort(self) -> None:
         """Forget the content (`interfaces.Sink`)."""
         self._writer.discard()
-        self._release(None)
+        self._release()
 
-    def _release(self, result: _T) -> _T:
-        """Give the message's share of the capacity back, once; for `Deferred.addBoth`."""
+    def _release(self) -> None:
+        """Give the message's share of the capacity back, once."""
         shares, self._shares = self._shares, 0
         for _ in range(shares):
             self._capacity.release()
-        return result
 
     def _header_refusal(self) -> Reply | None:
         if self._scanner.hops > self._policy.max_hops:
@@ -523,17 +530,6 @@ class Reception:
         self._log.error("{id} could not be stored: {error}", id=self._id, error=printable(text))
         self._capacity.write_failed(getattr(error, "strerror", None) or text)
         return NO_DISK if isinstance(error, OSError) and is_full(error) else NOT_STORED
-
-
-def _uninterrupted(finishing: Deferred[ContentDecision]) -> Deferred[ContentDecision]:
-    """Return a Deferred with the same result; if it is cancelled, ``finishing`` goes on.
-
-    A commit that is under way may not lose its content.
-    """
-    waited_for: Deferred[ContentDecision] = Deferred()
-    # Fired after a cancellation, it drops the result.
-    finishing.addCallbacks(waited_for.callback, waited_for.errback)
-    return waited_for
 
 
 def shown(reverse_path: Mailbox | None) -> str:

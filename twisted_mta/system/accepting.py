@@ -115,7 +115,7 @@ class Accepting:
             self._log.info("connections are accepted again")
         transport: Any = None
         try:
-            if connection.family == socket.AF_INET6:
+            if port.addressFamily == socket.AF_INET6:
                 numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
                 peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])  # with its scope
             protocol = port.factory.buildProtocol(port._buildAddr(peer))

@@ -652,11 +652,10 @@ class Session:
         self._forget_transaction()  # RFC 5321 §4.1.4
         self._enter(Event[verb])
         if verb == "HELO":
-            self._reply(Reply.of(250, None, self.settings.hostname))
+            self._reply(Reply.fixed(250, None, self.settings.hostname))
             return
-        announced = (each.announcement(self) for each in self.settings.extensions)
-        lines = (self.settings.hostname, *filter(None, announced))
-        self._reply(Reply.fixed(250, None, *lines))
+        announced = [each.announcement(self) for each in self.settings.extensions]
+        self._reply(Reply.fixed(250, None, self.settings.hostname, *filter(None, announced)))
 
     def _answer_mail(self, question: Mail, decision: Reply | None) -> None:
         decision = decision or replies.SENDER_OK
