@@ -534,11 +534,17 @@ class ESMTPProtocol(LineReceiver):
         self._advancing = True
         until = self._clock.seconds() + _MAX_TURN
         try:
-            while (step := self._next_step()) is not None:
+            while True:
+                if self._factory.draining or self._lifecycle is _ABANDONED:
+                    step = self._step_to_end()
+                else:
+                    step = self.session.step()
+                if step is None:
+                    break
                 _STEPS[type(step)](self, step)
                 if (
-                    self.session.unfinished
-                    and self._clock.seconds() > until
+                    self._clock.seconds() > until
+                    and self.session.unfinished
                     and self._lifecycle is not _LOST
                 ):
                     self._resting = self._clock.callLater(0, self._rested)
@@ -565,9 +571,7 @@ class ESMTPProtocol(LineReceiver):
             else:
                 self._resume_reading()
 
-    def _next_step(self) -> Step | None:
-        if not self._factory.draining and self._lifecycle is not _ABANDONED:
-            return self.session.step()
+    def _step_to_end(self) -> Step | None:
         # No transaction begins any more, by a command that has arrived already or by the next one.
         self._end_if_idle()
         step = self.session.step()
@@ -781,7 +785,8 @@ class ESMTPProtocol(LineReceiver):
         if waits:
             self._await(result, answer, stage, kind)
         else:
-            self._count_refusal(stage, result)
+            if result is not None:
+                self._count_refusal(stage, result)
             answer(result)
 
     def _await(

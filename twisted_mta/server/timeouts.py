@@ -99,10 +99,9 @@ class ConnectionTimer:
 
     def set(self, seconds: float) -> None:
         """Fire in ``seconds`` from now, and not when it would have fired."""
-        if self._call is not None and self._call.active():
-            self._call.reset(seconds)
-        else:
-            self._call = self._clock.callLater(seconds, self._fired)
+        # `reset` to an earlier time would search all timers of the reactor for this one.
+        self.cancel()
+        self._call = self._clock.callLater(seconds, self._fired)
 
     def cancel(self) -> None:
         """Do not fire any more, and let go of the connection, which holds this object."""

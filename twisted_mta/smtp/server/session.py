@@ -403,8 +403,7 @@ class Session:
 
     def _obey(self, verb: str, argument: str) -> None:
         settings, in_clear = self.settings, self.tls is None
-        own = verb in _COMMANDS and verb not in REPLACEABLE
-        extension = None if own else settings.commands.get(verb)
+        extension = None if verb in _OWN_COMMANDS else settings.commands.get(verb)
         event = verb if extension is None else Event.EXTENSION
         # RFC 3207 §4: where TLS is required, few commands are obeyed in clear.
         needs_tls = in_clear and settings.require_tls and verb not in WITHOUT_TLS
@@ -830,6 +829,9 @@ _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
     Event.HELP: Session._help,
     Event.QUIT: Session._quit,
 }
+
+_OWN_COMMANDS = frozenset(_COMMANDS).difference(REPLACEABLE)
+"""Verbs that an extension cannot replace."""
 
 _ANSWERS: Mapping[type[Question], Callable[[Session, Any, Any], None]] = {
     Hello: Session._answer_hello,
