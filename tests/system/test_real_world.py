@@ -1,7 +1,20 @@
 """The machine's clock and the operating system's randomness, as the rooms are handed them."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from unittest import SkipTest
+
 from tests.tidy import TidyTestCase
-from twisted_mta.system.real_world import system_random, wall_time
+from twisted_mta.system.real_world import (
+    blocked_time,
+    monotonic_microseconds,
+    system_random,
+    wall_time,
+)
 
 
 class RealWorld(TidyTestCase):
@@ -11,3 +24,28 @@ class RealWorld(TidyTestCase):
     def test_wall_time_counts_seconds_since_the_epoch(self) -> None:
         self.assertGreater(wall_time(), 1_700_000_000.0)
         self.assertLess(wall_time(), 100_000_000_000.0)
+
+
+class BlockedTime(TidyTestCase):
+    def test_a_wait_counts(self) -> None:
+        before = blocked_time()
+        threading.Event().wait(0.05)
+        self.assertGreaterEqual(blocked_time() - before, 0.04)
+
+    def test_a_wait_for_a_processor_that_others_have_does_not_count(self) -> None:
+        if not Path("/proc/self/schedstat").exists():
+            raise SkipTest("the kernel does not count it")
+        processors = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(processors)})  # the processes that are started as well
+        self.addCleanup(os.sched_setaffinity, 0, processors)
+        for _ in range(3):
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            self.addCleanup(busy.wait)
+            self.addCleanup(busy.kill)
+        before, worked = blocked_time(), time.thread_time()
+        end = monotonic_microseconds() + 200_000
+        while monotonic_microseconds() < end:
+            pass
+        waited = 0.2 - (time.thread_time() - worked)
+        self.assertGreater(waited, 0.05)
+        self.assertLess(blocked_time() - before, waited / 4)

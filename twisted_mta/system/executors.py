@@ -241,16 +241,16 @@ class NearExecutor:
 
     Args:
         far: runs the calls that are not quick.
-        off_cpu_time: `real_world.off_cpu_time`: only the wait counts, since the work that a call
-            does would take as long in a thread.
+        blocked_time: `real_world.blocked_time`: only the wait for the disk counts, since the work
+            that a call does would take as long in a thread, and so would the wait for a processor.
         quick: seconds that a call may wait, on average, to run in the caller's turn.
     """
 
     def __init__(
-        self, far: Executor, off_cpu_time: Callable[[], float], *, quick: float = 0.001
+        self, far: Executor, blocked_time: Callable[[], float], *, quick: float = 0.001
     ) -> None:
         self._far = far
-        self._off_cpu_time = off_cpu_time
+        self._blocked_time = blocked_time
         self._quick = quick
         self._average: float | None = 0.0  # seconds that recent calls waited; None: not known
         self._detour = 0  # calls that still go to the thread
@@ -263,13 +263,13 @@ class NearExecutor:
         if self._detour:
             self._detour -= 1
             return self._far(function, *args, **kwargs)
-        before = self._off_cpu_time()
+        before = self._blocked_time()
         try:
             result = succeed(function(*args, **kwargs))
         except BaseException:
             self._take_detour()
             return fail()
-        waited = self._off_cpu_time() - before
+        waited = max(0.0, self._blocked_time() - before)  # descriptors may run out in between
         if self._average is None:
             self._average = waited
         else:

@@ -22,9 +22,21 @@ def monotonic_microseconds() -> int:
     return time.monotonic_ns() // 1000  # systemd compares it with its own
 
 
-def off_cpu_time() -> float:
-    """Return seconds that this thread has been off the processor, since some moment in the past."""
-    return time.monotonic() - time.thread_time()  # noqa: TID251 - real work takes real time
+def blocked_time() -> float:
+    """Return seconds that this thread has waited, since some moment in the past.
+
+    On Linux the time in which it was ready to run, and others had the processors, does not count.
+    """
+    off_processor = time.monotonic() - time.thread_time()  # noqa: TID251 - real work takes real time
+    try:
+        statistics = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # other systems, and kernels that do not count it
+        return off_processor
+    try:
+        # Nanoseconds on a processor, nanoseconds ready to run, and time slices.
+        return off_processor - int(os.read(statistics, 64).split()[1]) / 1e9
+    finally:
+        os.close(statistics)
 
 
 def give_way() -> None:
