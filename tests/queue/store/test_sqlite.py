@@ -119,6 +119,10 @@ class Settings(StoreTestCase):
         self.assertEqual(self.pragma("journal_mode"), "wal")
         self.assertEqual(self.pragma("synchronous"), 2)
 
+    def test_pages_of_mail_that_left_are_not_written_once_more(self) -> None:
+        self.store.open()
+        self.assertEqual(self.pragma("secure_delete"), 0)
+
     def test_no_other_connection_can_read_the_database(self) -> None:
         self.store.open()
         self.store.apply([Accept(message(1))])

@@ -408,15 +408,15 @@ def apply_batch(batch: Sequence[Operation], transaction: StoreTransaction) -> li
         removals = iter(transaction.settle(settles))
     if forgets := [each for each in batch if isinstance(each, Forget)]:
         transaction.forget(forgets)
-    if events := [
-        event for each in batch if isinstance(each, Accept | Settle) for event in each.events
-    ]:
+    events = [event for each in accepts for event in each.events]
+    events += [event for each in settles for event in each.events]
+    if events:
         transaction.record_events(tuple(events))
     results: list[Result] = []
     for operation in batch:
         if isinstance(operation, Settle):
             results.append(next(removals))
-        elif isinstance(operation, Accept | Forget):
+        elif isinstance(operation, (Accept, Forget)):  # `|` would make a type each time
             results.append(None)
         else:
             results.append(operation.apply(transaction))

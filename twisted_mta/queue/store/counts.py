@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from attrs import astuple, define, fields
+from attrs import define, fields
 
 from .contract import Census
 
@@ -31,9 +31,17 @@ class Counts:
 
     def write(self, database: sqlite3.Connection) -> None:
         """Write the counts, within the transaction that changed them."""
-        counts = astuple(self)
-        marks = ",".join("?" * len(counts))
-        database.execute(f"UPDATE census SET ({_COLUMNS}) = ({marks})", counts)
+        database.execute(_UPDATE, self._values())
+
+    def copy(self) -> Counts:
+        """Return another object with the same counts."""
+        return Counts(*self._values())
+
+    def _values(self) -> tuple[int, ...]:
+        return (
+            *(self.messages, self.recipients, self.deferred),
+            *(self.quarantined, self.failures, self.held),
+        )
 
     def census(self, leased: int) -> Census:
         """Return the census, with so many recipients leased."""
@@ -50,9 +58,13 @@ class Counts:
     def recipients_left(self, rows: Sequence[tuple[int, float | None]]) -> None:
         """Subtract recipients that left: attempts, and since when it was held, of each."""
         self.recipients -= len(rows)
-        self.deferred -= sum(1 for attempts, _ in rows if attempts)
-        # SQLite 3.40 returns a wrong "held IS NOT NULL" of what it deletes without a rowid.
-        self.held -= sum(1 for _, held in rows if held is not None)
+        for attempts, held in rows:
+            if attempts:
+                self.deferred -= 1
+            # SQLite 3.40 returns a wrong "held IS NOT NULL" of what it deletes without a rowid.
+            if held is not None:
+                self.held -= 1
 
 
 _COLUMNS = ", ".join(each.name for each in fields(Counts))
+_UPDATE = f"UPDATE census SET ({_COLUMNS}) = ({', '.join('?' * len(fields(Counts)))})"

@@ -1,4 +1,9 @@
-"""Rows of the embedded store: values to columns and back, many rows to a statement."""
+"""Rows of the embedded store: values to columns and back, many rows to a statement.
+
+For each value that is neither a plain number nor text, `sqlite3` looks for an adapter, with an
+exception inside, which takes longer than to bind the others of its row. So ids are written as plain
+integers, and a column that is empty in all rows of a statement is NULL in its text.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 from ...mail.address import Mailbox
@@ -20,7 +26,8 @@ from .spool import Spool
 
 _ROWS = 500  # to a statement: 14 values each, of the 32,766 that SQLite takes
 
-Row = Sequence[str | bytes | int | float | None]
+_Value = str | bytes | int | float | None
+Row = Sequence[_Value]
 
 MESSAGE = (
     "id, sender_local, sender_domain, parameters, trace, body, size, received_at, expires_at,"
@@ -50,8 +57,11 @@ def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -
     """Insert ``rows`` by statements that begin with ``start``; return how many were inserted."""
     inserted = 0
     for chunk in chunks(rows):
-        values = "(" + ",".join("?" * len(chunk[0])) + ")"
-        inserted += database.execute(start + ",".join([values] * len(chunk)), flat(chunk)).rowcount
+        used = [column.count(None) < len(column) for column in zip(*chunk, strict=True)]
+        values = f"({','.join(['?' if each else 'NULL' for each in used])})"
+        inserted += database.execute(
+            start + ",".join([values] * len(chunk)), flat([compress(row, used) for row in chunk])
+        ).rowcount
     return inserted
 
 
@@ -61,7 +71,7 @@ def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         yield rows[start : start + _ROWS]
 
 
-def flat(rows: Iterable[Row]) -> list[str | bytes | int | float | None]:
+def flat(rows: Iterable[Iterable[_Value]]) -> list[_Value]:
     """Return the values of all rows in one list."""
     return [value for row in rows for value in row]
 
@@ -80,9 +90,8 @@ def message_row(message: Message) -> Row:
     body, envelope = message.body, message.envelope
     reverse_path = envelope.reverse_path
     return (
-        message.id,
-        reverse_path.local_part if reverse_path else None,
-        reverse_path.domain if reverse_path else None,
+        int(message.id),
+        *_mailbox_row(reverse_path),
         _json(envelope.parameters),
         message.trace,
         body.content if isinstance(body, MemoryBody) else None,
@@ -126,7 +135,7 @@ def recipient(row: Sequence[Any]) -> Recipient:
 def recipient_row(message: Message, recipient: Recipient) -> Row:
     """Return the row of a recipient that was not tried yet."""
     return (
-        message.id,
+        int(message.id),
         recipient.number,
         recipient.mailbox.local_part,
         recipient.mailbox.domain,
@@ -136,7 +145,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
         *_mailbox_row(recipient.original),
         *_mailbox_row(recipient.reverse_path),
         level(message),
-        "\n".join(map(str, recipient.aliases)) or None,
+        "\n".join(map(str, recipient.aliases)) if recipient.aliases else None,
     )
 
 

@@ -56,6 +56,7 @@ SETTINGS = (
     "fullfsync = ON",  # macOS: the fsync of other systems
     "checkpoint_fullfsync = ON",
     "foreign_keys = OFF",  # the statements keep them, at no cost
+    "secure_delete = OFF",  # ON, as in Debian, writes each page of a message that left once more
 )
 
 
@@ -82,10 +83,11 @@ class SQLiteStore:
         suspended: SuspendedFile | None = None,
     ) -> None:
         self._path = path
+        self._directory = os.path.dirname(path)
         self._lock = lock
         self._reserve = reserve
         self._spool = spool
-        beside = os.path.join(os.path.dirname(path), SUSPENDED_FILE)
+        beside = os.path.join(self._directory, SUSPENDED_FILE)
         self._suspended = suspended or SuspendedFile(beside)
         self._files = files
         self._queue_files = QueueFiles(path, spool.directory, files=files, lock=lock)
@@ -130,7 +132,7 @@ class SQLiteStore:
                     self._lock.renew()
             self._database = database
             # The name of the database has to be as durable as its content.
-            self._files.sync_directory(os.path.dirname(self._path))
+            self._files.sync_directory(self._directory)
             removed, swept, quarantined = self._recover(database)
             suspended = self._suspended.read()
             self._counts = Counts.read(database)
@@ -342,7 +344,7 @@ class SQLiteStore:
         Raises:
             OSError: the file system cannot be asked.
         """
-        return self._files.free(os.path.dirname(self._path)) + self._free_pages
+        return self._files.free(self._directory) + self._free_pages
 
     def _read_free_pages(self, database: sqlite3.Connection) -> int:
         (pages,) = database.execute("PRAGMA freelist_count").fetchone()

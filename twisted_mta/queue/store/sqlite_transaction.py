@@ -11,8 +11,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from attrs import evolve
-
 from ...mail.envelope import Recipient, RecipientNumber
 from ...mail.message import Message
 from ...mail.outcome import Outcome
@@ -117,7 +115,7 @@ class SQLiteTransaction:
     ) -> None:
         self.hold: HoldFiles | None = None
         self._held = held
-        self.counts = evolve(counts)
+        self.counts = counts.copy()
         self.files: list[str] = []
         self._counts_before = counts
         self._database = database
@@ -362,8 +360,9 @@ class SQLiteTransaction:
         self._begun += self._leases.add(
             notice for each in settles if each.lease for notice in each.notices
         )
-        self._ended.update((key, None) for each in settles for key in each.ended())
-        done = [(each.message.id, number) for each in settles for number in each.done]
+        for each in settles:
+            self._ended.update(dict.fromkeys(each.ended()))
+        done = [(int(each.message.id), number) for each in settles for number in each.done]
         self.counts.recipients_left([row[2:] for row in self._delete(done)])
         for each in settles:
             if each.deferred:
@@ -374,7 +373,8 @@ class SQLiteTransaction:
             if each.warned:
                 self._warn(each)
         # A notice keeps its id: a settle that is applied twice inserts it once.
-        self._insert([notice for each in settles for notice in each.notices], "INSERT OR IGNORE")
+        if notices := [notice for each in settles for notice in each.notices]:
+            self._insert(notices, "INSERT OR IGNORE")
         self._remove_empty([each.message.id for each in settles if each.done])
         return self._end_removals_of(settles)
 
@@ -454,7 +454,7 @@ class SQLiteTransaction:
 
     def _remove_empty(self, ids: Sequence[QueueId], *, with_files: bool = True) -> None:
         """Remove those messages that have no recipient left."""
-        for chunk in chunks([(id,) for id in ids]):
+        for chunk in chunks([(int(id),) for id in ids]):
             rows = self._database.execute(
                 f"DELETE FROM message WHERE id IN ({marks(chunk)}) AND NOT EXISTS"
                 " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
