@@ -8,7 +8,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.delivery.body_producer import BodyProducer
+from twisted_mta.delivery.body_producer import AnyExecutor, BodyProducer
 
 PIECE = 65_536
 
@@ -35,10 +35,12 @@ class Sender:
 
 
 class Producing(SynchronousTestCase):
+    executor: AnyExecutor | None = None
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.sender = Sender()
-        self.producer = BodyProducer(self.sender, self.content(), maybeDeferred, self.clock)
+        self.producer = BodyProducer(self.sender, self.content(), self.executor, self.clock)
 
     def content(self) -> Iterator[bytes]:
         for _ in range(5):
@@ -78,3 +80,9 @@ class Producing(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         (error,) = self.sender.ends
         self.assertEqual(str(error), "internal error, see the log")
+
+
+class ProducingByExecutor(Producing):
+    """The same where an executor reads the pieces."""
+
+    executor = staticmethod(maybeDeferred)

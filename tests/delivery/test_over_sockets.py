@@ -123,7 +123,7 @@ class LargeBodies(OverSocketsCase):
         [outcome] = yield self.relay.deliver(NextHop("smtp", domain="example.net"), message(body))
         self.assertTrue(outcome.delivered, outcome)
         self.assertEqual(peer.contents, [b"Received: x\r\n" + content + b".\r\n"])
-        self.assertGreater(len(offsets), 5)
+        self.assertGreater(len(offsets), 1)
         # Under TLS its octets have to be encrypted here.
         offsets.clear()
         peer = self.serve(("starttls",), *OPENING, *TAKEN)

@@ -86,7 +86,7 @@ class OverTCP(TestCase):
         await until(lambda: there.lost)
         self.assertEqual(bytes(there.received), before + CONTENT + b"behind")
 
-    async def test_a_turn_sends_256_kib_at_most_and_waits_for_a_socket_that_is_full(self) -> None:
+    async def test_a_turn_sends_1_mib_at_most_and_waits_for_a_socket_that_is_full(self) -> None:
         transport, there = await self.connect()
         sizes: list[int] = []
 
@@ -98,11 +98,11 @@ class OverTCP(TestCase):
         really = os.sendfile
         self.patch(os, "sendfile", sendfile)
         sent = send_file(transport, self.file(), len(CONTENT), self.progressed)
-        self.assertLessEqual(sum(sizes), 262_144)
+        self.assertLessEqual(sum(sizes), 1_048_576)
         there.transport.resumeProducing()
         await sent
         self.assertEqual(sum(sizes), len(CONTENT))
-        self.assertGreaterEqual(self.progress, len(CONTENT) // 262_144)
+        self.assertGreaterEqual(self.progress, len(CONTENT) // 1_048_576)
         transport.loseConnection()
         await until(lambda: there.lost)
         self.assertEqual(bytes(there.received), CONTENT)

@@ -50,7 +50,8 @@ class BodyProducer:
     Args:
         sender: the connection.
         content: the pieces.
-        executor: runs the reading of each piece, one after the other.
+        executor: runs the reading of each piece, one after the other; None: it is quick, and is
+            done in this turn.
         clock: lets other work of the reactor come between the pieces.
     """
 
@@ -60,7 +61,7 @@ class BodyProducer:
         self,
         sender: BodySender,
         content: Iterator[Piece],
-        executor: AnyExecutor,
+        executor: AnyExecutor | None,
         clock: IReactorTime,
     ) -> None:
         self._sender = sender
@@ -103,9 +104,21 @@ class BodyProducer:
                 self._next_turn = self._clock.callLater(0, self._begin_turn)
                 break
             self._reading = True
-            read = partial(next, self._content, None)
-            self._executor(read).addCallback(self._send).addErrback(self._failed)
+            if self._executor is None:
+                self._read_now(self._content)
+            else:
+                read = partial(next, self._content, None)
+                self._executor(read).addCallback(self._send).addErrback(self._failed)
         self._looping = False
+
+    def _read_now(self, content: Iterator[Piece]) -> None:
+        try:
+            sending = self._send(next(content, None))
+        except Exception:
+            self._failed(Failure())
+        else:
+            if sending is not None:
+                sending.addErrback(self._failed)
 
     def _begin_turn(self) -> None:
         self._next_turn = None

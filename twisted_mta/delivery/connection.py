@@ -517,7 +517,7 @@ class Connection(Protocol):
             return
         self._outbox.release(self.transport)
         # Converting a content takes longer than reading it.
-        executor = self._executor if self._converted else maybeDeferred
+        executor = self._executor if self._converted else None
         content = self.session.content(files=takes_files(self.transport))
         self._producer = BodyProducer(self, content, executor, self._clock)
         self.transport.registerProducer(self._producer, True)

@@ -19,9 +19,9 @@ from zope.interface import implementer
 
 from .outbox import has_unsent
 
-_TURN = (
-    262_144  # octets sent in one turn of the reactor; a cold file is read from the disk for them
-)
+# Octets sent in one turn of the reactor. From memory, where most files are, that takes 0.2 ms; a
+# cold file is read from the disk for them.
+_TURN = 1_048_576
 _READ = 65_536  # octets read where the kernel refuses
 
 
@@ -67,7 +67,7 @@ class _FileSender:
         self._progressed = progressed
 
     def resumeProducing(self) -> None:
-        """Send as much as the socket takes, at most 256 KiB."""
+        """Send as much as the socket takes, at most 1 MiB."""
         if has_unsent(self._transport):
             return  # it comes first, and the transport calls again
         self._progressed()
