@@ -110,7 +110,7 @@ class Outbox:
     def _empty(self) -> None:
         self._emptying = True
         try:
-            while self._held:  # what goes through TLS is held once more, below it
+            while self._held:
                 transport = next(iter(self._held))
                 try:
                     self._pass_on(transport)
@@ -145,11 +145,10 @@ class _BelowTLS:
     def write(self, octets: bytes) -> None:
         if not octets:
             return  # Twisted passes on what a connection has to send without looking
-        if len(octets) < _LARGE:
+        if len(octets) < _LARGE and not self._outbox._emptying:
             self._outbox._hold(self, self._connection, octets)
         else:
-            self._outbox._pass_on(self)
-            self.write_now(octets)
+            self.write_now(self._outbox._held.pop(self, b"") + octets)
 
     def write_now(self, octets: bytes) -> None:
         octets = _written(self._connection, octets)

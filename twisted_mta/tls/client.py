@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from weakref import WeakKeyDictionary
 
 from attrs import evolve, frozen
 from cryptography import x509
@@ -110,7 +109,7 @@ class ClientCreator:
     Args:
         context: for the connections.
         server_name: for SNI; None: no SNI.
-        chains: where to record the verification of chains; None: certificates are not verified.
+        verifies: whether the verification of the chain is recorded.
 
     Attributes:
         context: for the connections.
@@ -122,19 +121,19 @@ class ClientCreator:
         self,
         context: SSL.Context,
         server_name: str | None,
-        chains: WeakKeyDictionary[SSL.Connection, ChainCheck] | None = None,
+        verifies: bool = False,
     ) -> None:
         self.context = context
         self.resume: KeptSession | None = None
         self.small = False
-        self._chains = chains
+        self._verifies = verifies
         self.server_name = server_name
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return a connection with the target's name in SNI (called by Twisted)."""
         connection = TLSConnection(self.context, None)
-        if self._chains is not None:
-            self._chains[connection] = ChainCheck()
+        if self._verifies:
+            connection.chain = ChainCheck()
         if self.resume is not None:
             connection.set_session(self.resume.session)
         if self.small:
@@ -150,7 +149,6 @@ class ClientContexts:
     def __init__(self) -> None:
         self._loaded: dict[ClientTLS, LoadedContext] = {}
         self._made: dict[ClientTLS, None] = {}  # without a file; made again by each `load`
-        self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
 
     def load(self, settings: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, LoadedContext]]:
         """Read all files; nothing is in force before `use`.
@@ -219,8 +217,7 @@ class ClientContexts:
                 raise RuntimeError(f"not loaded: {tls}")
             self.make(tls)
         loaded = self._loaded[tls]
-        chains = self._chains if tls.verify else None
-        return ClientCreator(loaded.context, server_name(target, policy), chains)
+        return ClientCreator(loaded.context, server_name(target, policy), tls.verify)
 
     def verify(
         self,
@@ -272,7 +269,7 @@ class ClientContexts:
         return evolve(facts, peer_verified=True, verified_by=by), None
 
     def _problems(self, connection: SSL.Connection, target: Target) -> list[str]:
-        chain = self._chains.get(connection)
+        chain = connection.chain if isinstance(connection, TLSConnection) else None
         if chain is None or not chain.checked:
             return ["it has no certificate"]
         problem = name_problem(connection, target.name)
@@ -311,7 +308,8 @@ class ClientContexts:
             SSL.Error: see `refuse_costly`; the handshake ends.
         """
         refuse_costly(certificate)
-        self._chains[connection].note(chain_error(error), ok=ok)
+        assert isinstance(connection, TLSConnection) and connection.chain is not None
+        connection.chain.note(chain_error(error), ok=ok)
         return True
 
 

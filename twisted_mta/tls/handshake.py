@@ -15,6 +15,7 @@ from OpenSSL._util import ffi, lib
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from .certificates import (
+    ChainCheck,
     fingerprint,
     issuer,
     subject,
@@ -33,8 +34,15 @@ class TLSConnection(SSL.Connection):
     """A connection whose peer may close TLS during the handshake, and that reads many records.
 
     For use in one thread.
+
+    Attributes:
+        chain: the verification of the peer's chain; None: it is not verified.
+        contexts: to be kept alive with the connection: OpenSSL calls back into the context that a
+            handshake began with, even after SNI has selected another one, or after a reload.
     """
 
+    chain: ChainCheck | None = None
+    contexts: object = None
     _failure: SSL.Error | None = None  # that ended the records of the last `recv`
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
-from weakref import WeakKeyDictionary
 
-from attrs import define, field, frozen
+from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -92,20 +91,6 @@ class LoadedContexts:
     authorities: tuple[x509.Certificate, ...]
 
 
-@define(eq=False)
-class _Handshake:
-    """The state of one connection; Twisted uses its application data itself.
-
-    Attributes:
-        contexts: kept alive with the connection: OpenSSL calls back into the context that a
-            handshake began with, even after SNI has selected another one, or after a reload.
-        chain: the verification of the client's certificates.
-    """
-
-    contexts: LoadedContexts
-    chain: ChainCheck = field(factory=ChainCheck)
-
-
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContext:
     """Makes the server's side of TLS connections, from files that can be reloaded.
@@ -117,7 +102,6 @@ class ServerContext:
     def __init__(self, settings: TLSSettings) -> None:
         self.settings = settings
         self._contexts: LoadedContexts | None = None
-        self._handshakes: WeakKeyDictionary[SSL.Connection, _Handshake] = WeakKeyDictionary()
 
     @property
     def ready(self) -> bool:
@@ -200,7 +184,9 @@ class ServerContext:
         """Return a connection with the certificates in force (called by Twisted)."""
         contexts = self._loaded()
         connection = TLSConnection(contexts.default, None)
-        self._handshakes[connection] = _Handshake(contexts)
+        connection.contexts = contexts
+        if contexts.settings.client_certificates != "none":
+            connection.chain = ChainCheck()
         return connection
 
     def warnings(self, now: float) -> list[str]:
@@ -217,12 +203,11 @@ class ServerContext:
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
         """Return the facts of a completed handshake, with the result of verifying the client."""
-        handshake = self._handshakes.get(connection)
-        if handshake is None or not handshake.chain.checked:
+        chain = connection.chain if isinstance(connection, TLSConnection) else None
+        if chain is None or not chain.checked:
             # Nothing was verified: the client has no certificate, or was not asked for one.
             return server_facts(connection)
-        errors = handshake.chain.errors
-        return server_facts(connection, verified=not errors, problem=", ".join(errors))
+        return server_facts(connection, verified=not chain.errors, problem=", ".join(chain.errors))
 
     def _loaded(self) -> LoadedContexts:
         if self._contexts is None:
@@ -268,7 +253,8 @@ class ServerContext:
             SSL.Error: see `refuse_costly`; the handshake ends.
         """
         refuse_costly(certificate)
-        self._handshakes[connection].chain.note(openssl_error(error), ok=ok)
+        assert isinstance(connection, TLSConnection) and connection.chain is not None
+        connection.chain.note(openssl_error(error), ok=ok)
         return True
 
 
