@@ -14,7 +14,7 @@ LOG = 1
 # Lines are read at once, unless so many come that each would wake this process: so many reads are
 # in hand, and one more after each pause of so many seconds.
 _MOST_IN_HAND = 16
-_PAUSE = 0.02
+_PAUSE = 0.05
 _READ_AT_ONCE = 8192  # octets: `fdesc.readFromFD`
 
 
