@@ -1119,26 +1119,26 @@ class Agent:
         return self._accept_now(message)
 
     def _accept_now(self, message: Message) -> Deferred[None]:
-        def accepted(_: None) -> None:
-            try:
-                self.activity.message_accepted(message)
-                self.events.accepted(message)
-            except Exception:
-                # We are responsible for the message, counted or not, and its client must learn so.
-                self.log.failure("{id} was accepted, and not counted", id=message.id)
-
-        def refused(failure: Failure) -> Failure:
-            if isinstance(failure.value, Refused) and failure.value.reply is FULL:
-                self.capacity.write_failed("it has no room for a message")
-            return failure
-
         tags: Sequence[str] = ()
         for recipient in message.envelope.recipients:
             if recipient.reverse_path is not None:
                 tags = self.mailboxes.sender_tags(message)
                 break
         accept = partial(self._accept_tagged, tags) if tags else self._home.runner.accept
-        return accept(message).addCallbacks(accepted, refused)
+        return accept(message).addCallbacks(self._accepted, self._refused, callbackArgs=(message,))
+
+    def _accepted(self, _: None, message: Message) -> None:
+        try:
+            self.activity.message_accepted(message)
+            self.events.accepted(message)
+        except Exception:
+            # We are responsible for the message, counted or not, and its client must learn so.
+            self.log.failure("{id} was accepted, and not counted", id=message.id)
+
+    def _refused(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, Refused) and failure.value.reply is FULL:
+            self.capacity.write_failed("it has no room for a message")
+        return failure
 
     def _accept_tagged(self, tags: Sequence[str], message: Message) -> Deferred[None]:
         """Put a message into the queue once bounces to the tags in its reverse-paths lead back."""

@@ -139,7 +139,7 @@ class NextHop:
             return self
         return _of_exchangers(self.transport, self.exchanger, self.tls_optional)
 
-    @property
+    @cached_property
     def limit_name(self) -> tuple[str, ...]:
         """The name of the next hop in limits, the same in all processes and machines.
 

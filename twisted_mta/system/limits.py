@@ -49,7 +49,10 @@ class LocalLimits:
         """Count one out."""
         count = self._counts[key]
         count.used -= 1
-        self._serve(key, count)
+        if count.waiting:
+            self._serve(key, count)
+        else:
+            self._forget_unused(key, count)
 
     def counts(self) -> dict[LimitKey, int]:
         """Return all counts that are not 0."""

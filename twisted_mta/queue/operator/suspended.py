@@ -147,6 +147,8 @@ class SuspendedDestinations:
 
     def next_end(self) -> float | None:
         """Return the wall time at which the next suspension ends by itself; None: none does."""
+        if not self._by_name:
+            return None
         ends = [each.until for each in self._by_name.values() if each.until is not None]
         return min(ends, default=None)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -26,7 +25,7 @@ class Slot:
     def __init__(
         self,
         limits: Limits,
-        wanted: Iterable[tuple[LimitKey, int]],
+        wanted: Sequence[tuple[LimitKey, int]],
         *,
         ready: Callable[[Slot], None],
         failed: Callable[[Slot], None],
@@ -40,7 +39,7 @@ class Slot:
             failed: called instead where they cannot be taken; none is taken then.
         """
         self._limits = limits
-        self._wanted = deque(wanted)
+        self._wanted = wanted
         self._ready = ready
         self._failed = failed
         self._taken: list[LimitKey] = []
@@ -48,19 +47,18 @@ class Slot:
 
     def acquire(self) -> None:
         """Take the counts that are not taken yet."""
-        while self._wanted:
-            key, limit = self._wanted[0]
+        for key, limit in self._wanted[len(self._taken) :]:
             answer = self._limits.wait(key, limit)
             if isinstance(answer, Deferred):
                 self._pending = answer
-                answer.addCallbacks(self._granted, self._not_granted)
+                answer.addCallbacks(self._granted, self._not_granted, callbackArgs=(key,))
                 return
-            self._taken.append(self._wanted.popleft()[0])
+            self._taken.append(key)
         self._ready(self)
 
-    def _granted(self, _: bool) -> None:
+    def _granted(self, _: bool, key: LimitKey) -> None:
         self._pending = None
-        self._taken.append(self._wanted.popleft()[0])
+        self._taken.append(key)
         self.acquire()
 
     def _not_granted(self, failure: Failure) -> None:
