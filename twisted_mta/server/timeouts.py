@@ -100,14 +100,17 @@ class ConnectionTimer:
     def set(self, seconds: float) -> None:
         """Fire in ``seconds`` from now, and not when it would have fired."""
         # `reset` to an earlier time would search all timers of the reactor for this one.
-        self.cancel()
+        self._stop()
         self._call = self._clock.callLater(seconds, self._fired)
 
     def cancel(self) -> None:
         """Do not fire any more, and let go of the connection, which holds this object."""
+        self._stop()
+        self._fired = _nothing
+
+    def _stop(self) -> None:
         if self._call is not None and self._call.active():
             self._call.cancel()
-        self._fired = _nothing
 
     def await_handshake(self) -> None:
         """Fire when a handshake that begins now has taken too long."""

@@ -113,7 +113,7 @@ class Outbox:
             while self._held:
                 transport = next(iter(self._held))
                 try:
-                    self._pass_on(transport)
+                    _write(transport, self._held.pop(transport))
                 except Exception:  # a failure of one connection does not affect the others
                     self._log.failure("a reply could not be written")
                     transport.abortConnection()
@@ -240,7 +240,12 @@ def _written(connection: Connection, octets: bytes) -> bytes:
     """Write what the socket takes now; return the rest, b"" if the connection is aborted."""
     if connection._aborting:
         return b""
-    if connection.connected and not connection.disconnecting and not has_unsent(connection):
+    if (
+        connection.connected
+        and not connection.disconnecting
+        and not connection.dataBuffer
+        and not connection._tempDataBuffer
+    ):
         try:
             return octets[connection.socket.send(octets) :]
         except OSError:  # nothing fits, or the connection is lost: the transport finds out which
