@@ -202,7 +202,7 @@ class RunnerTestCase(TidyTestCase):
                 len(queue.waiting),
             )
             self.assertEqual(state, (0, 0, 0, 0, 0), str(queue.next_hop))
-        self.assertEqual(list(self.runner._slots._acquiring), [])
+        self.assertEqual(list(self.runner._slots._waiting), [])
         self.assertEqual(self.store.census().leased, 0)
 
     def assertDone(self) -> None:

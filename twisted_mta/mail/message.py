@@ -66,4 +66,6 @@ class Message:
 
     def for_recipients(self, recipients: Iterable[Recipient]) -> Message:
         """Return the same message with an envelope of ``recipients`` alone."""
-        return evolve(self, envelope=evolve(self.envelope, recipients=tuple(recipients)))
+        envelope = self.envelope
+        part = Envelope(envelope.reverse_path, tuple(recipients), envelope.parameters)
+        return evolve(self, envelope=part)

@@ -66,7 +66,10 @@ class Delivery:
         envelope = self.message.envelope
         first = envelope.recipients[0]
         recipients = envelope.recipients
-        if len(recipients) > 1:
+        if len(recipients) == 1:
+            if first.reverse_path is None and not first.aliases:
+                return self.message
+        else:
             recipients = tuple({each.mailbox: each for each in reversed(recipients)}.values())
             if len(recipients) == len(envelope.recipients):
                 recipients = envelope.recipients
@@ -135,9 +138,13 @@ def split(
                 key = *key, aliases  # the copy of others may name the mailbox itself
         together.setdefault(key, []).append(recipient)
     deliveries = []
-    for (next_hop, *_), recipients in together.items():
+    for (next_hop, _, *original), recipients in together.items():
+        if len(recipients) == 1:
+            deliveries.append(Delivery(next_hop, message.for_recipients(recipients)))
+            continue
         most = most_recipients(next_hop) or len(recipients)
-        for group in _groups_of_few_aliases(recipients, next_hop):
+        groups = _groups_of_few_aliases(recipients, next_hop) if original else (recipients,)
+        for group in groups:
             for start in range(0, len(group), most):
                 few = group[start : start + most]
                 deliveries.append(Delivery(next_hop, message.for_recipients(few)))

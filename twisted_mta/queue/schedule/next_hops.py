@@ -129,6 +129,7 @@ class NextHopState:
 
     Attributes:
         next_hop: the next hop.
+        limit_name: its name in limits (`NextHop.limit_name`).
         limits: its limits from the configuration.
         connections: transactions at once at most.
         suspension: its suspension; None: it is open.
@@ -149,6 +150,7 @@ class NextHopState:
         "_width",
         "active",
         "connections",
+        "limit_name",
         "limits",
         "next_hop",
         "proven",
@@ -157,6 +159,7 @@ class NextHopState:
 
     def __init__(self, next_hop: NextHop, limits: NextHopLimits, connections: int) -> None:
         self.next_hop = next_hop
+        self.limit_name = next_hop.limit_name
         self.limits = limits
         self.connections = connections
         self.suspension: Suspension | None = None

@@ -28,7 +28,8 @@ class Slot:
         wanted: Sequence[tuple[LimitKey, int]],
         *,
         ready: Callable[[Slot], None],
-        failed: Callable[[Slot], None],
+        failed: Callable[[], None],
+        waiting: dict[Slot, None],
     ) -> None:
         """Prepare to acquire the slot.
 
@@ -37,11 +38,13 @@ class Slot:
             wanted: the keys of the counts, with their limits.
             ready: called, maybe within `acquire`, when all counts are taken.
             failed: called instead where they cannot be taken; none is taken then.
+            waiting: has the slot while it waits for a count.
         """
         self._limits = limits
         self._wanted = wanted
         self._ready = ready
         self._failed = failed
+        self._waiting = waiting
         self._taken: list[LimitKey] = []
         self._pending: Deferred[bool] | None = None
 
@@ -51,6 +54,7 @@ class Slot:
             answer = self._limits.wait(key, limit)
             if isinstance(answer, Deferred):
                 self._pending = answer
+                self._waiting[self] = None
                 answer.addCallbacks(self._granted, self._not_granted, callbackArgs=(key,))
                 return
             self._taken.append(key)
@@ -58,15 +62,17 @@ class Slot:
 
     def _granted(self, _: bool, key: LimitKey) -> None:
         self._pending = None
+        self._waiting.pop(self, None)
         self._taken.append(key)
         self.acquire()
 
     def _not_granted(self, failure: Failure) -> None:
         self._pending = None
+        self._waiting.pop(self, None)
         self.give_back()
         if not failure.check(CancelledError):
             self._log.failure("a delivery slot could not be acquired", failure)
-        self._failed(self)
+        self._failed()
 
     def keep(self, key: LimitKey) -> bool:
         """Leave one count out of `give_back`; return whether it was taken."""
@@ -101,7 +107,7 @@ class Slots:
     def __init__(self, limits: Limits | None, *, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
-        self._acquiring: dict[Slot, None] = {}
+        self._waiting: dict[Slot, None] = {}
         self._periods: dict[IDelayedCall, LimitKey] = {}
 
     def acquire(
@@ -128,18 +134,7 @@ class Slots:
         if rate is not None:
             wanted.append((_rate_key(state), rate.messages))
         wanted.append((("deliveries",), concurrency))
-
-        def granted(slot: Slot) -> None:
-            self._acquiring.pop(slot, None)
-            ready(slot)
-
-        def failed(slot: Slot) -> None:
-            self._acquiring.pop(slot, None)
-            refused()
-
-        slot = Slot(limits, wanted, ready=granted, failed=failed)
-        self._acquiring[slot] = None
-        slot.acquire()
+        Slot(limits, wanted, ready=ready, failed=refused, waiting=self._waiting).acquire()
 
     def begun(self, slot: Slot, state: NextHopState) -> None:
         """Note that the transaction of a slot begins: it is counted in the rate for a period."""
@@ -181,7 +176,7 @@ class Slots:
 
     def stop(self) -> None:
         """Acquire no more slots, and give back the counts in rates; no timer is left."""
-        for slot in tuple(self._acquiring):
+        for slot in tuple(self._waiting):
             slot.cancel()
         for period in tuple(self._periods):
             period.cancel()
@@ -195,10 +190,10 @@ def _connections_key(state: NextHopState) -> LimitKey:
     of the default for all next hops each has its share.
     """
     kind = "hop" if state.limits.connections is None else "destination"
-    return kind, *state.next_hop.limit_name
+    return kind, *state.limit_name
 
 
 def _rate_key(state: NextHopState) -> LimitKey:
     """Return the name of the count of a rate, with its period in seconds at the end."""
     rate = state.limits.rate
-    return "rate", *state.next_hop.limit_name, "" if rate is None else str(rate.period)
+    return "rate", *state.limit_name, "" if rate is None else str(rate.period)
