@@ -28,8 +28,9 @@ class Simulation:
         deaf: workers whose pipes stand still.
     """
 
-    def __init__(self, workers: int = 3) -> None:
+    def __init__(self, workers: int = 3, *, shares: int = 0) -> None:
         self.clock = Clock()
+        self.shares = shares
         self.sent = 0
         self.deaf: list[int] = []
         self.ledger = Ledger(send=self._tell, clock=self.clock)
@@ -40,9 +41,11 @@ class Simulation:
             self.workers.append(self._limits(worker))
 
     def _limits(self, worker: int) -> WorkerLimits:
-        return WorkerLimits(
+        limits = WorkerLimits(
             send=lambda message: self._carry(self._up[worker], message), clock=self.clock
         )
+        limits.workers = self.shares
+        return limits
 
     def _tell(self, worker: Any, message: CreditMessage) -> None:
         self._carry(self._down[worker], message)
@@ -159,6 +162,46 @@ class OverWorkers(SimulationTestCase):
         self.simulation.workers[2].give_back(HOP)
         self.simulation.settle()
         self.assertEqual("".join(heard), "abcd")
+
+    def test_each_worker_is_sure_of_its_share_while_requests_wait_in_all(self) -> None:
+        for worker in self.simulation.workers:
+            worker.workers = 3
+        for _ in range(6):
+            self.simulation.take(0, HOP, 6)
+        heard: list[str] = []
+        for name, worker in (("a", 0), ("b", 1), ("c", 0), ("d", 2), *(("x", 0),) * 9):
+            self.simulation.wait(worker, name, heard, 6)
+            self.simulation.settle()
+        for names in ("a", "ab", "abc", "abcd"):
+            self.simulation.workers[0].give_back(HOP)
+            self.simulation.settle()
+            self.assertEqual("".join(heard), names)
+
+    def test_a_worker_within_its_share_serves_its_own_requests_without_messages(self) -> None:
+        for worker in self.simulation.workers:
+            worker.workers = 3
+        heard: list[str] = []
+        for worker in (0, 1, 2) * 2:
+            self.simulation.take(worker, HOP, 6)
+        for number in range(30):
+            self.simulation.wait(number % 3, "x", heard, 6)
+        self.simulation.settle()
+        before = self.simulation.sent
+        for number in range(30):
+            self.simulation.workers[number % 3].give_back(HOP)
+        self.assertEqual((len(heard), self.simulation.sent - before), (30, 0))
+
+    def test_with_other_machines_all_credits_go_back(self) -> None:
+        self.simulation.workers[0].workers = 3
+        self.simulation.workers[0].alone = False
+        heard: list[str] = []
+        self.simulation.take(0, HOP)
+        for name, worker in (("a", 1), ("b", 2), ("c", 1), ("d", 0)):
+            self.simulation.wait(worker, name, heard)
+            self.simulation.settle()
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.settle()
+        self.assertEqual(heard, ["a", "b", "c"])
 
     def test_no_request_overtakes_another_that_waits_in_the_same_worker(self) -> None:
         self.simulation.take(0, HOP, 1)
@@ -473,7 +516,10 @@ class RandomEventOrders(TidyTestCase):
     @settings(max_examples=400, deadline=None)
     @given(st.lists(_event, max_size=60))
     def test_limits_hold_and_nothing_is_lost(self, events: Sequence[tuple[str, Any]]) -> None:
-        simulation = Simulation(WORKERS)
+        for shares in (0, WORKERS - 1):
+            self.check(Simulation(WORKERS, shares=shares), events)
+
+    def check(self, simulation: Simulation, events: Sequence[tuple[str, Any]]) -> None:
         used: list[tuple[int, LimitKey]] = []
         waiting: list[tuple[int, Deferred[Any]]] = []
 

@@ -23,9 +23,10 @@ A credit that a connection gives back stays spare in its worker, for the next co
 load needs no messages. It stays only while the worker *keeps* the key. As soon as a worker asks and
 no credit is free, the ledger recalls: every worker that keeps answers with its spare credits, and
 from then on returns each credit as it comes free, until a grant says that no worker is in need any
-more. So requests that wait are served in their order, whichever worker they come from, and none is
-refused because of credits that are not in use. Under lasting pressure no worker keeps, and none has
-to be asked twice.
+more. So no request is refused because of credits that are not in use, and under lasting pressure no
+worker keeps, and none has to be asked twice. Requests that wait are served in their order,
+whichever worker they come from; but a worker with less in use than its share of the limit serves
+its own next one by itself (`limits.WorkerLimits`): each is sure of its share, without messages.
 """
 
 from __future__ import annotations

@@ -50,18 +50,24 @@ class WorkerLimits:
     takes the credits that it needs up to its share, the limit divided by the number of workers.
     Such *loans* are paid back out of later grants, or as they come free.
 
+    A credit that comes free goes to a request that waits in this worker, without a message, as long
+    as the worker has fewer in use than its share.
+
     Args:
         send: sends a message to the ledger. It may not call back before it returns.
         clock: for how long spare credits are kept.
 
     Attributes:
-        workers: among how many a limit is shared while the parent is silent; 0: there are no loans.
+        workers: among how many a limit is divided into shares; 0: there are none, and no loans.
+        alone: whether no other machine has a part in the limits. If one has, all credits that come
+            free go back.
     """
 
     def __init__(self, *, send: Callable[[CreditMessage], object], clock: Clock) -> None:
         self._send = send
         self._clock = clock
         self.workers = 0
+        self.alone = True
         self._credits: dict[LimitKey, _Credits] = {}
         self._timer: IDelayedCall | None = None
         self._heard = 0.0  # when the parent's last message came, by the clock
@@ -105,7 +111,7 @@ class WorkerLimits:
         if credits.loans:
             credits.loans -= 1
             self._forget_unused(key, credits)
-        else:
+        elif not self._hand_on(credits):
             credits.spare += 1
             self._settle(key, credits)
         if self._parent is Parent.SILENT and credits.waiters:
@@ -209,6 +215,18 @@ class WorkerLimits:
             return False
         credits.used += 1
         credits.loans += 1
+        return True
+
+    def _hand_on(self, credits: _Credits) -> bool:
+        """Use a credit that has come free for a request that waits here, if the share allows it."""
+        if not (self.alone and self.workers and credits.waiters):
+            return False
+        if credits.used >= credits.limit // self.workers:
+            return False
+        waiter = next(iter(credits.waiters))
+        del credits.waiters[waiter]
+        credits.used += 1
+        waiter.callback(True)
         return True
 
     def _lend(self, credits: _Credits) -> None:

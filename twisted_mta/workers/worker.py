@@ -179,6 +179,7 @@ class Worker:
             raise RuntimeError("drained before it was started")
         config = self._share(settings)
         self._limits.workers = config.workers
+        self._limits.alone = config.queue.database is None
         if watched:
             self._audience.watch()
         self._audience.follow(followed or {})
