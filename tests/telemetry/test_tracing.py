@@ -244,9 +244,8 @@ class Sessions(TidyTestCase):
         client = world.mta.connect()
         self.assertIsNone(client.transport.other.protocol.session.overheard)
         world.mta.submit_by_smtp(CONTENT, "b@a.example", sender="s@sender.example")
-        outgoing = [
-            mine.protocol
-            for mine, _ in world.reactor.connections
-            if isinstance(mine.protocol, Connection)
-        ]
+        world.mta.advance(0.2)
+        protocols = [mine.protocol for mine, _ in world.reactor.connections]
+        under_tls = [getattr(each, "wrappedProtocol", each) for each in protocols]
+        outgoing = [each for each in under_tls if isinstance(each, Connection)]
         self.assertEqual([each.conversation.listener for each in outgoing], [None])
