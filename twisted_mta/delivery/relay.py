@@ -392,7 +392,8 @@ class Relay:
 
 def _pools(host_terms: HostTerms) -> list[str]:
     """Return the names of the source pools of terms, each once."""
-    return list(dict.fromkeys(each.source_pool for each in host_terms if each.source_pool))
+    names = [each.source_pool for each in host_terms if each.source_pool]
+    return list(dict.fromkeys(names)) if names else names
 
 
 def _chosen(terms: Terms, choices: Mapping[str, Choice]) -> Terms:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ...mail.envelope import Recipient
 from ...mail.reply import Reply
-from ..extension.limits import Limits
+from ..extension.limits import NO_LIMITS, Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 from ..extension.views import OutgoingView
@@ -36,7 +36,8 @@ class Agreement:
         extensions: Sequence[OutgoingExtension] = OUTGOING,
     ) -> None:
         self.capabilities = capabilities
-        self.limits = Limits.announced(capabilities.get("LIMITS", ""))
+        announced_limits = capabilities.get("LIMITS")
+        self.limits = Limits.announced(announced_limits) if announced_limits else NO_LIMITS
         self.pipelining = "PIPELINING" in capabilities
         self.notifies = "DSN" in capabilities
         known = [(each, capabilities.get(each.keyword)) for each in extensions]

@@ -150,6 +150,7 @@ class OutgoingTransaction:
     source: str | None = None
     held: Piece = b""
     binary: bool = field(init=False)
+    _octets: int | None = field(default=None, init=False)
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -163,7 +164,9 @@ class OutgoingTransaction:
     @property
     def size(self) -> int:
         """Octets of the content with its trace fields, as SIZE counts them (RFC 1870 §3)."""
-        return _size(self.message)
+        if self._octets is None:
+            self._octets = _size(self.message)
+        return self._octets
 
     @property
     def delivered(self) -> bool:

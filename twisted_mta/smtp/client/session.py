@@ -46,6 +46,7 @@ from ...mail.message import Message
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
 from ...mail.tls_policy import TLSLevel
+from ..extension.limits import NO_LIMITS
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 from ..sasl.client import Credentials, Derivation, TokenCredentials
@@ -186,8 +187,11 @@ class ClientSession:
         They fit into the limits that the server announced (RFC 9422). There are none where the
         server takes no further recipient in this session.
         """
+        limits = self._agreement.limits
+        if limits is NO_LIMITS:
+            return message
         recipients = message.envelope.recipients
-        fitting = () if self.spent else self._agreement.limits.fitting(recipients, self._domains)
+        fitting = () if self.spent else limits.fitting(recipients, self._domains)
         if len(fitting) == len(recipients):
             return message
         return message.for_recipients(fitting)
@@ -230,17 +234,18 @@ class ClientSession:
         steps: list[Step] = []
         if self.closed:
             return steps
-        self._reader.feed(octets)
+        reader = self._reader
+        reader.feed(octets)
         try:
-            while self.state is not State.CLOSED and (reply := self._reader.next()) is not None:
+            while self.state is not State.CLOSED and (reply := reader.next()) is not None:
                 if isinstance(reply, Contradiction):
                     self._take_contradiction(reply, steps)
                 else:
                     self._take(reply, steps)
         except BrokenReply as error:
             self._unreadable(error, steps)
-        if self._reader.pending:
-            if self._reader.bare_newline and not self._bare_newline:
+        if reader.pending:
+            if reader.bare_newline and not self._bare_newline:
                 self.turn += 1
                 self._bare_newline_at = self.turn
             early = self._due == 0 and self.state is not State.CLOSED

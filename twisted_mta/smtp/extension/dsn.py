@@ -11,7 +11,7 @@ same; the one that needs no SMTPUTF8 is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ...mail.address import Mailbox
 from ...mail.envelope import Parameters, Recipient
@@ -164,10 +164,10 @@ class OutgoingDSN(OutgoingExtension):
         return _given(recipient.parameters, "NOTIFY", "ORCPT")
 
 
-def _given(parameters: Parameters, *keywords: str) -> Iterator[str]:
-    for keyword in keywords:
-        if keyword in parameters:
-            yield f"{keyword}={parameters[keyword]}"
+def _given(parameters: Parameters, *keywords: str) -> Iterable[str]:
+    if not parameters:
+        return ()  # as of most recipients
+    return [f"{keyword}={parameters[keyword]}" for keyword in keywords if keyword in parameters]
 
 
 DSN_OUT = OutgoingDSN()

@@ -77,4 +77,6 @@ class Limits:
             yield recipient
 
 
+NO_LIMITS = Limits()
+
 _NAMES = {"MAILMAX": "mails", "RCPTMAX": "recipients", "RCPTDOMAINMAX": "domains"}
