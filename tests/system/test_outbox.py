@@ -6,6 +6,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import StringTransport
@@ -36,6 +37,7 @@ class Collector(Protocol):
             self.heard.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
         self.lost.callback(None)
 
 
@@ -195,6 +197,13 @@ class UnderTLS(OverTCP):
         await there.lost
         self.assertEqual(socket.calls, 1)
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+
+    async def test_a_peer_that_does_not_answer_the_end_of_tls_is_no_error(self) -> None:
+        transport, there = await self.connect()
+        self.patch(there.transport.protocol, "_shutdownTLS", lambda: None)  # type: ignore[union-attr]
+        self.outbox.lose_connection(transport)
+        await self.here.lost
+        self.assertIsNotNone(self.here.reason.check(ConnectionDone))
 
     async def test_an_abort_loses_no_octets_that_were_released(self) -> None:
         transport, there = await self.connect()

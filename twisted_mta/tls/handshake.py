@@ -33,7 +33,7 @@ _BUFFER = ffi.new("char[]", _READ)  # of all connections: pyOpenSSL allocates on
 class TLSConnection(SSL.Connection):
     """A connection whose peer may close TLS during the handshake, and that reads many records.
 
-    For use in one thread.
+    All connections of a process share a buffer, so they are for one thread.
 
     Attributes:
         chain: the verification of the peer's chain; None: it is not verified.
