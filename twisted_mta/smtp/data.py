@@ -85,22 +85,20 @@ class DataReader(_Watch):
         end = octets.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.finished = True
-            content, rest = octets[: end + 2], octets[end + 5 :]
+            cut, rest = end + 2, octets[end + 5 :]
             self._held = b""
         else:
-            held = _overlap(octets)
-            cut = len(octets) - held
-            content, self._held = octets[:cut], octets[cut:]
-            rest = b""
-        if not content:
+            cut, rest = len(octets) - _overlap(octets), b""
+            self._held = octets[cut:]
+        if not cut:
             return b"", rest
-        if 0 <= dot <= len(content) - len(_DOT):
-            content = content.replace(_DOT, b"\r\n")  # RFC 5321 §4.5.2
-        if self._skip:
-            # The line end of DATA. It always comes out first, and whole: nothing comes out before
-            # three more octets have shown what follows it.
-            content = content[self._skip :]
-            self._skip = 0
+        # The line end of DATA always comes out first, and whole: nothing comes out before three
+        # more octets have shown what follows it.
+        skip, self._skip = self._skip, 0
+        if 0 <= dot <= cut - len(_DOT):
+            content = octets[:cut].replace(_DOT, b"\r\n")[skip:]  # RFC 5321 §4.5.2
+        else:
+            content = octets[skip:cut]
         self._look(content)
         return content, rest
 
