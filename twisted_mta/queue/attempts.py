@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -115,7 +116,7 @@ class Attempts:
             self._slots.acquire(
                 queue.state,
                 self.settings.concurrency,
-                ready=lambda slot: self._begin(queue, slot),
+                ready=partial(self._begin, queue),
                 refused=refused,
             )
         except Exception:
@@ -207,7 +208,7 @@ class Attempts:
             "silent" if self._lifecycle.is_stopping else shown,
             cause,
             now=now,
-            backoff=state.limits.backoff(self.settings.backoff),
+            backoff=self.settings.backoff,
             random=self._random,
         )
         by_action = [(each.suspends, each) for each in outcomes if each.suspends]

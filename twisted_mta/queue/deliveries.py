@@ -401,7 +401,8 @@ class Deliveries:
             now=self._wall_time(),
             ended=self._clock.seconds(),
             expires_at=expiry(delivery.message, limits.lifetime),
-            backoff=limits.backoff(self.settings.backoff),
+            limits=limits,
+            backoff=self.settings.backoff,
             cut_short=self._was_cut_short,
         )
         return (evolve(settle, untried=removed) if removed else settle), final, actions

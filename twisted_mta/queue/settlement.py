@@ -23,6 +23,7 @@ from ..system.line_logger import LineLogger
 from .notices import Notices
 from .schedule.backoff import Backoff
 from .schedule.delivery import Delivery
+from .schedule.next_hops import NextHopLimits
 from .store.contract import Deferral, Settle
 
 DISCARDED = Reply.of(250, "0.0", "Discarded")
@@ -77,6 +78,7 @@ class Settlement:
         now: float,
         ended: float,
         expires_at: float,
+        limits: NextHopLimits,
         backoff: Backoff,
         cut_short: Callable[[Outcome], bool],
     ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
@@ -88,7 +90,8 @@ class Settlement:
             now: wall time.
             ended: the same moment by the clock.
             expires_at: wall time after which a deferred recipient has failed.
-            backoff: between attempts.
+            limits: of the next hop.
+            backoff: between attempts, where the limits have none.
             cut_short: whether an outcome does not count as an attempt.
 
         Returns:
@@ -129,7 +132,7 @@ class Settlement:
                 if together not in next_attempts:
                     latest = _latest(message, now, expires_at)
                     next_attempts[together] = (
-                        backoff.next_attempt(
+                        limits.backoff(backoff).next_attempt(
                             attempts=attempts, now=now, expires_at=latest, random=self._random
                         )
                         if outcome.retry_after is None

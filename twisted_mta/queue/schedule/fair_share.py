@@ -225,8 +225,8 @@ class FairShare:
         """Whether new mail for a next hop may have so many places."""
         return (
             not queue.due
-            and self._free_places(queue, now) >= min(places, queue.share)
             and self._places_of_kind[queue.kind] < self._quota()
+            and self._free_places(queue, now) >= min(places, queue.share)
         )
 
     def arrive(self, delivery: Delivery, now: float) -> bool:

@@ -242,7 +242,7 @@ class NextHopState:
             verdict: what it shows about the next hop.
             cause: one of its outcomes; not None where the verdict is ``unreachable``.
             now: by the clock.
-            backoff: of suspensions.
+            backoff: of suspensions, where the limits have none.
             random: the source of the jitter.
 
         Returns:
@@ -275,7 +275,7 @@ class NextHopState:
                 return "still suspended"
             self._suspended_by_early_probe = early
             times = 1 if self.suspension is None else self.suspension.times + 1
-            delay = backoff.delay(times, random)
+            delay = self.limits.backoff(backoff).delay(times, random)
             self.suspension = Suspension(now + delay, delay, times, cause)
             self.proven = False
             self._suspended = self._begun
