@@ -70,8 +70,8 @@ from .system.ports import Bound, Ports, on_loopback
 from .system.real_world import system_random
 from .system.repetition import Repetition
 from .system.shutdown import AtShutdown
-from .system.slices import finished
 from .system.timers import with_monotonic_time
+from .system.work import finished
 from .telemetry.metrics import Metrics, table
 from .workers.machine_limits import MachineLimits, failures_of
 from .workers.single import SingleProcess

@@ -29,7 +29,7 @@ from twisted_mta.auth.tokens import Token
 from twisted_mta.config.tables import WebSettings
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.real_world import secret_octets
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 
 HOST = "mta.example:8025"
 LONGEST_MESSAGE = 3_000_000

@@ -12,7 +12,7 @@ from tests.server.authority import Authority
 from tests.tidy import TidyTestCase
 from twisted_mta.config import ConfigError, Listener, MTASTSSettings, SNICertificate
 from twisted_mta.service import CannotReload
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.client import ClientContexts, ClientTLS

@@ -18,7 +18,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.smtp.sasl.exchange import Nonce
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.tls import PeerTLS
 from twisted_mta.tls.memory import TLSMemory

@@ -21,7 +21,7 @@ from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.queue.store.spool import DotlessFileBody
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.tls import PeerTLS
 

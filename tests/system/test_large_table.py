@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.tidy import TidyTestCase
 from twisted_mta.system.large_table import LargeTable
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 
 
 class Tables(TidyTestCase):

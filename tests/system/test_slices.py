@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from tests.tidy import TidyTestCase
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.file_table import NOTHING, Digests, FileReading, FileTable, digests
-from twisted_mta.system.slices import AtOnce, Pace, Sliced, Work, finished, result_of
+from twisted_mta.system.slices import AtOnce, Pace, Sliced, result_of
+from twisted_mta.system.work import Work, finished
 
 
 def counting(clock: Clock, steps: int, done: list[int]) -> Work[str]:
@@ -28,15 +29,15 @@ class Slices(TidyTestCase):
         self.pace = Sliced(self.clock, inline_executor)
         self.done: list[int] = []
 
-    def test_slices_alternate_with_pauses_of_the_same_length(self) -> None:
-        result = self.pace.work(counting(self.clock, 20, self.done))
-        self.assertEqual(len(self.done), 7)
-        self.clock.advance(0.001)
-        self.assertEqual(len(self.done), 7)
-        self.clock.advance(0.001)
-        self.assertEqual(len(self.done), 14)
-        self.assertNoResult(result)
+    def test_pauses_are_three_times_as_long_as_slices(self) -> None:
+        result = self.pace.work(counting(self.clock, 11, self.done))
+        self.assertEqual(len(self.done), 4)  # 1.3 ms
         self.clock.advance(0.002)
+        self.assertEqual(len(self.done), 4)
+        self.clock.advance(0.001)
+        self.assertEqual(len(self.done), 8)
+        self.assertNoResult(result)
+        self.clock.advance(0.003)
         self.assertEqual(self.successResultOf(result), "done")
 
     def test_with_a_clock_that_stands_still_all_is_one_slice(self) -> None:
@@ -56,7 +57,7 @@ class Slices(TidyTestCase):
 
         for steps in (0, 100):
             result = self.pace.work(failing(steps))
-            self.clock.pump([0.002] * 20)
+            self.clock.pump([0.003] * 30)
             self.failureResultOf(result, ValueError)
             self.assertRaises(ValueError, result_of, AtOnce().work(failing(steps)))
 

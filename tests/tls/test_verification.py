@@ -11,7 +11,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.system.real_world import wall_time
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.tls import PeerTLS
 from twisted_mta.tls.certificates import CertificateError

@@ -26,7 +26,8 @@ from ..smtp.sasl.exchange import Nonce
 from ..smtp.server.settings import AuthSettings
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
-from ..system.slices import Pace, Work
+from ..system.slices import Pace
+from ..system.work import Work
 from ..telemetry.metrics import Metrics, table
 from .file_changes import compared
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from ..mail.printable import printable
-from ..system.slices import Work
+from ..system.work import Work
 
 _SHOWN = 10  # names in a line
 _PER_SLICE = 128  # entries compared before other work may have its turn

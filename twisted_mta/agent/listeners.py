@@ -31,7 +31,7 @@ from ..smtp.server.dialect import LMTP, SMTP
 from ..smtp.server.settings import SessionSettings
 from ..system.outbox import Outbox
 from ..system.ownership import peer
-from ..system.slices import Work
+from ..system.work import Work
 from ..telemetry.metrics import Metrics, table
 from ..tls.certificate_files import certificate_file, certificate_files
 from ..tls.certificates import CertificateFault, CertificateFiles, CertifiedKey

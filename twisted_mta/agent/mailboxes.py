@@ -31,7 +31,8 @@ from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
 from ..system.line_file import read_content as read_lines
-from ..system.slices import Pace, Work, finished
+from ..system.slices import Pace
+from ..system.work import Work, finished
 from .file_changes import compared, counted
 
 _FEW = 16  # routes that are read in one slice

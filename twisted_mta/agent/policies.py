@@ -30,7 +30,8 @@ from ..policy.spf.evaluation import Checker
 from ..server.policy_stages import PolicyStages
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.line_file import read_content
-from ..system.slices import Pace, Work
+from ..system.slices import Pace
+from ..system.work import Work
 from ..telemetry.metrics import Metrics, table
 from .application import Application
 from .file_changes import counted

@@ -22,7 +22,7 @@ from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..queue.store.contract import StoreError, StoreFull
 from ..queue.store.webhook_events import EventCount, NewEvent
-from ..system.slices import Work
+from ..system.work import Work
 from ..telemetry.metrics import Metrics, table
 from ..tls.client import ClientContexts, ClientTLS, LoadedContext
 from ..tls.https import HTTPSError

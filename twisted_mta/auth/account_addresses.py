@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from ..mail.address import AddressError, Mailbox, domain_name, folded
-from ..system.slices import Work, finished
+from ..system.work import Work, finished
 from .accounts import Account, Accounts, AccountsError, account_key, sender_address
 
 _PER_SLICE = 8  # accounts read before other work may have its turn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..system.slices import Work, finished
+from ..system.work import Work, finished
 from .accounts import Account, Accounts, AccountsError, AccountTable
 from .entry_file import EntryFile
 

@@ -21,7 +21,7 @@ from typing import Any
 from attrs import field, frozen
 
 from ..mail.printable import printable
-from ..system.slices import Work, finished
+from ..system.work import Work, finished
 from .accounts import AccountsError, account_name
 from .entry_file import EntryFile
 

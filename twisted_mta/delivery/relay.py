@@ -34,7 +34,8 @@ from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
-from ..system.slices import Sliced, Work
+from ..system.slices import Sliced
+from ..system.work import Work
 from ..tls.client import ClientContexts
 from ..tls.memory import TLSMemory
 from .address_order import SourceOf

@@ -12,7 +12,7 @@ from ..mail.linear_pattern import LinearPattern
 from ..mail.message import Message
 from ..mail.outcome import Outcome
 from ..mail.reply import Reply
-from ..system.slices import Work
+from ..system.work import Work
 
 _LONGEST = 500  # characters of a reply that a pattern sees
 

@@ -22,7 +22,7 @@ from ..mail.printable import printable
 from ..mail.tls_policy import TLSLevel, TLSPolicy, TLSSetting
 from ..smtp.client.step import Dialect
 from ..smtp.sasl.client import Credentials
-from ..system.slices import Work
+from ..system.work import Work
 from ..tls.client import ClientContexts, ClientTLS, LoadedContext, under_mta_sts
 from .credentials import LoadedCredentials, load_credentials
 

@@ -24,7 +24,8 @@ from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
-from ..system.slices import Pace, Work
+from ..system.slices import Pace
+from ..system.work import Work
 from .attempts import Attempts
 from .commit import GroupCommit
 from .deliveries import Changed, Deliveries, Intervened, Noticed, Observer, Observers

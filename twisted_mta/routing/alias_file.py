@@ -29,7 +29,7 @@ from ..config.text_file import without_mark
 from ..config.unreadable import unreadable
 from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..mail.printable import printable
-from ..system.slices import Work, finished
+from ..system.work import Work, finished
 from .aliases import AliasEntries, Aliases
 from .routes import DISCARD
 

@@ -9,7 +9,7 @@ from attrs import Factory, frozen
 
 from ..mail.address import Mailbox, folded
 from ..system.large_table import LargeTable
-from ..system.slices import Work
+from ..system.work import Work
 
 
 @frozen

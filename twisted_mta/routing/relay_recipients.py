@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from ..mail.address import AddressError, Mailbox, domain_name, folded, is_postmaster
 from ..system.large_table import LargeTable
 from ..system.line_file import found, parsing
-from ..system.slices import Work
+from ..system.work import Work
 
 _EXPECTED = "name@backup.example, or @backup.example for all of a domain"
 

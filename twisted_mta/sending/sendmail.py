@@ -28,8 +28,8 @@ from ..smtp.application_envelope import ApplicationEnvelope, Notify, envelope_re
 from ..system.executors import pool_executor
 from ..system.outbox import Outbox
 from ..system.real_world import nonce, system_random, wall_time
-from ..system.slices import finished
 from ..system.timers import with_monotonic_time
+from ..system.work import finished
 from ..tls.client import ClientContexts
 from .content import MeasuredBody, measured, source_of
 from .errors import ConnectionFailed, SendError, error_of

@@ -12,7 +12,7 @@ from ..interfaces import Executor
 from ..message.application_content import Content, check_type
 from ..message.flattening import Part, fold, pieces, snapshot
 from ..smtp.data import NewlineNormalizer
-from ..system.slices import Work
+from ..system.work import Work
 
 _PIECE = 32_768  # octets that are written in one go: less than a millisecond
 _READ = 262_144  # octets that are read from a file in one call

@@ -27,7 +27,7 @@ from ..smtp.peer import Peer
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
-from ..system.slices import Work
+from ..system.work import Work
 from .application_content import Run
 from .application_submission import Submission
 from .intake import Intake

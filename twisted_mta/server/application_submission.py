@@ -16,7 +16,7 @@ from ..smtp.application_envelope import (
     Notify,
     envelope_reading,
 )
-from ..system.slices import Work
+from ..system.work import Work
 from .application_content import ApplicationContent, Run, Write
 
 

@@ -8,7 +8,8 @@ from typing import Any, Generic
 
 from attrs import define, field, frozen
 
-from .slices import _T, Pace, Work
+from .slices import _T, Pace
+from .work import Work
 
 Digests = Mapping[str, str]
 """SHA-256 of the content of files, in hex, by path."""

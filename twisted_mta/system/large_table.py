@@ -6,7 +6,7 @@ from collections.abc import Iterator, MutableMapping
 from itertools import chain
 from typing import TypeVar
 
-from .slices import Work
+from .work import Work
 
 V = TypeVar("V")
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..config.text_file import without_mark
 from ..config.unreadable import unreadable
 from ..mail.printable import printable
-from .slices import Work
+from .work import Work
 
 _LARGEST = 32 << 20  # octets: about a million entries
 _LINES = 32  # parsed between two yields

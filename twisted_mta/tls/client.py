@@ -29,7 +29,7 @@ from ..mail.next_hop import Target
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from ..mail.tls_policy import TLSPolicy
-from ..system.slices import Work
+from ..system.work import Work
 from . import dane
 from .certificates import (
     MOST_ABOVE,

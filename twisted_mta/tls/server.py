@@ -20,7 +20,7 @@ from zope.interface import implementer
 from ..config import SNICertificate
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
-from ..system.slices import Work, finished
+from ..system.work import Work, finished
 from .certificates import (
     MOST_ABOVE,
     CertificateError,

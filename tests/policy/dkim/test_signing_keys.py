@@ -8,7 +8,7 @@ from tests.policy.dkim.key_files import pem, private_key, rsa_key, write_key
 from tests.tidy import TidyTestCase
 from twisted_mta.config import DKIMKey
 from twisted_mta.policy.dkim.signing_keys import SigningKey, SigningKeys, load_keys
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.tls.certificates import CertificateError
 
 

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.policy.lists.access_list import AccessList, parse_in_slices
 from twisted_mta.system.line_file import LineFileError
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 
 
 def read(text: str) -> AccessList:

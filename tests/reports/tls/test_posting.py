@@ -13,7 +13,7 @@ from tests.tidy import TidyTestCase
 from tests.tls.mta_sts.policy_host import Step, response
 from twisted_mta.reports.tls.posting import LARGEST_ANSWER, Poster
 from twisted_mta.reports.tls.record import Collector, report_record
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.client import ClientContexts, ClientTLS

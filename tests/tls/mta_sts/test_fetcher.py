@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.authority import Authority, Issued, self_signed
 from tests.tls.mta_sts.policy_host import POLICY, PolicyHost, Step, response
-from twisted_mta.system.slices import finished
+from twisted_mta.system.work import finished
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.client import ClientContexts, ClientTLS

@@ -41,7 +41,7 @@ from ...smtp.sasl.exchange import SASLError
 from ...smtp.sasl.saslprep import prepared
 from ...system.deadline import sleep
 from ...system.limits import LocalLimits
-from ...system.slices import Work
+from ...system.work import Work
 from ..grant import ACT, ANONYMOUS, READ, SUBMIT, Grant
 from ..http import IN_MEMORY, READING, Request, Response, error_response, json_response, only
 from ..messages_api import PATH as MESSAGES

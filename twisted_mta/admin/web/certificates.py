@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ...config import Config, SNICertificate
 from ...config.change import WARNING
 from ...interfaces import WallTime
-from ...system.slices import Work
+from ...system.work import Work
 from ...tls.certificate_files import certificate_file, certificate_files
 from ...tls.certificates import CertificateFiles, CertifiedKey
 from ...tls.self_signed import SELF_SIGNED

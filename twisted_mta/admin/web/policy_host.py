@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from ...config import Config
 from ...interfaces import Clock, WallTime
 from ...system.outbox import start_tls
-from ...system.slices import Work
+from ...system.work import Work
 from ...tls.mta_sts.own import own_domains, own_policy
 from ...tls.server import ServerContext
 from ..http import READING, Request, ResponderSite, Response, only, short

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from ...config import Config, ConfigError
 from ...delivery.terms import load_terms
 from ...mail.printable import printable
-from ...system.slices import finished
+from ...system.work import finished
 from ...tls.certificates import CertificateError, read_certificates
 from ...tls.client import ClientContexts
 from .certificates import certified_key, secret

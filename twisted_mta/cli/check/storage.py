@@ -103,7 +103,7 @@ def _relay_recipients(config: Config) -> Iterator[Finding]:
         return
     from ...routing.relay_recipients import parse_in_slices
     from ...system.line_file import LineFileError, read_content
-    from ...system.slices import finished
+    from ...system.work import finished
 
     path = config.relay_recipients
     try:
@@ -129,7 +129,7 @@ def _access_lists(config: Config) -> Iterator[Finding]:
         return
     from ...policy.lists import access_list
     from ...system.line_file import LineFileError, read_content
-    from ...system.slices import finished
+    from ...system.work import finished
 
     for path in paths:
         try:

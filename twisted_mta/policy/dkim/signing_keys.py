@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ...config import DKIMKey
 from ...mail.printable import printable
-from ...system.slices import Work
+from ...system.work import Work
 from ...tls.certificates import CertificateError, read_key
 
 PrivateKey = RSAPrivateKey | Ed25519PrivateKey

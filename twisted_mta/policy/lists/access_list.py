@@ -33,7 +33,7 @@ from attrs import field, frozen
 from ...mail.address import AddressError, Mailbox, domain_name, folded
 from ...system.large_table import LargeTable
 from ...system.line_file import emptying, found, parsing
-from ...system.slices import Work
+from ...system.work import Work
 
 Subject = Literal["client", "helo", "sender", "to"]
 """What an entry is about."""
