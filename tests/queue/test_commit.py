@@ -108,6 +108,64 @@ class Batches(CommitTestCase):
             self.successResultOf(each)
         self.assertEqual((self.commit.batches, self.commit.committed), (1, 3))
 
+    def be_patient(self, *ids: int) -> None:
+        """Let outcomes wait for a second, in a store with messages of these ids."""
+        self.accept(*ids)
+        self.turn()
+        self.store.batches.clear()
+        self.commit._patience = 1.0
+
+    def test_an_outcome_shares_the_commit_of_a_message_that_comes_soon(self) -> None:
+        self.be_patient(1)
+        settled_one = self.commit.perform(settled(message(1)))
+        self.clock.advance(0.5)
+        self.assertEqual(self.sizes(), [])
+        (accepted,) = self.accept(2)
+        self.turn()
+        self.assertEqual(self.sizes(), [2])
+        self.successResultOf(accepted)
+        self.successResultOf(settled_one)
+
+    def test_outcomes_wait_no_longer_for_a_message_that_does_not_come(self) -> None:
+        self.be_patient(1, 2)
+        self.commit.perform(settled(message(1)))
+        self.clock.advance(0.5)
+        self.commit.perform(settled(message(2)))
+        self.clock.advance(0.5)
+        self.turn()
+        self.assertEqual(self.sizes(), [2])
+
+    def test_as_many_outcomes_as_a_batch_takes_do_not_wait(self) -> None:
+        self.be_patient(1, 2)
+        self.commit._max_operations = 2
+        self.commit.perform(settled(message(1)))
+        self.commit.perform(settled(message(2)))
+        self.turn()
+        self.assertEqual(self.sizes(), [2])
+
+    def test_outcomes_that_come_during_a_transaction_wait_as_well(self) -> None:
+        self.be_patient(1)
+        self.hold()
+        self.accept(2)
+        self.turn()
+        self.commit.perform(settled(message(1)))
+        self.executor.let_go()
+        self.turn()
+        self.assertEqual(self.sizes(), [1])
+        self.accept(3)
+        self.turn()
+        self.executor.let_go()
+        self.assertEqual(self.sizes(), [1, 2])
+
+    def test_a_stop_does_not_wait_for_messages(self) -> None:
+        self.be_patient(1)
+        self.commit.perform(settled(message(1)))
+        stopped = self.commit.stop()
+        self.turn()
+        self.assertEqual(self.sizes(), [1])
+        self.turn()
+        self.successResultOf(stopped)
+
     def test_operations_that_come_during_a_transaction_share_the_next(self) -> None:
         self.hold()
         first = self.accept(1)

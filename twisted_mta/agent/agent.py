@@ -898,6 +898,7 @@ class Agent:
             clock=resources.reactor,
             max_operations=queue.commit_messages,
             max_octets=queue.commit_octets,
+            patience=resources.patience,
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
             activity=lambda: resources.outbox.writes,
             give_way=resources.give_way,

@@ -35,6 +35,7 @@ class Environment:
         source_of: returns the local address that leads to another; None: source addresses are
             unknown.
         give_way: yields the processor to clients on this machine (`queue.commit.GroupCommit`).
+        patience: seconds for which outcomes wait to share the commit of a message (likewise).
     """
 
     wall_time: WallTime = wall_time
@@ -49,3 +50,4 @@ class Environment:
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
     give_way: Callable[[], object] = give_way
+    patience: float = 0.005

@@ -36,6 +36,7 @@ class Resources:
         nonce: returns a text that is used once, in AUTH.
         source_of: returns the local address that leads to another, where they are known.
         give_way: yields the processor to clients on this machine.
+        patience: seconds for which outcomes wait to share the commit of a message.
         file_executor: where files are read and written.
         password_executor: where passwords are hashed.
         resolver: the DNS, and whether it answers.
@@ -63,6 +64,7 @@ class Resources:
         self.nonce = environment.nonce
         self.source_of = environment.source_of
         self.give_way = environment.give_way
+        self.patience = environment.patience
         self.file_executor = environment.file_executor or self._new_threads(4, "files")
         self.password_executor = environment.password_executor or self._new_threads(2, "passwords")
         self._dns: DNSResolver | None = None  # where it is the agent's own

@@ -4,6 +4,7 @@ A commit starts as soon as the sockets are quiet; it never waits just to grow. B
 reactor handles what has arrived at the sockets by then, as long as peers are still being answered
 and for 5 ms at most: it would have to be handled after the commit anyway. So with one client each
 message has an fsync to itself, and with a hundred clients one fsync serves a hundred messages.
+Outcomes, which no client waits for, may wait for the commit of a message for some milliseconds.
 
 An exception of the store, whatever it is, is a failure of the store: an I/O error, no memory, no
 new thread. The transaction is not repeated as it was, because after a failed fsync it is not known
@@ -135,6 +136,7 @@ class GroupCommit:
         clock: for back-off.
         max_operations: of one batch.
         max_octets: of bodies in one batch.
+        patience: seconds for which outcomes wait for other operations, to share their commit.
         timed: called with the seconds that each committed batch took.
         activity: a number that changes as long as peers are being answered.
         give_way: lets other processes run that wait for the processor: clients on this machine may
@@ -159,6 +161,7 @@ class GroupCommit:
         clock: Clock,
         max_operations: int = 64,
         max_octets: int = 4 * 1024 * 1024,
+        patience: float = 0.0,
         timed: Callable[[float], object] = lambda seconds: None,
         activity: Callable[[], int] = lambda: 0,
         give_way: Callable[[], object] = lambda: None,
@@ -173,6 +176,7 @@ class GroupCommit:
         self._clock = clock
         self._max_operations = max_operations
         self._max_octets = max_octets
+        self._patience = patience
         self._timed = timed
         self._activity = activity
         self._give_way = give_way
@@ -196,6 +200,7 @@ class GroupCommit:
         self._full_until = -_PAUSE  # no message is taken before
         self._reopening_delay = _REOPEN_FIRST  # seconds
         self._next_commit: IDelayedCall | None = None
+        self._is_patient = False  # `_next_commit` is later than it has to be
         self._next_retry: IDelayedCall | None = None
         self._reopening: IDelayedCall | None = None
 
@@ -280,7 +285,10 @@ class GroupCommit:
             pending.fail(error)
             return done
         self._waiting.append(pending)
-        self._wake()
+        if isinstance(operation, Settle):
+            self._wake_for_outcomes()
+        else:
+            self._wake()
         return done
 
     def census(self) -> Census:
@@ -312,10 +320,23 @@ class GroupCommit:
     def _wake(self, delay: float = 0) -> None:
         # A call that is no longer active has failed half-way.
         call = self._next_commit
-        if (call is None or not call.active()) and self._state in _AT_REST:
-            self._next_commit = self._clock.callLater(delay, self._gather)
+        if call is None or not call.active():
+            if self._state in _AT_REST:
+                self._next_commit = self._clock.callLater(delay, self._gather)
+        elif self._is_patient:
+            call.reset(delay)
+        self._is_patient = False
+
+    def _wake_for_outcomes(self) -> None:
+        call = self._next_commit
+        if not self._patience or len(self._waiting) >= self._max_operations:
+            self._wake()
+        elif call is None or not call.active():
+            self._wake(self._patience)
+            self._is_patient = True
 
     def _gather(self) -> None:
+        self._is_patient = False
         self._wait_for_lull(self._clock.seconds() + _LONGEST_LULL)
 
     def _wait_for_lull(self, deadline: float) -> None:
@@ -431,8 +452,11 @@ class GroupCommit:
                 pending.done.callback(result)
             else:
                 fetched.chainDeferred(pending.done)
-        if self._waiting or self._stopping or self._retries:
+        outcomes = sum([isinstance(each.operation, Settle) for each in self._waiting])
+        if self._stopping or self._retries or outcomes < len(self._waiting):
             self._wake()
+        elif outcomes:
+            self._wake_for_outcomes()
         if not was_probe:
             self._timed(seconds)
 

@@ -232,6 +232,7 @@ class MemoryMTA:
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
                 give_way=lambda: None,
+                patience=0.0,
             ),
             policy=self._objects.policy,
             deliveries=self._objects.deliveries,

@@ -96,6 +96,7 @@ class ACMETestCase(TidyTestCase):
                 resolver=FakeResolver(addresses={"ca.example": [CA]}),
                 source_of=None,
                 give_way=lambda: None,
+                patience=0.0,
             ),
         )
         self.addCleanup(self.stop)
