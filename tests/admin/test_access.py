@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from errno import ENOSPC
 from functools import cache
+from io import BufferedRandom, FileIO
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +21,7 @@ from twisted.python.failure import Failure
 
 from tests.tidy import TidyTestCase
 from twisted_mta import Config
+from twisted_mta.admin import http
 from twisted_mta.admin.http import Request, Response, json_response
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web.access import Access
@@ -463,6 +466,31 @@ class Elsewhere(AccessTestCase):
         self.assertEqual(Answered(self.send(head + most + b"x").value()).code, 200)
         for each in connections:
             each.connectionLost(Failure(ConnectionDone()))
+
+    def test_a_long_message_that_a_full_disk_does_not_take_is_503(self) -> None:
+        def full(dir: str) -> Any:
+            return open("/dev/full", "w+b")
+
+        class Last(BufferedRandom):
+            """A disk that is full when the last octets of a message come."""
+
+            def seek(self, *arguments: int) -> int:
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+        def full_at_last(dir: str) -> Any:
+            return Last(FileIO(self.write("long", ""), "w+"))
+
+        for make in (full, full_at_last):
+            self.patch(http, "TemporaryFile", make)
+            for _ in range(5):
+                fields, body = self.bearer("submit"), "x" * LONGEST_MESSAGE
+                refused = self.ask("/v1/messages", method="POST", fields=fields, body=body)
+                self.assertEqual((refused.code, refused.headers["retry-after"]), (503, "5"))
+                self.assertEqual(
+                    json.loads(refused.body),
+                    {"error": "the body cannot be stored: No space left on device"},
+                )
+        self.assertEqual(self.reached, [])
 
     def test_a_long_message_may_take_its_time_as_long_as_it_goes_on(self) -> None:
         transport = self.send(

@@ -370,6 +370,15 @@ class Requests(PageTestCase):
                 answer = self.ask(path, method=method)
                 self.assertEqual((answer.code, answer.headers["allow"]), (405, "GET, HEAD"))
 
+    def test_a_client_may_ask_whether_there_is_a_server_at_all(self) -> None:
+        # RFC 9110 §9.3.7; whoever it is, and whatever it calls this host.
+        there = self.ask("*", method="OPTIONS", host="elsewhere.example")
+        self.assertEqual((there.code, there.headers["content-length"]), (200, "0"))
+        self.assertEqual((there.body, there.headers["server"]), ("", "twisted-mta"))
+        for method in ("GET", "HEAD", "POST"):
+            refused = self.ask("*", method=method)
+            self.assertEqual((refused.code, refused.headers["allow"]), (405, "OPTIONS"))
+
     def test_head_has_no_body(self) -> None:
         answer = self.ask(method="HEAD")
         self.assertEqual((answer.code, answer.body), (200, ""))

@@ -10,6 +10,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -336,6 +337,11 @@ class _BoundedRequest(http.Request):
 
     def process(self) -> None:
         """Answer the request, which is complete (called by Twisted)."""
+        if self.file is not None and not self.unstored:
+            try:
+                self.file.seek(0)  # writes the last octets
+            except OSError as error:
+                self._cannot_store(error)
         channel: Any = self.channel
         channel.site.answers.answer(self)
 
@@ -365,26 +371,32 @@ class _BoundedRequest(http.Request):
             if self.file is not None:
                 self.file.write(data)
         except OSError as error:
-            self.unstored = f"the body cannot be stored: {error.strerror}"
+            self._cannot_store(error)
         self._unrenewed += len(data)
         if self._unrenewed >= _RENEWED:
             self._unrenewed = 0
             channel.renew()
+
+    def _cannot_store(self, error: OSError) -> None:
+        self.unstored = f"the body cannot be stored: {error.strerror}"
 
     def _open(self, site: Any) -> None:
         if site.files >= _MOST_FILES:
             self.unstored = "too many long requests at a time; try again"
             return
         self.file = file = TemporaryFile(dir=self._spool)  # noqa: SIM115 - until it has ended
-        file.write(self.body)
-        self.body.clear()
         site.files += 1
 
         def ended(_: object) -> None:
             site.files -= 1
-            file.close()  # a client that has hung up hears of no message: it is not taken
+            # A client that has hung up hears of no message: it is not taken. Octets that could not
+            # be written cannot be written now either; the client has been told.
+            with suppress(OSError):
+                file.close()
 
         self.notifyFinish().addBoth(ended)
+        file.write(self.body)
+        self.body.clear()
 
 
 @implementer(IPushProducer)
@@ -455,8 +467,6 @@ class _Answers:
     def answer(self, request: Any) -> None:
         """Answer a request when it is its turn."""
         request.setHeader("Date", http.datetimeToString())
-        if request.file is not None:
-            request.file.seek(0)
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
@@ -489,7 +499,9 @@ class _Answers:
                 answered = Deferred.fromCoroutine(self._answered(received))
                 answered.addErrback(self._failed).addCallback(send)
 
-        if request.too_long:
+        if request.uri == b"*":  # RFC 9110 §9.3.7: a client asks whether there is a server at all
+            send(Response(body=b"") if request.method == b"OPTIONS" else only(("OPTIONS",)))
+        elif request.too_long:
             send(error_response("the request is too long", 413))
         elif request.unstored:
             send(error_response(request.unstored, 503, headers={"Retry-After": "5"}))
