@@ -55,6 +55,17 @@ class LocalLimitsTest(TidyTestCase):
             self.limits.give_back(HOP)
         self.assertTrue(self.limits.take(HOP, 2))
 
+    def test_any_number_of_requests_may_give_back_when_they_are_served(self) -> None:
+        """As deliveries do that waited for a slot, if their next hop was suspended meanwhile."""
+        self.limits.take(HOP, 1)
+        for _ in range(1000):
+            waiting = self.limits.wait(HOP, 1)
+            assert isinstance(waiting, Deferred)
+            waiting.addCallback(lambda _: self.limits.give_back(HOP))
+        self.limits.give_back(HOP)
+        self.assertEqual(self.limits.counts(), {})
+        self.assertTrue(self.limits.take(HOP, 1))
+
     def test_a_waiting_request_may_give_back_when_it_is_served(self) -> None:
         self.limits.take(HOP, 1)
         waiting = self.limits.wait(HOP, 1)

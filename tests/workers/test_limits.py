@@ -191,6 +191,21 @@ class OverWorkers(SimulationTestCase):
             self.simulation.workers[number % 3].give_back(HOP)
         self.assertEqual((len(heard), self.simulation.sent - before), (30, 0))
 
+    def test_any_number_of_requests_may_give_back_when_they_are_served(self) -> None:
+        """As deliveries do that waited for a slot, if their next hop was suspended meanwhile."""
+        worker = self.simulation.workers[0]
+        worker.workers = 3
+        self.simulation.take(0, HOP)
+        heard: list[str] = []
+        for _ in range(1000):
+            request = self.simulation.wait(0, "x", heard)
+            request.addCallback(lambda _: worker.give_back(HOP))
+        worker.give_back(HOP)
+        self.simulation.settle()
+        self.assertEqual(len(heard), 1000)
+        self.simulation.pass_time(5)
+        self.assertEqual(self.simulation.ledger.grants(), {})
+
     def test_with_other_machines_all_credits_go_back(self) -> None:
         self.simulation.workers[0].workers = 3
         self.simulation.workers[0].alone = False

@@ -15,6 +15,7 @@ class _Count:
     limit: int
     used: int = 0
     waiting: dict[Deferred[bool], None] = Factory(dict)
+    serving: bool = False  # whether they are being served, one after the other
 
 
 class LocalLimits:
@@ -69,11 +70,15 @@ class LocalLimits:
         return count
 
     def _serve(self, key: LimitKey, count: _Count) -> None:
+        if count.serving:
+            return  # one that was just served gives back, or changes the limit; the next is next
+        count.serving = True
         while count.waiting and count.used < count.limit:
             waiting = next(iter(count.waiting))
             del count.waiting[waiting]
             count.used += 1
             waiting.callback(True)
+        count.serving = False
         self._forget_unused(key, count)
 
     def _cancel(self, key: LimitKey, waiting: Deferred[bool]) -> None:

@@ -32,7 +32,8 @@ class _Credits:
     keeps: bool = False
     takers: deque[Deferred[bool]] = Factory(deque)  # one for each ask that does not wait
     waiters: dict[Deferred[bool], None] = Factory(dict)
-    asked: int = 0  # asks that wait; no fewer than waiters, more where some were cancelled
+    asked: int = 0  # asks that wait; no fewer than waiters, more where some need none any more
+    serving: bool = False  # whether waiters are being served, one after the other
 
 
 class Parent(enum.Enum):
@@ -110,12 +111,16 @@ class WorkerLimits:
         credits.used -= 1
         if credits.loans:
             credits.loans -= 1
-            self._forget_unused(key, credits)
-        elif not self._hand_on(credits):
+        else:
             credits.spare += 1
-            self._settle(key, credits)
+        if credits.serving:
+            return  # by a waiter that was just served; the next one is next
+        credits.serving = True
+        self._hand_on(credits)
         if self._parent is Parent.SILENT and credits.waiters:
             self._lend(credits)
+        credits.serving = False
+        self._settle(key, credits)
 
     def parent_lives(self) -> None:
         """Note that a message of the parent has come."""
@@ -204,10 +209,13 @@ class WorkerLimits:
     def _spend(self, credits: _Credits) -> bool:
         if not credits.spare or credits.waiters:
             return False
+        self._use_spare(credits)
+        return True
+
+    def _use_spare(self, credits: _Credits) -> None:
         credits.used += 1
         credits.spare -= 1
         credits.unused = min(credits.unused, credits.spare)
-        return True
 
     def _borrow(self, credits: _Credits) -> bool:
         """Take one without the parent, if that keeps within this worker's share."""
@@ -217,17 +225,15 @@ class WorkerLimits:
         credits.loans += 1
         return True
 
-    def _hand_on(self, credits: _Credits) -> bool:
-        """Use a credit that has come free for a request that waits here, if the share allows it."""
-        if not (self.alone and self.workers and credits.waiters):
-            return False
-        if credits.used >= credits.limit // self.workers:
-            return False
-        waiter = next(iter(credits.waiters))
-        del credits.waiters[waiter]
-        credits.used += 1
-        waiter.callback(True)
-        return True
+    def _hand_on(self, credits: _Credits) -> None:
+        """Serve requests that wait here by credits that came free, as far as the share allows."""
+        if not (self.alone and self.workers):
+            return
+        while credits.spare and credits.waiters and credits.used < credits.limit // self.workers:
+            waiter = next(iter(credits.waiters))
+            del credits.waiters[waiter]
+            self._use_spare(credits)
+            waiter.callback(True)
 
     def _lend(self, credits: _Credits) -> None:
         """Serve requests that wait for the parent, as far as this worker's share goes."""
