@@ -15,7 +15,7 @@ from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.commit import FULL, NOT_NOW, TRANSITIONS, GroupCommit, State
-from twisted_mta.queue.operator.operations import Intervene
+from twisted_mta.queue.operator.operations import Browse, Intervene
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -615,7 +615,7 @@ class FullDisk(CommitTestCase):
 
     def test_on_a_full_disk_an_operator_hears_of_it_at_once(self) -> None:
         held = Intervene("hold", Selection(ids=(QueueId(1),)), NOW)
-        self.store.fail_next(NO_ROOM, NO_ROOM)
+        self.store.fail_next(NO_ROOM, NO_ROOM, NO_ROOM)  # with mail, with what it left, and alone
         self.accept(1)
         with_mail = self.commit.perform(held)
         self.turn()
@@ -627,6 +627,21 @@ class FullDisk(CommitTestCase):
         later = self.commit.perform(held)
         self.turn()
         self.successResultOf(later)
+
+    def test_on_a_full_disk_an_operator_does_not_fail_with_outcomes_that_do_not_fit(self) -> None:
+        """The list of the queue needs no room, and it shows what may be removed."""
+        self.accept(1)
+        self.turn()
+        self.store.batches.clear()
+        self.store.fail_next(NO_ROOM)
+        outcome = self.commit.perform(settled(message(1)))
+        asked = self.commit.perform(Browse(Selection()))
+        self.turn()
+        self.successResultOf(asked)
+        kinds = [[type(each).__name__ for each in batch] for batch in self.store.batches]
+        self.assertEqual(kinds[:2], [["Settle", "Browse"], ["Browse"]])
+        self.turn()
+        self.successResultOf(outcome)
 
     def test_on_a_full_disk_new_mail_is_refused_for_a_second(self) -> None:
         self.store.fail_next(NO_ROOM)

@@ -1,10 +1,11 @@
 """Group commit: operations that arrive while a transaction is written share the next one.
 
-A commit starts as soon as the sockets are quiet; it never waits just to grow. Before it starts, the
-reactor handles what has arrived at the sockets by then, as long as peers are still being answered
-and for 5 ms at most: it would have to be handled after the commit anyway. So with one client each
-message has an fsync to itself, and with a hundred clients one fsync serves a hundred messages.
-Outcomes, which no client waits for, may wait for the commit of a message for some milliseconds.
+A commit starts as soon as the sockets are quiet; it does not wait just to grow. Before it starts,
+the reactor handles what has arrived at the sockets by then, as long as peers are still being
+answered and for 5 ms at most: it would have to be handled after the commit anyway. So with one
+client each message has an fsync to itself, and with a hundred clients one fsync serves a hundred
+messages. Only outcomes, which no client waits for, wait for the commit of a message, some
+milliseconds at most.
 
 An exception of the store, whatever it is, is a failure of the store: an I/O error, no memory, no
 new thread. The transaction is not repeated as it was, because after a failed fsync it is not known
@@ -520,6 +521,11 @@ class GroupCommit:
             self._wake()
         elif self._stopping:
             self._close_for_good()  # not even operations that free room can be written
+        elif asked and first:
+            # What only reads fits, and what an operator removes frees room.
+            self._waiting.extendleft(reversed(asked))
+            self._together, asked = len(asked), []
+            self._wake()
         else:
             self._wake(_PAUSE)
         for each in refused:
