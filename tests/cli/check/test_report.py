@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 
 from click.testing import CliRunner, Result
 
 from tests.cli.check.checking import CheckTestCase, machine
+from tests.policy.dkim.key_files import write_key
+from tests.server.authority import self_signed
 from twisted_mta.cli.check.finding import Finding, Report
 from twisted_mta.cli.check.report import report
 from twisted_mta.cli.command import main
@@ -18,6 +21,49 @@ GOOD = (
     'smtp = "tcp:0:interface=127.0.0.1"\nmax_connections = 50\n'
     "[queue]\nconcurrency = 20\n"
 )
+
+EVERYTHING = """
+[mta]
+hostname = "mail.example.net"
+aliases = "DIR/aliases"
+users = "DIR/users"
+relay_domains = ["backup.example"]
+relay_recipients = "DIR/recipients"
+tls_certificate = "DIR/tls.pem"
+tls_key = "DIR/tls.pem"
+smtp = "tcp:0:interface=127.0.0.1"
+web = "off"
+[policy]
+deny = "DIR/deny"
+[delivery]
+authorities = "DIR/tls.pem"
+[[dkim]]
+domain = "example.net"
+selector = "a"
+key = "DIR/dkim.pem"
+[[milter]]
+endpoint = "unix:DIR/milter"
+"""
+"""Has what most checks of files look at."""
+
+AS_ANOTHER_USER = """
+import sys
+from importlib.abc import MetaPathFinder
+from twisted_mta.cli.check.report import report
+
+asked = []
+
+class Closed(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.startswith("twisted"):
+            asked.append(name)
+
+_, file, state = sys.argv
+change = lambda: sys.meta_path.insert(0, Closed())
+report({"state_dir": state}, file, ask_dns=False, change_user=change)
+print(asked)
+"""
+"""Prints the modules that a check looks for after the change of the user."""
 
 
 class Tool(CheckTestCase):
@@ -43,6 +89,26 @@ class Tool(CheckTestCase):
             f'error: {file}: [mta] hostname = "": expected a domain name such as mail.example.net',
         )
         self.assertIn(f"{file}: not ready to start (1 error", lines[-1])
+
+    def test_another_user_needs_no_access_to_the_modules(self) -> None:
+        for name, text in (
+            ("aliases", "ann: bob@example.net\n"),
+            ("deny", "192.0.2.1\n"),
+            ("recipients", "ann@backup.example\n"),
+            ("users", ""),
+        ):
+            self.write(name, text)
+        write_key(self.path("dkim.pem"))
+        self.write("tls.pem", self_signed("mail.example.net").pem.decode("ascii"))
+        file = self.write("mta.toml", EVERYTHING.replace("DIR", self.directory))
+        os.mkdir(self.state, 0o700)
+        ran = subprocess.run(
+            [sys.executable, "-c", AS_ANOTHER_USER, file, self.state],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ran.stderr, "")
+        self.assertEqual(ran.stdout, "[]\n")
 
     def test_the_user_changes_after_the_ports_and_before_the_files(self) -> None:
         file = self.write("mta.toml", GOOD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 
 from ...agent.expiry import Expiry, expiries
 from ...config import Config
@@ -24,6 +25,14 @@ from .webhooks import webhooks
 
 _SECONDS = 10.0  # for all name lookups together
 _RECORD_SECONDS = 30.0  # for all lookups of records of our domains
+
+# What is imported where settings name it.
+_LATER = (
+    *(".accounts", ".destinations", ".mail_records", ".members", ".names", ".services"),
+    *(".tls_records", "...policy.dkim.signing_keys", "...policy.lists.access_list"),
+    *("...routing.alias_file", "...routing.relay_recipients", "...tls.acme.jws"),
+    *("...tls.acme.renewer", "...tls.acme.store", "...tls.server"),
+)
 
 
 def report(
@@ -113,6 +122,8 @@ def findings(
     # As at a start: ports first, then the user, then everything else.
     listening = list(endpoints(config, running, Processes(machine.proc)))
     if change_user is not None:
+        for module in _LATER:  # that user may not be able to read the modules
+            import_module(module, __package__)
         change_user()
     yield from storage(config, machine)
     yield from occupied
