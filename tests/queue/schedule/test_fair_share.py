@@ -16,6 +16,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.queue.schedule import fair_share
 from twisted_mta.queue.schedule.delivery import Delivery
 from twisted_mta.queue.schedule.fair_share import FairShare
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
@@ -61,6 +62,27 @@ class Places(TidyTestCase):
         for _ in range(2):
             self.fair_share.leave(self.delivery)
             self.assertEqual(self.fair_share.places, 0)
+
+
+class NextHopsWithoutMail(TidyTestCase):
+    def test_settings_may_change_while_as_many_are_remembered_as_may_be(self) -> None:
+        """Mail that is due is routed again then, so for a moment its next hops have none either."""
+        self.patch(fair_share, "_IDLE", 2)
+        share = FairShare(concurrency=50, per_hop=20, limits_of=lambda next_hop: NextHopLimits())
+        next_hops = [NextHop("smtp", domain=f"{number}.example") for number in range(4)]
+        for each in next_hops[:2]:
+            share.add_due(each.domain, 0.0, each)
+        for each in next_hops[2:]:
+            share.leave(self.arrived(share, each))
+        _, domains = share.update(concurrency=50, per_hop=20)
+        self.assertEqual(list(domains), ["0.example", "1.example"])
+        self.assertEqual(list(share.queues), next_hops[:2])
+
+    def arrived(self, share: FairShare, next_hop: NextHop) -> Delivery:
+        delivery = Delivery(next_hop, message())
+        share.arrive(delivery, 0.0)
+        share.begin(share.startable(0.0, 1)[0], 0.0)
+        return delivery
 
 
 class FairTestCase(RunnerTestCase):

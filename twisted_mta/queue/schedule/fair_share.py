@@ -142,8 +142,9 @@ class FairShare:
             readable.clear()
         self._sweeping.clear()
         self._due_domains.clear()
-        for queue in tuple(self.queues.values()):
-            self._sort_in(queue)
+        for next_hop in tuple(self.queues):
+            if next_hop in self.queues:  # else it was forgotten just now, as one without mail
+                self._sort_in(self.queues[next_hop])
         return waiting, domains
 
     def regroup(self, queue: NextHopQueue) -> tuple[list[Delivery], dict[str, float]]:
