@@ -32,6 +32,16 @@ class BlockedTime(TidyTestCase):
         threading.Event().wait(0.05)
         self.assertGreaterEqual(blocked_time() - before, 0.04)
 
+    def test_a_kernel_that_does_not_count_is_no_error(self) -> None:
+        """An exception here would look like one of the commit that is measured."""
+
+        def closed(*arguments: object) -> bytes:
+            raise OSError("no such process")
+
+        for read in (lambda *arguments: b"", lambda *arguments: b"0 ? 0", closed):
+            self.patch(os, "read", read)
+            self.test_a_wait_counts()
+
     def test_a_wait_for_a_processor_that_others_have_does_not_count(self) -> None:
         if not Path("/proc/self/schedstat").exists():
             raise SkipTest("the kernel does not count it")

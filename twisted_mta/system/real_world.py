@@ -30,13 +30,14 @@ def blocked_time() -> float:
     off_processor = time.monotonic() - time.thread_time()  # noqa: TID251 - real work takes real time
     try:
         statistics = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # other systems, and kernels that do not count it
+        try:
+            # Nanoseconds on a processor, nanoseconds ready to run, and time slices.
+            ready = int(os.read(statistics, 64).split()[1]) / 1e9
+        finally:
+            os.close(statistics)
+    except (OSError, LookupError, ValueError):  # other systems, and kernels that do not count it
         return off_processor
-    try:
-        # Nanoseconds on a processor, nanoseconds ready to run, and time slices.
-        return off_processor - int(os.read(statistics, 64).split()[1]) / 1e9
-    finally:
-        os.close(statistics)
+    return off_processor - ready
 
 
 def give_way() -> None:
