@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.testing.tls import certificate
+from twisted_mta.tls.certificates import ChainCheck
 from twisted_mta.tls.handshake import TLSConnection
 
 CONTENT = b"".join(b"%07d\n" % number for number in range(131_072))  # 1 MiB
@@ -70,6 +74,53 @@ class Reading(SynchronousTestCase):
         self.assertEqual(self.ours.recv(32_768), CONTENT[:50_000])
         for _ in range(2):
             self.assertRaises(SSL.ZeroReturnError, self.ours.recv, 32_768)
+
+    def test_a_peer_that_is_gone_without_the_end_of_tls_is_an_error(self) -> None:
+        self.send(CONTENT[:50_000])
+        self.ours.bio_shutdown()
+        self.assertEqual(self.ours.recv(32_768), CONTENT[:50_000])
+        error = self.assertRaises(SSL.SysCallError, self.ours.recv, 32_768)
+        self.assertEqual(error.args, (-1, "Unexpected EOF"))
+        self.assertRaises(SSL.Error, self.ours.recv, 32_768)
+
+    def test_octets_behind_our_end_of_tls_are_an_error(self) -> None:
+        self.ours.shutdown()
+        error = self.assertRaises(SSL.Error, self.ours.send, b"late")
+        self.assertIn("protocol is shutdown", str(error))
+        self.send(b"still read")
+        self.assertEqual(self.received(), [b"still read"])
+
+    def test_an_error_of_one_connection_is_not_that_of_the_next(self) -> None:
+        """OpenSSL has one queue of errors for each thread."""
+        broken = self.ours
+        self.setUp()
+        broken.bio_write(b"no record")
+        self.assertRaises(SSL.Error, broken.recv, 32_768)
+        self.assertRaises(SSL.Error, broken.send, b"x")
+        self.assertRaises(SSL.WantReadError, self.ours.recv, 32_768)
+        self.send(CONTENT[:50_000])
+        self.assertEqual(self.received(), [CONTENT[:50_000]])
+
+    def test_an_error_of_a_chain_that_was_accepted_is_not_that_of_the_next_read(self) -> None:
+        lib.BIO_new_file(b"/missing", b"r")  # leaves an error, as the check of a signature does
+        self.assertTrue(lib.ERR_peek_error())
+        ChainCheck().note("certificate signature failure", ok=0)
+        self.assertRaises(SSL.WantReadError, self.ours.recv, 32_768)
+
+    def test_a_large_answer_is_encrypted_whole(self) -> None:
+        sent = 0
+        while sent < len(CONTENT):
+            sent += self.ours.send(CONTENT[sent:])
+        answer = b""
+        while len(answer) < len(CONTENT):
+            octets = self.ours.bio_read(1 << 15)
+            self.assertNotEqual(octets, b"")
+            self.theirs.bio_write(octets)
+            with contextlib.suppress(SSL.WantReadError):
+                while True:
+                    answer += self.theirs.recv(1 << 15)
+        self.assertEqual(answer, CONTENT)
+        self.assertEqual(self.ours.bio_read(1 << 15), b"")
 
     def test_a_broken_record_is_reported_behind_those_before_it(self) -> None:
         self.send(CONTENT[:50_000])

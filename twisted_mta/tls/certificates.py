@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from OpenSSL import SSL, crypto
+from OpenSSL._util import lib
 
 from ..config.unreadable import unreadable
 from ..mail.printable import printable
@@ -284,8 +285,14 @@ class ChainCheck:
     errors: list[str] = field(factory=list)
 
     def note(self, error: str, *, ok: int) -> None:
-        """Record the verification of one certificate; ``error`` counts where ``ok`` is 0."""
+        """Record the verification of one certificate; ``error`` counts where ``ok`` is 0.
+
+        The handshake goes on, so OpenSSL has to forget an error: 3.4 would report it at the next
+        read of any connection of this thread.
+        """
         self.checked = True
+        if not ok:
+            lib.ERR_clear_error()
         if not ok and error not in self.errors and len(self.errors) < _MOST_ERRORS:
             self.errors.append(error)
 
