@@ -38,6 +38,9 @@ class Lines(SynchronousTestCase):
             b"QUIT\x0b",
             b"QUIT\x1c",
             b"QUIT\xc2\x85",
+            "\N{LATIN SMALL LETTER LONG S}TARTTLS".encode(),  # in upper case, STARTTLS
+            "\N{KELVIN SIGN}ELO".encode(),
+            "QU\N{LATIN SMALL LETTER DOTLESS I}T".encode(),
             b"\xff",
             b"a\0b",
         ):

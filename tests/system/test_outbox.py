@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN, ECONNRESET, EPIPE
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -13,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.waiting import turn
+from tests.waiting import turn, until
 from twisted_mta.system.outbox import Outbox
 from twisted_mta.testing.tls import certificate
 from twisted_mta.tls.server import load
@@ -42,18 +43,25 @@ class Collector(Protocol):
 
 
 class Sending:
-    """A socket whose `send` is counted, and may fail."""
+    """A socket whose `send` is counted, and may fail or take less than it is given.
 
-    def __init__(self, socket: Any, fault: Exception | None = None) -> None:
+    Args:
+        socket: takes the octets.
+        faults: raised by one call each, before the calls that take octets.
+        most: octets that a call takes; None: as many as fit.
+    """
+
+    def __init__(self, socket: Any, *faults: Exception, most: int | None = None) -> None:
         self.calls = 0
         self._socket = socket
-        self._fault = fault
+        self._faults = list(faults)
+        self._most = most
 
     def send(self, octets: bytes) -> int:
         self.calls += 1
-        if self._fault is not None:
-            raise self._fault
-        sent: int = self._socket.send(octets)
+        if self._faults:
+            raise self._faults.pop(0)
+        sent: int = self._socket.send(octets[: self._most])
         return sent
 
     def __getattr__(self, name: str) -> Any:
@@ -139,6 +147,36 @@ class OverTCP(TestCase):
         self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(await self.ended(transport, there), large + b"end")
 
+    async def test_a_socket_that_takes_a_few_octets_at_a_time_gets_all(self) -> None:
+        transport, there = await self.connect()
+        transport.socket = Sending(transport.socket, most=7)
+        expected = b""
+        for number in range(50):
+            octets = b"250 %d octets of a reply\r\n" % number
+            expected += octets
+            self.outbox.write(transport, octets)
+            if number % 3 == 0:
+                await turn()
+        self.assertEqual(await self.ended(transport, there), expected)
+
+    async def test_what_a_full_socket_refuses_is_left_to_the_transport(self) -> None:
+        transport, there = await self.connect()
+        full = BlockingIOError(EAGAIN, "")
+        transport.socket = Sending(transport.socket, full, full)
+        self.outbox.write(transport, b"one ")
+        self.outbox.release(transport)
+        self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
+        self.outbox.write(transport, b"two")
+        self.assertEqual(await self.ended(transport, there), b"one two")
+
+    async def test_a_connection_that_the_peer_has_reset_is_lost(self) -> None:
+        for fault in (ConnectionResetError(ECONNRESET, ""), BrokenPipeError(EPIPE, "")):
+            transport, _ = await self.connect()
+            transport.socket = Sending(transport.socket, fault, fault)
+            self.outbox.write(transport, b"lost")
+            await self.here.lost
+            self.assertIsNone(self.here.reason.check(ConnectionDone))
+
     async def test_writing_to_a_lost_connection_is_no_error(self) -> None:
         transport, there = await self.connect()
         there.transport.abortConnection()  # type: ignore[union-attr]
@@ -162,6 +200,29 @@ class OverTCP(TestCase):
         await here.lost
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(await self.ended(sound, there), b"said")
+
+    async def test_a_registered_producer_is_paused_while_octets_wait(self) -> None:
+        transport, there = await self.connect()
+        events: list[str] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                events.append("paused")
+
+            def resumeProducing(self) -> None:
+                events.append("resumed")
+
+            def stopProducing(self) -> None:
+                events.append("stopped")
+
+        transport.registerProducer(Producer(), True)
+        large = b"x" * (16 << 20)
+        self.outbox.write(transport, large)
+        self.outbox.release(transport)
+        self.assertEqual(events, ["paused"])
+        await until(lambda: events[-1] == "resumed")
+        transport.unregisterProducer()
+        self.assertEqual(await self.ended(transport, there), large)
 
     async def test_nothing_is_written_after_an_abort(self) -> None:
         transport, there = await self.connect()
@@ -223,6 +284,39 @@ class UnderTLS(OverTCP):
                 self.outbox.release(transport)
         expected = b"".join(b"%02d " % number for number in range(100))
         self.assertEqual(await self.ended(transport, there), expected)
+
+
+class OverUNIX(OverTCP):
+    """The same over a UNIX socket."""
+
+    async def connect(self) -> tuple[Any, Collector]:
+        from twisted.internet import reactor  # noqa: TID251 - real sockets
+        from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+
+        net: Any = reactor
+        there = Collector()
+        factory: Any = Factory()
+        factory.buildProtocol = lambda addr: there
+        factory.noisy = False
+        path = self.mktemp()[-60:].replace("/", "-")
+        port = net.listenUNIX(path, factory)
+        self.addCleanup(port.stopListening)
+        here = await connectProtocol(UNIXClientEndpoint(net, path), Collector())
+        self.addCleanup(lambda: here.transport.abortConnection())
+        self.here = here
+        await there.made
+        self.outbox = Outbox()
+        return here.transport, there
+
+    async def test_nothing_is_written_behind_our_end_of_the_connection(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"before")
+        self.outbox.release(transport)
+        transport.loseWriteConnection()
+        await there.lost
+        self.outbox.write(transport, b"behind")
+        await turn()
+        self.assertEqual(there.received, b"before")
 
 
 class Elsewhere(TestCase):
