@@ -8,7 +8,7 @@ from ..mail.printable import printable
 from .client import answer_or_exit, client, state_dir_option
 from .terminal import wrapped
 
-_TIMEOUT = 600.0  # seconds: workers reload one after the other
+_TIMEOUT = 1200.0  # seconds: workers reload one after the other, each in slices
 
 
 def _act(state_dir: str | None, name: str) -> None:
