@@ -140,6 +140,20 @@ class Answers(FaultsTestCase):
             self.assertEqual(heard[-2:], ["451 4.3.0", "250 2.0.0"])
             self.assert_logged(TypeError)
 
+    def test_a_delivery_without_a_method_is_451(self) -> None:
+        class OnlyOpens:
+            def open(self, session: Any) -> Any:
+                return None
+
+        client = self.make(OnlyOpens())
+        self.assertEqual(
+            self.replies(client, b"MAIL FROM:<a@b.example>", b"NOOP"), ["451 4.3.0", "250 2.0.0"]
+        )
+        self.assert_logged(AttributeError)
+        client.transport.loseConnection()
+        self.network.advance(0)
+        self.assert_logged(AttributeError)  # nor has it a method for the end of the session
+
 
 class EndsOfSessions(FaultsTestCase):
     def test_a_delivery_and_a_logout_that_fail_at_the_end_keep_no_other_from_it(self) -> None:

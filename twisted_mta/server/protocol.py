@@ -345,7 +345,7 @@ class ESMTPProtocol(LineReceiver):
         self._refusal = refusal = self._refusal or refusal
         if refusal is None and self.session.settings.decides_on_client:
             self._undecided = True
-            self._ask("client", self._judged, self._delivery.client, self.session)
+            self._ask("client", self._judged, lambda: self._delivery.client(self.session))
         else:
             self._greet()
 
@@ -626,16 +626,16 @@ class ESMTPProtocol(LineReceiver):
             self._outbox.write(self.transport, output)
 
     def _hello(self, step: Hello) -> None:
-        self._ask("helo", self.session.answer, self._delivery.helo, self.session)
+        self._ask("helo", self.session.answer, lambda: self._delivery.helo(self.session))
 
     def _mail(self, step: Mail) -> None:
-        self._ask("mail", self.session.answer, self._decider.mail, self.session, *step)
+        self._ask("mail", self.session.answer, lambda: self._decider.mail(self.session, *step))
 
     def _rcpt(self, step: Rcpt) -> None:
-        self._ask("rcpt", self.session.answer, self._decider.rcpt, self.session, *step)
+        self._ask("rcpt", self.session.answer, lambda: self._decider.rcpt(self.session, *step))
 
     def _open(self, step: Open) -> None:
-        self._ask("data", self._opened, self._decider.open, self.session, kind=OPENED)
+        self._ask("data", self._opened, lambda: self._decider.open(self.session), OPENED)
 
     @property
     def _decider(self) -> Delivery:
@@ -650,10 +650,8 @@ class ESMTPProtocol(LineReceiver):
         self._ask(
             "auth",
             self._authenticated,
-            authenticator.judge,
-            self.session,
-            step.evidence,
-            kind=VERDICT,
+            lambda: authenticator.judge(self.session, step.evidence),
+            VERDICT,
         )
 
     def _authenticated(self, verdict: Any) -> None:
@@ -699,7 +697,7 @@ class ESMTPProtocol(LineReceiver):
         if sink is None:
             self.session.answer(LOCAL_ERROR)
         else:
-            self._ask("data", self.session.answer, sink.finish, kind=CONTENT_DECISION)
+            self._ask("data", self.session.answer, sink.finish, CONTENT_DECISION)
 
     def _abort(self, step: Abort) -> None:
         self._drop_sink()
@@ -769,13 +767,12 @@ class ESMTPProtocol(LineReceiver):
         self,
         stage: _Stage,
         answer: Callable[[Any], None],
-        decide: Callable[..., Any],
-        *arguments: object,
+        decide: Callable[[], Any],
         kind: Kind = DECISION,
     ) -> None:
         """Give ``answer`` the decision of ``decide``, now or as soon as it is there."""
         try:
-            result = decide(*arguments)
+            result = decide()
             waits = result is not None and isinstance(result, Deferred)
             if not waits:
                 result = kind.checked(result)
