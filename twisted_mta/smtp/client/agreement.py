@@ -12,6 +12,7 @@ from ..extension.limits import NO_LIMITS, Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 from ..extension.views import OutgoingView
+from .reply_reader import REMEMBERED
 
 
 class Agreement:
@@ -58,6 +59,8 @@ class Agreement:
         """Return the agreement with a server, by its reply to EHLO (RFC 5321 §4.1.1.1)."""
         # The first line has the name of the server, and perhaps words for people.
         lines = reply.lines if _is_auth(reply.lines[0]) else reply.lines[1:]
+        if sum(map(len, lines)) > REMEMBERED:
+            return cls(_capabilities(lines), extensions)
         return _agreement(lines, extensions)
 
     def refusal(self, transaction: OutgoingView, *, converted: bool) -> Reply | None:
@@ -99,7 +102,7 @@ def _overrides(extension: OutgoingExtension, question: str) -> bool:
     return getattr(type(extension), question) is not getattr(OutgoingExtension, question)
 
 
-@lru_cache(maxsize=256)  # a server says the same on each connection
+@lru_cache(maxsize=64)  # a server says the same on each connection
 def _agreement(lines: tuple[str, ...], extensions: tuple[OutgoingExtension, ...]) -> Agreement:
     return Agreement(_capabilities(lines), extensions)
 

@@ -27,6 +27,10 @@ LINE_LIMIT = 4096  # octets; a longer line is taken for one without an end
 LINES_LIMIT = 100  # the longest EHLO reply seen in the wild has about 25
 CHALLENGE_LIMIT = 12_288  # octets of text in a 334 to AUTH (RFC 4954 §4)
 
+REMEMBERED = 2048
+"""Characters of a reply of several lines up to which it is kept for later connections. A server may
+send 25 times as many, and other ones each time."""
+
 
 class BrokenReply(Exception):
     """Octets that are not a reply; the text says why.
@@ -125,7 +129,8 @@ class ReplyReader:
                 codes, self._codes = self._codes, []
                 lines, self._lines = self._lines, []
                 if _of_one_class(codes):
-                    return _of_lines(tuple(codes), tuple(lines))
+                    joined = _joined if sum(map(len, lines)) <= REMEMBERED else _of_lines
+                    return joined(tuple(codes), tuple(lines))
                 return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
                 raise BrokenReply("the reply does not end", self._unfinished())
@@ -163,10 +168,12 @@ def _parse(line: bytes, *, challenged: bool = False) -> tuple[bytes, str, Reply 
 _parsed = lru_cache(maxsize=512)(_parse)  # most lines repeat: sender, recipient, 354, those of EHLO
 
 
-@lru_cache(maxsize=64)  # replies to EHLO
 def _of_lines(codes: tuple[bytes, ...], lines: tuple[str, ...]) -> Reply:
     said = lines if codes.count(codes[0]) == len(codes) else tuple(_with_codes(codes, lines))
     return Reply.received(int(codes[-1]), said)
+
+
+_joined = lru_cache(maxsize=64)(_of_lines)  # replies to EHLO
 
 
 def _with_codes(codes: Sequence[bytes], lines: Sequence[str]) -> list[str]:
