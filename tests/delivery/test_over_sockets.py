@@ -1,4 +1,4 @@
-"""Deliveries over real sockets: Twisted's own transports, endpoints and TLS."""
+"""Deliveries over real sockets: Twisted's own transports and TLS."""
 
 import os
 import shutil

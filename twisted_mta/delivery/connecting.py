@@ -73,9 +73,13 @@ class _Once(ClientFactory):
         if not self.result.called:
             self.result.errback(reason)
 
+    def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+        if not self.result.called:  # an error in `connectionMade`: it was never made
+            self.result.errback(reason)
+
     def _made(self) -> None:
         self.result.callback(self._connection)
 
     def _cancel(self, result: Deferred[Connection]) -> None:
         result.errback(ConnectingCancelledError(self._connector.getDestination()))
-        self._connector.stopConnecting()
+        self._connector.disconnect()  # in the same case it is connected
