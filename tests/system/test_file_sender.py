@@ -107,6 +107,27 @@ class OverTCP(TestCase):
         await until(lambda: there.lost)
         self.assertEqual(bytes(there.received), CONTENT)
 
+    async def test_a_slow_disk_does_not_hold_the_reactor(self) -> None:
+        transport, there = await self.connect()
+        there.transport.resumeProducing()
+        in_turn: list[int] = []
+        waited = 0.0
+        really, seconds = os.sendfile, transport.reactor.seconds
+
+        def sendfile(socket: int, file: int, offset: int, count: int) -> int:
+            nonlocal waited
+            waited += 0.006
+            in_turn.append(self.progress)
+            return really(socket, file, offset, min(count, 131_072))
+
+        self.patch(os, "sendfile", sendfile)
+        self.patch(transport.reactor, "seconds", lambda: seconds() + waited)
+        await send_file(transport, self.file(CONTENT[: 1 << 20]), 1 << 20, self.progressed)
+        self.assertEqual(len(in_turn), len(set(in_turn)))
+        transport.loseConnection()
+        await until(lambda: there.lost)
+        self.assertEqual(bytes(there.received), CONTENT[: 1 << 20])
+
     async def test_what_the_kernel_refuses_to_send_is_read(self) -> None:
         really = os.sendfile
         for refused_after in (0, 1, 3):

@@ -20,8 +20,10 @@ from zope.interface import implementer
 from .outbox import has_unsent
 
 # Octets sent in one turn of the reactor. From memory, where most files are, that takes 0.2 ms; a
-# cold file is read from the disk for them.
+# cold file is read from the disk for them, and a slow disk ends the turn after one piece.
 _TURN = 1_048_576
+_PIECE = 262_144  # octets sent at once
+_PATIENCE = 0.005  # seconds of a turn after which no other piece is sent
 _READ = 65_536  # octets read where the kernel refuses
 
 
@@ -91,11 +93,15 @@ class _FileSender:
 
     def _send(self, until: int) -> None:
         socket, file = self._transport.getHandle().fileno(), self._file.fileno()
+        seconds = self._transport.reactor.seconds
+        latest = seconds() + _PATIENCE
         while self._offset < until:
-            sent = os.sendfile(socket, file, self._offset, until - self._offset)
+            sent = os.sendfile(socket, file, self._offset, min(_PIECE, until - self._offset))
             if not sent:
                 raise OSError("the file has ended")
             self._offset += sent
+            if seconds() > latest:
+                break
 
     def _read(self) -> None:
         try:
