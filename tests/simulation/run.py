@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from twisted_mta.agent.agent import Agent
+from twisted_mta.agent.environment import Environment
 from twisted_mta.config.tables import QueueSettings
 from twisted_mta.queue.store.contract import StoreError, StoreFull
 from twisted_mta.testing import FakeHop, MemoryMTA, World
@@ -109,6 +110,7 @@ class Run:
                 "queue": queue,
                 "routes": {DISCARDED: "discard:"},
                 "relay_from": ("127.0.0.0/8", "198.51.100.0/24"),
+                "patience": Environment().patience,
             }
             if number == 0:
                 settings["aliases"] = aliases

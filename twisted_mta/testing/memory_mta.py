@@ -119,6 +119,8 @@ class MemoryMTA:
             does. The setting ``policy`` is the table of that name.
         deliveries: the application's own deliveries, by name; None: none.
         checkers: judge AUTH, besides those of the settings.
+        patience: seconds for which outcomes wait to share the commit of a message; 0: they do not,
+            so that a test need not let time pass.
         settings: settings of `Config`; by default the host name without ``domain`` is
             ``mta.example``.
 
@@ -158,6 +160,7 @@ class MemoryMTA:
         application_policy: object | None = None,
         deliveries: Mapping[str, ApplicationDelivery] | None = None,
         checkers: Sequence[ICredentialsChecker] = (),
+        patience: float = 0.0,
         **settings: Any,
     ) -> None:
         self.remove_directory: Callable[[], object] = lambda: None
@@ -182,6 +185,7 @@ class MemoryMTA:
         self._number = self.reactor.machines
         self.reactor.machines += 1
         self._seed = seed
+        self._patience = patience
         self._starts = 0
         self.address = SMTP[0] if domain is None else f"198.51.100.{self._number + 1}"
         self._own_address = "" if domain is None else self.address
@@ -232,7 +236,7 @@ class MemoryMTA:
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
                 give_way=lambda: None,
-                patience=0.0,
+                patience=self._patience,
             ),
             policy=self._objects.policy,
             deliveries=self._objects.deliveries,
