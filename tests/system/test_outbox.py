@@ -201,6 +201,23 @@ class OverTCP(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(await self.ended(sound, there), b"said")
 
+    async def test_a_connection_that_cannot_even_be_aborted_does_not_affect_others(self) -> None:
+        def fail() -> None:
+            raise ArithmeticError("cannot be aborted")
+
+        broken, _ = await self.connect()
+        outbox = self.outbox
+        sound, there = await self.connect()
+        patched = self.patch(broken, "abortConnection", fail)
+        broken.socket = Sending(broken.socket, RuntimeError("broken"))
+        outbox.write(broken, b"lost")
+        outbox.write(sound, b"one ")
+        await until(lambda: there.received.endswith(b"one "))
+        outbox.write(sound, b"two")
+        await until(lambda: there.received.endswith(b"one two"))
+        patched.restore()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError, ArithmeticError)), 2)
+
     async def test_a_registered_producer_is_paused_while_octets_wait(self) -> None:
         transport, there = await self.connect()
         events: list[str] = []

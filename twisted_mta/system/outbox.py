@@ -119,6 +119,8 @@ class Outbox:
                     transport.abortConnection()
         finally:
             self._emptying = False
+            if self._held:  # not even the abort succeeded; the others are written all the same
+                self._reactor.callLater(0, self._empty)
 
 
 _LARGE = 4096
