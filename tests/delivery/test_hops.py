@@ -175,6 +175,22 @@ class TermsTests(HopTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
 
+class ReloadTests(HopTestCase):
+    def test_mail_to_a_domain_that_had_some_before_goes_on_the_new_terms(self) -> None:
+        """Neither the terms of the domain nor its idle connection outlive a reload."""
+        self.use(Destination(domain="example.net", source_address=("192.0.2.8",)))
+        first = self.server(*OPENING, *TAKEN, *TAKEN, *PARTING)
+        self.assertTrue(self.send_one().delivered)
+        self.assertTrue(self.send_one().delivered)
+        self.assertEqual(self.network.sources, [("192.0.2.8", 0)])
+        self.reconfigure(Destination(domain="example.net", source_address=("192.0.2.9",)))
+        self.network.settle()
+        self.assertTrue(first.finished, first.problems)
+        self.server(*OPENING, *TAKEN, *PARTING)
+        self.assertTrue(self.send_one().delivered)
+        self.assertEqual(self.network.sources, [("192.0.2.8", 0), ("192.0.2.9", 0)])
+
+
 class CredentialFileTests(HopTestCase):
     def destination(self, content: bytes) -> Destination:
         return Destination(
