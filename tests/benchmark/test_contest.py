@@ -111,13 +111,13 @@ class Contest(SynchronousTestCase):
         need("postfix")
         for name in (THEIRS, OURS):
             contestant = self.contestant(name)
-            for work in (Work(40, sessions=4), Work(40, sessions=4, kept=False)):
+            for work in (Work(400, sessions=4), Work(400, sessions=4, kept=False)):
                 start = time.monotonic()
                 figures = rates(contestant, work)
                 taken = time.monotonic() - start
                 self.assertGreaterEqual(figures["accepted/s"], figures["end to end/s"])
-                self.assertGreater(figures["end to end/s"], 40 / taken)
-                self.assertGreater(figures["CPU µs/message"], 0)
+                self.assertGreater(figures["end to end/s"], work.messages / taken)
+                self.assertGreater(figures["CPU µs/message"], 0)  # counted in steps of 10 ms
                 self.assertEqual("operations/commit" in figures, name == OURS)
 
     def test_with_a_silent_next_hop_only_acceptance_is_measured(self) -> None:
