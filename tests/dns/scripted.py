@@ -11,6 +11,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 from twisted.internet import reactor  # noqa: TID251 - real sockets
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.trial.unittest import TestCase
@@ -120,11 +121,19 @@ def listen(
 ) -> int:
     """Let a name server listen until the end of a test; return its port."""
     core = reactor
-    if tcp:  # TCP first: more of its ports are in use, also by connections that have ended
+    while tcp:  # TCP first: more of its ports are in use, also by connections that have ended
         factory = Factory.forProtocol(lambda: OverTCP(server))
         listening = core.listenTCP(port, factory, interface=interface)  # type: ignore[attr-defined]
         test.addCleanup(listening.stopListening)
-        port = listening.getHost().port
+        both: int = listening.getHost().port
+        try:
+            bound = core.listenUDP(both, server, interface=interface)  # type: ignore[attr-defined]
+        except CannotListenError:
+            if port:
+                raise
+            continue  # another program has this one for UDP
+        test.addCleanup(bound.stopListening)
+        return both
     bound = core.listenUDP(port, server, interface=interface)  # type: ignore[attr-defined]
     test.addCleanup(bound.stopListening)
     number: int = bound.getHost().port
