@@ -49,6 +49,26 @@ class Counting(TidyTestCase):
         self.assertEqual(self.tallies.reasons()["refused"], 2)
         self.assertEqual(len(self.asked), 2)
 
+    def pause_after(self, took: float) -> float:
+        """Return the seconds between a slice that took so long and the next."""
+        slow: Deferred[Any] = Deferred()
+        answers = [succeed(Tallied()), slow]
+        tallies = Tallies(lambda tally: answers.pop(), clock=self.clock, wall_time=lambda: NOW)
+        tallies.ages()
+        self.clock.advance(took)
+        slow.callback(self.slices[0])
+        (next_slice,) = self.clock.getDelayedCalls()
+        pause = next_slice.getTime() - self.clock.seconds()
+        self.clock.advance(pause)
+        return round(pause, 6)
+
+    def test_a_count_takes_a_twentieth_of_the_time_and_goes_on_where_the_store_is_slow(
+        self,
+    ) -> None:
+        self.assertEqual(self.pause_after(0.01), 0.19)
+        self.assertEqual(self.pause_after(0.001), 0.05)
+        self.assertEqual(self.pause_after(2.0), 0.25)
+
     def test_domains_have_their_counts_reasons_and_first_message(self) -> None:
         waiting, refused = Category(5, False, True, False), deferred_for(450, "2.0", False)
         held = Category(0, True, False, True, 451, "4.1", True)
