@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import subprocess
 import sys
 import time
 from collections import deque
@@ -159,6 +160,16 @@ async def drive(port: int, rate: float, seconds: float, connections: int, octets
     if load.failure:
         raise RuntimeError(load.failure)
     return load
+
+
+def started(port: int, rate: float, seconds: float) -> subprocess.Popen[str]:
+    """Start this generator with messages of 4 KiB, as a process; it writes its result as JSON."""
+    words = ("--rate", str(rate), "--seconds", f"{seconds:.0f}", "--octets", "4096")
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmark.latency", str(port), *words],
+        stdout=subprocess.PIPE,
+        encoding="ascii",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

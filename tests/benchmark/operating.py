@@ -22,6 +22,7 @@ from twisted_mta.cli.command import main as tool
 from ..functional.hop import Hop
 from ..functional.machine import LOOPBACK, folder, free_port
 from ..functional.mta import MTA
+from .latency import started
 from .queued import fill
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -32,15 +33,6 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("hold", "--domain", "7.example"),
     ("remove", "--to", "user*", "--yes"),
 )
-
-
-def _load(port: int, rate: float, seconds: float) -> subprocess.Popen[str]:
-    words = ("--rate", str(rate), "--seconds", f"{seconds:.0f}", "--octets", "4096")
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmark.latency", str(port), *words],
-        stdout=subprocess.PIPE,
-        encoding="ascii",
-    )
 
 
 def _line(name: str, load: subprocess.Popen[str]) -> str:
@@ -62,10 +54,10 @@ def measure(messages: int, rate: float, seconds: float, say: Callable[[str], Non
         )
         fill(home / "mta-state", messages)
         with mta:
-            say(_line("mail alone", _load(mta.smtp, rate, seconds)))
+            say(_line("mail alone", started(mta.smtp, rate, seconds)))
             for command in _COMMANDS:
                 # About as long as the command takes, so that its effect is in all figures.
-                load = _load(mta.smtp, rate, seconds)
+                load = started(mta.smtp, rate, seconds)
                 time.sleep(1.0)
                 took = -time.monotonic()
                 words = ["queue", *command, "--state-dir", str(mta.state)]

@@ -23,6 +23,7 @@ from twisted_mta.cli.command import main as tool
 
 from ..functional.machine import folder
 from ..functional.mta import MTA
+from .latency import started
 
 _SETTINGS = """
 [mta]
@@ -55,15 +56,6 @@ def _exchange(home: Path, file: str, times: int) -> None:
     shutil.copyfile(home / f"{file}.{times % 2}", home / file)
 
 
-def _load(port: int, rate: float, seconds: float) -> subprocess.Popen[str]:
-    words = ("--rate", str(rate), "--seconds", f"{seconds:.0f}", "--octets", "4096")
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmark.latency", str(port), *words],
-        stdout=subprocess.PIPE,
-        encoding="ascii",
-    )
-
-
 def _line(name: str, load: subprocess.Popen[str]) -> str:
     figures = json.loads(load.communicate()[0])
     times = (f"{which} {figures[f'{which} ms from when due']:7.2f}" for which in _SHOWN)
@@ -81,9 +73,9 @@ def measure(entries: int, rate: float, seconds: float, say: Callable[[str], None
             _exchange(home, file, 0)
         with MTA(home, toml=_SETTINGS.format(home=home)) as mta:
             words = ["reload", "--state-dir", str(mta.state)]
-            say(_line("mail alone", _load(mta.smtp, rate, seconds)))
+            say(_line("mail alone", started(mta.smtp, rate, seconds)))
             for file in files:
-                load = _load(mta.smtp, rate, seconds)
+                load = started(mta.smtp, rate, seconds)
                 times: list[float] = []
                 while load.poll() is None:
                     _exchange(home, file, len(times) + 1)
@@ -94,7 +86,7 @@ def measure(entries: int, rate: float, seconds: float, say: Callable[[str], None
                 if len(times) > 1:
                     times.pop()  # the mail has ended meanwhile
                 say(_line(f"{file}, {len(times)} reloads of {min(times):.1f} s", load))
-            say(_line("mail alone", _load(mta.smtp, rate, seconds)))
+            say(_line("mail alone", started(mta.smtp, rate, seconds)))
             assert mta.terminate() == 0
 
 

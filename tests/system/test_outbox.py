@@ -72,24 +72,28 @@ class OverTCP(TestCase):
     async def connect(self) -> tuple[Any, Collector]:
         """Return the transport of our end, and the protocol of the other end."""
         from twisted.internet import reactor  # noqa: TID251 - real sockets
-        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+        from twisted.internet.endpoints import connectProtocol
 
-        net: Any = reactor
         there = Collector()
         factory: Any = Factory()
         factory.buildProtocol = lambda addr: there
         factory.noisy = False
-        port = net.listenTCP(0, factory, interface="127.0.0.1")
+        port, endpoint = self.listen(reactor, factory)
         self.addCleanup(port.stopListening)
-        here = await connectProtocol(
-            TCP4ClientEndpoint(net, "127.0.0.1", port.getHost().port), Collector()
-        )
+        here = await connectProtocol(endpoint, Collector())
         self.addCleanup(lambda: here.lost if here.transport.connected else None)
         self.addCleanup(lambda: here.transport.abortConnection())
         self.here = here
         await there.made
         self.outbox = Outbox()
         return here.transport, there
+
+    def listen(self, net: Any, factory: Any) -> tuple[Any, Any]:
+        """Return a port of the other end, and the endpoint that leads to it."""
+        from twisted.internet.endpoints import TCP4ClientEndpoint
+
+        port = net.listenTCP(0, factory, interface="127.0.0.1")
+        return port, TCP4ClientEndpoint(net, "127.0.0.1", port.getHost().port)
 
     async def ended(self, transport: Any, there: Collector) -> bytes:
         self.outbox.release(transport)
@@ -306,24 +310,11 @@ class UnderTLS(OverTCP):
 class OverUNIX(OverTCP):
     """The same over a UNIX socket."""
 
-    async def connect(self) -> tuple[Any, Collector]:
-        from twisted.internet import reactor  # noqa: TID251 - real sockets
-        from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+    def listen(self, net: Any, factory: Any) -> tuple[Any, Any]:
+        from twisted.internet.endpoints import UNIXClientEndpoint
 
-        net: Any = reactor
-        there = Collector()
-        factory: Any = Factory()
-        factory.buildProtocol = lambda addr: there
-        factory.noisy = False
         path = self.mktemp()[-60:].replace("/", "-")
-        port = net.listenUNIX(path, factory)
-        self.addCleanup(port.stopListening)
-        here = await connectProtocol(UNIXClientEndpoint(net, path), Collector())
-        self.addCleanup(lambda: here.transport.abortConnection())
-        self.here = here
-        await there.made
-        self.outbox = Outbox()
-        return here.transport, there
+        return net.listenUNIX(path, factory), UNIXClientEndpoint(net, path)
 
     async def test_nothing_is_written_behind_our_end_of_the_connection(self) -> None:
         transport, there = await self.connect()

@@ -242,12 +242,7 @@ def _written(connection: Connection, octets: bytes) -> bytes:
     """Write what the socket takes now; return the rest, b"" if the connection is aborted."""
     if connection._aborting:
         return b""
-    if (
-        connection.connected
-        and not connection.disconnecting
-        and not connection.dataBuffer
-        and not connection._tempDataBuffer
-    ):
+    if connection.connected and not connection.disconnecting and not has_unsent(connection):
         try:
             return octets[connection.socket.send(octets) :]
         except OSError:  # nothing fits, or the connection is lost: the transport finds out which
