@@ -45,6 +45,7 @@ class Attempts:
         wall_time: for return times (RFC 2852).
         random: the source of jitter.
         wake: called where a transaction may begin.
+        freed: called where a transaction has ended, so that another may begin.
         look_at: called with the time, by the clock, at which one may begin.
         settle: called with each delivery that was tried and its outcomes.
         blocked: called with each delivery that waited for a next hop which was suspended.
@@ -70,6 +71,7 @@ class Attempts:
         wall_time: WallTime,
         random: Random,
         wake: Callable[[], None],
+        freed: Callable[[], None],
         look_at: Callable[[float], None],
         settle: Callable[[Delivery, Sequence[Outcome]], None],
         blocked: Callable[[Delivery], None],
@@ -85,6 +87,7 @@ class Attempts:
         self._wall_time = wall_time
         self._random = random
         self._wake = wake
+        self._freed = freed
         self._look_at = look_at
         self._settle = settle
         self._blocked = blocked
@@ -185,7 +188,7 @@ class Attempts:
         finally:
             self._fair_share.ended(queue, kind)
             self._settle(delivery, outcomes)
-            self._wake()
+            self._freed()
 
     def _learn(
         self,

@@ -327,6 +327,7 @@ class Deliveries:
         def is_back(result: Result) -> None:
             self._lease_ended(delivery.message, result)
             self.backlog.note(delivery.message)
+            self._wake()
             self._leave(delivery)
 
         self._commit.perform(Settle(delivery.message, untried=numbers)).addCallbacks(
@@ -357,7 +358,6 @@ class Deliveries:
 
     def _leave(self, delivery: Delivery) -> None:
         self._fair_share.leave(delivery)
-        self._wake()
         self._tell_left()
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
@@ -386,6 +386,7 @@ class Deliveries:
             self._lease_ended(delivery.message, result)
             if settle.deferred:
                 self._plan(delivery.message, settle)
+                self._wake()
             self._leave(delivery)
 
         self._record(settle, actions, settled, lambda failure: self._not_settled(failure, delivery))

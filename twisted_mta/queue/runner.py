@@ -147,7 +147,7 @@ class Runner:
             observers=Observers(observe, noticed, intervened),
             outbox=self._outbox,
             wake=self._wake,
-            left=self._report_if_stopped,
+            left=self._left,
         )
         self._attempts = Attempts(
             settings,
@@ -159,6 +159,7 @@ class Runner:
             wall_time=wall_time,
             random=random,
             wake=self._wake,
+            freed=self._wake_for_rest,
             look_at=self._look_at,
             settle=self._deliveries.settle,
             blocked=self._deliveries.blocked,
@@ -333,6 +334,15 @@ class Runner:
         # In a turn of its own: clients that wait for the commit get their 250 first.
         if self._turn is None and self._lifecycle.is_running:
             self._turn = self._clock.callLater(0, self._dispatch)
+
+    def _wake_for_rest(self) -> None:
+        # Nearly always nothing waits for the transaction or the place that has become free.
+        if self._fair_share.has_rest or self._waiting_for_idle:
+            self._wake()
+
+    def _left(self) -> None:
+        self._wake_for_rest()
+        self._report_if_stopped()
 
     def _ring(self) -> None:
         self._alarm = None

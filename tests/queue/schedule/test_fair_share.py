@@ -13,8 +13,10 @@ from tests.tidy import TidyTestCase
 from twisted_mta.config.amounts import Rate
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.schedule import fair_share
 from twisted_mta.queue.schedule.delivery import Delivery
@@ -62,6 +64,26 @@ class Places(TidyTestCase):
         for _ in range(2):
             self.fair_share.leave(self.delivery)
             self.assertEqual(self.fair_share.places, 0)
+
+    def test_a_transaction_that_ends_matters_to_mail_that_waits_and_to_suspensions(self) -> None:
+        """The runner looks at what may begin only then."""
+        share, next_hop = self.fair_share, self.delivery.next_hop
+        share.claim([self.delivery], 0.0)
+        self.assertFalse(share.has_rest)
+        share.arrive(self.delivery, 0.0)
+        self.assertTrue(share.has_rest)
+        (queue,) = share.startable(0.0, 8)
+        share.begin(queue, 0.0)
+        self.assertFalse(share.has_rest)
+        share.add_due("other.example", 0.0, next_hop)
+        self.assertTrue(share.has_rest)
+        share.release(share.readings(0.0)[0])
+        self.assertFalse(share.has_rest)
+        queue.state.suspend(60.0, Outcome(RecipientNumber(0), DEFERRED), now=0.0)
+        share.suspended(queue)
+        self.assertTrue(share.has_rest)
+        self.assertIsNone(share.next_probe(60.0))
+        self.assertFalse(share.has_rest)
 
 
 class NextHopsWithoutMail(TidyTestCase):

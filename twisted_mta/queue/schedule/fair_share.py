@@ -291,6 +291,11 @@ class FairShare:
         return self.places - sum(len(queue.waiting) for queue in self._waiting)
 
     @property
+    def has_rest(self) -> bool:
+        """Whether mail waits for a transaction or a place, or a suspension for its end."""
+        return bool(self._waiting or self._due_domains or self._suspension_ends)
+
+    @property
     def has_work(self) -> bool:
         """Whether mail is in memory, or due for a next hop that is not suspended."""
         return bool(self.places) or any(
