@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 
+from ..mail.leading_dot import leading_dot
+
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
+_PARTS = (b"\r", b"\n", b".")  # octets of `_END`
 _FALSE_END = re.compile(rb"[\r\n]\.(?:\r\n?|\n)\Z")
 _SEVERAL_CRS = re.compile(rb"(?<!\r)\r\r++\n")
 _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
@@ -61,10 +64,9 @@ class DataReader(_Watch):
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
         super().__init__(look_for_long_lines=look_for_long_lines)
         self.finished = False
-        # The CR LF of the DATA line itself counts as a line end: a message that begins with the
-        # final dot is empty (RFC 5321 §4.1.1.4). It is not part of the content.
-        self._held = b"\r\n"
-        self._skip = 2
+        self._begun = False
+        self._held = b""
+        self._skip = 0  # octets in `_held` that are not part of the content
         self._last = b""  # the last four octets that arrived
 
     @property
@@ -79,9 +81,14 @@ class DataReader(_Watch):
         empty unless `finished`.
         """
         self._last = (octets if len(octets) >= 4 else self._last + octets)[-4:]
+        if not self._begun and octets:
+            self._begun = True
+            if octets.startswith(b"."):
+                # The CR LF of the DATA line itself counts as a line end: a message that begins with
+                # the final dot is empty (RFC 5321 §4.1.1.4).
+                self._held, self._skip = b"\r\n", 2
         octets = self._held + octets
-        # Most large content has no dot at all, as base64 has none, and one octet is found quickly.
-        dot = octets.find(_DOT) if b"." in octets else -1
+        dot = leading_dot(octets)
         end = octets.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.finished = True
@@ -92,8 +99,8 @@ class DataReader(_Watch):
             self._held = octets[cut:]
         if not cut:
             return b"", rest
-        # The line end of DATA always comes out first, and whole: nothing comes out before three
-        # more octets have shown what follows it.
+        # The line end of DATA comes out first, and whole: nothing comes out before it is known what
+        # the dot behind it is.
         skip, self._skip = self._skip, 0
         if 0 <= dot <= cut - len(_DOT):
             content = octets[:cut].replace(_DOT, b"\r\n")[skip:]  # RFC 5321 §4.5.2
@@ -105,9 +112,10 @@ class DataReader(_Watch):
 
 def _overlap(octets: bytes) -> int:
     """Return how many octets at the end may be the beginning of CR LF ``.`` CR LF."""
-    for length in (4, 3, 2, 1):
-        if octets.endswith(_END[:length]):
-            return length
+    if octets.endswith(_PARTS):  # most pieces end within a line
+        for length in (4, 3, 2, 1):
+            if octets.endswith(_END[:length]):
+                return length
     return 0
 
 
