@@ -11,6 +11,8 @@ from attrs import frozen
 # program may count a field of that form as a hop, so it counts here. Lower case: see `feed`.
 _RECEIVED = re.compile(rb"\r\nreceived[ \t]*:")
 
+_EMPTY_LINE = b"\r\n\r\n"  # with the line end before it
+
 _LONGEST_LINE = 1000  # octets with the CR LF, RFC 5321 §4.5.3.1.6
 
 
@@ -89,9 +91,12 @@ class HeaderScanner:
         """Add the next chunk of the content."""
         if self.ended:
             return
+        empty_line = chunk.find(_EMPTY_LINE)
+        if empty_line >= 0:  # the header ends there or, across the chunks, earlier
+            chunk = chunk[: empty_line + len(_EMPTY_LINE)]
         text = self._carry + chunk
         start = self.size - len(self._carry)
-        end = text.find(b"\r\n\r\n")
+        end = text.find(_EMPTY_LINE)
         if end >= 0:
             self.ended = True
             self.size = start + end + 2

@@ -42,6 +42,8 @@ class HeldHeader:
             if self._show is not None:
                 self._show(content)
             return content
+        if header.ended and not self._held:  # one piece, which may be large, has it all
+            return self._let_go(content, header)
         self._held += content
         return self.end(header) if header.ended else b""
 
@@ -49,7 +51,10 @@ class HeldHeader:
         """Take the end of the content; return what is still to be stored."""
         if self.is_released:
             return b""
-        self.is_released = True
-        section, rest = bytes(self._held[: header.size]), bytes(self._held[header.size :])
+        held = bytes(self._held)
         self._held.clear()
-        return self._release(section, rest)
+        return self._let_go(held, header)
+
+    def _let_go(self, content: bytes, header: HeaderScanner) -> bytes:
+        self.is_released = True
+        return self._release(content[: header.size], content[header.size :])
