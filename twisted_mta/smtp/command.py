@@ -68,12 +68,12 @@ def parse_line(line: bytes) -> tuple[str, str]:
     Raises:
         CommandError: the line is not a command.
     """
-    if b"\r" in line or b"\n" in line or b"\0" in line:
-        raise CommandError(NOT_TEXT)
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         raise CommandError(NOT_TEXT) from None
+    if "\r" in text or "\n" in text or "\0" in text:
+        raise CommandError(NOT_TEXT)
     verb, _, argument = text.partition(" ")
     verb = verb.rstrip("\t")
     if not (verb.isascii() and verb.isalpha()):
