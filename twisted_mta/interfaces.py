@@ -367,11 +367,13 @@ At least one of them gets the mail; otherwise the result is the reply that refus
 without an alias is its own final recipient.
 """
 
-Take = Callable[[Message, "Sequence[Sequence[RecipientNumber]]"], "Deferred[ContentDecision]"]
+Take = Callable[
+    [Message, "Sequence[Sequence[RecipientNumber]]"], "Deferred[ContentDecision] | Deferred[None]"
+]
 """Deliver or queue a received message, and decide on each RCPT.
 
 The second argument has, for each RCPT, the numbers of the recipients that it led to. The decision
-is final. The Deferred may fail.
+is final; None: the whole message is in the queue. The Deferred may fail.
 """
 
 

@@ -182,7 +182,7 @@ class ApplicationMail:
 
     def _take(
         self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
-    ) -> Deferred[ContentDecision]:
+    ) -> Deferred[None]:
         """Put a message into the queue (`interfaces.Take`)."""
         submitted = self._submitted.pop(message.id)
         leading = {
@@ -195,7 +195,7 @@ class ApplicationMail:
             self._untrack(message.id)
             return failure
 
-        return self._accept(message).addCallbacks(lambda _: None, not_taken)
+        return self._accept(message).addErrback(not_taken)
 
     def _decide(self, session: Session, envelope: ApplicationEnvelope) -> Work[None]:
         """Begin a transaction with all recipients, or raise `SubmissionRefused`."""

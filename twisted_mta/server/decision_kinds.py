@@ -19,10 +19,12 @@ class Kind:
     Attributes:
         expected: in words.
         fits: whether an object is of it.
+        usual: the types of most; their objects fit.
     """
 
     expected: str
     fits: Callable[[object], bool]
+    usual: tuple[type, ...] = ()
 
     def checked(self, found: Any) -> Any:
         """Return ``found``.
@@ -30,7 +32,7 @@ class Kind:
         Raises:
             TypeError: it is not of this kind.
         """
-        if self.fits(found):
+        if type(found) in self.usual or self.fits(found):
             return found
         raise TypeError(f"found {found!r}, expected {self.expected}")
 
@@ -51,7 +53,9 @@ def _is_opened(found: object) -> bool:
     )
 
 
-DECISION = Kind("a Reply or None", _is_decision)
-CONTENT_DECISION = Kind("a Reply, None, or a list of these", _is_content_decision)
+_USUAL = (type(None), Reply)
+
+DECISION = Kind("a Reply or None", _is_decision, _USUAL)
+CONTENT_DECISION = Kind("a Reply, None, or a list of these", _is_content_decision, _USUAL)
 OPENED = Kind("a Sink or a Reply", _is_opened)
 VERDICT = Kind("a Login, a salt or a Reply", lambda found: isinstance(found, Verdict | Login))

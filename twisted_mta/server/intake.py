@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from ..interfaces import Accept, Expand, Ids, NewBody, Refused, Sink, Take, WallTime
 from ..mail.address import Mailbox, is_postmaster, literal_address, u_labels
-from ..mail.decision import ContentDecision, Decision
+from ..mail.decision import Decision
 from ..mail.envelope import Parameters, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message
@@ -605,10 +605,9 @@ class Intake:
 
     def _queue(
         self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
-    ) -> Deferred[ContentDecision]:
+    ) -> Deferred[None]:
         """Put a message into the queue (`interfaces.Take`)."""
-        queued = Reply.of(250, "0.0", f"Queued as {message.id}")
-        return self._accept(message).addCallback(lambda _: queued)
+        return self._accept(message)
 
 
 def _domain_of(delivered_to: bytes) -> bytes:

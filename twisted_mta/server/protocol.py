@@ -379,12 +379,13 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not _OPEN and self._lifecycle in NOT_GREETED:
             self.spoke_early = True
             return
-        state = self.session.state
+        session = self.session
+        state = session.state
         if state is _CLOSED:
             return
         if state is _CONTENT:
             self._timer.last_activity = self._clock.seconds()
-        self.session.receive(data)
+        session.receive(data)
         if self._waiting:
             self._pause_reading()
         else:
@@ -531,31 +532,32 @@ class ESMTPProtocol(LineReceiver):
         """Carry out the session's steps until it waits, and write its replies."""
         if self._advancing or self._slowed is not None or self._resting is not None:
             return
+        session, factory = self.session, self._factory
         self._advancing = True
         until = self._clock.seconds() + _MAX_TURN
         try:
             while True:
-                if self._factory.draining or self._lifecycle is _ABANDONED:
+                if factory.draining or self._lifecycle is _ABANDONED:
                     step = self._step_to_end()
                 else:
-                    step = self.session.step()
+                    step = session.step()
                 if step is None:
                     break
                 _STEPS[type(step)](self, step)
                 if (
                     self._clock.seconds() > until
-                    and self.session.unfinished
+                    and session.unfinished
                     and self._lifecycle is not _LOST
                 ):
                     self._resting = self._clock.callLater(0, self._rested)
                     break
         finally:
             self._advancing = False
-        while self.session.refusals:
-            reply = self.session.refusals.popleft()
+        while session.refusals:
+            reply = session.refusals.popleft()
             if reply is not OUT_OF_STEP:  # a violation is logged by itself
                 self._log.info("{peer} was told: {reply}", peer=self.address, reply=reply)
-        errors = self.session.errors
+        errors = session.errors
         if errors > self._errors:
             self._slow_down(errors)
         self._errors = errors
@@ -808,7 +810,15 @@ class ESMTPProtocol(LineReceiver):
                 self._log.failure("a decision on mail failed", failure)
             decided(LOCAL_ERROR)
 
-        result.addCallback(kind.checked).addCallbacks(decided, failed)
+        def found(decision: Any) -> None:
+            try:
+                kind.checked(decision)
+            except Exception:
+                failed(Failure())
+            else:
+                decided(decision)
+
+        result.addCallbacks(found, failed)
 
     def _decided(self, question: _Question, decision: Any) -> None:
         self._timer.last_activity = self._clock.seconds()

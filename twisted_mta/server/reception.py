@@ -361,9 +361,9 @@ class Reception:
         divided = self._divided or self._recipients.undivided()
         message = self._message(body, divided)
         taking = self._take(message, divided.by_rcpt)
-        if any(divided.answers):
-            taking.addCallback(_with_answers, divided.answers)
-        return taking.addCallbacks(self._taken, self._not_taken, callbackArgs=(message,))
+        return taking.addCallbacks(
+            self._taken, self._not_taken, callbackArgs=(message, divided.answers)
+        )
 
     def _message(self, body: Body, recipients: DividedRecipients) -> Message:
         session, policy, examined = self._session, self._policy, self._examined
@@ -439,7 +439,13 @@ class Reception:
             return True
         return not self._scanner.is_ascii or (not self._ascii and needs_smtputf8(body))
 
-    def _taken(self, decision: ContentDecision, message: Message) -> ContentDecision:
+    def _taken(
+        self, decision: ContentDecision, message: Message, answers: Sequence[Reply | None]
+    ) -> ContentDecision:
+        if decision is None:
+            decision = Reply.of(250, "0.0", f"Queued as {self._id}")
+        if answers and any(answers):
+            decision = _with_answers(decision, answers)
         try:
             self._log_taken(decision, message)
         except Exception:
