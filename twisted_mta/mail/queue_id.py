@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 # Crockford's base 32: no I, L, O, U, so an id can be read out over the telephone.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
@@ -18,18 +16,18 @@ class QueueId(int):
     like the numbers.
     """
 
-    def __str__(self) -> str:
-        return self._text
+    _text = ""  # once it was written
 
-    @cached_property
-    def _text(self) -> str:
-        # Cached, and made ten bits at a time: every message has its id written several times.
-        value = int(self)
-        return (
-            f"{_ALPHABET[value >> 60]}{_PAIRS[value >> 50 & 1023]}{_PAIRS[value >> 40 & 1023]}"
-            f"{_PAIRS[value >> 30 & 1023]}{_PAIRS[value >> 20 & 1023]}{_PAIRS[value >> 10 & 1023]}"
-            f"{_PAIRS[value & 1023]}"
-        )
+    def __str__(self) -> str:
+        # Kept, and made ten bits at a time: every message has its id written several times.
+        if not self._text:
+            value = int(self)
+            self._text = (
+                f"{_ALPHABET[value >> 60]}{_PAIRS[value >> 50 & 1023]}{_PAIRS[value >> 40 & 1023]}"
+                f"{_PAIRS[value >> 30 & 1023]}{_PAIRS[value >> 20 & 1023]}"
+                f"{_PAIRS[value >> 10 & 1023]}{_PAIRS[value & 1023]}"
+            )
+        return self._text
 
     __repr__ = __str__
 

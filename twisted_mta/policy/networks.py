@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -10,22 +10,21 @@ Network = IPv4Network | IPv6Network
 
 
 class Networks:
-    """A set of networks; its answers for recent addresses are cached."""
+    """A set of networks.
+
+    Attributes:
+        cover: returns whether the address of a peer, as its socket gives it, is in one of the
+            networks; IPv4 mapped into IPv6 counts as IPv4. None (a UNIX socket) is in no network.
+            Answers for recent addresses are cached.
+    """
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(networks)
-        self._cached = lru_cache(maxsize=1024)(self._find)
+        self.cover: Callable[[str | None], bool] = lru_cache(maxsize=1024)(self._find)
 
-    def cover(self, address: str | None) -> bool:
-        """Whether an address is in one of the networks.
-
-        Args:
-            address: of a peer, as its socket gives it; IPv4 mapped into IPv6 counts as IPv4. None
-                (a UNIX socket) is in no network.
-        """
-        return address is not None and bool(self._networks) and self._cached(address)
-
-    def _find(self, address: str) -> bool:
+    def _find(self, address: str | None) -> bool:
+        if address is None or not self._networks:
+            return False
         parsed = ip_address(address.partition("%")[0])
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from attrs import evolve, field, frozen
 
 from ..mail.address import Mailbox, folded
-from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.envelope import Parameters, Recipient, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import RefusedRecipient
 from ..mail.reply import Reply
@@ -165,29 +165,30 @@ def expanded(
         final = expansions.final.get(mailbox)
         if final is None:
             final = (FinalRecipient(mailbox),)
+        own = rcpt.parameters
+        passed_on: Parameters | None = None  # one object for all members: there may be thousands
         several = len(final) > 1
-        led_on = [each.mailbox is not mailbox and each.mailbox != mailbox for each in final]
         if several:
-            alias = Recipient(RecipientNumber(len(aliases)), mailbox, rcpt.parameters)
+            alias = Recipient(RecipientNumber(len(aliases)), mailbox, own)
             if alias.is_to_notify("SUCCESS"):
                 aliases[index] = alias
-        # One object for all members: there may be thousands.
-        own = passed_on = rcpt.parameters
-        if several or any(led_on):
-            passed_on = forwarded(own, rcpt.mailbox, several=several)
-            if several and own:
+            if own:
                 own = forwarded(own, mailbox, several=True)
-        for member, is_alias in zip(final, led_on, strict=True):
-            local_part = member.mailbox.local_part
-            if member.mailbox.domain in local_domains:
+        for member in final:
+            reached = member.mailbox
+            is_alias = reached is not mailbox and reached != mailbox
+            if is_alias and passed_on is None:
+                passed_on = forwarded(rcpt.parameters, rcpt.mailbox, several=several)
+            local_part = reached.local_part
+            if reached.domain in local_domains:
                 local_part = folded(local_part)
-            parameters = passed_on if is_alias else own
-            key = local_part, member.mailbox.domain, member.reverse_path
+            parameters = own if passed_on is None or not is_alias else passed_on
+            key = local_part, reached.domain, member.reverse_path
             known = recipients.get(key)
             if known is None:
                 known = recipients[key] = Recipient(
                     RecipientNumber(len(recipients)),
-                    member.mailbox,
+                    reached,
                     parameters,
                     original=rcpt.mailbox if is_alias else None,
                     reverse_path=member.reverse_path,
