@@ -90,11 +90,18 @@ class Activity:
         self.metrics = metrics or Metrics()
         self._wall_time = wall_time
         self._recent: dict[QueueId, Progress] = {}
+        # Read for a snapshot: to count each in `metrics` takes four times as long.
+        self._messages = 0
+        self._recipients = 0
+        self._octets = 0
+        self.metrics.read(table.MESSAGES_ACCEPTED, lambda: self._messages)
+        self.metrics.read(table.RECIPIENTS_ACCEPTED, lambda: self._recipients)
+        self.metrics.read(table.OCTETS_ACCEPTED, lambda: self._octets)
 
     @property
     def accepted(self) -> int:
         """The number of messages."""
-        return int(self.metrics.snapshot().total(table.MESSAGES_ACCEPTED))
+        return self._messages
 
     @property
     def delivered(self) -> int:
@@ -113,13 +120,11 @@ class Activity:
 
     def message_accepted(self, message: Message) -> None:
         """Count a message that was accepted."""
-        count = self.metrics.count
-        count(table.MESSAGES_ACCEPTED)
-        count(table.RECIPIENTS_ACCEPTED, by=len(message.envelope.recipients))
-        count(table.OCTETS_ACCEPTED, by=message.body.size)
-        self._recent[message.id] = Progress(
-            message.id, message.envelope, message.body.size, message.received_at
-        )
+        envelope, size = message.envelope, message.body.size
+        self._messages += 1
+        self._recipients += len(envelope.recipients)
+        self._octets += size
+        self._recent[message.id] = Progress(message.id, envelope, size, message.received_at)
         if len(self._recent) > MOST_REMEMBERED:
             del self._recent[next(iter(self._recent))]
 
