@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from tests.tidy import TidyTestCase
 from twisted_mta.cli.command import main
-from twisted_mta.cli.queue import actions
+from twisted_mta.cli.queue import actions, summary
 
 ID = "1M81ARNJN5BHJ"
 NOW = 1_790_000_000.0
@@ -227,6 +227,30 @@ class Listing(QueueCommandTestCase):
         result = self.run_tool("list", ID, answers=[page()])
         self.assertEqual(result.exit_code, 1)
         self.assertIn(f"{ID} is not in the queue", result.output)
+
+    def test_a_summary_shortens_a_long_reason_on_a_terminal_alone(self) -> None:
+        suspended = {
+            "destination": "far.example",
+            "since": 0.0,
+            "until": None,
+            "reason": "they move " * 20,
+            "by": "ann",
+            "waiting": 2,
+        }
+        answer = {
+            "version": 1,
+            "groups": [],
+            "others": None,
+            "missing": [],
+            "suspended": [suspended],
+        }
+        start = "far.example is suspended by the operator until it is resumed: they move they"
+        for is_terminal in (False, True):
+            stderr = SimpleNamespace(isatty=lambda value=is_terminal: value)
+            self.patch(summary, "sys", SimpleNamespace(stdout=sys.stdout, stderr=stderr))
+            line = self.run_tool("summary", answers=[answer]).output.splitlines()[-1]
+            self.assertTrue(line.startswith(start) and line.endswith(" (2 waiting)"), line)
+            self.assertEqual(len(line) < 140, is_terminal, line)
 
     def test_a_part_of_the_queue_that_was_not_asked_is_named(self) -> None:
         missing = [{"shard": 1, "why": "it is gone\x1b"}]

@@ -110,6 +110,21 @@ class SuspendedDestinations(ProgramTestCase):
             self.assertEqual(mta.tool("queue", "resume", "--all").stdout, f"resumed: {hop}\n")
             mta.wait_for(lambda: len(self.hop.recipients()) == 2, "both")
 
+    def test_all_domains_below_one_are_suspended_and_counted(self) -> None:
+        with self.mta("--workers", "2") as mta:
+            mta.tool("queue", "suspend", ".A.far.example")
+            for name in ("x", "y", "x.y"):
+                submit(mta.smtp, message(), f"bob@{name}.a.far.example")
+            submit(mta.smtp, message(), "bob@a.far.example")
+            mta.wait_for(lambda: len(self.hop.transactions) == 1, "the mail of the domain itself")
+            (each,) = self.listed(mta)
+            self.assertEqual((each["destination"], each["waiting"]), (".a.far.example", 3))
+            self.assertEqual(mta.terminate(), 0, mta.output())
+        self.assertEqual(self.listed(mta)[0]["waiting"], 3)  # by the files
+        with self.mta("--workers", "2") as mta:
+            mta.tool("queue", "resume", ".a.far.example")
+            mta.wait_for(lambda: len(self.hop.transactions) == 4, "all mail")
+
     def test_machines_that_share_a_queue_see_the_same(self) -> None:
         self.home.chmod(0o755)
         database = self.enterContext(PostgreSQL(self.home))

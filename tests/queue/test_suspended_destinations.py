@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.queue.operator.operations import Suspend
 from twisted_mta.queue.operator.suspended import SuspendedDestination, read_destination
+from twisted_mta.queue.operator.suspended import SuspendedDestinations as Destinations
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
+from twisted_mta.system.work import finished
 
 from .mail import DEFERRED, DELIVERED, LIFETIME, NOW, message
 from .running import RunnerTestCase
@@ -73,6 +76,41 @@ class SuspendedDestinations(RunnerTestCase):
         self.suspend()
         self.answer(DELIVERED)
         self.assertDone()
+
+    def test_all_domains_below_one_are_suspended_and_resumed_and_not_that_itself(self) -> None:
+        below = SuspendedDestination(".b.example", NOW, None, "a secret")
+        self.suspend(below)
+        self.accept(message(1, "bob@a.b.example", "cat@x.a.b.example"), message(2, "eve@b.example"))
+        self.accept(message(3, "eve@a.bb.example"))
+        self.assertEqual(self.under_way(), [("b.example", [0]), ("a.bb.example", [0])])
+        for _ in range(2):
+            self.answer(DELIVERED)
+        self.assertIdle()
+        found = self.runner.domains_of_suspended()[".b.example"]
+        self.assertEqual(sorted(found), ["a.b.example", "x.a.b.example"])
+        asked = finished(self.runner.domains_of_destinations([".b.example"]))
+        self.assertEqual(sorted(asked), ["a.b.example", "x.a.b.example"])
+        self.assertEqual(
+            below.reply.lines,
+            ("Delivery to domains below b.example is suspended by the operator of this MTA",),
+        )
+        self.suspend()
+        self.answer(DELIVERED)
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_the_most_specific_destination_is_named_among_those_in_force(self) -> None:
+        names = ("a.b.example", ".b.example", ".example", "smtp:hop.example")
+        destinations = [SuspendedDestination(name, NOW, NOW + 10) for name in names]
+        hop = NextHop("smtp", domain="hop.example")
+        suspended = Destinations(lambda: NOW)
+        for number, name in enumerate(names):
+            suspended.replace(destinations[number:])
+            found = suspended.find("a.b.example", hop)
+            assert found is not None
+            self.assertEqual(found.name, name)
+        suspended.replace([evolve(destinations[0], until=NOW), destinations[1]])
+        self.assertEqual(suspended.find("a.b.example", hop), destinations[1])
 
     def test_mail_of_a_resumed_destination_is_due_within_the_limits_of_its_next_hop(self) -> None:
         self.suspend(NEXT)
@@ -188,6 +226,8 @@ class ReadDestination(RunnerTestCase):
         for text, name in (
             ("Example.NET", "example.net"),
             (" example.net. ", "example.net"),
+            (".Example.NET.", ".example.net"),
+            (".example", ".example"),
             ("[192.0.2.1]", "[192.0.2.1]"),
             ("SMTP:relay.example.net:25", "smtp:relay.example.net:25"),
             ("smtp:relay:25 (mail for .example.net)", "smtp:relay:25"),
@@ -200,7 +240,18 @@ class ReadDestination(RunnerTestCase):
             self.assertEqual(read_destination(text), name)
 
     def test_what_is_neither_is_refused_with_what_was_expected(self) -> None:
-        for text in ("", " ", "bob@example.net", "smtp:", "a b", "x" * 400, "\x1b[31m", ".example"):
+        for text in (
+            "",
+            " ",
+            "bob@example.net",
+            "smtp:",
+            "a b",
+            "x" * 400,
+            "\x1b[31m",
+            ".",
+            "..a",
+            ".[192.0.2.1]",
+        ):
             with self.assertRaisesRegex(ValueError, "expected a recipient domain") as caught:
                 read_destination(text)
             self.assertTrue(str(caught.exception).isprintable())

@@ -450,7 +450,10 @@ def _suspended_paths() -> dict[str, Any]:
         "properties": {
             "destination": {
                 "type": "string",
-                "description": "A domain of recipients, or a next hop by its name in the status.",
+                "description": (
+                    "A domain of recipients, .example.net for all domains below one, or a next hop"
+                    " by its name in the status."
+                ),
             },
             "reason": {"type": "string", "maxLength": LONGEST_REASON},
             "seconds": {"type": ["number", "null"], "minimum": 1, "maximum": 31_622_400},

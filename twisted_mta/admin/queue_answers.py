@@ -227,7 +227,7 @@ async def suspended_destinations(
     Args:
         agent: of this process.
         shard: of the queue.
-        destination: a domain or a next hop, suspended or not; None: all that are suspended.
+        destination: suspended or not (`read_destination`); None: all that are suspended.
 
     Returns:
         The ``destinations`` that are suspended, and the numbers of recipients that are ``waiting``,

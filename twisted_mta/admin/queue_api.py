@@ -252,7 +252,9 @@ class QueueAPI:
         parameters = request.parameters
         destination, everything = parameters.get("destination"), parameters.get("all")
         if (destination is None) == (everything is None) or everything not in (None, "true"):
-            raise ValueError("expected ?destination= with a domain or a next hop, or ?all=true")
+            raise ValueError(
+                "expected ?destination= with a domain, .domain or next hop, or ?all=true"
+            )
         try:
             resumed = await self._ask_any(RESUME, destination=destination, by=request.user)
         except _Unanswered as error:
@@ -516,7 +518,7 @@ class _Suspension:
     """The body of a request to suspend a destination.
 
     Attributes:
-        destination: a domain, or the name of a next hop.
+        destination: as the operator wrote it (`read_destination`).
         reason: in the operator's words.
         seconds: for how long; None: until it is resumed.
         dry_run: whether nothing is changed.

@@ -24,7 +24,16 @@ from ..interfaces import Executor, WallTime
 from ..mail.address import Mailbox
 from ..mail.next_hop import NextHop
 from ..mail.printable import printable
-from ..queue.operator.operations import CountWaiting, ReadSuspended, Suspended, WaitingCounts
+from ..queue.operator.operations import (
+    FIRST,
+    CountWaiting,
+    ReadSuspended,
+    Summarize,
+    Summarized,
+    Suspended,
+    WaitingCounts,
+)
+from ..queue.operator.selection import Selection
 from ..queue.operator.suspended import SuspendedDestination, SuspendedDestinations
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..queue.store.spool import Spool
@@ -176,9 +185,30 @@ def _result(deferred: Deferred[Any]) -> Any:
 
 async def _waiting(shard: Any, names: Sequence[str]) -> Mapping[str, int]:
     """Return how many recipients wait for domains; of next hops it is not known."""
-    domains = [name for name in names if SuspendedDestination(name, 0.0).is_domain]
-    counted: WaitingCounts = await shard.commit.perform(CountWaiting(tuple(domains), MOST_COUNTED))
-    return dict(counted.by_domain)
+    counts = {}
+    for name in names:
+        if SuspendedDestination(name, 0.0).is_domain:
+            domains: Sequence[str] = [name]
+        elif name.startswith("."):
+            domains = await _domains_below(shard, name)
+        else:
+            continue
+        asked = CountWaiting(tuple(domains), MOST_COUNTED)
+        counted: WaitingCounts = await shard.commit.perform(asked)
+        counts[name] = sum(counted.by_domain.values())
+    return counts
+
+
+async def _domains_below(shard: Any, name: str) -> Sequence[str]:
+    """Return the domains below a ``.domain`` that have mail."""
+    domains: dict[str, None] = {}
+    after: int | None = FIRST
+    while after is not None:
+        asked = Summarize("domain", Selection(domain=name), after)
+        found: Summarized = await shard.commit.perform(asked)
+        domains.update(dict.fromkeys(found.groups))
+        after = found.next
+    return list(domains)
 
 
 class _StoppedAgents:

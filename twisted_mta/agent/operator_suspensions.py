@@ -76,7 +76,7 @@ class OperatorSuspensions:
 
         Args:
             shard: any.
-            destination: a domain, or the name of a next hop.
+            destination: as the operator wrote it (`read_destination`).
             seconds: for how long; None: until it is resumed.
             reason: in the operator's words.
             by: the operator.

@@ -35,7 +35,7 @@ from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
 from .operator.operations import FIRST, Intervene, ListedMessage, Page
 from .operator.selection import Selection
-from .operator.suspended import SuspendedDestination, SuspendedDestinations
+from .operator.suspended import SuspendedDestination, SuspendedDestinations, destination_names
 from .runner_settings import RunnerSettings
 from .schedule.delivery import Delivery
 from .schedule.fair_share import FairShare, LimitsOf
@@ -432,14 +432,14 @@ class Runner:
         """Return the domains with mail in the store for destinations, in slices of work.
 
         Args:
-            names: of domains and next hops, suspended or not.
+            names: of destinations, suspended or not.
         """
         domains = []
         for number, domain in enumerate(self._backlog.domains()):
             if number % _LOOKED_UP == 0:
                 yield
             next_hop = self._deliveries.next_hop_of_domain(domain)
-            if any(name in names for name in (domain, str(next_hop), str(next_hop.shared))):
+            if any(name in names for name in destination_names(domain, next_hop)):
                 domains.append(domain)
         return domains
 

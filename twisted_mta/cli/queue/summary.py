@@ -20,6 +20,7 @@ from .suspending import note
 
 _COLUMNS = ("Recipients", "Messages", "Deferred", "Held", "Oldest")
 _LONGEST_NAME = 26  # columns of a terminal: the others have 54 of 80
+_LONGEST_REASON = 60  # columns of a terminal, of a suspension; "queue suspended" has all of it
 
 
 @click.command("summary")
@@ -65,7 +66,8 @@ def summary_command(
         _write(by.capitalize(), [*answer["groups"], *filter(None, [answer["others"]])])
         for each in answer.get("suspended", ()):
             # Beside the table, which programs may read.
-            click.echo(f"{note(each)} ({each['waiting']:,} waiting)", err=True)
+            longest = _LONGEST_REASON if sys.stderr.isatty() else None
+            click.echo(f"{note(each, longest)} ({each['waiting']:,} waiting)", err=True)
     exit_if_incomplete([], {str(each["why"]): None for each in answer["missing"]})
 
 

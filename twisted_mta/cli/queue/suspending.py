@@ -20,7 +20,7 @@ from ..client import (
     require_version,
     state_dir_option,
 )
-from ..terminal import show
+from ..terminal import shortened, show
 from .actions import counted
 from .listing import exit_if_incomplete
 from .selection import PATH
@@ -64,8 +64,9 @@ def suspend_command(
 ) -> None:
     """Suspend deliveries to DESTINATION; its mail is accepted, and waits.
 
-    DESTINATION is the domain of recipients, or a next hop by the name that "twisted-mta status" and
-    the log give it, such as smtp:relay.example.net:25 or smtp:exchanger=.provider.example.
+    DESTINATION is the domain of recipients; .example.net for all domains below one; or a next hop
+    by the name that "twisted-mta status" and the log give it, such as smtp:relay.example.net:25 or
+    smtp:exchanger=.provider.example.
 
     No attempt begins until the destination is resumed, or DURATION is over; one that is under way
     ends by itself. Time goes on for the mail: senders are told of the delay, and it is returned at
@@ -152,8 +153,16 @@ def _row(each: Mapping[str, Any]) -> Sequence[str]:
     return tuple(printable(str(cell)) for cell in (*cells, each["by"], each["reason"]))
 
 
-def note(each: Mapping[str, Any]) -> str:
-    """Return why mail for a destination waits, in one line."""
+def note(each: Mapping[str, Any], longest: int | None = None) -> str:
+    """Return why mail for a destination waits, in one line.
+
+    Args:
+        each: the suspended destination.
+        longest: columns of the operator's reason; None: all of it.
+    """
     until = "until it is resumed" if each["until"] is None else f"until {moment(each['until'])}"
-    reason = f": {each['reason']}" if each["reason"] else ""
-    return printable(f"{each['destination']} is suspended by the operator {until}{reason}")
+    reason = printable(str(each["reason"]))
+    if longest is not None:
+        reason = shortened(reason, longest)
+    name = printable(str(each["destination"]))
+    return f"{name} is suspended by the operator {until}{reason and f': {reason}'}"

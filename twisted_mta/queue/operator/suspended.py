@@ -1,9 +1,9 @@
 """Destinations that the operator has suspended: their mail is accepted, and waits.
 
-A *destination* is a recipient domain, or a next hop by the name that the log and the status give
-it. No attempt begins at a suspended destination until the operator resumes it or its time is over;
-one that is under way ends by itself. Time goes on for the mail: its sender is told of the delay,
-and it is returned at the end of its lifetime.
+A *destination* is a recipient domain; all domains below one, written ``.example.net``; or a next
+hop by the name that the log and the status give it. No attempt begins at a suspended destination
+until the operator resumes it or its time is over; one that is under way ends by itself. Time goes
+on for the mail: its sender is told of the delay, and it is returned at the end of its lifetime.
 
 This is not the suspension of a next hop (`schedule.next_hops`), which failures bring about, and
 which ends by a probe.
@@ -11,12 +11,13 @@ which ends by a probe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from attrs import evolve, frozen
 
 from ...interfaces import WallTime
-from ...mail.address import Mailbox
+from ...mail.address import AddressError, domain_name
 from ...mail.next_hop import NextHop
 from ...mail.printable import printable
 from ...mail.reply import Reply
@@ -37,7 +38,8 @@ class SuspendedDestination:
     """A destination that the operator has suspended.
 
     Attributes:
-        name: a recipient domain in lower case, or the name of a next hop.
+        name: a recipient domain in lower case, ``.example.net`` for all domains below one, or the
+            name of a next hop.
         since: wall time.
         until: wall time; None: until the operator resumes it.
         reason: in the operator's words; may be empty.
@@ -52,15 +54,20 @@ class SuspendedDestination:
 
     @property
     def is_domain(self) -> bool:
-        """Whether it is a recipient domain, and not a next hop."""
-        return not self.name.startswith(_TRANSPORTS)
+        """Whether it is one recipient domain: neither all below one nor a next hop."""
+        return not self.name.startswith((".", *_TRANSPORTS))
 
     @property
     def reply(self) -> Reply:
         """What the sender of a message is told; the operator's reason is for operators alone."""
         # RFC 3463 §3.4: X.3.2 is a system that does not take messages, as during maintenance.
         name = printable(self.name)
-        return Reply.of(451, "3.2", f"Delivery to {name} is suspended by the operator of this MTA")
+        below = "domains below " if name.startswith(".") else ""
+        return Reply.of(
+            451,
+            "3.2",
+            f"Delivery to {below}{name.removeprefix('.')} is suspended by the operator of this MTA",
+        )
 
     def ends_by(self, now: float) -> bool:
         """Whether its time is over (``now`` is wall time)."""
@@ -71,7 +78,8 @@ def read_destination(text: str) -> str:
     """Return the name of a destination that an operator typed.
 
     Raises:
-        ValueError: it is neither a domain nor the name of a next hop; the message is printable.
+        ValueError: it is no domain, no ``.domain``, and no name of a next hop; the message is
+            printable.
     """
     text = text.strip()
     if len(text) <= _LONGEST_NAME and text.isascii() and text.isprintable():
@@ -84,16 +92,32 @@ def read_destination(text: str) -> str:
                 if scheme.lower() != "deliver" and not rest.startswith("/"):
                     rest = rest.lower()
                 return f"{scheme.lower()}{colon}{rest}"
-    try:
-        if len(text) <= _LONGEST_NAME and text and "@" not in text:
-            return Mailbox.parse(f"postmaster@{text.removesuffix('.')}").domain
-    except ValueError:
-        pass
+    dot, domain = ("." if text.startswith(".") else ""), text.removeprefix(".")
+    # An address literal has no domains below it.
+    if len(text) <= _LONGEST_NAME and not (dot and domain.startswith("[")):
+        with suppress(AddressError):
+            return dot + domain_name(domain)
     raise ValueError(
         f"found destination {printable(repr(text[:_LONGEST_NAME]))}, expected a recipient domain"
-        " such as example.net, or a next hop as twisted-mta status names it, such as"
-        " smtp:relay.example.net:25"
+        " such as example.net, .example.net for all domains below it, or a next hop as twisted-mta"
+        " status names it, such as smtp:relay.example.net:25"
     )
+
+
+def destination_names(domain: str, next_hop: NextHop) -> Iterator[str]:
+    """Yield the names of all destinations that mail for a domain has, the most specific first.
+
+    Args:
+        domain: of recipients.
+        next_hop: that the mail goes to.
+    """
+    yield domain
+    at = domain.find(".")
+    while at >= 0:
+        yield domain[at:]
+        at = domain.find(".", at + 1)
+    yield str(next_hop)
+    yield str(next_hop.shared)
 
 
 class SuspendedDestinations:
@@ -106,7 +130,6 @@ class SuspendedDestinations:
     def __init__(self, wall_time: WallTime) -> None:
         self._wall_time = wall_time
         self._by_name: dict[str, SuspendedDestination] = {}
-        self._any_next_hop = False
 
     def __bool__(self) -> bool:
         return bool(self._by_name)
@@ -118,7 +141,6 @@ class SuspendedDestinations:
         if by_name == self._by_name:
             return False
         self._by_name = by_name
-        self._any_next_hop = not all(each.is_domain for each in by_name.values())
         return True
 
     def in_force(self) -> list[SuspendedDestination]:
@@ -130,10 +152,12 @@ class SuspendedDestinations:
         """Return why mail for a domain, which goes to a next hop, is not tried; None: it is."""
         if not self._by_name:
             return None
-        found = self._by_name.get(domain)
-        if found is None and self._any_next_hop:
-            found = self._by_name.get(str(next_hop)) or self._by_name.get(str(next_hop.shared))
-        return None if found is None or found.ends_by(self._wall_time()) else found
+        now = self._wall_time()
+        for name in destination_names(domain, next_hop):
+            found = self._by_name.get(name)
+            if found is not None and not found.ends_by(now):
+                return found
+        return None
 
     def expire(self) -> list[SuspendedDestination]:
         """Drop those whose time is over, and return them."""
