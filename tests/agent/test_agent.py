@@ -73,6 +73,24 @@ class InMemory(TidyTestCase):
         return path
 
 
+class Pausing(InMemory):
+    def test_slices_leave_time_to_mail_while_there_are_sessions(self) -> None:
+        mta = self.started(routes=(("far.example", "smtp://192.0.2.1"),))
+        is_busy = mta.mta.agent._resources.sliced.is_busy
+        self.assertFalse(is_busy())
+        client = mta.connect()
+        self.assertTrue(is_busy())
+        client.say("QUIT")
+        mta.advance(1)
+        self.assertFalse(is_busy())
+        hop = mta.hop("192.0.2.1").hang()
+        mta.submit(
+            b"Subject: Hi\r\n\r\nHello\r\n", sender="a@localhost", recipients=["b@far.example"]
+        )
+        mta.advance_until(lambda: hop.connections)
+        self.assertTrue(is_busy())
+
+
 class Reloading(InMemory):
     """Replies to clients show which settings are in force."""
 

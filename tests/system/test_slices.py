@@ -40,6 +40,15 @@ class Slices(TidyTestCase):
         self.clock.advance(0.003)
         self.assertEqual(self.successResultOf(result), "done")
 
+    def test_without_other_work_the_next_slice_is_in_the_next_turn(self) -> None:
+        for busy, pause in ((False, 0.0), (True, 0.003)):
+            self.pace.is_busy = lambda value=busy: value  # type: ignore[misc]
+            self.pace.work(counting(self.clock, 10, self.done))
+            (following,) = self.clock.getDelayedCalls()
+            self.assertAlmostEqual(following.getTime() - self.clock.seconds(), pause)
+            self.clock.pump([0.003] * 3)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_with_a_clock_that_stands_still_all_is_one_slice(self) -> None:
         def many() -> Work[int]:
             for _ in range(100_000):

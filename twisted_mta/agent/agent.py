@@ -298,6 +298,7 @@ class Agent:
         self.tls_reports = self._make_tls_reports()
         self.capacity = self._make_capacity()
         self.listeners = self._make_listeners()
+        resources.sliced.is_busy = self._has_sessions
         self.application_mail = self._make_application_mail()
         self.submissions = self._make_submission_reader()
         self._behind_servers: Intake | None = None
@@ -489,6 +490,12 @@ class Agent:
     def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the suspended next hops of each shard; one may be suspended in several."""
         return [each for shard in self.shards for each in shard.runner.suspended()]
+
+    def _has_sessions(self) -> bool:
+        """Whether a client is connected, or a delivery is under way."""
+        return any(factory.connections_open for factory in self.listeners.factories) or any(
+            shard.runner.active for shard in self.shards
+        )
 
     def waiting_for_suspended(self) -> Mapping[str, int]:
         """Return the recipients that wait for suspended next hops, by its name, as last counted."""

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _SLICE = 0.001  # seconds of work in a turn
 # A message needs several turns, each of which may have to wait for a slice: with long pauses most
 # do not, on a busy processor above all.
-_PAUSE = 0.003  # seconds between two slices
+_PAUSE = 0.003  # seconds between two slices while there is other work
 
 
 class Pace(Protocol):
@@ -57,9 +57,13 @@ class Sliced:
     Args:
         clock: the reactor; a simulated one, whose time stands still, runs all in one slice.
         executor: runs blocking calls.
+
+    Attributes:
+        is_busy: whether there is other work, for which pauses are longer than one turn.
     """
 
     def __init__(self, clock: Clock, executor: Executor) -> None:
+        self.is_busy: Callable[[], bool] = lambda: True
         self._clock = clock
         self._executor = executor
         self._waiting: dict[Deferred[Any], IDelayedCall] = {}
@@ -92,7 +96,8 @@ class Sliced:
             except BaseException:
                 done.errback(Failure())
             else:
-                self._waiting[done] = self._clock.callLater(_PAUSE, turn)
+                pause = _PAUSE if self.is_busy() else 0.0
+                self._waiting[done] = self._clock.callLater(pause, turn)
 
         turn()
         return done
