@@ -142,6 +142,38 @@ class SuspendedDestinations(ProgramTestCase):
             other.wait_for(lambda: len(self.hop.transactions) == 2, "its mail")
             one.wait_for(lambda: self.in_force(one) == [], "the one to know")
 
+    def test_a_retry_on_one_machine_ends_the_suspensions_of_a_next_hop_on_all(self) -> None:
+        self.home.chmod(0o755)
+        database = self.enterContext(PostgreSQL(self.home))
+        self.hop.stop()
+        with (
+            self.mta("--queue", database.url, "--workers", "2", home="a") as one,
+            self.mta("--queue", database.url, home="b") as other,
+        ):
+            for mta in (one, other):
+                for number in range(8):
+                    submit(mta.smtp, message(), f"bob@{number}.far.example")
+            hop = f"smtp:{LOOPBACK}:{self.hop.port}"
+            for mta, count in ((one, 2), (other, 1)):
+                mta.wait_for(
+                    lambda mta=mta, count=count: (  # type: ignore[misc]
+                        mta.output().count(f"{hop} is suspended for") >= count
+                    ),
+                    "each process to suspend it",
+                )
+            self.hop.start()
+            one.tool("queue", "retry", "--all")
+            for mta, count in ((one, 2), (other, 1)):
+                mta.wait_for(
+                    lambda mta=mta, count=count: (  # type: ignore[misc]
+                        mta.output().count(f"{hop} is probed before its time") >= count
+                    ),
+                    "each process to try again",
+                )
+            one.wait_for(lambda: len(self.hop.transactions) == 16, "all mail")
+            submit(other.smtp, message(), "bob@new.far.example")
+            other.wait_for(lambda: f"{hop} is no longer suspended" in other.output(), "its probe")
+
 
 class SuspendedOnThePage(PageTestCase):
     def test_an_operator_suspends_a_destination_and_resumes_it(self) -> None:

@@ -19,6 +19,7 @@ from ..mail.message import Message
 from ..mail.queue_id import QueueId
 from ..queue.commit import GroupCommit
 from ..queue.ids import QueueIds
+from ..queue.operator.operations import ReadRetried, Retried
 from ..queue.pending import PROBE
 from ..queue.runner import Runner
 from ..queue.store.contract import Leased, Result, Settle, StoreError
@@ -87,6 +88,7 @@ class SharedQueue:
         self._executor = executor
         self._commit: GroupCommit | None = None
         self._beats = 0
+        self._retries: set[int] = set()  # of other processes, at the last look
         self._known = 0  # `PostgreSQLStore.taken_over` at the last search
         self._next: Any = None
 
@@ -126,15 +128,25 @@ class SharedQueue:
         self._next = self._clock.callLater(_BEAT, self._beat, commit, runner, take_suspended)
         commit.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
         # After the probe, in its batch.
-        Deferred.fromCoroutine(take_suspended()).addErrback(self._not_taken)
+        Deferred.fromCoroutine(take_suspended()).addErrback(
+            self._not_taken, "which destinations are suspended"
+        )
+        commit.perform(ReadRetried()).addCallback(self._take_retried, runner).addErrback(
+            self._not_taken, "which mail was retried by other processes"
+        )
         self._beats += 1
         if self._beats % _SURVEYS == 0 or self.store.taken_over != self._known:
             self._known = self.store.taken_over
             runner.survey()
 
-    def _not_taken(self, failure: Failure) -> None:
+    def _take_retried(self, retried: Retried, runner: Runner) -> None:
+        """Pass on the retries that were not there at the last look."""
+        before, self._retries = self._retries, {each.id for each in retried.retries}
+        runner.take_retried([each for each in retried.retries if each.id not in before])
+
+    def _not_taken(self, failure: Failure, what: str) -> None:
         if not failure.check(StoreError, CancelledError):  # `is_open` shows the failure
-            self._log.failure("it was not found out which destinations are suspended", failure)
+            self._log.failure("it was not found out {what}", failure, what=what)
 
     # Large bodies (`queue.store.contract.Transfers`).
 

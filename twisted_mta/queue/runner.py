@@ -33,7 +33,7 @@ from .events_outbox import EventsOutbox, NoEvents
 from .lifecycle import Event, Lifecycle
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
-from .operator.operations import FIRST, Intervene, ListedMessage, Page
+from .operator.operations import FIRST, Intervene, ListedMessage, Page, Retry
 from .operator.selection import Selection
 from .operator.suspended import SuspendedDestination, SuspendedDestinations, destination_names
 from .runner_settings import RunnerSettings
@@ -560,7 +560,6 @@ class Runner:
         if intervention.dry_run:
             return shown
         any_leased = self._interventions.changed(intervention, page, by, waiting)
-        domains: dict[str, None] = {}
         for listed in page.messages:
             # A leased recipient that is removed is counted when it leaves the queue.
             changed = tuple(
@@ -569,25 +568,43 @@ class Runner:
                 if not each.leased or intervention.action != "remove"
             )
             self._intervened(Changed(intervention.action, listed.id, listed.reverse_path, changed))
-            domains.update((each.recipient.mailbox.domain, None) for each in listed.recipients)
         unread: dict[QueueId, list[RecipientNumber]] = {}
-        for id, number, domain in page.more:
+        for id, number, _ in page.more:
             unread.setdefault(id, []).append(number)
-            domains[domain] = None
         for id, numbers in unread.items():
             self._intervened(Changed(intervention.action, id, unread=tuple(numbers)))
         if any_leased:
             for delivery in self._fair_share.withdraw(self._interventions.divide):
                 self._deliveries.put_back(delivery)
         if intervention.action in ("retry", "release"):
-            now = self._clock.seconds()
-            for domain in domains:
-                self._backlog.plan(domain, intervention.now)
-                next_hop = self._deliveries.next_hop_of_domain(domain)
-                if self._fair_share.probe(next_hop, now):
-                    self._log.info("{next_hop} is probed before its time", next_hop=str(next_hop))
+            self._try_again(page.domains, intervention.now)
         self._wake()
         return shown
+
+    def take_retried(self, retries: Sequence[Retry]) -> None:
+        """Act on retries that other processes of a shared queue have done, one in each turn.
+
+        Their mail is due in the store, where all processes find it. But each has its own view of
+        which next hops are suspended.
+        """
+        if not retries or not self._lifecycle.is_running:
+            return
+        first, *others = retries
+        if first.begins:
+            self._fair_share.intervention_begins()
+        self._try_again(first.domains, self._wall_time())
+        self._wake()
+        if others:
+            self._clock.callLater(0, self.take_retried, others)
+
+    def _try_again(self, domains: Sequence[str], due: float) -> None:
+        """Read mail of domains, which is due since ``due``, and probe next hops for it."""
+        now = self._clock.seconds()
+        for domain in domains:
+            self._backlog.plan(domain, due)
+            next_hop = self._deliveries.next_hop_of_domain(domain)
+            if self._fair_share.probe(next_hop, now):
+                self._log.info("{next_hop} is probed before its time", next_hop=str(next_hop))
 
 
 def _without_leases(listed: ListedMessage, waiting: Waiting) -> ListedMessage:

@@ -31,6 +31,7 @@ from ..queue.operator.operations import (
     Removed,
     Restore,
     Resume,
+    Retried,
     Summarize,
     Summarized,
     Suspend,
@@ -443,6 +444,10 @@ class MemoryStore:
     def read_suspended(self) -> Suspended:
         """Return the suspended destinations."""
         return Suspended(tuple(each for _, each in sorted(self._suspended.items())))
+
+    def read_retried(self) -> Retried:
+        """Return nothing: no other process has this queue."""
+        return Retried(())
 
     def hold_files(self, hold: HoldFiles) -> FilesHeld:
         """Hold nothing: there are no files."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.logs import logged_lines
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import FIRST, Action, Intervene, Page
+from twisted_mta.queue.operator.operations import FIRST, Action, Intervene, Page, Retry
 from twisted_mta.queue.operator.selection import Selection
 
 from ..mail import DEFERRED, DELIVERED, FAILED, LIFETIME, message
@@ -90,6 +90,30 @@ class Retrying(InterventionTestCase):
         self.answer(DELIVERED)
         self.answer(DELIVERED)
         self.settle(400)
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_retries_of_other_processes_probe_each_suspended_next_hop_once(self) -> None:
+        self.mail(1)
+        self.unreachable()
+        self.mail(2, "bob@other.example")
+        self.unreachable()
+        self.settle(1)
+        domains = ("next.example", "other.example")
+        self.store.apply([Intervene("retry", Selection(), self.wall_time())])  # by another one
+        self.runner.take_retried([Retry(1, True, domains[:1]), Retry(2, False, domains[1:])])
+        self.settle()
+        self.assertEqual(self.under_way(), [("next.example", [0]), ("other.example", [0])])
+        self.unreachable("next.example")
+        self.answer(DELIVERED)
+        self.store.apply([Intervene("retry", Selection(), self.wall_time())])
+        self.runner.take_retried([Retry(3, False, domains)])  # a later slice of the same
+        self.settle()
+        self.assertEqual(self.under_way(), [])
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.next_hop, "smtp:next.example")
+        self.runner.take_retried([Retry(4, True, domains)])
+        self.settle()
         self.answer(DELIVERED)
         self.assertDone()
 

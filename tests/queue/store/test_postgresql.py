@@ -23,7 +23,15 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import FIRST, Browse, Page
+from twisted_mta.queue.operator.operations import (
+    FIRST,
+    Action,
+    Browse,
+    Intervene,
+    Page,
+    ReadRetried,
+    Retried,
+)
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -66,6 +74,7 @@ _EMPTY = """
     DELETE FROM failure;
     DELETE FROM imported;
     DELETE FROM suspended;
+    DELETE FROM retried;
     DELETE FROM attempt;
     DELETE FROM conversation;
     DELETE FROM webhook_event;
@@ -201,6 +210,34 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
         self.assertEqual(self.b.apply([CountEvents()]), counted)
         self.a.apply([DropEvents("w", 10, before=NOW + 31 * 86_400)])
         self.assertEqual(self.b.apply([CountEvents()]), [EventCounts({})])
+
+    def test_retries_of_one_worker_are_seen_by_the_others_for_a_minute(self) -> None:
+        def seen(store: PostgreSQLStore) -> list[tuple[bool, tuple[str, ...]]]:
+            [retried] = store.apply([ReadRetried()])
+            assert isinstance(retried, Retried)
+            return [(each.begins, each.domains) for each in retried.retries]
+
+        mail = [message(id, f"bob@{id}.example") for id in (1, 2)]
+        self.a.apply([Accept(each) for each in mail])
+        self.a.apply([deferred(each, NOW + 60) for each in mail])
+        actions: tuple[Action, ...] = ("hold", "release", "retry")
+        for action in actions:
+            self.a.apply([Intervene(action, Selection(), NOW, limit=1)])
+        self.a.apply([Intervene("retry", Selection(), NOW, mail[0].id)])
+        self.a.apply([Intervene("retry", Selection(), NOW, dry_run=True)])
+        self.a.apply([Intervene("retry", Selection(), NOW, mail[1].id)])  # the end
+        expected = [
+            (True, ("1.example",)),
+            (True, ("1.example",)),
+            (False, ("2.example",)),
+        ]
+        self.assertEqual(seen(self.b), expected)
+        self.assertEqual(seen(self.a), [])
+        sql("UPDATE retried SET at = at - interval '61 s'")
+        self.assertEqual(seen(self.b), [])
+        self.b.apply([Intervene("retry", Selection(), NOW)])
+        self.assertEqual(sql("SELECT count(*) FROM retried"), [(1,)])
+        self.assertEqual(seen(self.a), [(True, ("1.example", "2.example"))])
 
     def test_mail_of_one_machine_is_leased_by_another_and_by_one_alone(self) -> None:
         self.a.apply([Accept(message(1), lease=False), Accept(message(2), lease=True)])

@@ -264,6 +264,18 @@ class ReadSuspended:
         return transaction.read_suspended()
 
 
+@frozen
+class ReadRetried:
+    """Read which retries other processes have done in the last minute; the result is `Retried`.
+
+    Those of a queue that several processes share: each of them has its own view of next hops.
+    """
+
+    def apply(self, transaction: OperatorTransaction) -> Retried:
+        """Apply it."""
+        return transaction.read_retried()
+
+
 HoldAction = Literal["begin", "check", "end"]
 """What is done about a hold of files (`HoldFiles`)."""
 
@@ -302,6 +314,7 @@ OperatorOperation = (
     | Suspend
     | Resume
     | ReadSuspended
+    | ReadRetried
 )
 
 
@@ -356,6 +369,10 @@ class OperatorTransaction(Protocol):
         """Return the suspended destinations."""
         ...
 
+    def read_retried(self) -> Retried:
+        """Return the retries of other processes."""
+        ...
+
 
 @frozen
 class FilesHeld:
@@ -407,6 +424,12 @@ class Page:
         """The ids of all messages with a selected recipient."""
         listed = [each.id for each in self.messages]
         return list(dict.fromkeys([*listed, *(id for id, _, _ in self.more)]))
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains of all selected recipients."""
+        listed = (each.recipient.mailbox.domain for one in self.messages for each in one.recipients)
+        return list(dict.fromkeys([*listed, *(domain for _, _, domain in self.more)]))
 
 
 @frozen
@@ -570,6 +593,32 @@ class Suspended:
     """
 
     destinations: tuple[SuspendedDestination, ...]
+
+
+@frozen
+class Retry:
+    """A slice of a retry or release that another process has done.
+
+    Attributes:
+        id: of the slice.
+        begins: whether it is the first one of its intervention.
+        domains: whose mail is due.
+    """
+
+    id: int
+    begins: bool
+    domains: tuple[str, ...]
+
+
+@frozen
+class Retried:
+    """Retries of other processes, in their order (`ReadRetried`).
+
+    Attributes:
+        retries: those of the last minute.
+    """
+
+    retries: tuple[Retry, ...]
 
 
 @frozen

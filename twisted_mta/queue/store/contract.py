@@ -43,6 +43,7 @@ from ..operator.operations import (
     OperatorTransaction,
     Page,
     Removed,
+    Retried,
     Summarized,
     Suspended,
     Tallied,
@@ -311,6 +312,7 @@ Result = (
     | Summarized
     | Known
     | Suspended
+    | Retried
     | Removed
     | TakenEvents
     | EventCount

@@ -29,6 +29,7 @@ from ..operator.operations import (
     Removed,
     Restore,
     Resume,
+    Retried,
     Summarize,
     Summarized,
     Suspend,
@@ -200,6 +201,10 @@ class SQLiteTransaction:
     def read_suspended(self) -> Suspended:
         """Return the suspended destinations."""
         return Suspended(self._suspended.read())
+
+    def read_retried(self) -> Retried:
+        """Return nothing: no other process has this queue."""
+        return Retried(())
 
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""

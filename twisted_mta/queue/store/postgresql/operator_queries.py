@@ -10,6 +10,7 @@ from ....mail.envelope import RecipientNumber
 from ....mail.queue_id import QueueId
 from ...operator.operations import (
     FEW,
+    FIRST,
     Action,
     Browse,
     CountWaiting,
@@ -20,6 +21,7 @@ from ...operator.operations import (
     Known,
     ListedMessage,
     Page,
+    Retry,
     Summarize,
     Summarized,
     Tallied,
@@ -315,6 +317,27 @@ def _update(database: Database, action: Action, now: float, which: Sequence[Reci
         f"UPDATE recipient SET {_CHANGES[action]} FROM {CHOSEN} WHERE {IS_CHOSEN}",
         (now, *keys(which)),
     )
+
+
+def note_retry(database: Database, worker: int, intervention: Intervene, page: Page) -> None:
+    """Note a retry or release for the other processes (`read_retried`)."""
+    begins = intervention.after == FIRST
+    if begins or page.domains:
+        database.execute("DELETE FROM retried WHERE at < now() - interval '1 minute'")
+        database.execute(
+            "INSERT INTO retried (worker, begins, domains) VALUES (%s, %s, %s)",
+            (worker, begins, page.domains),
+        )
+
+
+def read_retried(database: Database, worker: int) -> tuple[Retry, ...]:
+    """Return the retries of all other workers in the last minute."""
+    rows = database.execute(
+        "SELECT id, begins, domains FROM retried"
+        " WHERE worker <> %s AND at >= now() - interval '1 minute' ORDER BY id",
+        (worker,),
+    )
+    return tuple(Retry(id, begins, tuple(domains)) for id, begins, domains in rows.fetchall())
 
 
 def read_suspended(database: Database) -> tuple[SuspendedDestination, ...]:

@@ -31,6 +31,7 @@ from ...operator.operations import (
     Removed,
     Restore,
     Resume,
+    Retried,
     Summarize,
     Summarized,
     Suspend,
@@ -262,6 +263,10 @@ class PostgreSQLTransaction:
         """Return the suspended destinations."""
         return Suspended(read_suspended(self._database))
 
+    def read_retried(self) -> Retried:
+        """Return the retries of other processes."""
+        return Retried(operator_queries.read_retried(self._database, self._worker))
+
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
         message = restore.message
@@ -304,6 +309,8 @@ class PostgreSQLTransaction:
         page, held, left = operator_queries.intervene(self._database, intervention)
         self.counts.held += held
         self._left(left)
+        if intervention.action in ("retry", "release") and not intervention.dry_run:
+            operator_queries.note_retry(self._database, self._worker, intervention, page)
         return page
 
     # Events for webhooks.
