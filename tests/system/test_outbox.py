@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import EAGAIN, ECONNRESET, EPIPE
+from socket import MSG_MORE
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -53,22 +54,40 @@ class Sending:
 
     def __init__(self, socket: Any, *faults: Exception, most: int | None = None) -> None:
         self.calls = 0
+        self.flags: list[int] = []
         self._socket = socket
         self._faults = list(faults)
         self._most = most
 
-    def send(self, octets: bytes) -> int:
+    def send(self, octets: bytes, flags: int = 0) -> int:
         self.calls += 1
+        self.flags.append(flags)
         if self._faults:
             raise self._faults.pop(0)
-        sent: int = self._socket.send(octets[: self._most])
+        sent: int = self._socket.send(octets[: self._most], flags)
         return sent
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
 
-class OverTCP(TestCase):
+class Producer:
+    """Notes what a transport asks of it."""
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+
+    def pauseProducing(self) -> None:
+        self._events.append("paused")
+
+    def resumeProducing(self) -> None:
+        self._events.append("resumed")
+
+    def stopProducing(self) -> None:
+        self._events.append("stopped")
+
+
+class Connected(TestCase):
     async def connect(self) -> tuple[Any, Collector]:
         """Return the transport of our end, and the protocol of the other end."""
         from twisted.internet import reactor  # noqa: TID251 - real sockets
@@ -101,6 +120,8 @@ class OverTCP(TestCase):
         await there.lost
         return there.received
 
+
+class OverTCP(Connected):
     async def test_the_writes_of_a_turn_are_one_system_call(self) -> None:
         transport, there = await self.connect()
         transport.socket = socket = Sending(transport.socket)
@@ -194,6 +215,53 @@ class OverTCP(TestCase):
         await turn()
         self.outbox.release(transport)
 
+    async def test_a_connection_ends_behind_all_octets(self) -> None:
+        transport, there = await self.connect()
+        large = b"".join(b"%07d\n" % number for number in range(1 << 20))
+        for octets in (b"", b"one", large):
+            self.outbox.write(transport, octets)
+            self.outbox.write(transport, b"end")
+            self.outbox.lose_connection(transport)
+            self.assertFalse(self.here.lost.called)  # never before it returns
+            await there.lost
+            await self.here.lost
+            self.assertIsNotNone(self.here.reason.check(ConnectionDone))
+            self.assertEqual(there.received.removeprefix(b"hello"), octets + b"end")
+            transport, there = await self.connect()
+
+    async def test_a_connection_ends_where_nothing_is_to_be_written(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.lose_connection(transport)
+        self.outbox.lose_connection(transport)
+        await there.lost
+        await self.here.lost
+        self.outbox.lose_connection(transport)
+        await turn()
+
+    async def test_an_abort_goes_before_the_end_of_a_connection(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.lose_connection(transport)
+        transport.abortConnection()
+        await self.here.lost
+        self.assertIsNone(self.here.reason.check(ConnectionDone))
+        await there.lost
+
+    async def test_a_protocol_that_fails_at_its_end_does_not_affect_others(self) -> None:
+        def fail(reason: Failure) -> None:
+            raise ArithmeticError("failed")
+
+        broken, there_too = await self.connect()
+        outbox, here = self.outbox, self.here
+        self.patch(here, "connectionLost", fail)
+        sound, there = await self.connect()
+        for transport in (sound, broken):
+            outbox.write(transport, b"221 2.0.0 Bye\r\n")
+            outbox.lose_connection(transport)
+        await there.lost
+        await self.here.lost
+        await there_too.lost
+        self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 1)
+
     async def test_a_failing_connection_does_not_affect_others(self) -> None:
         broken, _ = await self.connect()
         here, outbox = self.here, self.outbox
@@ -226,18 +294,7 @@ class OverTCP(TestCase):
     async def test_a_registered_producer_is_paused_while_octets_wait(self) -> None:
         transport, there = await self.connect()
         events: list[str] = []
-
-        class Producer:
-            def pauseProducing(self) -> None:
-                events.append("paused")
-
-            def resumeProducing(self) -> None:
-                events.append("resumed")
-
-            def stopProducing(self) -> None:
-                events.append("stopped")
-
-        transport.registerProducer(Producer(), True)
+        transport.registerProducer(Producer(events), True)
         large = b"x" * (16 << 20)
         self.outbox.write(transport, large)
         self.outbox.release(transport)
@@ -252,6 +309,30 @@ class OverTCP(TestCase):
         transport.abortConnection()
         await there.lost
         self.assertEqual(there.received, b"")
+
+
+class EndsInClear(Connected):
+    """How a connection without TLS ends."""
+
+    async def test_the_last_reply_and_the_end_of_the_connection_are_one_segment(self) -> None:
+        transport, there = await self.connect()
+        transport.socket = socket = Sending(transport.socket)
+        self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+        self.assertTrue(self.outbox.lose_connection(transport))
+        await turn()
+        self.assertTrue(self.here.lost.called)
+        self.assertEqual(socket.flags, [MSG_MORE])
+        await there.lost
+        self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+
+    async def test_a_connection_waits_for_a_full_socket(self) -> None:
+        transport, there = await self.connect()
+        full = BlockingIOError(EAGAIN, "")
+        transport.socket = Sending(transport.socket, full, full)
+        self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+        self.assertFalse(self.outbox.lose_connection(transport))
+        await there.lost
+        self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
 
 
 class UnderTLS(OverTCP):

@@ -743,17 +743,16 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not Lifecycle.LOST:
             self._move(Event.SESSION_ENDED)
             self._flush()
-            abandoned = self._lifecycle is Lifecycle.ABANDONED
-            self._timer.set(_ABANDON_TIMEOUT if abandoned else _LINGER)
             self.transport.unregisterProducer()  # or the connection would wait for more from us
-            if abandoned:
+            if self._lifecycle is Lifecycle.ABANDONED:
+                self._timer.set(_ABANDON_TIMEOUT)
                 self._outbox.release(self.transport)
                 self._close_while_reading()
-            else:
-                self._lose_connection()
+            elif not self._lose_connection():
+                self._timer.set(_LINGER)
 
-    def _lose_connection(self) -> None:
-        self._outbox.lose_connection(self.transport)
+    def _lose_connection(self) -> bool:
+        return self._outbox.lose_connection(self.transport)
 
     def _close_while_reading(self) -> None:
         # A socket that is closed with unread input is reset, and the reset can destroy our last

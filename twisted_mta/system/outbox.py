@@ -12,10 +12,12 @@ with one accepting process (docs/benchmark.rst).
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet._newtls import _BypassTLS
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
@@ -47,6 +49,7 @@ class Outbox:
         self.writes = 0
         self._reactor = reactor
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
+        self._closing: dict[Connection, None] = {}  # that end with this turn
         self._emptying = False
 
     def write(self, transport: Any, octets: bytes) -> None:
@@ -74,12 +77,17 @@ class Outbox:
             transport.startTLS(creator)
 
     def _hold(self, transport: Any, connection: Connection, octets: bytes) -> None:
-        if not self._held and not self._emptying:
+        if not self._held:
+            self._await_end(connection)
+        self._held[transport] = self._held.get(transport, b"") + octets
+
+    def _await_end(self, connection: Connection) -> None:
+        """Be called at the end of this turn."""
+        if not (self._held or self._closing or self._emptying):
             if self._reactor is None:
                 # The clock of a factory may be that of a test.
                 self._reactor = with_monotonic_time(connection.reactor)
             self._reactor.callLater(0, self._empty)
-        self._held[transport] = self._held.get(transport, b"") + octets
 
     def release(self, transport: Any) -> None:
         """Write the gathered octets of ``transport`` now, before another operation on it."""
@@ -88,10 +96,37 @@ class Outbox:
             tls: Any = transport.protocol
             self._pass_on(tls.transport)
 
-    def lose_connection(self, transport: Any) -> None:
-        """Close ``transport`` after the gathered octets; the end of TLS is written with them."""
+    def lose_connection(self, transport: Any) -> bool:
+        """Close ``transport`` after the gathered octets; the end of TLS is written with them.
+
+        Returns:
+            Whether it is closed at the end of this turn. Otherwise the peer has something to do,
+            and perhaps it never does.
+        """
+        if isinstance(transport, Connection) and not transport.TLS:
+            return self._close(transport, transport)
         self._pass_on(transport)
         transport.loseConnection()
+        return False
+
+    def _close(self, transport: Any, connection: Connection) -> bool:
+        """Close a connection at the end of this turn, if its socket takes all octets now.
+
+        `loseConnection` leaves that to the next turn, which takes two more calls of epoll and an
+        event. Nor is the reactor to read from the connection again.
+        """
+        octets = self._held.pop(transport, b"")
+        if connection.connected and not connection.producer and not connection._writeDisconnecting:
+            # The kernel sends them in one segment with the end of the connection.
+            octets = octets and _written(connection, octets, _MORE)
+            if not octets and not has_unsent(connection) and not connection.disconnecting:
+                self._await_end(connection)
+                self._closing[connection] = None
+                return True
+        if octets:
+            FileDescriptor.write(connection, octets)
+        FileDescriptor.loseConnection(connection)
+        return False
 
     def _pass_on(self, transport: Any) -> None:
         """Write the gathered octets of ``transport``, into its TLS if it has one."""
@@ -110,19 +145,26 @@ class Outbox:
     def _empty(self) -> None:
         self._emptying = True
         try:
-            while self._held:
-                transport = next(iter(self._held))
-                try:
-                    _write(transport, self._held.pop(transport))
-                except Exception:  # a failure of one connection does not affect the others
-                    self._log.failure("a reply could not be written")
-                    transport.abortConnection()
+            while self._held or self._closing:
+                if self._held:
+                    transport = next(iter(self._held))
+                    try:
+                        _write(transport, self._held.pop(transport))
+                    except Exception:  # a failure of one connection does not affect the others
+                        self._log.failure("a reply could not be written")
+                        transport.abortConnection()
+                else:
+                    connection, _ = self._closing.popitem()
+                    if not connection._aborting:
+                        connection.connectionLost(_DONE)
         finally:
             self._emptying = False
-            if self._held:  # not even the abort succeeded; the others are written all the same
+            if self._held or self._closing:  # not even the abort succeeded; the others go on
                 self._reactor.callLater(0, self._empty)
 
 
+_MORE = getattr(socket, "MSG_MORE", 0)  # only Linux has it
+_DONE = Failure(ConnectionDone())
 _LARGE = 4096
 """Octets below TLS that are written at once: they are content, not replies."""
 
@@ -158,8 +200,7 @@ class _BelowTLS:
             self._below.write(octets)
 
     def loseConnection(self) -> None:
-        self._outbox._pass_on(self)
-        self._below.loseConnection()
+        self._outbox._close(self, self._connection)
 
     def abortConnection(self) -> None:
         self._outbox._pass_on(self)
@@ -238,13 +279,13 @@ def _write(transport: Any, octets: bytes) -> None:
         transport.write(octets)
 
 
-def _written(connection: Connection, octets: bytes) -> bytes:
+def _written(connection: Connection, octets: bytes, flags: int = 0) -> bytes:
     """Write what the socket takes now; return the rest, b"" if the connection is aborted."""
     if connection._aborting:
         return b""
     if connection.connected and not connection.disconnecting and not has_unsent(connection):
         try:
-            return octets[connection.socket.send(octets) :]
+            return octets[connection.socket.send(octets, flags) :]
         except OSError:  # nothing fits, or the connection is lost: the transport finds out which
             pass
     return octets
