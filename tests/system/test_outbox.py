@@ -369,6 +369,14 @@ class UnderTLS(OverTCP):
         await self.here.lost
         self.assertIsNotNone(self.here.reason.check(ConnectionDone))
 
+    async def test_the_records_of_a_content_are_written_together(self) -> None:
+        transport, there = await self.connect()
+        transport.socket = socket = Sending(transport.socket)
+        content = b"x" * 100_000
+        self.outbox.write_now(transport, content)
+        self.assertEqual(socket.calls, 1)
+        self.assertEqual(await self.ended(transport, there), content)
+
     async def test_an_abort_loses_no_octets_that_were_released(self) -> None:
         transport, there = await self.connect()
         self.outbox.write(transport, b"421 4.3.2 Shutting down\r\n")

@@ -468,6 +468,23 @@ class Sharing(PortsTestCase):
         self.assertEqual([greeter.taken for greeter in self.greeters], [20, 0])
         await self.greeters[0].ended()
 
+    async def test_a_worker_takes_connections_at_once_until_it_has_more_than_another(self) -> None:
+        endpoint, port = self.tcp()
+        first, _ = self.two(endpoint)
+        first.accept_connections()
+        other = SharedCounts(self.counts.descriptor, 1)
+        other.serve()
+        for _ in range(3):
+            other.enter()
+        clients = [socket.create_connection((LOOPBACK, port), 10) for _ in range(8)]
+        for taken in (4, 5):
+            first.bound[0].port.doRead()  # type: ignore[attr-defined]
+            self.assertEqual(self.greeters[0].taken, taken)
+        for client in clients:
+            client.close()
+        await first.unbind()
+        await self.greeters[0].ended()
+
     async def test_a_worker_that_ends_while_it_defers_leaves_no_timer(self) -> None:
         endpoint, port = self.tcp()
         first, second = self.two(endpoint)

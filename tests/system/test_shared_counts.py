@@ -35,6 +35,14 @@ class LoadsTestCase(TidyTestCase):
         self.workers[0].enter()
         self.assertTrue(self.workers[0].ahead)
 
+    def test_a_worker_is_behind_until_another_has_fewer(self) -> None:
+        self.serving(2, 3, 2)
+        self.assertEqual([worker.behind for worker in self.workers], [True, False, True])
+        self.workers[0].enter()
+        self.assertFalse(self.workers[0].behind)
+        self.parent.gone(2)
+        self.assertEqual([worker.behind for worker in self.workers[:2]], [True, True])
+
     def test_connections_that_have_ended_do_not_count(self) -> None:
         self.serving(3, 0, 0)
         self.workers[0].leave()

@@ -90,6 +90,32 @@ class Reading(SynchronousTestCase):
         self.send(b"still read")
         self.assertEqual(self.received(), [b"still read"])
 
+    def test_the_end_is_reported_after_all_commands_were_read(self) -> None:
+        self.send(b"NOOP\r\n")
+        self.assertEqual(self.received(), [b"NOOP\r\n"])
+        self.assertEqual(self.received(), [])
+        self.ours.bio_shutdown()
+        self.assertRaises(SSL.SysCallError, self.ours.recv, 32_768)
+        self.setUp()
+        self.send(b"NOOP\r\n")
+        self.assertEqual(self.received(), [b"NOOP\r\n"])
+        self.theirs.shutdown()
+        self.pass_on()
+        self.assertRaises(SSL.ZeroReturnError, self.ours.recv, 32_768)
+
+    def test_a_part_of_a_record_and_a_part_of_a_command_are_waited_for(self) -> None:
+        for octets in (b"NOOP\r\n", b"QUIT\r\n"):
+            self.theirs.send(octets)
+        records = self.theirs.bio_read(1 << 20)
+        received = b""
+        for at in range(len(records)):
+            self.ours.bio_write(records[at : at + 1])
+            received += b"".join(self.received())
+        self.assertEqual(received, b"NOOP\r\nQUIT\r\n")
+        self.send(b"0123456789")
+        pieces = [self.ours.recv(4), self.ours.recv(4), self.ours.recv(4)]
+        self.assertEqual(pieces, [b"0123", b"4567", b"89"])
+
     def test_an_error_of_one_connection_is_not_that_of_the_next(self) -> None:
         """OpenSSL has one queue of errors for each thread."""
         broken = self.ours

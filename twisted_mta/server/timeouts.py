@@ -54,6 +54,9 @@ class Timeouts:
         return evolve(self, command=seconds, data=seconds)
 
 
+_FIRST = 10.0  # seconds to the first call of the clock; most connections are over by then
+
+
 def _nothing() -> None:
     """Take the place of a connection that is over."""
 
@@ -63,7 +66,9 @@ class ConnectionTimer:
 
     A reset for each read and each reply would cost more than all the rest of taking a small
     segment, and more with each connection. Instead the timer fires when a limit could be reached at
-    the earliest, looks at the clock, and waits again.
+    the earliest, looks at the clock, and waits again. A call of the clock that comes too early is
+    left as it is, and made again for the rest; the first one comes so early that a short connection
+    needs no other.
 
     Args:
         timeouts: the limits.
@@ -81,6 +86,7 @@ class ConnectionTimer:
     __slots__ = (
         "_call",
         "_clock",
+        "_due",
         "_fired",
         "_timeouts",
         "asked_since",
@@ -95,22 +101,34 @@ class ConnectionTimer:
         self._timeouts = timeouts
         self._clock = clock
         self._fired = fired
+        self._due = 0.0  # when to fire, by the clock
         self._call: IDelayedCall | None = None
 
     def set(self, seconds: float) -> None:
         """Fire in ``seconds`` from now, and not when it would have fired."""
-        # `reset` to an earlier time would search all timers of the reactor for this one.
-        self._stop()
-        self._call = self._clock.callLater(seconds, self._fired)
+        self._due = self._clock.seconds() + seconds
+        call = self._call
+        if call is None:
+            seconds = min(seconds, _FIRST)
+        elif call.active():
+            if call.getTime() <= self._due:
+                return
+            # `reset` to an earlier time would search all timers of the reactor for this one.
+            call.cancel()
+        self._call = self._clock.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        left = self._due - self._clock.seconds()
+        if left > 0:
+            self._call = self._clock.callLater(left, self._look)
+        else:
+            self._fired()
 
     def cancel(self) -> None:
         """Do not fire any more, and let go of the connection, which holds this object."""
-        self._stop()
-        self._fired = _nothing
-
-    def _stop(self) -> None:
         if self._call is not None and self._call.active():
             self._call.cancel()
+        self._fired = _nothing
 
     def await_handshake(self) -> None:
         """Fire when a handshake that begins now has taken too long."""

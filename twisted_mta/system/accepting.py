@@ -23,7 +23,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 KEPT = 1 / 8
 """The part of all descriptors that connections with mail leave free."""
 
-_AT_ONCE = 20  # connections that are accepted in one turn
+AT_ONCE = 20
+"""Connections that are accepted in one turn, at the most."""
+
 _PROBE_INTERVAL = 0.1  # seconds between two looks for free descriptors
 _QUIET = 10.0  # seconds without a shortage after which its end is logged
 _PLENTY = 65_536  # descriptors; no process of ours needs more
@@ -73,8 +75,9 @@ class Accepting:
 
     def doRead(self) -> None:
         """Accept the connections that wait (called by Twisted)."""
-        for _ in range(_AT_ONCE):
-            if not self.take_one():
+        available = for_connections(self.kept)
+        for _ in range(AT_ONCE):
+            if not self.take_one(available):
                 return
 
     def stopReading(self) -> None:
@@ -89,11 +92,14 @@ class Accepting:
         """Whether connections wait for free descriptors."""
         return self._probe is not None
 
-    def take_one(self) -> bool:
+    def take_one(self, available: int) -> bool:
         """Accept one connection, if one waits; return whether another may follow.
 
         Like Twisted's own `doRead`, but without its preparations for errors: they take a tenth of a
         millisecond, and often another worker has accepted the connection already.
+
+        Args:
+            available: how many descriptors connections may use (`for_connections`).
         """
         port: Any = self
         try:
@@ -109,7 +115,7 @@ class Accepting:
                 self._wait(error.strerror or str(error))
             return False
         # The kernel assigns the lowest free number: all below are in use.
-        scarce = connection.fileno() >= for_connections(self.kept)
+        scarce = connection.fileno() >= available
         if self._short and not scarce and self.reactor.seconds() - self._short_at > _QUIET:
             self._short = False
             self._log.info("connections are accepted again")

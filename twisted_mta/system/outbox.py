@@ -15,6 +15,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from OpenSSL.SSL import Error, WantReadError
 from twisted.internet._newtls import _BypassTLS
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
@@ -165,6 +166,8 @@ class Outbox:
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # only Linux has it
 _DONE = Failure(ConnectionDone())
+_RECORD = 16_384  # octets of content in a record of TLS, at the most (RFC 8446 §5.1)
+_TOGETHER = 131_072  # octets below TLS that are written together, at the most
 _LARGE = 4096
 """Octets below TLS that are written at once: they are content, not replies."""
 
@@ -209,6 +212,28 @@ class _BelowTLS:
 
 class _OverTCP(TLSMemoryBIOProtocol):
     """TLS over a connection, whose small writes are gathered by an `Outbox`, not by itself."""
+
+    def _write(self, octets: bytes) -> None:
+        """Encrypt octets, and hand on all their records together: Twisted does so with each."""
+        taken = 0
+        while taken < len(octets) and not self._lostTLSConnection:
+            try:
+                taken += self._tlsConnection.send(octets[taken : taken + _RECORD])
+            except WantReadError:  # in the middle of a handshake
+                self._bufferedWrite(octets[taken:])  # type: ignore[no-untyped-call]
+                break
+            except Error:
+                self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+        self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        try:
+            while octets := self._tlsConnection.bio_read(_TOGETHER):
+                self.transport.write(octets)  # type: ignore[union-attr]
+                if len(octets) < _RECORD:
+                    break
+        except WantReadError:  # raised by pyOpenSSL where nothing is left
+            pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End TLS, and let go of the transport below, which holds this object."""

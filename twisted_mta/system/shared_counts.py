@@ -102,6 +102,11 @@ class SharedCounts:
         least = min(self._numbers)
         return self._own > least + max(2, least // 2)
 
+    @property
+    def behind(self) -> bool:
+        """Whether no other worker has fewer: then this one may take several connections at once."""
+        return self._own <= min(self._numbers)
+
     def _write(self) -> None:
         if self._place >= 0:
             self._numbers[self._place] = self._own if self._serving else _ABSENT

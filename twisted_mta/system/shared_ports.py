@@ -1,6 +1,7 @@
 """Ports that several processes accept from: those of a parent, shared by its workers, or systemd's.
 
-A worker accepts one connection at a time, and leaves the next to another worker that has fewer.
+A worker accepts several connections at a time as long as no other has fewer, otherwise one, and
+leaves the next to another worker that has far fewer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from .accepting import Accepting
+from .accepting import AT_ONCE, Accepting, for_connections
 from .shared_counts import SharedCounts
 
 _LOOK_INTERVAL = 0.001  # seconds
@@ -51,10 +52,12 @@ class _CountedUNIXServer(_Counted, unix.Server):
 
 
 class SharedPort(Accepting):
-    """A mix-in for ports that other processes accept from too: accepts one connection at a time.
+    """A mix-in for ports that other processes accept from too: leaves connections to them.
 
-    A loop over all waiting connections would leave none to the others. A worker with more
-    connections than another leaves the next one to it for a moment, and then accepts it itself.
+    A loop over all waiting connections would leave none to the others, and a turn of the reactor
+    for each has its cost: so several are accepted at once as long as no other worker has fewer. A
+    worker with more connections than another leaves the next one to it for a moment, and then
+    accepts it itself.
     """
 
     counts: SharedCounts | None = None
@@ -62,7 +65,7 @@ class SharedPort(Accepting):
     _no_deference_until = 0.0  # seconds of the reactor: until then no connection is left to others
 
     def doRead(self) -> None:
-        """Accept one connection, or leave it to another worker (called by Twisted)."""
+        """Accept connections, or leave them to another worker (called by Twisted)."""
         if (
             self.counts is not None
             and self.counts.ahead
@@ -70,8 +73,11 @@ class SharedPort(Accepting):
         ):
             self.stopReading()
             self._look_again(self.reactor.seconds() + _DEFERENCE)
-        else:
-            self.take_one()
+            return
+        available = for_connections(self.kept)
+        for _ in range(AT_ONCE):
+            if not self.take_one(available) or self.counts is None or not self.counts.behind:
+                return
 
     def stopReading(self) -> None:
         """Accept no connection."""
@@ -91,7 +97,7 @@ class SharedPort(Accepting):
             if now < deadline:
                 self._look_again(deadline)
                 return
-            if self.take_one():  # the worker with fewer hangs
+            if self.take_one(for_connections(self.kept)):  # the worker with fewer hangs
                 self._no_deference_until = now + _NO_DEFERENCE
         if not self.out_of_descriptors:
             self.startReading()  # type: ignore[attr-defined]

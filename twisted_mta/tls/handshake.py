@@ -24,10 +24,11 @@ from .certificates import (
 _VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
 
-_GATHERED = 131_072  # octets of records that are handed on together
+_GATHERED = 131_072  # octets of records that are handed on together, in either direction
 _ALONE = 1024  # octets of a record up to which it is handed on alone: commands
-_READ = 32_768  # octets read from OpenSSL at a time, at the most
-_BUFFER = ffi.new("char[]", _READ)  # of all connections: pyOpenSSL allocates one for each read
+_READ = 32_768  # octets of a content read from OpenSSL at a time, at the most
+_BUFFER = ffi.new("char[]", _GATHERED)  # of all connections: pyOpenSSL allocates one for each read
+_UNREAD = ffi.new("char**")
 
 
 class TLSConnection(SSL.Connection):
@@ -44,6 +45,7 @@ class TLSConnection(SSL.Connection):
     chain: ChainCheck | None = None
     contexts: object = None
     _failure: SSL.Error | None = None  # that ended the records of the last `recv`
+    _drained = False  # OpenSSL has read all that has come: it would only say so
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """Return the octets of all records that have arrived, up to 128 KiB and one record.
@@ -59,12 +61,15 @@ class TLSConnection(SSL.Connection):
             raise failure
         if flags is not None:
             return super().recv(bufsiz, flags)
+        if self._drained:
+            raise SSL.WantReadError
         bufsiz = min(bufsiz, _READ)
         size = lib.SSL_read(self._ssl, _BUFFER, bufsiz)
         if size <= 0:
             self._raise_ssl_error(self._ssl, size)
         first: bytes = ffi.buffer(_BUFFER, size)[:]
         if size <= _ALONE:
+            self._drained = size < bufsiz and not lib.BIO_get_mem_data(self._into_ssl, _UNREAD)
             return first
         records, gathered = [first], size
         while gathered < _GATHERED:
@@ -83,7 +88,7 @@ class TLSConnection(SSL.Connection):
 
     def bio_read(self, bufsiz: int) -> bytes:
         """Return the octets to send; b"" where pyOpenSSL raises `SSL.WantReadError`: none."""
-        size = lib.BIO_read(self._from_ssl, _BUFFER, min(bufsiz, _READ))
+        size = lib.BIO_read(self._from_ssl, _BUFFER, min(bufsiz, _GATHERED))
         return ffi.buffer(_BUFFER, size)[:] if size > 0 else b""
 
     def bio_write(self, buf: Any) -> int:
@@ -92,7 +97,13 @@ class TLSConnection(SSL.Connection):
         Args:
             buf: only `bytes`, unlike that of pyOpenSSL, which prepares for more kinds.
         """
+        self._drained = False
         return int(lib.BIO_write(self._into_ssl, buf, len(buf)))
+
+    def bio_shutdown(self) -> None:
+        """Take note that no more octets come: that is what OpenSSL says next."""
+        self._drained = False
+        super().bio_shutdown()
 
     def send(self, buf: Any, flags: int = 0) -> int:
         """Encrypt octets, and return how many.
@@ -109,6 +120,11 @@ class TLSConnection(SSL.Connection):
             self._raise_ssl_error(self._ssl, sent)
         return sent
 
+    def set_accept_state(self) -> None:
+        """Wait for a client, which begins the handshake."""
+        self._drained = True
+        super().set_accept_state()
+
     def do_handshake(self) -> None:
         """Go on with the handshake.
 
@@ -116,6 +132,8 @@ class TLSConnection(SSL.Connection):
             SSL.Error: with a reason: pyOpenSSL's error for ``close_notify`` has none, which Twisted
                 does not expect.
         """
+        if self._drained:
+            raise SSL.WantReadError
         try:
             super().do_handshake()
         except SSL.ZeroReturnError:

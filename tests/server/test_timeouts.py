@@ -1,0 +1,72 @@
+"""The timer of a connection: it fires when it was last set to, by few calls of the clock."""
+
+from __future__ import annotations
+
+from random import Random  # noqa: TID251 - seeded, so every run draws the same
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from tests.tidy import TidyTestCase
+from twisted_mta.server.timeouts import ConnectionTimer, Timeouts
+
+
+class CountingClock(Clock):
+    """Counts the calls of `callLater`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls_made = 0
+
+    def callLater(self, when: float, *args: Any, **kwargs: Any) -> Any:
+        self.calls_made += 1
+        return super().callLater(when, *args, **kwargs)
+
+
+class Timer(TidyTestCase):
+    def setUp(self) -> None:
+        self.clock = CountingClock()
+        self.fired: list[float] = []
+        self.timer = ConnectionTimer(
+            Timeouts(), self.clock, lambda: self.fired.append(self.clock.seconds())
+        )
+
+    def test_a_short_connection_with_a_handshake_needs_one_call(self) -> None:
+        self.timer.await_client()
+        self.timer.await_handshake()
+        self.clock.advance(1)
+        self.timer.await_client()
+        self.clock.advance(1)
+        self.timer.set(10)
+        self.timer.cancel()
+        self.assertEqual(self.clock.calls_made, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_it_fires_at_the_time_that_was_set_last(self) -> None:
+        for seed in range(300):
+            self.setUp()
+            random = Random(seed)
+            due = None
+            for _ in range(random.randrange(1, 8)):
+                seconds = random.choice((1, 5, 10, 30, 60, 300))
+                self.timer.set(seconds)
+                due = self.clock.seconds() + seconds
+                for _ in range(random.choice((0, 1, 4, 20, 100))):
+                    self.clock.advance(1)
+                    expected = [due] if due <= self.clock.seconds() else []
+                    self.assertEqual(self.fired, expected, seed)
+                if self.fired:
+                    break
+                due = None
+            if due is not None:
+                self.clock.pump([1] * 301)
+                self.assertEqual(self.fired, [due], seed)
+
+    def test_it_does_not_fire_once_it_is_cancelled(self) -> None:
+        self.timer.set(60)
+        self.clock.advance(30)
+        self.timer.cancel()
+        self.timer.cancel()
+        self.clock.advance(60)
+        self.assertEqual(self.fired, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
