@@ -30,6 +30,7 @@ class QueueAPITestCase(TidyTestCase):
         self.shards: dict[int, list[int]] = {0: [2, 4, 6, 8], 1: [1, 3, 5, 7]}
         self.gone: dict[int, None] = {}
         self.looks = 2  # messages that a shard lists, or changes, at once
+        self.recipient = {"number": 0, "in_delivery": False, "waiting": False, "expected_at": None}
         self.agents = ScriptedAgents()
         self.agents.numbers = (0, 1)
         self.agents.answer_shard = self.ask_shard
@@ -46,7 +47,8 @@ class QueueAPITestCase(TidyTestCase):
             if QueueId.parse(arguments["id"]) not in ids:
                 return succeed(None)
             if what == "show":
-                return succeed({"id": arguments["id"], "content": arguments["content"]})
+                shown = {"id": arguments["id"], "content": arguments["content"]}
+                return succeed({**shown, "recipients": [dict(self.recipient)]})
             piece = b"x" * 10
             return succeed({"content": b64encode(piece).decode(), "size": 25})
         left = [id for id in ids if id > arguments["after"]][: self.looks]
@@ -54,7 +56,8 @@ class QueueAPITestCase(TidyTestCase):
         if what == "export_many":
             return succeed({"records": [{"id": name(id)} for id in left], "next": following})
         if what == "list":
-            return succeed({"messages": [{"id": name(id)} for id in left], "next": following})
+            listed = [{"id": name(id), "recipients": [dict(self.recipient)]} for id in left]
+            return succeed({"messages": listed, "next": following})
         done = dict.fromkeys(("messages", "recipients", "looked_at"), len(left))
         return succeed({**done, "busy": 0, "next": following})
 
@@ -86,6 +89,24 @@ class Listing(QueueAPITestCase):
                 break
             after = f"&after={page['next']}"
         self.assertEqual(found, [name(id) for id in range(1, 9)])
+
+    def test_mail_that_waits_in_another_process_is_not_in_delivery(self) -> None:
+        self.recipient["in_delivery"] = True
+        self.agents.answers["waiting"] = lambda ids: [(name(3), 0, 60.0), (name(4), 1, None)]
+        shown = [*self.json_of("")["messages"], self.json_of(f"/{name(3)}")["message"]]
+        self.assertEqual(
+            [(name(3), False, True, 60.0)] * 2,
+            [
+                (each["id"], entry["in_delivery"], entry["waiting"], entry["expected_at"])
+                for each in shown
+                for entry in each["recipients"]
+                if not entry["in_delivery"]
+            ],
+        )
+        self.assertIn(("waiting", {"ids": [name(3)]}), self.agents.asked)
+        self.agents.answers.clear()  # one that cannot be asked changes nothing
+        (entry,) = self.json_of(f"/{name(3)}")["message"]["recipients"]
+        self.assertTrue(entry["in_delivery"])
 
     def test_filters_in_the_query_reach_the_shards(self) -> None:
         self.json_of(

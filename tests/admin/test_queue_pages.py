@@ -26,6 +26,7 @@ def recipient(number: int = 0, **other: Any) -> dict[str, Any]:
         "state": "deferred",
         "in_delivery": False,
         "waiting": False,
+        "elsewhere": False,
         "expected_at": None,
         "removing": False,
         "held_at": None,

@@ -180,6 +180,7 @@ class Listing(QueueCommandTestCase):
             {"in_delivery": True},
             {"waiting": True, "expected_at": None},
             {"waiting": True, "expected_at": NOW + 120},
+            {"elsewhere": True},
         ):
             result = self.run_tool("list", answers=[page(listed(**more))])
             cells = result.output.splitlines()[1].split("\t")
@@ -190,6 +191,7 @@ class Listing(QueueCommandTestCase):
                 ("deferred, in delivery", ""),
                 ("deferred, waiting", ""),
                 ("deferred, waiting", "about 2026-09-21 14:15:20"),
+                ("deferred, leased by another machine", ""),
             ],
         )
 

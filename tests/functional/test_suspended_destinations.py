@@ -24,11 +24,11 @@ class SuspendedDestinations(ProgramTestCase):
         self.addCleanup(self.hop.stop)
         self.hop.start()
 
-    def mta(self, *options: str, home: str = "") -> MTA:
+    def mta(self, *options: str, home: str = "", toml: str = "") -> MTA:
         folder = self.home / home
         folder.mkdir(exist_ok=True)
         route = f".far.example=smtp://{LOOPBACK}:{self.hop.port}"
-        mta = MTA(folder, "--route", route, *options)
+        mta = MTA(folder, "--route", route, *options, toml=toml)
         self.addCleanup(mta.kill)
         return mta
 
@@ -141,6 +141,32 @@ class SuspendedDestinations(ProgramTestCase):
             other.tool("queue", "resume", "a.far.example")
             other.wait_for(lambda: len(self.hop.transactions) == 2, "its mail")
             one.wait_for(lambda: self.in_force(one) == [], "the one to know")
+
+    def test_mail_that_waits_in_another_process_or_machine_is_shown_so(self) -> None:
+        self.home.chmod(0o755)
+        database = self.enterContext(PostgreSQL(self.home))
+
+        def states(mta: MTA) -> set[str]:
+            lines = mta.tool("queue", "list").stdout.splitlines()[1:]
+            return {line.split("\t")[5] for line in lines}
+
+        terms = '[[destination]]\ndomain = ".far.example"\nrate = "1/h"\n'
+        with self.mta("--queue", database.url, "--workers", "2", toml=terms, home="a") as one:
+            for number in range(12):
+                submit(one.smtp, message(), f"bob@{number}.far.example")
+            one.wait_for(lambda: self.hop.transactions, "a transaction")
+            one.wait_for(lambda: states(one) == {"queued, waiting"}, "mail in the memory of both")
+            ids = [
+                line.split("\t")[0] for line in one.tool("queue", "list").stdout.splitlines()[1:]
+            ]
+            explained = one.tool("explain", *ids).stdout
+            self.assertEqual(explained.count("the rate limit 1/h."), 11, explained)
+            with self.mta("--queue", database.url, toml=terms, home="b") as other:
+                other.wait_for(
+                    lambda: states(other) == {"queued, leased by another machine"}, "the list"
+                )
+                said = other.tool("explain", ids[0]).stdout
+                self.assertIn("Another machine has leased it", said)
 
     def test_a_retry_on_one_machine_ends_the_suspensions_of_a_next_hop_on_all(self) -> None:
         self.home.chmod(0o755)

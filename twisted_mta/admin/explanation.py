@@ -79,8 +79,9 @@ def merged_explanations(
 ) -> dict[str, Any] | None:
     """Return the answers of several workers as one.
 
-    A message is in one of them. About an address all say the same, except for the state of its next
-    hops, which each worker has by itself.
+    A message is in one of them; of a queue that they share, the worker where it waits knows why.
+    About an address all say the same, except for the state of its next hops, which each worker has
+    by itself.
 
     Args:
         answers: each with the number of the worker.
@@ -95,13 +96,20 @@ def merged_explanations(
                 next_hop_status["worker"] = number
     if not explanations:
         return None
+    if "id" in explanations[0]:
+        return min(explanations, key=_deliveries)
     first, *others = explanations
-    if "id" not in first:
-        for other in others:
-            for way, same in zip(_ways(first), _ways(other), strict=False):
-                if way["next_hop"] == same["next_hop"] and "standings" in way:
-                    way["standings"] += same.get("standings", ())
+    for other in others:
+        for way, same in zip(_ways(first), _ways(other), strict=False):
+            if way["next_hop"] == same["next_hop"] and "standings" in way:
+                way["standings"] += same.get("standings", ())
     return first
+
+
+def _deliveries(answer: dict[str, Any]) -> int:
+    """Return how many recipients are in delivery, as far as a worker knows."""
+    holds = (hold for each in answer["recipients"] for hold in each["holds"])
+    return sum(hold["kind"] == "delivery" for hold in holds)
 
 
 def _ways(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -132,6 +132,8 @@ def _hold(hold: Facts, recipient: Facts) -> str:
         return "The operator has removed it; it disappears when the delivery under way ends."
     if kind == "delivery":
         return "Delivery is under way."
+    if kind == "elsewhere":
+        return "Another machine has leased it: it waits for its turn there, or is in delivery."
     if kind == "retry":
         reply = recipient["last_reply"]
         if not reply:
@@ -196,6 +198,8 @@ def following(recipient: Facts, now: float) -> str:
     kinds = [hold["kind"] for hold in recipient["holds"]]
     if "delivery" in kinds:
         return "decided by the reply of the next hop."
+    if "elsewhere" in kinds:
+        return "decided by that machine; twisted-mta explain says more there."
     time = recipient["next_attempt"]
     if time is None:
         if "held" in kinds:

@@ -134,6 +134,14 @@ TAKE_SUSPENDED = Question(
 )
 """That the store has other suspended destinations."""
 
+WAITING = Question(
+    name="waiting",  # ids: of messages
+    answer=queue_answers.waiting_recipients,
+    merge=lambda answers: [each for _, waiting in answers for each in waiting],
+    timeout=5.0,
+)
+"""The recipients of messages that wait in memory: a queue may be that of several processes."""
+
 SESSIONS = Question(
     name="sessions",  # see `RecentSessions.listed`
     answer=lambda agent, peer, refused, limit, direction: agent.sessions.listed(
@@ -151,6 +159,7 @@ QUESTIONS = (
     EXPLAIN,
     TLS_COUNTS,
     TAKE_SUSPENDED,
+    WAITING,
     SESSIONS,
 )
 

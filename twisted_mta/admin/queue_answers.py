@@ -92,6 +92,39 @@ async def list_messages(
     return {"messages": [_listed(each, waiting, why) for each in messages], "next": following}
 
 
+def waiting_recipients(agent: Agent, ids: Sequence[str]) -> list[Sequence[Any]]:
+    """Return the recipients of messages that wait in the memory of this process.
+
+    Args:
+        agent: of this process.
+        ids: of the messages.
+
+    Returns:
+        For each the id of its message, its number, and the time that a rate gives, or None.
+    """
+    wanted = {QueueId.parse(id) for id in ids}
+    return [
+        (str(id), number, expected_at)
+        for shard in agent.shards
+        for (id, number), expected_at in shard.runner.waiting(wanted).items()
+    ]
+
+
+def note_waiting(messages: Sequence[Mapping[str, Any]], waiting: Sequence[Sequence[Any]]) -> None:
+    """Note in messages that were listed or shown which recipients wait in other processes.
+
+    Args:
+        messages: are changed.
+        waiting: those of all processes (`waiting_recipients`).
+    """
+    expected = {(id, number): expected_at for id, number, expected_at in waiting}
+    for message in messages:
+        for entry in message["recipients"]:
+            key = message["id"], entry["number"]
+            if entry["in_delivery"] and key in expected:
+                entry.update(in_delivery=False, waiting=True, expected_at=expected[key])
+
+
 def merged_pages(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the lists of several shards as one, up to where each shard has been looked through.
 
@@ -453,8 +486,9 @@ def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting, why: _Why) -> 
         "address": str(recipient.mailbox),
         "original": None if recipient.original is None else str(recipient.original),
         "state": entry.state,
-        "in_delivery": entry.leased and not waits,
+        "in_delivery": entry.leased and not waits and not entry.elsewhere,
         "waiting": waits,
+        "elsewhere": entry.elsewhere,
         "expected_at": waiting.get(key) if waits else None,
         "removing": entry.removing,
         "held_at": entry.held,

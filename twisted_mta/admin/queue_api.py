@@ -48,11 +48,12 @@ from .questions import (
     SUSPEND,
     SUSPENDED,
     TAKE_SUSPENDED,
+    WAITING,
     Agents,
     Question,
     ShardQuestion,
 )
-from .queue_answers import added_groups
+from .queue_answers import added_groups, note_waiting
 from .status import VERSION
 
 PATH = "/v1/queue"
@@ -164,6 +165,7 @@ class QueueAPI:
         if len(messages) > limit:
             messages = messages[:limit]
             following = messages[-1]["id"]
+        await self._note_waiting(messages)
         page = {"version": VERSION, "messages": messages, "next": following, "missing": missing}
         # Not indented: indenting takes several times as long as all the rest.
         return Response(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
@@ -174,7 +176,20 @@ class QueueAPI:
         message = SHOW.merge(list(answers.values()))
         if message is None:
             return _not_there(id, missing)
+        await self._note_waiting([message])
         return json_response({"version": VERSION, "message": message})
+
+    async def _note_waiting(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Note which recipients wait in a process that was not asked about the queue."""
+        leased = [
+            message["id"]
+            for message in messages
+            if any(entry["in_delivery"] for entry in message["recipients"])
+        ]
+        if leased:
+            with suppress(Exception):  # it stays unknown
+                asked: Deferred[Any] = self._agents.ask(WAITING, ids=leased)
+                note_waiting(messages, await asked.addTimeout(WAITING.timeout, self._clock))
 
     async def _summary(self, request: Request) -> Response:
         filters, rest = _query(request.query)

@@ -27,6 +27,8 @@ from twisted_mta.queue.operator.operations import (
     FIRST,
     Action,
     Browse,
+    Inspect,
+    Inspected,
     Intervene,
     Page,
     ReadRetried,
@@ -210,6 +212,18 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
         self.assertEqual(self.b.apply([CountEvents()]), counted)
         self.a.apply([DropEvents("w", 10, before=NOW + 31 * 86_400)])
         self.assertEqual(self.b.apply([CountEvents()]), [EventCounts({})])
+
+    def test_mail_of_another_machine_is_shown_as_such(self) -> None:
+        self.a.apply([Accept(message(1)), Accept(message(2))])
+        self.a.apply([deferred(message(2), NOW + 60)])
+        for store, elsewhere in ((self.a, False), (self.b, True)):
+            page, inspected = store.apply([Browse(Selection()), Inspect(QueueId(1))])
+            assert isinstance(page, Page) and isinstance(inspected, Inspected)
+            entries = [*page.messages[0].recipients, *inspected.recipients]
+            for each in entries:
+                self.assertEqual((each.leased, each.elsewhere), (True, elsewhere))
+            (other,) = page.messages[1].recipients
+            self.assertEqual((other.leased, other.elsewhere), (False, False))
 
     def test_retries_of_one_worker_are_seen_by_the_others_for_a_minute(self) -> None:
         def seen(store: PostgreSQLStore) -> list[tuple[bool, tuple[str, ...]]]:

@@ -281,6 +281,8 @@ def _state(recipient: Mapping[str, Any]) -> Flattenable:
     state: Flattenable = state_tag(printable(str(recipient["state"])))
     if recipient["in_delivery"]:
         return (state, ", in delivery")
+    if recipient["elsewhere"]:
+        return (state, ", leased by another machine")
     if recipient["suspended"]:
         return (state, ", suspended")  # the page of the message says by whom
     return (state, ", next in line") if recipient["waiting"] else state

@@ -39,6 +39,9 @@ def waiting_reasons(
         reasons.append({"kind": "held", "since": entry.held})
     if entry.removing:
         reasons.append({"kind": "removing"})
+    if entry.elsewhere:
+        reasons.append({"kind": "elsewhere"})
+        return reasons
     if entry.leased and not waits:
         reasons.append({"kind": "delivery"})
         return reasons

@@ -193,6 +193,8 @@ def state(recipient: Mapping[str, Any]) -> str:
         words.append("in delivery")
     if recipient.get("waiting"):  # an MTA before 0.2.0 does not tell
         words.append("waiting")
+    if recipient.get("elsewhere"):
+        words.append("leased by another machine")
     if recipient["removing"]:
         words.append("to be removed")
     if recipient.get("suspended"):
@@ -208,7 +210,9 @@ def next_attempt(recipient: Mapping[str, Any]) -> str:
     if recipient.get("waiting"):
         expected_at = recipient["expected_at"]
         return "" if expected_at is None else f"about {moment(expected_at)}"
-    if recipient["in_delivery"] or recipient["next_attempt"] is None:
+    if recipient["in_delivery"] or recipient.get("elsewhere"):
+        return ""
+    if recipient["next_attempt"] is None:
         return ""
     suspended = recipient.get("suspended")
     if suspended:

@@ -43,6 +43,7 @@ class QueuedRecipient:
         removing: whether the operator removed it while it was leased; it leaves the queue with its
             lease, unless it is delivered.
         leased: whether it is leased to a runner.
+        elsewhere: whether that is one of another machine; it waits there, or is in delivery.
     """
 
     recipient: Recipient
@@ -50,6 +51,7 @@ class QueuedRecipient:
     held: float | None = None
     removing: bool = False
     leased: bool = False
+    elsewhere: bool = False
 
     @property
     def state(self) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from ....mail.address import Mailbox
@@ -67,9 +67,9 @@ Changes = tuple[Page, int, Sequence[Left]]
 """The recipients, as they were before; by how many the number of held ones grew; who left."""
 
 
-def browse(database: Database, browse: Browse) -> Page:
-    """Return the selected recipients of a slice."""
-    selected, looked_at, following = _slice(database, browse)
+def browse(database: Database, browse: Browse, machine: str) -> Page:
+    """Return the selected recipients of a slice, as a machine sees them."""
+    selected, looked_at, following = _slice(database, browse, elsewhere=_away(database, machine))
     return Page(_listed(database, browse.selection, selected, "size"), looked_at, following)
 
 
@@ -151,8 +151,14 @@ def _intervene_many(database: Database, intervention: Intervene) -> Changes | No
     return page, {"hold": len(rows), "release": -len(rows)}.get(action, 0), ()
 
 
-def inspect(database: Database, inspect: Inspect, spool: Spool) -> Inspected | None:
-    """Return one message; None: it is not in the queue."""
+def _away(database: Database, machine: str) -> frozenset[int]:
+    """Return the workers of other machines."""
+    rows = database.execute("SELECT id FROM worker WHERE machine <> %s AND id <> 0", (machine,))
+    return frozenset(id for (id,) in rows.fetchall())
+
+
+def inspect(database: Database, inspect: Inspect, spool: Spool, machine: str) -> Inspected | None:
+    """Return one message, as a machine sees it; None: it is not in the queue."""
     row = database.execute(
         f"SELECT {MESSAGE}, quarantine, machine FROM message WHERE id = %s", (inspect.id,)
     ).fetchone()
@@ -163,19 +169,20 @@ def inspect(database: Database, inspect: Inspect, spool: Spool) -> Inspected | N
         " JOIN worker ON worker.id = lease WHERE message = %s AND lease <> 0",
         (inspect.id,),
     ).fetchall()
-    *values, quarantine, machine = row
-    names = history.machine_names(database, [machine, *(each[1] for each in leases)])
+    *values, quarantine, accepted_by = row
+    names = history.machine_names(database, [accepted_by, *(each[1] for each in leases)])
     rows = database.execute(
         f"{_SELECT} WHERE message = %s ORDER BY number", (inspect.id,)
     ).fetchall()
-    recipients = tuple(_queued(each) for each in rows)
+    away = _away(database, machine)
+    recipients = tuple(_queued(each, away) for each in rows)
     inspected = message(values, tuple(each.recipient for each in recipients), spool)
     return Inspected(
         inspected,
         recipients,
         quarantine,
         history.read(database, inspect.id),
-        machine=names[machine],
+        machine=names[accepted_by],
         leased_to={
             RecipientNumber(number): f"{names[its]}, process {slot}" for number, its, slot in leases
         },
@@ -224,7 +231,11 @@ def count_waiting(database: Database, count: CountWaiting) -> WaitingCounts:
 
 
 def _slice(
-    database: Database, operation: Browse | Intervene, action: Action | None = None
+    database: Database,
+    operation: Browse | Intervene,
+    action: Action | None = None,
+    *,
+    elsewhere: Container[int] = (),
 ) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
     """Return the recipients of a slice that the selection picks, whatever their messages are."""
     selection, after = operation.selection, operation.after
@@ -242,7 +253,7 @@ def _slice(
         rows, looked_at, following = _walked(database, operation, last, action, lock)
     selected: dict[QueueId, list[QueuedRecipient]] = {}
     for row in rows:
-        recipient = _queued(row)
+        recipient = _queued(row, elsewhere)
         if selection.picks_recipient(recipient) and (action is None or can(action, recipient)):
             selected.setdefault(QueueId(row[0]), []).append(recipient)
     return selected, looked_at, following
@@ -301,7 +312,7 @@ def _listed(
     return tuple(listed)
 
 
-def _queued(row: Sequence[Any]) -> QueuedRecipient:
+def _queued(row: Sequence[Any], elsewhere: Container[int] = ()) -> QueuedRecipient:
     *columns, next_attempt, held, removing, lease = row
     return QueuedRecipient(
         recipient=recipient(columns),
@@ -309,6 +320,7 @@ def _queued(row: Sequence[Any]) -> QueuedRecipient:
         held=held,
         removing=removing,
         leased=lease != 0,
+        elsewhere=lease in elsewhere,
     )
 
 

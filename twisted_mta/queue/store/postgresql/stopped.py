@@ -35,6 +35,8 @@ from .connection import Connection, connect
 from .rows import pieces
 from .schema import require_version
 
+_NO_MACHINE = ""  # leases are those of others: no process of this machine runs
+
 
 class StoppedDatabase:
     """Reads a queue (as `store.stopped.StoppedQueue` reads another).
@@ -88,7 +90,7 @@ class StoppedDatabase:
         try:
             with database.transaction():
                 if isinstance(operation, Browse):
-                    return operator_queries.browse(database, operation)
+                    return operator_queries.browse(database, operation, _NO_MACHINE)
                 if isinstance(operation, Inspect):
                     return self._inspected(database, operation)
                 if isinstance(operation, Summarize):
@@ -102,7 +104,7 @@ class StoppedDatabase:
             raise StoreError(f"the queue in PostgreSQL cannot be read: {error}") from error
 
     def _inspected(self, database: Connection, inspect: Inspect) -> Inspected | None:
-        found = operator_queries.inspect(database, inspect, self._spool)
+        found = operator_queries.inspect(database, inspect, self._spool, _NO_MACHINE)
         if found is None or not isinstance(found.message.body, FileBody) or found.quarantine:
             return found
         message = found.message

@@ -210,11 +210,11 @@ class PostgreSQLTransaction:
 
     def browse(self, browse: Browse) -> Page:
         """List recipients."""
-        return operator_queries.browse(self._database, browse)
+        return operator_queries.browse(self._database, browse, self._machine)
 
     def inspect(self, inspect: Inspect) -> Inspected | None:
         """Read one message."""
-        return operator_queries.inspect(self._database, inspect, self._spool)
+        return operator_queries.inspect(self._database, inspect, self._spool, self._machine)
 
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
