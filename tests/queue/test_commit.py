@@ -99,6 +99,14 @@ class Batches(CommitTestCase):
         self.turn()
         self.assertFalse(self.commit.is_open)
 
+    def test_a_client_that_goes_does_not_cancel_the_commit_of_its_message(self) -> None:
+        (done,) = self.accept(1)
+        done.cancel()
+        self.assertNoResult(done)
+        self.turn()
+        self.successResultOf(done)
+        self.assertEqual(self.sizes(), [1])
+
     def test_operations_of_one_reactor_turn_share_a_transaction(self) -> None:
         done = self.accept(1, 2, 3)
         self.assertNoResult(done[0])

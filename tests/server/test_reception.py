@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.reply import Reply
+from twisted_mta.system.lasting import Lasting
 
 from .intake import FRIEND, STRANGER, Queue, StoringTestCase, Writer
 
@@ -105,6 +107,23 @@ class StoredMessages(StoringTestCase):
         self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 100))
         committing.callback(None)
         self.assertEqual((self.queue.discarded, self.queue.capacity.in_use), (0, 0))
+
+    def test_a_lasting_commit_is_waited_for_itself_and_gives_the_memory_back(self) -> None:
+        later = Refused(Reply.of(451, "3.0", "Later"))
+        for result, code in ((None, 250), (Failure(later), 451)):
+            committing: Lasting[None] = Lasting()
+            self.patch(self.queue, "accept", lambda message, waits=committing: waits)
+            self.intake = self.queue.intake()
+            self.send(self.ready(), "DATA")
+            self.sink.write(b"x")
+            finishing = self.sink.finish()
+            self.assertIs(finishing, committing)
+            finishing.cancel()  # the client is gone
+            self.assertNoResult(finishing)
+            self.assertEqual(self.queue.capacity.in_use, 100)
+            committing.callback(result)
+            self.assertEqual(self.successResultOf(finishing).code, code)
+            self.assertEqual(self.queue.capacity.in_use, 0)
 
     def test_an_error_while_the_body_is_sealed_leaves_no_body(self) -> None:
         def seal(writer: object) -> None:

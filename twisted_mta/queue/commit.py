@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Executor
 from ..mail.body import MemoryBody
+from ..system.lasting import Lasting
 from .operator.operations import OperatorOperation
 from .pending import FULL, NOT_NOW, PROBE, Pending, Retries
 from .refused_messages import RefusedMessages
@@ -266,7 +267,8 @@ class GroupCommit:
         )
 
     def _perform(self, operation: Operation) -> Deferred[Any]:
-        done: Deferred[Any] = Deferred()
+        # A client may go before its message is committed: that cancels nothing.
+        done: Deferred[Any] = Lasting() if isinstance(operation, Accept) else Deferred()
         pending = Pending(operation, 0, done)
         error: Exception | None = None
         if self._state not in _OPEN and (

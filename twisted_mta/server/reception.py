@@ -38,6 +38,7 @@ from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from ..system.coroutines import outcome
+from ..system.lasting import Lasting
 from ..system.line_logger import LineLogger
 from .content_examination import ContentExamination
 from .held_header import HeldHeader
@@ -214,7 +215,9 @@ class Reception:
             if self._refusal is not None:
                 self._writer.discard()
         finished = self._finish()
-        return self._uninterrupted(finished) if isinstance(finished, Deferred) else finished
+        if isinstance(finished, Lasting) or not isinstance(finished, Deferred):
+            return finished
+        return self._uninterrupted(finished)
 
     def _uninterrupted(self, finishing: Deferred[ContentDecision]) -> Deferred[ContentDecision]:
         """Return a Deferred with the same result; if it is cancelled, ``finishing`` goes on.
@@ -442,6 +445,7 @@ class Reception:
     def _taken(
         self, decision: ContentDecision, message: Message, answers: Sequence[Reply | None]
     ) -> ContentDecision:
+        self._release()
         if decision is None:
             decision = Reply.of(250, "0.0", f"Queued as {self._id}")
         if answers and any(answers):
@@ -473,6 +477,7 @@ class Reception:
                 user=user,
             )
             return
+        helo, client = printable(session.helo), session.peer.address
         protocol = with_type(
             session.greeting,
             tls=session.tls is not None,
@@ -487,12 +492,12 @@ class Reception:
             sender=shown(self._reverse_path),
             recipients=len(message.envelope.recipients),
             size=message.body.size,
-            _client=shown_client(session.peer.address),
-            client=session.peer.address,
-            _helo=_word(session.helo),
-            helo=printable(session.helo),
+            _client=shown_client(client),
+            client=client,
+            _helo=_word(helo),
+            helo=helo,
             protocol=protocol,
-            _user=f" user={_word(user)}" if user else "",
+            _user=f" user={_word(printable(user))}" if user else "",
             user=user,
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
@@ -520,6 +525,7 @@ class Reception:
         )
 
     def _not_taken(self, failure: Failure) -> ContentDecision:
+        self._release()
         refused = failure.check(Refused)
         if refused is None:
             return failure  # type: ignore[return-value]  # the protocol logs it and says 451
@@ -560,6 +566,5 @@ def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> Co
 
 
 def _word(text: str) -> str:
-    """Return text of a client as one value of a line of the log: in quotes where it has spaces."""
-    text = printable(text)
+    """Return printable text as one value of a line of the log: in quotes where it has spaces."""
     return '"{}"'.format(text.replace('"', r"\x22")) if " " in text else text
