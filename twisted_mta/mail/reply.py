@@ -179,14 +179,13 @@ class Reply:
 
         In a ``utf8`` reply, only control characters are escaped.
         """
-        start = f"{self.enhanced} " if self.status else ""
-        last = len(self.lines) - 1
+        start = f"{self.code // 100}.{self.status} " if self.status else ""
         escaped = _without_controls if self.utf8 else printable
-        lines = [
-            _cut(f"{self.code}{' ' if number == last else '-'}{start}{escaped(line)}".encode())
-            for number, line in enumerate(self.lines)
-        ]
-        return b"\r\n".join((*lines, b""))
+        *others, last = self.lines
+        wire = b""
+        for line in others:
+            wire += _cut(f"{self.code}-{start}{escaped(line)}".encode()) + b"\r\n"
+        return wire + _cut(f"{self.code} {start}{escaped(last)}".encode()) + b"\r\n"
 
     def __str__(self) -> str:
         """One printable line for logs, notices and pages: ``550 5.7.1 No such user``."""

@@ -775,7 +775,7 @@ class Session:
         self._enter(Event.CONTENT_ENDED)
         # RFC 2033 §4.2, §4.3: in LMTP one for each recipient, in the order of the RCPT commands.
         replied = self.settings.dialect.of_content(decision, len(transaction.recipients))
-        if any(reply.code // 100 == 2 for reply in replied):
+        if any(map(_accepts, replied)):
             self.errors = 0
             self.accepted += 1
             for reply in replied:
@@ -821,6 +821,10 @@ class Session:
         self.question = None
         self._in = b""
         self._steps.append(Close())
+
+
+def _accepts(reply: Reply) -> bool:
+    return reply.code // 100 == 2
 
 
 _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
