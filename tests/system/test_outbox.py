@@ -311,8 +311,26 @@ class OverTCP(Connected):
         self.assertEqual(there.received, b"")
 
 
-class EndsInClear(Connected):
-    """How a connection without TLS ends."""
+class InClear(Connected):
+    """The beginning of TLS, and the end of a connection without."""
+
+    async def test_what_was_written_before_a_handshake_goes_before_it_in_clear(self) -> None:
+        transport, there = await self.connect()
+        transport.socket = socket = Sending(transport.socket)
+        self.outbox.write(transport, b"Ready to start TLS\r\n")
+        self.outbox.start_tls(transport, CertificateOptions())
+        self.assertEqual(socket.calls, 0)
+        await there.heard
+        self.assertEqual(socket.calls, 1)
+        self.assertTrue(there.received.startswith(b"Ready to start TLS\r\n\x16\x03"))
+
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"Ready to start TLS\r\n")
+        self.outbox.start_tls(transport, CertificateOptions())
+        self.outbox.release(transport)
+        transport.abortConnection()  # in the middle of the handshake
+        await there.lost
+        self.assertTrue(there.received.startswith(b"Ready to start TLS\r\n"))
 
     async def test_the_last_reply_and_the_end_of_the_connection_are_one_segment(self) -> None:
         transport, there = await self.connect()

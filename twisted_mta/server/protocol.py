@@ -708,7 +708,6 @@ class ESMTPProtocol(LineReceiver):
         tls = self._tls
         assert tls is not None
         self._flush()
-        self._outbox.release(self.transport)
         self.transport.unregisterProducer()
         self._outbox.start_tls(self.transport, tls.creator)
         self._move(Event.STARTTLS)

@@ -66,15 +66,20 @@ class Outbox:
         """Begin a TLS handshake, whose octets are gathered as those of replies are.
 
         So the last reply and the end of TLS are one write, as are the end of a handshake and the
-        reply to a command that came with it.
+        reply to a command that came with it. What is gathered already is written in clear.
 
         Args:
-            transport: of a protocol; no octets are gathered for it, and it has no producer.
+            transport: of a protocol; it has no producer.
             creator: `IOpenSSLServerConnectionCreator` or `IOpenSSLClientConnectionCreator`.
         """
         if isinstance(transport, Connection):
-            _start_tls(transport, creator, _BelowTLS(self, transport))
+            below = _BelowTLS(self, transport)
+            in_clear = self._held.pop(transport, b"")
+            if in_clear:
+                self._hold(below, transport, in_clear)
+            _start_tls(transport, creator, below)
         else:
+            self._pass_on(transport)
             transport.startTLS(creator)
 
     def _hold(self, transport: Any, connection: Connection, octets: bytes) -> None:
