@@ -509,7 +509,7 @@ class Connection(Protocol):
         self.conversation.content(step.size, binary=self.session.binary)
         if step.size <= _SMALL and not self._converted:
             try:
-                octets = b"".join(self.session.body())
+                octets = self.session.whole_body()
             except OSError as error:
                 self._perform(self.session.body_failed(printable(str(error))))
             else:

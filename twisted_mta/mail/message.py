@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .address import Mailbox
 from .assessment import UNKNOWN, Assessment
@@ -67,5 +67,15 @@ class Message:
     def for_recipients(self, recipients: Iterable[Recipient]) -> Message:
         """Return the same message with an envelope of ``recipients`` alone."""
         envelope = self.envelope
-        part = Envelope(envelope.reverse_path, tuple(recipients), envelope.parameters)
-        return evolve(self, envelope=part)
+        # `evolve` takes four times as long, for each next hop of a message.
+        return Message(
+            self.id,
+            Envelope(envelope.reverse_path, tuple(recipients), envelope.parameters),
+            self.trace,
+            self.body,
+            self.received_at,
+            self.expires_at,
+            self.expanded,
+            self.refused,
+            self.assessment,
+        )

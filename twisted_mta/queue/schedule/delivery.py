@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -96,10 +96,12 @@ class Delivery:
                 aliases |= dict.fromkeys(_named_aliases(each, self.next_hop))
         return tuple(aliases)
 
-    def outcomes(self, of_copy: Iterable[Outcome]) -> Sequence[Outcome]:
+    def outcomes(self, of_copy: Sequence[Outcome]) -> Sequence[Outcome]:
         """Return the outcomes of all recipients, from those of the recipients of the `copy`."""
-        by_number = {each.number: each for each in of_copy}
         recipients = self.message.envelope.recipients
+        if [each.number for each in of_copy] == [each.number for each in recipients]:
+            return of_copy  # nearly always
+        by_number = {each.number: each for each in of_copy}
         tried = [each for each in recipients if each.number in by_number]
         if len(tried) == len(recipients):
             return [by_number[each.number] for each in recipients]

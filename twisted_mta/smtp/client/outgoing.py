@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, define, field
 
-from ...mail.body import DotlessFile
+from ...mail.body import DotlessFile, MemoryBody
 from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.reply import Reply
@@ -100,9 +100,13 @@ def chunked(message: Message) -> Iterator[bytes]:
 
 
 def _pieces(message: Message) -> Iterator[bytes]:
+    body = message.body
+    if isinstance(body, MemoryBody) and body.size <= PIECE:
+        yield message.trace + body.content
+        return
     if message.trace:
         yield message.trace
-    for chunk in message.body.chunks():
+    for chunk in body.chunks():
         if len(chunk) <= PIECE:
             yield chunk
         else:

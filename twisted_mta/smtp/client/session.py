@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from ...mail.message import Message
 from ...mail.reply import Reply
@@ -367,6 +367,17 @@ class ClientSession:
         self._content_sent()
         if held:
             yield held
+
+    def whole_body(self) -> bytes:
+        """Return in one piece what `body` yields; for a small content.
+
+        Raises:
+            OSError: the content cannot be read; to be reported by `body_failed`.
+        """
+        pieces = cast("Iterator[bytes]", self.content())  # no files
+        octets = b"".join(pieces)
+        self._content_sent()
+        return octets
 
     def content(self, *, files: bool = False) -> Iterator[Piece]:
         """Return the pieces of the content; each one, and None at the end, is for `body_read`.
