@@ -61,7 +61,10 @@ class Message:
     @property
     def released_at(self) -> float:
         """Wall time before which no attempt is made: the sender's hold (RFC 4865), if any."""
-        held = self.envelope.parameters.get("HOLDUNTIL")
+        parameters = self.envelope.parameters
+        if not parameters:  # as of most messages
+            return self.received_at
+        held = parameters.get("HOLDUNTIL")
         return float(held) if isinstance(held, int) else self.received_at
 
     def for_recipients(self, recipients: Iterable[Recipient]) -> Message:

@@ -71,6 +71,7 @@ class FairShare:
         self.places = 0
         self.remote = 0
         self.concurrency = concurrency
+        self._quota = _quota(concurrency)
         self.queues: dict[NextHop, NextHopQueue] = {}
         self._per_hop = per_hop
         self._limits_of = limits_of
@@ -128,6 +129,7 @@ class FairShare:
             due times of domains. The caller routes both again.
         """
         self.concurrency = concurrency
+        self._quota = _quota(concurrency)
         self._per_hop = per_hop
         domains: dict[str, float] = {}
         waiting: list[Delivery] = []
@@ -136,8 +138,8 @@ class FairShare:
             domains.update((domain, due) for due, domain in queue.due)
             queue.due.clear()
             queue.sweep.clear()
-            queue.state.limits = self._limits(next_hop)
-            queue.state.connections = queue.state.limits.connections or per_hop
+            limits = self._limits(next_hop)
+            queue.state.use(limits, limits.connections or per_hop)
         for readable in self._readable:
             readable.clear()
         self._sweeping.clear()
@@ -165,12 +167,8 @@ class FairShare:
         return waiting, domains
 
     def _free_places(self, queue: NextHopQueue, now: float) -> int:
-        plenty = self._places_of_kind[queue.kind] < self._quota() // 2
+        plenty = self._places_of_kind[queue.kind] < self._quota // 2
         return queue.free_places(now, plenty=plenty)
-
-    def _quota(self) -> int:
-        """Return the places of each kind: of the mail under way, and of what comes next."""
-        return max(_WINDOW, 3 * self.concurrency)
 
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
@@ -226,7 +224,7 @@ class FairShare:
         """Whether new mail for a next hop may have so many places."""
         return (
             not queue.due
-            and self._places_of_kind[queue.kind] < self._quota()
+            and self._places_of_kind[queue.kind] < self._quota
             and self._free_places(queue, now) >= min(places, queue.share)
         )
 
@@ -328,9 +326,9 @@ class FairShare:
         readings: list[Reading] = []
         left = _LEASE
         # An eighth of the places is left for new mail of next hops without any.
-        most = self._quota() * 7 // 8
+        most = self._quota * 7 // 8
         for kind, readable in enumerate(self._readable):
-            if most - self._places_of_kind[kind] < self._quota() // 4:
+            if most - self._places_of_kind[kind] < self._quota // 4:
                 continue  # a message to many next hops would be read in many parts
             while readable and left > 0:
                 room = min(left, most - self._places_of_kind[kind])
@@ -574,6 +572,11 @@ class FairShare:
         for queue in self._waiting:
             for position, delivery in enumerate(queue.waiting):
                 yield queue, position, delivery
+
+
+def _quota(concurrency: int) -> int:
+    """Return the places of each kind: of the mail under way, and of what comes next."""
+    return max(_WINDOW, 3 * concurrency)
 
 
 def _insert(waiting: deque[Delivery], delivery: Delivery) -> None:

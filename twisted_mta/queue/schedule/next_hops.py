@@ -132,6 +132,7 @@ class NextHopState:
         limit_name: its name in limits (`NextHop.limit_name`).
         limits: its limits from the configuration.
         connections: transactions at once at most.
+        limit: transactions that it gets at once while it is open.
         suspension: its suspension; None: it is open.
         proven: whether the last attempt reached it.
         active: transactions under way.
@@ -150,6 +151,7 @@ class NextHopState:
         "_width",
         "active",
         "connections",
+        "limit",
         "limit_name",
         "limits",
         "next_hop",
@@ -160,13 +162,12 @@ class NextHopState:
     def __init__(self, next_hop: NextHop, limits: NextHopLimits, connections: int) -> None:
         self.next_hop = next_hop
         self.limit_name = next_hop.limit_name
-        self.limits = limits
-        self.connections = connections
         self.suspension: Suspension | None = None
         self.proven = False
         self.active = 0
         self._limited = next_hop.limited
         self._width = float(INITIAL)
+        self.use(limits, connections)
         self._begun = 0
         self._probe = 0  # the number of the probe that is under way; 0: none is
         self._failed_domain = ""  # the last one that was not reached, since the last that was
@@ -184,12 +185,17 @@ class NextHopState:
         name, destination = str(self.next_hop), self.next_hop.destination
         return f"{name} (mail for {destination})" if destination else name
 
-    @property
-    def limit(self) -> int:
-        """Transactions that it gets at once while it is open."""
-        if not self._limited:
-            return self.connections
-        return max(1, min(int(self._width), self.connections))
+    def use(self, limits: NextHopLimits, connections: int) -> None:
+        """Take over limits of the configuration."""
+        self.limits = limits
+        self.connections = connections
+        self._widen(self._width)
+
+    def _widen(self, width: float) -> None:
+        self._width = width
+        self.limit = (
+            max(1, min(int(width), self.connections)) if self._limited else self.connections
+        )
 
     def allowance(self, now: float) -> int:
         """Return how many more transactions may begin now (by the clock)."""
@@ -279,7 +285,7 @@ class NextHopState:
             self.suspension = Suspension(now + delay, delay, times, cause)
             self.proven = False
             self._suspended = self._begun
-            self._width = float(INITIAL)
+            self._widen(float(INITIAL))
             return "suspended"
         return None
 
@@ -308,10 +314,10 @@ class NextHopState:
             self._early = False
             return "reopened"
         if self._width < self.connections:
-            self._width += 1 / self._width  # one more for each round of successes
+            self._widen(self._width + 1 / self._width)  # one more for each round of successes
         return None
 
     def _shrink(self, attempt: int) -> None:
         if attempt > self._shrunk:  # once for transactions that were turned away together
             self._shrunk = self._begun
-            self._width = max(1.0, min(self._width, self.connections) / 2)
+            self._widen(max(1.0, min(self._width, self.connections) / 2))
