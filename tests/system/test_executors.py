@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from tests.tidy import TidyTestCase
 from twisted_mta.system import executors
 from twisted_mta.system.executors import NearExecutor, ThreadExecutor, inline_executor
-from twisted_mta.system.real_world import blocked_time
+from twisted_mta.system.real_world import BlockedTime
 
 
 def divide(dividend: int, divisor: int) -> int:
@@ -80,6 +80,7 @@ class Near(TidyTestCase):
     def test_time_at_work_does_not_count_as_waiting(self) -> None:
         seconds = reactor.seconds  # type: ignore[attr-defined]
         start = seconds()
+        blocked_time = BlockedTime()
         before = blocked_time()
         end = time.thread_time() + 0.05
         while time.thread_time() < end:

@@ -12,7 +12,7 @@ from ..queue.ids import SHARED_WORKERS, WORKERS, QueueIds
 from ..system.executors import NearExecutor, ThreadExecutor
 from ..system.files import DiskFiles
 from ..system.outbox import Outbox
-from ..system.real_world import blocked_time, system_random
+from ..system.real_world import BlockedTime, system_random
 from ..system.slices import Sliced
 from .environment import Environment
 
@@ -92,7 +92,7 @@ class Resources:
         if self._commit_executor is not None:
             return self._commit_executor
         threads = self._new_threads(1, f"queue {shard}")
-        return threads if remote else NearExecutor(threads, blocked_time)
+        return threads if remote else NearExecutor(threads, BlockedTime())
 
     def start_threads(self) -> None:
         """Let the executors work."""

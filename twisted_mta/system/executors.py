@@ -241,7 +241,7 @@ class NearExecutor:
 
     Args:
         far: runs the calls that are not quick.
-        blocked_time: `real_world.blocked_time`: only the wait for the disk counts, since the work
+        blocked_time: a `real_world.BlockedTime`: only the wait for the disk counts, since the work
             that a call does would take as long in a thread, and so would the wait for a processor.
         quick: seconds that a call may wait, on average, to run in the caller's turn.
     """
