@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -139,10 +139,14 @@ class Attempts:
         delivery.started_at = now
         if slot is not None:
             self._slots.begun(slot, queue.state)
-        outcomes: Deferred[Sequence[Outcome]] = maybeDeferred(self._attempt, delivery)
-        outcomes.addBoth(self._done, delivery, queue, attempt, kind, slot).addErrback(
-            lambda failure: self._log.failure("after the delivery of a message", failure)
-        )
+        try:
+            outcomes = self._attempt(delivery)
+        except Exception:
+            outcomes = Failure()
+        if isinstance(outcomes, Deferred):
+            outcomes.addBoth(self._done, delivery, queue, attempt, kind, slot)
+        else:
+            self._done(outcomes, delivery, queue, attempt, kind, slot)
 
     def _attempt(self, delivery: Delivery) -> Any:
         """Return an outcome for each recipient of the copy, or a Deferred of them."""
@@ -160,6 +164,20 @@ class Attempts:
         return by is not None and by.returned and self._wall_time() >= by.seconds
 
     def _done(
+        self,
+        outcomes: Sequence[Outcome] | Failure,
+        delivery: Delivery,
+        queue: NextHopQueue,
+        attempt: int,
+        kind: Kind,
+        slot: Slot | None,
+    ) -> None:
+        try:
+            self._end(outcomes, delivery, queue, attempt, kind, slot)
+        except Exception:
+            self._log.failure("after the delivery of a message")
+
+    def _end(
         self,
         outcomes: Sequence[Outcome] | Failure,
         delivery: Delivery,

@@ -457,7 +457,7 @@ class Deliveries:
     def events_of(self, messages: Sequence[Message]) -> tuple[NewEvent, ...]:
         """Return the events of messages that are to be accepted."""
         try:
-            return tuple(event for each in messages for event in self._outbox.accepted(each))
+            return tuple([event for each in messages for event in self._outbox.accepted(each)])
         except Exception:
             self._log.failure("{id} is accepted without an event", id=messages[0].id)
             return ()
