@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from tests.docs.statements import statement
 from tests.tidy import TidyTestCase
 from twisted_mta.auth.throttle import Throttle, ThrottleSettings
 from twisted_mta.cluster.credits import Standing
@@ -334,6 +335,17 @@ class Seen(ClusterTestCase):
         self.all.pass_time(8)
         self.assertEqual([m.alive for m in a.cluster.machines], [True, False])
         self.assertEqual(a.cluster.credits.machines, 1)
+
+    def test_one_that_does_not_come_back_is_forgotten_by_hand(self) -> None:
+        a, b = self.all.join("a", "b")
+        self.all.pass_time(8)
+        b.die()
+        self.let_lapse("b", 90)
+        forget = statement("postgresql", "DELETE FROM twisted_mta.machine")
+        for name in ("a", "b"):  # the first one is alive
+            self.database.execute(forget.replace("2e7153cf", name).encode())
+        self.all.pass_time(8)
+        self.assertEqual([each.id for each in a.cluster.machines], ["a"])
 
     def test_a_machine_that_ends_in_order_is_gone(self) -> None:
         a, b = self.all.join("a", "b")

@@ -37,27 +37,28 @@ def upgrade(database: Database, steps: Sequence[str]) -> None:
     Raises:
         NewerTables: the version is higher.
     """
-    if _version(database) == len(steps):
+    if version(database) == len(steps):
         return
     with database.transaction():
         database.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         database.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         database.execute(f"CREATE TABLE IF NOT EXISTS {_VERSION} (number integer NOT NULL)")
-        version = _version(database)
-        if version is None:
-            version = 0
+        found = version(database)
+        if found is None:
+            found = 0
             database.execute(f"INSERT INTO {_VERSION} VALUES (0)")
-        if version > len(steps):
+        if found > len(steps):
             raise NewerTables(
-                f"the tables of the cluster have version {version}, and this program knows"
+                f"the tables of the cluster have version {found}, and this program knows"
                 f" {len(steps)}: a newer program used them; run that program"
             )
-        for step in steps[version:]:
+        for step in steps[found:]:
             database.execute(step)
         database.execute(f"UPDATE {_VERSION} SET number = %s", (len(steps),))
 
 
-def _version(database: Database) -> int | None:
+def version(database: Database) -> int | None:
+    """Return the version of the tables; None: there are none."""
     [(table,)] = database.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.{_VERSION}",)).fetchall()
     if table is None:
         return None

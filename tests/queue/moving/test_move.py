@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import evolve
 
+from tests.docs.statements import statement
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
@@ -26,7 +27,7 @@ from twisted_mta.queue.moving.parcel import MoveRefused
 from twisted_mta.queue.operator.operations import Intervene
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import Accept, Lease, Store, Survey, Want
-from twisted_mta.queue.store.postgresql.store import PostgreSQLStore
+from twisted_mta.queue.store.postgresql.store import LEASE, PostgreSQLStore
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
 from twisted_mta.system.executors import inline_executor
@@ -273,6 +274,26 @@ class Moving(MoveTestCase):
         with self.assertRaisesRegex(MoveRefused, "--to postgresql://.*/postgres was interrupted"):
             self.move("out", url=other)
         self.move("out")
+
+    def test_what_an_interrupted_move_has_reserved_is_released_by_hand(self) -> None:
+        bodies = self.fill()
+        with self.assertRaises(Broken):  # as soon as the database has some
+            self.move("out", lambda side: Breaking(side, count(), 6))
+        interrupted = statement("postgresql", "SELECT machine, count")
+        self.assertEqual(sql(interrupted), [("move out0", 1)])
+        with self.machine() as store:
+            self.assertEqual({id for id, *_ in self.delivered(store)}, {1, 2})
+        end = statement("postgresql", "UPDATE twisted_mta.worker")
+        sql(end.replace("move 5d2c\u2026", "move out0"))
+        with self.machine() as store:
+            store._seconds = lambda: LEASE  # type: ignore[attr-defined]  # it looks at the others
+            store.apply([Survey(NOW, NOW)])
+            done = self.delivered(store)
+        self.assertEqual({id: content for id, _, content in done}, {3: bodies[3]})
+        self.assertEqual(
+            sql("SELECT sum(messages)::int, sum(recipients)::int FROM worker"), [(0, 0)]
+        )
+        self.assertEqual(sql(interrupted), [])
 
 
 class BrokenOff(MoveTestCase):

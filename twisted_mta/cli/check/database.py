@@ -19,14 +19,16 @@ def database(config: Config) -> Iterator[Finding]:
     # Its client takes longer to import than the rest of the check.
     import psycopg
 
+    from ...cluster import schema as cluster_schema
+    from ...queue.store.postgresql import schema as queue_schema
     from ...queue.store.postgresql.connection import NotAdmitted, connect, require_durability
-    from ...queue.store.postgresql.schema import scripts, version
 
     try:
         connection = connect(config.queue.database, _seconds, read_only=True)
         try:
             require_durability(connection)
-            found, known = version(connection), len(scripts())
+            queue = queue_schema.version(connection), len(queue_schema.scripts())
+            cluster = cluster_schema.version(connection), len(cluster_schema.scripts())
         finally:
             connection.close()
     except (NotAdmitted, psycopg.ProgrammingError) as error:
@@ -38,20 +40,28 @@ def database(config: Config) -> Iterator[Finding]:
     except (OSError, psycopg.Error) as error:
         yield Finding("error", _WHERE, _one_line(error))
         return
-    if found is None:
+    if queue[0] is None:
         yield Finding("note", _WHERE, "the database has no queue yet: the first start makes it")
-    elif found < known:
+        return
+    yield from _version("the queue has schema version", *queue, "start on it")
+    # A queue that was moved into the database has none before the first start.
+    yield from _version("the tables of the cluster have version", *cluster, "share limits there")
+
+
+def _version(what: str, found: int | None, known: int, older: str) -> Iterator[Finding]:
+    """Yield a finding about the version of tables that this program would change, or not use."""
+    if found is not None and found < known:
         yield Finding(
             "note",
             _WHERE,
-            f"the queue has schema version {found}: the next start of this program brings it to"
-            f" {known}, after which older programs no longer start on it",
+            f"{what} {found}: the next start of this program brings them to {known}, after which"
+            f" older programs no longer {older}",
         )
-    elif found > known:
+    elif found is not None and found > known:
         yield Finding(
             "error",
             _WHERE,
-            f"the queue has schema version {found}, and this program knows {known}",
+            f"{what} {found}, and this program knows {known}",
             "run the newer program",
         )
 
