@@ -162,7 +162,7 @@ class WritableFile(Protocol):
     """A new file that is open for writing."""
 
     def write(self, content: bytes) -> None:
-        """Append all of ``content``."""
+        """Write all of ``content`` behind what was written before."""
         ...
 
     def sync(self) -> None:
@@ -171,6 +171,24 @@ class WritableFile(Protocol):
 
     def close(self) -> None:
         """Close the file, without a sync."""
+        ...
+
+    # To use a file again.
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` octets from ``offset`` on; empty: the file ends there."""
+        ...
+
+    def rewind(self) -> None:
+        """Overwrite the file from its beginning by the next writes."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """End the file after ``size`` octets."""
+        ...
+
+    def has_name(self) -> bool:
+        """Whether the file has a name still."""
         ...
 
 

@@ -49,7 +49,7 @@ class CommitTestCase(TidyTestCase):
         self.files = UnsyncedFiles()
         self.files.make_directories("/body")
         self.spool = Spool("/body", files=self.files, executor=inline_executor, small_body=100)
-        self.store = MemoryStore(spool=self.spool, files=self.files)
+        self.store = MemoryStore(spool=self.spool)
         self.executor = HeldExecutor()
         self.commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
         self.commit.start()
@@ -505,7 +505,7 @@ class FailedCommits(CommitTestCase):
 
 class NotAvailableAtTheStart(CommitTestCase):
     def test_a_store_that_is_not_available_is_opened_as_soon_as_it_is(self) -> None:
-        store = MemoryStore(spool=self.spool, files=self.files)
+        store = MemoryStore(spool=self.spool)
         commit = GroupCommit(store, executor=inline_executor, clock=self.clock)
         with mock.patch.object(store, "open", side_effect=StoreUnavailable("no answer")):
             self.assertIsNone(commit.start())

@@ -51,7 +51,7 @@ class _Queue:
         files = UnsyncedFiles()
         files.make_directories("/body")
         spool = Spool("/body", files=files, executor=inline_executor, small_body=100)
-        self.store = MemoryStore(spool=spool, files=files)
+        self.store = MemoryStore(spool=spool)
         self.thread = HeldExecutor()
         self.commit = GroupCommit(
             self.store,

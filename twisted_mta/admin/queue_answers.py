@@ -6,6 +6,7 @@ committed; mail has its turn between them.
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -565,7 +566,7 @@ def _piece(message: Message, offset: int, length: int) -> bytes:
     piece = trace[offset : offset + length]
     start, left = max(0, offset - len(trace)), length - len(piece)
     if isinstance(body, FileBody):
-        with body.files.open(body.path) as file:
-            file.seek(start)
+        with body.open() as file:
+            file.seek(start, os.SEEK_CUR)
             return piece + file.read(left)
     return piece + b"".join(body.chunks())[start : start + left]

@@ -864,6 +864,7 @@ class Agent:
             files=resources.files,
             executor=resources.file_executor,
             small_body=queue.small_body,
+            reuse=queue.database is None,
         )
         lock = StateLock(os.path.join(directory, "queue.lock"))
         store: Store

@@ -42,13 +42,18 @@ class DotlessFile(ABC):
     def size(self) -> int:
         """The number of octets."""
 
+    @property
+    def is_sent_from_file(self) -> bool:
+        """Whether it is better sent from the file by the kernel than read and written."""
+        return True
+
     @abstractmethod
     def chunks(self) -> Iterator[bytes]:
         """Yield the content from its beginning (`Body.chunks`)."""
 
     @abstractmethod
     def open(self) -> IO[bytes]:
-        """Open the file.
+        """Open the file, at the beginning of the content.
 
         Raises:
             OSError: it cannot be opened.

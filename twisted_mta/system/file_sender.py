@@ -40,7 +40,7 @@ def send_file(
 
     Args:
         transport: without a producer; see `takes_files`.
-        file: at its beginning.
+        file: at the first octet to send.
         size: octets to send.
         progressed: called whenever the transport takes more.
 
@@ -64,8 +64,8 @@ class _FileSender:
         self.done: Deferred[None] = Deferred(lambda _: self._end())
         self._transport = transport
         self._file = file
-        self._offset = 0
-        self._size = size
+        self._offset = file.tell()
+        self._end_offset = self._offset + size
         self._progressed = progressed
 
     def resumeProducing(self) -> None:
@@ -74,14 +74,14 @@ class _FileSender:
             return  # it comes first, and the transport calls again
         self._progressed()
         try:
-            self._send(min(self._size, self._offset + _TURN))
+            self._send(min(self._end_offset, self._offset + _TURN))
         except BlockingIOError:
             pass
         except OSError:
             self._read()
         if self._file.closed:
             return
-        if self._offset < self._size:
+        if self._offset < self._end_offset:
             self._transport.startWriting()  # the transport calls again when the socket takes more
         else:
             self._end()
@@ -106,9 +106,11 @@ class _FileSender:
     def _read(self) -> None:
         try:
             self._file.seek(self._offset)
-            octets = self._file.read(min(_READ, self._size - self._offset))
+            octets = self._file.read(min(_READ, self._end_offset - self._offset))
             if not octets:
-                raise OSError(f"the file is {self._size - self._offset} octets shorter than it was")
+                raise OSError(
+                    f"the file is {self._end_offset - self._offset} octets shorter than it was"
+                )
         except OSError as error:
             self._end()
             self.done.errback(error)

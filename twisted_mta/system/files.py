@@ -87,7 +87,7 @@ class DiskFile:
         self._descriptor = descriptor
 
     def write(self, content: bytes) -> None:
-        """Append all of ``content``.
+        """Write all of ``content`` behind what was written before.
 
         Raises:
             OSError: writing failed, after an unknown part of ``content``.
@@ -111,17 +111,33 @@ class DiskFile:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` octets from ``offset`` on; empty: the file ends there."""
+        return os.pread(self._descriptor, size, offset)
+
+    def rewind(self) -> None:
+        """Overwrite the file from its beginning by the next writes."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def truncate(self, size: int) -> None:
+        """End the file after ``size`` octets."""
+        os.ftruncate(self._descriptor, size)
+
+    def has_name(self) -> bool:
+        """Whether the file has a name still."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
 
 class DiskFiles:
     """The disk. Has no state, so several threads may use it at once."""
 
     def create(self, path: str) -> DiskFile:
-        """Open a new file (mode 0600) for writing.
+        """Open a new file (mode 0600) for writing, and for reading what was written.
 
         Raises:
             FileExistsError: ``path`` exists, perhaps as a dangling symbolic link.
         """
-        return DiskFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        return DiskFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def open(self, path: str) -> IO[bytes]:
         """Open an existing file for reading; a symbolic link is an error."""

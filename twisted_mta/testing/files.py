@@ -280,7 +280,7 @@ class UnsyncedFiles:
             if isinstance(node, _Directory):
                 self._forget(node)
             else:
-                node.content = bytearray(node.synced)
+                node.content = bytearray(_torn(node.synced, node.content))
 
     def _node(self, path: str) -> _File | _Directory:
         node: _File | _Directory = self._root
@@ -309,11 +309,24 @@ class UnsyncedFiles:
         return self._directory("/".join(above)), name
 
 
+_SECTOR = 16  # octets: files of tests are small
 _SUCCESS = OSError()  # stands for an operation that succeeds, in a queue of failures
 
 
 def _parts(path: str) -> list[str]:
     return [name for name in os.path.normpath(os.path.join("/", path)).split("/") if name]
+
+
+def _torn(synced: bytes, content: bytes | bytearray) -> bytes:
+    """Return what a power cut leaves of a file.
+
+    Of unsynced octets in the place of synced ones, every other sector is there; those behind the
+    synced ones are lost.
+    """
+    torn = bytearray(synced)
+    for start in range(_SECTOR, min(len(synced), len(content)), 2 * _SECTOR):
+        torn[start : start + _SECTOR] = content[start : min(start + _SECTOR, len(synced))]
+    return bytes(torn)
 
 
 class _OpenFile(io.BytesIO):
@@ -338,13 +351,18 @@ class UnsyncedFile:
         self._files = files
         self._path = path
         self._file = file
+        self._place = 0
         self._life: int | None = files._life
 
     def write(self, content: bytes) -> None:
-        """Append ``content``; if not all of it fits, append what fits and raise ENOSPC."""
+        """Write ``content``; if not all of it fits, write what fits and raise ENOSPC."""
         self._begin("write")
-        room = len(content) if self._files.capacity is None else max(0, self._files._room())
-        self._file.content += content[:room]
+        room = len(content)
+        if self._files.capacity is not None:
+            room = max(0, self._files._room() + len(self._file.content) - self._place)
+        written = content[:room]
+        self._file.content[self._place : self._place + len(written)] = written
+        self._place += len(written)
         if len(content) > room:
             raise _error(errno.ENOSPC, self._path)
 
@@ -360,6 +378,30 @@ class UnsyncedFile:
             self._files.open_files.remove(self._path)
         self._life = None
         self._files._fail("close")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` octets from ``offset`` on; empty: the file ends there."""
+        self._begin("read")
+        return bytes(self._file.content[offset : offset + size])
+
+    def rewind(self) -> None:
+        """Overwrite the file from its beginning by the next writes."""
+        self._begin("rewind")
+        self._place = 0
+
+    def truncate(self, size: int) -> None:
+        """End the file after ``size`` octets."""
+        self._begin("truncate")
+        del self._file.content[size:]
+
+    def has_name(self) -> bool:
+        """Whether the file has its name still."""
+        if self._life != self._files._life:
+            raise _error(errno.EBADF, self._path)
+        try:
+            return self._files._node(self._path) is self._file
+        except OSError:
+            return False
 
     def _begin(self, operation: str) -> None:
         if self._life != self._files._life:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
 
-from ..interfaces import Files
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
 from ..mail.outcome import Outcome
@@ -65,7 +63,7 @@ from ..queue.store.contract import (
     apply_batch,
 )
 from ..queue.store.leases import Leases
-from ..queue.store.spool import Spool
+from ..queue.store.spool import FileBody, Spool
 from ..queue.store.webhook_events import (
     ChangeEvents,
     DropEvents,
@@ -103,7 +101,6 @@ class MemoryStore:
 
     Args:
         spool: the body files of large messages, if there are any.
-        files: the disk of those.
         disk: another store, whose content this one takes over, as after a restart.
 
     Attributes:
@@ -117,7 +114,6 @@ class MemoryStore:
         self,
         *,
         spool: Spool | None = None,
-        files: Files | None = None,
         disk: MemoryStore | None = None,
     ) -> None:
         self.messages: dict[QueueId, Message] = {} if disk is None else disk.messages
@@ -125,12 +121,13 @@ class MemoryStore:
         self.batches: list[Sequence[Operation]] = []
         self.opened = 0
         self._spool = spool
-        self._files = files
         self._recipients: dict[Key, _Queued] = {} if disk is None else disk._recipients
         self._failed_at: dict[Key, float] = {} if disk is None else disk._failed_at
         self._imported: dict[Key, float] = {} if disk is None else disk._imported
         self._suspended: dict[str, SuspendedDestination] = {} if disk is None else disk._suspended
         self._events: dict[int, tuple[NewEvent, int, float]] = {} if disk is None else disk._events
+        if spool is not None and disk is not None:
+            self._read_bodies_anew(spool)
         self._leases = Leases()
         self._open = False
         self._failures: deque[_Failure] = deque()
@@ -168,18 +165,21 @@ class MemoryStore:
             raise self._not_to_open.popleft()
         self._open = True
         removed: list[Key] = []
+        before = list(self.messages.values())
         if self.opened == 1:
             removed = [key for key, queued in self._recipients.items() if queued.removing]
             self._remove(removed)
         ids = tuple(dict.fromkeys(id for id, _ in removed))
-        for id in ids:
-            if id not in self.messages:
-                self._unlink(id)
+        for message in before:
+            if message.id not in self.messages:
+                self._remove_file(message)
         return Recovery((), (), self.census(), ids, self.read_suspended().destinations)
 
     def close(self) -> None:
         """Close the store."""
         self._open = False
+        if self._spool is not None:
+            self._spool.close_files()
 
     def census(self) -> Census:
         """Count messages and recipients."""
@@ -209,8 +209,12 @@ class MemoryStore:
             raise failure.error
         gone = [message for id, message in before.items() if id not in self.messages]
         forgotten = [id for each in batch if isinstance(each, Forget) for id in each.ids]
-        for id in (*(message.id for message in gone), *forgotten):
-            self._unlink(id)
+        settled = {each.message.id: None for each in batch if isinstance(each, Settle)}
+        for message in gone:
+            self._remove_file(message, reuse=message.id in settled)
+        for id in forgotten:
+            if self._spool is not None:
+                self._spool.remove(self._spool.file_of(id), id)
         return results
 
     # queue.store.contract.StoreTransaction
@@ -649,7 +653,14 @@ class MemoryStore:
         recipients.sort(key=lambda recipient: recipient.number)
         return self.messages[id].for_recipients(recipients)
 
-    def _unlink(self, id: QueueId) -> None:
-        if self._spool is not None and self._files is not None:
-            with contextlib.suppress(OSError):
-                self._files.unlink(self._spool.path(id))
+    def _remove_file(self, message: Message, *, reuse: bool = False) -> None:
+        if self._spool is not None and isinstance(message.body, FileBody):
+            id = message.body.id or message.id
+            (self._spool.release if reuse else self._spool.remove)(id, message.id)
+
+    def _read_bodies_anew(self, spool: Spool) -> None:
+        """Find the bodies of another process's messages, as rows would name them."""
+        for id, message in self.messages.items():
+            body = message.body
+            if isinstance(body, FileBody):
+                self.messages[id] = evolve(message, body=spool.stored(id, body.size, body.id))

@@ -31,4 +31,4 @@ class MemoryConformance(StoreConformance, TidyTestCase):
 
     def new_store(self) -> Store:
         before = getattr(self, "store", None)
-        return MemoryStore(spool=self.spool, files=self.files, disk=before)
+        return MemoryStore(spool=self.spool, disk=before)

@@ -82,7 +82,7 @@ class Source:
             folder = os.path.normpath(os.path.join(below, _BODIES))
             self._destination.add_directory(folder, os.stat(directory).st_mtime)
             for (number,) in database.execute(
-                "SELECT id FROM message WHERE body IS NULL AND quarantine IS NULL"
+                "SELECT coalesce(file, id) FROM message WHERE body IS NULL AND quarantine IS NULL"
             ):
                 name = str(QueueId(number))
                 try:

@@ -22,7 +22,7 @@ from ..store.counts import Counts
 from ..store.lock import StateLock
 from ..store.rows import flat, insert_rows, marks
 from ..store.schema import transaction
-from ..store.spool import FileBody, Spool
+from ..store.spool import Spool
 from ..store.sqlite import SETTINGS, SQLiteStore
 from .parcel import (
     ATTEMPT_COLUMNS,
@@ -215,18 +215,29 @@ class QueueFile:
         return parcels
 
     def _chunks(self, id: QueueId) -> Iterator[bytes]:
-        (size,) = self._database.execute("SELECT size FROM message WHERE id = ?", (id,)).fetchone()
-        path = self._spool.path(id)
+        size, file = self._database.execute(
+            "SELECT size, file FROM message WHERE id = ?", (id,)
+        ).fetchone()
+        body = self._spool.stored(id, size, file)
         try:
-            if os.stat(path).st_size != size:
-                raise Unmovable(f"its body file {path} has another size than the {size} octets")
-            yield from FileBody(self._files, path, size).chunks()
+            octets = os.stat(body.path).st_size - body.start
+            # A file that was used again may have more, of a longer body.
+            if octets < size or (file is None and octets != size):
+                raise Unmovable(
+                    f"its body file {body.path} has another size than the {size} octets"
+                )
+            yield from body.chunks()
         except OSError as error:
             raise Unmovable(f"its body file cannot be read: {error}") from None
 
     def give(self, parcels: Sequence[Parcel]) -> None:
         """Remove messages that the database has reserved, and note that they are its own now."""
         ids = [(each.id,) for each in parcels]
+        files = self._database.execute(
+            "SELECT coalesce(file, id) FROM message"
+            f" WHERE id IN ({marks(ids)}) AND body IS NULL AND quarantine IS NULL",
+            flat(ids),
+        ).fetchall()
         with self._changing() as add:
             for parcel in parcels:
                 add(parcel, -1)
@@ -236,17 +247,18 @@ class QueueFile:
                 self._database.execute(
                     f"DELETE FROM {table} WHERE {column} IN ({marks(ids)})", flat(ids)
                 )
-        for parcel in parcels:
-            if parcel.is_large:
-                self._files.unlink(self._spool.path(QueueId(parcel.id)))
+        for (file,) in files:
+            self._files.unlink(self._spool.path(QueueId(file)))
 
     def taken(self, parcels: Sequence[Parcel]) -> dict[int, None]:
-        """Return the ids that messages of this file have, of those of some others."""
+        """Return the ids that messages of this file or their body files have, of some others."""
         ids = [(each.id,) for each in parcels]
         return {
             id: None
             for (id,) in self._database.execute(
-                f"SELECT id FROM message WHERE id IN ({marks(ids)})", flat(ids)
+                f"SELECT id FROM message WHERE id IN ({marks(ids)})"
+                f" UNION SELECT file FROM message WHERE file IN ({marks(ids)})",
+                flat(ids) * 2,
             )
         }
 

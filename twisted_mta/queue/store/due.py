@@ -14,7 +14,7 @@ from ..schedule.priority import effective_due, has_return_time
 from .contract import Lease, Leased, Overdue, Survey, Want
 from .leases import Leases, RecipientKey
 from .levels import Levels
-from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
+from .rows import FILED_MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
 _WANTS = 100  # to a statement: SQLite joins 500 at most
@@ -180,7 +180,7 @@ def lease(
             taken[key] = None
             recipients.setdefault(row[0], []).append(recipient(row))
         for row in database.execute(
-            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id",
+            f"SELECT {FILED_MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id",
             flat(chunk),
         ):
             messages.append(message(row, tuple(recipients[row[0]]), spool))
@@ -224,7 +224,8 @@ def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spoo
         message(row, tuple(recipients[row[0]]), spool)
         for chunk in chunks(wanted)
         for row in database.execute(
-            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id", flat(chunk)
+            f"SELECT {FILED_MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id",
+            flat(chunk),
         )
     ]
     return Leased(tuple(messages), {}, through)

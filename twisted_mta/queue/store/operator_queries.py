@@ -35,7 +35,7 @@ from . import counting, history
 from .counting import LAST, Read, between, reached
 from .leases import RecipientKey
 from .narrowing import SQLITE, is_exact, narrowed
-from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
+from .rows import FILED_MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
 _MORE = "next_attempt, held, removing IS NOT NULL"
@@ -213,7 +213,7 @@ def inspect(
 ) -> Inspected | None:
     """Return one message; None: it is not in the queue."""
     row = database.execute(
-        f"SELECT {MESSAGE}, quarantine FROM message WHERE id = ?", (inspect.id,)
+        f"SELECT {FILED_MESSAGE}, quarantine FROM message WHERE id = ?", (inspect.id,)
     ).fetchone()
     if row is None:
         return None
@@ -242,7 +242,9 @@ def _reader(database: sqlite3.Connection) -> Read:
 
 def find_known(database: sqlite3.Connection, find: FindKnown, spool: Spool) -> Known:
     """Return what is known of a message that is to be imported."""
-    row = database.execute(f"SELECT {MESSAGE} FROM message WHERE id = ?", (find.id,)).fetchone()
+    row = database.execute(
+        f"SELECT {FILED_MESSAGE} FROM message WHERE id = ?", (find.id,)
+    ).fetchone()
     numbers = database.execute(
         "SELECT number FROM recipient WHERE message = ?1"
         " UNION SELECT number FROM imported WHERE message = ?1 AND NOT ?2",

@@ -127,7 +127,7 @@ class QueueFiles:
         # A file system that was mounted again may have another number, and a copy has other inodes.
         names = dict.fromkeys(self._files.names(self._bodies))
         expected = database.execute(
-            "SELECT id FROM message WHERE body IS NULL AND quarantine IS NULL"
+            "SELECT coalesce(file, id) FROM message WHERE body IS NULL AND quarantine IS NULL"
         ).fetchall()
         missing = sum(str(QueueId(id)) not in names for (id,) in expected)
         beside = queue.beside and bodies[0] == self._device_of_database()

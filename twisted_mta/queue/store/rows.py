@@ -22,7 +22,7 @@ from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ..schedule.priority import level
 from . import assessments
-from .spool import Spool
+from .spool import FileBody, Spool
 
 _ROWS = 500  # to a statement: 14 values each, of the 32,766 that SQLite takes
 
@@ -34,6 +34,9 @@ MESSAGE = (
     " assessment"
 )
 """The columns of a message, as `message` reads and `message_row` writes them."""
+
+FILED_MESSAGE = f"{MESSAGE}, file"
+"""Those of a message whose body file may have been made for another one (`filed_row`)."""
 
 RECIPIENT = (
     "message, number, local_part, domain, parameters, attempts, last_code, last_status, last_text,"
@@ -102,6 +105,13 @@ def message_row(message: Message) -> Row:
     )
 
 
+def filed_row(message: Message) -> Row:
+    """Return the row of a message, without its recipients, as the embedded store has it."""
+    body = message.body
+    file = body.id if isinstance(body, FileBody) else None
+    return (*message_row(message), None if file is None else int(file))
+
+
 def _mailbox_row(mailbox: Mailbox | None) -> tuple[str | None, str | None]:
     return (None, None) if mailbox is None else (mailbox.local_part, mailbox.domain)
 
@@ -161,11 +171,18 @@ def restored_row(
 
 
 def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:
-    """Return the message of a row, with ``recipients``, which are some or all of its own."""
-    id, local_part, domain, parameters, trace, content, size, received_at, expires_at, found = row
+    """Return the message of a row, with ``recipients``, which are some or all of its own.
+
+    Args:
+        row: of `MESSAGE` or `FILED_MESSAGE`.
+        recipients: of the message.
+        spool: the directory of large bodies.
+    """
+    id, local_part, domain, parameters, trace, content, size, received_at, expires_at, *more = row
+    found, *file = more
     body: Body = MemoryBody(content or b"")
     if content is None:
-        body = spool.stored(QueueId(id), size)
+        body = spool.stored(QueueId(id), size, *file)
     return Message(
         id=QueueId(id),
         envelope=Envelope(_mailbox(local_part, domain), recipients, json.loads(parameters)),

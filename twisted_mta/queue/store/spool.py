@@ -1,7 +1,11 @@
 """The spool: bodies on their way into the queue, small ones in memory, large ones in files.
 
 Order on disk: write, fdatasync, fsync of the directory; only then may a row name the file. A file
-without a row is swept at the next start.
+without a row is swept at the next start. A file that is used again has its name already.
+
+A file that may be used again begins with a line: the id of the message whose body is in it. Whoever
+reads it for another message finds no body. So a copy of the directory that is newer than that of
+the database does not send a body to another message's recipients.
 """
 
 from __future__ import annotations
@@ -12,36 +16,68 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import IO
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from ...interfaces import Executor, Files, WritableFile
+from ...interfaces import Executor, Files
 from ...mail.body import Body, DotlessFile, MemoryBody
 from ...mail.leading_dot import leading_dot
 from ...mail.queue_id import QueueId
+from .body_files import AnothersBody, BodyFile, BodyFiles
 
 _TRIAL = "attempt"  # not a queue id: a file that a crash leaves is swept
 _DOT = b"\r\n."  # at the beginning of a line
 _CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
+_OPEN_CHUNK = 128 * 1024  # octets read from a file that is open
+
+
+def _first_line(message: QueueId) -> bytes:
+    return b"%s\r\n" % str(message).encode("ascii")
 
 
 @frozen
 class FileBody:
-    """A large body in a file of the spool (`mail.body.Body`)."""
+    """A large body in a file of the spool (`mail.body.Body`).
+
+    Attributes:
+        files: the disk.
+        path: of the file.
+        size: octets of the body.
+        message: whose body it is, as the first line of the file says; None: there is no such line.
+        id: of the message that the file was made for; None: of its own, and it has no first line.
+        body_files: those that are open; None: none is.
+    """
 
     files: Files
     path: str
     size: int
+    message: QueueId | None = None
+    id: QueueId | None = None
+    body_files: BodyFiles | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def start(self) -> int:
+        """Where the body begins in the file."""
+        return 0 if self.message is None else len(_first_line(self.message))
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content in pieces of 64 KiB.
+        """Yield the content in pieces.
 
         Raises:
-            OSError: the file cannot be read, or is shorter than ``size``.
+            OSError: the file cannot be read, is shorter than ``size``, or has another message's
+                body.
         """
+        if self.body_files is not None and self.message is not None and self.id is not None:
+            body_file = self.body_files.begin_reading(self.id, self.message)
+            if body_file is not None:
+                try:
+                    yield from self._chunks_of_open(body_file)
+                finally:
+                    self.body_files.end_reading(body_file)
+                return
         left = self.size
-        with self.files.open(self.path) as file:
+        with self.open() as file:
             while left:
                 chunk = file.read(min(_CHUNK, left))
                 if not chunk:
@@ -49,14 +85,43 @@ class FileBody:
                 left -= len(chunk)
                 yield chunk
 
+    def _chunks_of_open(self, body_file: BodyFile) -> Iterator[bytes]:
+        offset, end = self.start, self.start + self.size
+        while offset < end:
+            chunk = body_file.file.read(offset, min(_OPEN_CHUNK, end - offset))
+            if not chunk:
+                raise OSError(f"{self.path} is {end - offset} octets shorter than it was")
+            offset += len(chunk)
+            yield chunk
+
+    def open(self) -> IO[bytes]:
+        """Open the file, which is not used again then, at the beginning of the body.
+
+        Raises:
+            OSError: it cannot be opened, or has another message's body.
+        """
+        if self.message is None:
+            return self.files.open(self.path)
+        if self.body_files is not None and self.id is not None:
+            self.body_files.drop(self.id, self.message)
+        file = self.files.open(self.path)
+        try:
+            if file.read(self.start) != _first_line(self.message):
+                raise AnothersBody(f"{self.path} does not have the body of {self.message}")
+        except BaseException:
+            file.close()
+            raise
+        return file
+
 
 @frozen
 class DotlessFileBody(FileBody, DotlessFile):
     """A large body that was seen to have no dot at the beginning of a line."""
 
-    def open(self) -> IO[bytes]:
-        """Open the file (`mail.body.DotlessFile`)."""
-        return self.files.open(self.path)
+    @property
+    def is_sent_from_file(self) -> bool:
+        """Whether no descriptor is open by which it is read (`mail.body.DotlessFile`)."""
+        return self.body_files is None or self.id is None or not self.body_files.has(self.id)
 
 
 class _Lines:
@@ -91,34 +156,125 @@ class Spool:
         files: the disk.
         executor: runs calls that block.
         small_body: octets up to which a body is kept in memory, and in the database.
+        reuse: whether files are used again; else each has the name of its message.
     """
 
     def __init__(
-        self, directory: str, *, files: Files, executor: Executor, small_body: int = 65536
+        self,
+        directory: str,
+        *,
+        files: Files,
+        executor: Executor,
+        small_body: int = 65536,
+        reuse: bool = False,
     ) -> None:
         self.directory = directory
-        self._files = files
-        self._executor = executor
-        self._small_body = small_body
+        self.files = files
+        self.executor = executor
+        self.small_body = small_body
+        self.body_files = BodyFiles() if reuse else None
 
     def path(self, id: QueueId) -> str:
-        """Return the path of the body of a message, if it is large."""
+        """Return the path of the file that was made for the body of a message."""
         return os.path.join(self.directory, str(id))
 
-    def stored(self, id: QueueId, size: int) -> FileBody:
-        """Return a body that is in its file."""
-        return FileBody(self._files, self.path(id), size)
+    def file_of(self, message: QueueId) -> QueueId:
+        """Return the name of the file of a message that may have no row, if it has a file."""
+        body_file = None if self.body_files is None else self.body_files.of(message)
+        return message if body_file is None else body_file.id
+
+    def stored(self, message: QueueId, size: int, id: int | None = None) -> FileBody:
+        """Return a body that is in its file.
+
+        Args:
+            message: its message.
+            size: its octets.
+            id: the message that the file was made for, as its row has it.
+        """
+        if id is None:
+            return FileBody(self.files, self.path(message), size)
+        made_for = QueueId(id)
+        return FileBody(self.files, self.path(made_for), size, message, made_for, self.body_files)
+
+    def has(self, message: QueueId, size: int, id: int | None) -> bool:
+        """Whether a file, which is there, is of a message, as far as its first line says.
+
+        Args:
+            message: the message.
+            size: octets of its body.
+            id: as for `stored`; None: the file has no such line.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if id is None:
+            return True
+        try:
+            self.stored(message, size, id).open().close()
+        except AnothersBody:
+            return False
+        return True
 
     def new_body(self, id: QueueId) -> SpooledWriter:
         """Return a writer for the body of a message (`interfaces.NewBody`)."""
-        return SpooledWriter(self.path(id), self._files, self._executor, self._small_body)
+        return SpooledWriter(self, id)
+
+    def begin(self, message: QueueId) -> BodyFile:
+        """Return a file for the body of a message: a spare one, or a new one.
+
+        Raises:
+            OSError: none could be made.
+        """
+        spare = None if self.body_files is None else self.body_files.take(message)
+        if spare is not None:
+            return spare
+        path = self.path(message)
+        body_file = BodyFile(message, path, self.files.create(path), message)
+        if self.body_files is not None:
+            self.body_files.add(body_file)
+        return body_file
 
     def forget(self, body: Body) -> None:
         """Remove the file of a body that was sealed and that no row names."""
         if isinstance(body, FileBody):
-            # A file that stays is swept at the next start.
-            with contextlib.suppress(OSError):
-                self._files.unlink(body.path)
+            if body.message is None or body.id is None:
+                self._unlink(body.path)
+            else:
+                self.remove(body.id, body.message)
+
+    def remove(self, id: QueueId, message: QueueId) -> None:
+        """Remove the file of a message that no row names.
+
+        Args:
+            id: the message that the file was made for.
+            message: the message whose body is in it.
+        """
+        try:
+            if self.body_files is not None:
+                self.body_files.drop(id, message)
+        except AnothersBody:
+            return
+        self._unlink(self.path(id))
+
+    def _unlink(self, path: str) -> None:
+        # A file that stays is swept at the next start.
+        with contextlib.suppress(OSError):
+            self.files.unlink(path)
+
+    def release(self, id: QueueId, message: QueueId) -> None:
+        """Let a file be used again, as no row names it any more, durably; or remove it.
+
+        Args:
+            id: the message that the file was made for.
+            message: the message whose body is in it.
+        """
+        if self.body_files is None or not self.body_files.release(id, message):
+            self.remove(id, message)
+
+    def close_files(self) -> None:
+        """Close all files that are open, and remove the spare ones."""
+        for path in () if self.body_files is None else self.body_files.close():
+            self._unlink(path)
 
     def try_to_write(self) -> None:
         """Write and sync the smallest large body, and remove it; blocks.
@@ -127,29 +283,29 @@ class Spool:
             OSError: it could not be written.
         """
         path = os.path.join(self.directory, _TRIAL)
-        self._files.unlink(path)  # of an earlier trial
-        file = self._files.create(path)
+        self.files.unlink(path)  # of an earlier trial
+        file = self.files.create(path)
         try:
-            file.write(bytes(self._small_body + 1))
+            file.write(bytes(self.small_body + 1))
             file.sync()
         finally:
             file.close()
-            self._files.unlink(path)
+            self.files.unlink(path)
 
 
 class SpooledWriter:
     """`interfaces.BodyWriter`: in memory up to ``small_body`` octets, then in a file."""
 
-    def __init__(self, path: str, files: Files, executor: Executor, small_body: int) -> None:
-        self._path = path
-        self._files = files
-        self._executor = executor
-        self._small_body = small_body
+    def __init__(self, spool: Spool, id: QueueId) -> None:
+        self._spool = spool
+        self._id = id
         self._held: list[bytes] = []
         self._held_size = 0  # octets in `_held`
         self._size = 0
+        self._written = 0  # octets in the file, with its first line
         self._lines = _Lines()  # of what is in the file
-        self._file: WritableFile | None = None
+        self._file: BodyFile | None = None
+        self._is_shared = False  # whether another descriptor may read the file
 
     def write(self, content: bytes) -> None:
         """Append ``content`` (`interfaces.BodyWriter`)."""
@@ -157,9 +313,11 @@ class SpooledWriter:
         self._held.append(content)
         self._held_size += len(content)
         if self._file is None:
-            if self._size <= self._small_body:
+            if self._size <= self._spool.small_body:
                 return
-            self._file = self._files.create(self._path)
+            self._file = self._spool.begin(self._id)
+            if self._spool.body_files is not None:
+                self._held.insert(0, _first_line(self._id))
         elif self._held_size < _CHUNK:
             return  # the network delivers small pieces, and each write is a call to the kernel
         self._write_held()
@@ -168,7 +326,13 @@ class SpooledWriter:
         """End the content and make it durable (`interfaces.BodyWriter`)."""
         if self._file is None:
             return MemoryBody(b"".join(self._held))
-        return self._executor(self._make_durable).addErrback(self._clean_up)
+        try:
+            # Here and not in the thread: each call that may block costs it the interpreter's lock.
+            if self._held:
+                self._write_held()
+        except BaseException:
+            return fail(self._clean_up(Failure()))
+        return self._spool.executor(self._make_durable).addErrback(self._clean_up)
 
     def open(self) -> IO[bytes]:
         """Return a file with the content so far (`interfaces.BodyWriter`)."""
@@ -176,38 +340,54 @@ class SpooledWriter:
             return BytesIO(b"".join(self._held))
         if self._held:
             self._write_held()
-        return self._files.open(self._path)
+        self._is_shared = True
+        return FileBody(self._spool.files, self._file.path, self._size, self._named).open()
 
     def discard(self) -> None:
         """Remove the content (`interfaces.BodyWriter`)."""
         self._held.clear()
         self._held_size = self._size = 0
-        file, self._file = self._file, None
-        if file is not None:
-            # A file that stays has no row, and is swept at the next start.
+        body_file, self._file = self._file, None
+        if body_file is not None:
             with contextlib.suppress(OSError):
-                file.close()
-            with contextlib.suppress(OSError):
-                self._files.unlink(self._path)
+                body_file.file.close()
+            self._spool.remove(body_file.id, self._id)
+
+    @property
+    def _named(self) -> QueueId | None:
+        """The message, if the first line of the file says it."""
+        return None if self._spool.body_files is None else self._id
 
     def _write_held(self) -> None:
         assert self._file is not None
         octets = b"".join(self._held)
-        self._file.write(octets)
+        self._file.file.write(octets)
+        self._written += len(octets)
         self._lines.feed(octets)
         self._held.clear()
         self._held_size = 0
 
     def _make_durable(self) -> Body:
-        assert self._file is not None
-        if self._held:
-            self._write_held()
-        self._file.sync()
-        self._file.close()
-        self._files.sync_directory(os.path.dirname(self._path))
+        spool, body_file = self._spool, self._file
+        assert body_file is not None
+        if body_file.length > 2 * self._written:
+            body_file.file.truncate(self._written)
+            body_file.length = 0
+        body_file.length = max(self._written, body_file.length)
+        body_file.file.sync()
+        if not body_file.is_durable:
+            spool.files.sync_directory(spool.directory)
+            body_file.is_durable = True
+        if spool.body_files is None:
+            body_file.file.close()
+        else:
+            spool.body_files.keep(body_file)
+            if self._is_shared:
+                spool.body_files.drop(body_file.id, self._id)
         dotless = self._lines.have_ends and not self._lines.begin_with_dot
         kind = DotlessFileBody if dotless else FileBody
-        return kind(self._files, self._path, self._size)
+        id = None if spool.body_files is None else body_file.id
+        return kind(spool.files, body_file.path, self._size, self._named, id, spool.body_files)
 
     def _clean_up(self, failure: Failure) -> Failure:
         self.discard()

@@ -99,7 +99,8 @@ class SQLiteStore:
         self._levels = Levels()
         self._counts = Counts()
         self._held = ""  # the copy that the files are kept for
-        self._removed_later: list[str] = []  # body files that are kept for it
+        # The body files of messages that left meanwhile, which are kept for it.
+        self._removed_later: list[tuple[QueueId, QueueId]] = []
 
     # Opening and closing.
 
@@ -156,6 +157,7 @@ class SQLiteStore:
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
+        self._spool.close_files()
         self._queue_files.closed()
 
     def _make_files(self) -> None:
@@ -207,8 +209,7 @@ class SQLiteStore:
         with transaction(database):
             changes.end_removals(keys)
             changes.write_counts()
-        for path in changes.files:
-            self._files.unlink(path)
+        self._remove(changes.files)
         return tuple(QueueId(id) for id in dict.fromkeys(id for id, _ in keys))
 
     def _reconcile(
@@ -216,16 +217,19 @@ class SQLiteStore:
     ) -> tuple[tuple[str, ...], tuple[QueueId, ...]]:
         """Remove body files without a row; quarantine messages without their file."""
         expected = {
-            str(QueueId(id)): QueueId(id)
-            for (id,) in database.execute("SELECT id FROM message WHERE body IS NULL")
+            str(QueueId(id if file is None else file)): (QueueId(id), size, file)
+            for id, size, file in database.execute(
+                "SELECT id, size, file FROM message WHERE body IS NULL"
+            )
         }
         names = self._files.names(self._spool.directory)
         swept = tuple(name for name in names if name not in expected)
         for name in swept:
             self._files.unlink(os.path.join(self._spool.directory, name))
         for name in names:
-            expected.pop(name, None)
-        missing = tuple(expected.values())
+            if name in expected and self._spool.has(*expected[name]):
+                del expected[name]
+        missing = tuple(id for id, *_ in expected.values())
         if missing:
             with transaction(database):
                 for id in missing:
@@ -271,17 +275,18 @@ class SQLiteStore:
         self._free_pages = self._read_free_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
         if self._held:
-            self._removed_later += changes.files
+            self._removed_later += changes.files + changes.delivered
         else:
-            self._unlink(changes.files)
+            self._remove(changes.files)
+            for id, message in changes.delivered:
+                self._spool.release(id, message)
         if changes.hold is not None or self._held:
             self._change_hold(database, changes.hold)
         return results
 
-    def _unlink(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                self._files.unlink(path)
+    def _remove(self, files: Sequence[tuple[QueueId, QueueId]]) -> None:
+        for id, message in files:
+            self._spool.remove(id, message)
 
     # Files that are kept for a copy.
 
@@ -314,7 +319,7 @@ class SQLiteStore:
         """
         self._held = ""
         removed, self._removed_later = self._removed_later, []
-        self._unlink(removed)
+        self._remove(removed)
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")

@@ -56,14 +56,14 @@ from .counts import Counts
 from .leases import Leases, RecipientKey
 from .levels import Levels
 from .rows import (
-    MESSAGE,
+    FILED_MESSAGE,
     NEW_RECIPIENT,
     RESTORED_RECIPIENT,
     chunks,
+    filed_row,
     flat,
     insert_rows,
     marks,
-    message_row,
     recipient_row,
     restored_row,
 )
@@ -100,7 +100,9 @@ class SQLiteTransaction:
     Attributes:
         hold: what the batch does about that; None: nothing.
         counts: of the store, after the batch.
-        files: paths of body files whose row is gone, to be removed after the COMMIT.
+        files: body files to be removed after the COMMIT: the message that each was made for, and
+            the message whose row is gone.
+        delivered: likewise, of messages that no operation names any more: these may be used again.
     """
 
     def __init__(
@@ -117,7 +119,8 @@ class SQLiteTransaction:
         self.hold: HoldFiles | None = None
         self._held = held
         self.counts = counts.copy()
-        self.files: list[str] = []
+        self.files: list[tuple[QueueId, QueueId]] = []
+        self.delivered: list[tuple[QueueId, QueueId]] = []
         self._counts_before = counts
         self._database = database
         self._leases = leases
@@ -226,8 +229,8 @@ class SQLiteTransaction:
         self._levels.add([message])
         self.counts.messages += insert_rows(
             self._database,
-            f"INSERT OR IGNORE INTO message ({MESSAGE}) VALUES ",
-            [message_row(message)],
+            f"INSERT OR IGNORE INTO message ({FILED_MESSAGE}) VALUES ",
+            [filed_row(message)],
         )
         self.counts.recipients += insert_rows(
             self._database, f"INSERT INTO recipient ({RESTORED_RECIPIENT}) VALUES ", rows
@@ -251,14 +254,16 @@ class SQLiteTransaction:
         changes = operator_queries.intervene(self._database, intervention, self._is_leased)
         self.counts.held += changes.held
         self.counts.recipients_left(changes.left)
-        self._remove_empty(changes.emptied)
+        self.files += self._remove_empty(changes.emptied)
         self._removed_later += changes.removed_later
         return changes.page
 
     def end_removals(self, keys: Sequence[RecipientKey]) -> None:
         """Remove recipients that were removed while leased to a process that is no more."""
         self.counts.recipients_left([row[2:] for row in self._delete(keys)])
-        self._remove_empty([QueueId(id) for id in dict.fromkeys(id for id, _ in keys)])
+        self.files += self._remove_empty(
+            [QueueId(id) for id in dict.fromkeys(id for id, _ in keys)]
+        )
 
     # Events for webhooks.
 
@@ -299,8 +304,8 @@ class SQLiteTransaction:
         self._levels.add(messages)
         self.counts.messages += insert_rows(
             self._database,
-            f"{verb} INTO message ({MESSAGE}) VALUES ",
-            [message_row(message) for message in messages],
+            f"{verb} INTO message ({FILED_MESSAGE}) VALUES ",
+            [filed_row(message) for message in messages],
         )
         self.counts.recipients += insert_rows(
             self._database,
@@ -380,7 +385,8 @@ class SQLiteTransaction:
         # A notice keeps its id: a settle that is applied twice inserts it once.
         if notices := [notice for each in settles for notice in each.notices]:
             self._insert(notices, "INSERT OR IGNORE")
-        self._remove_empty([each.message.id for each in settles if each.done])
+        # Only messages that were leased: others may be forgotten (`forget`) later, by their id.
+        self.delivered += self._remove_empty([each.message.id for each in settles if each.done])
         return self._end_removals_of(settles)
 
     def _defer(self, settle: Settle) -> None:
@@ -428,7 +434,7 @@ class SQLiteTransaction:
             return [None] * len(settles)
         rows = self._delete(keys, "removing IS NOT NULL")
         self.counts.recipients_left([row[2:] for row in rows])
-        self._remove_empty([QueueId(id) for id, *_ in rows])
+        self.files += self._remove_empty([QueueId(id) for id, *_ in rows])
         left = {(id, number): None for id, number, *_ in rows}
         return [_removed(each, left) for each in settles]
 
@@ -449,27 +455,29 @@ class SQLiteTransaction:
                 self.counts.failures -= self._database.execute(
                     f"DELETE FROM failure WHERE message IN ({marks(chunk)})", flat(chunk)
                 ).rowcount
-            self._remove_empty(forget.ids, with_files=False)
-            self.files += [self._spool.path(id) for id in forget.ids]  # without a row as well
+            self.files += self._remove_empty(forget.ids)
+            # Without a row as well.
+            self.files += [(self._spool.file_of(id), id) for id in forget.ids]
 
     def _delete(
         self, keys: Sequence[RecipientKey], condition: str = "1"
     ) -> list[tuple[int, int, int, float | None]]:
         return operator_queries.delete(self._database, keys, condition)
 
-    def _remove_empty(self, ids: Sequence[QueueId], *, with_files: bool = True) -> None:
-        """Remove those messages that have no recipient left."""
+    def _remove_empty(self, ids: Sequence[QueueId]) -> list[tuple[QueueId, QueueId]]:
+        """Remove those messages that have no recipient left; return their body files."""
+        files: list[tuple[QueueId, QueueId]] = []
         for chunk in chunks([(int(id),) for id in ids]):
             rows = self._database.execute(
                 f"DELETE FROM message WHERE id IN ({marks(chunk)}) AND NOT EXISTS"
                 " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
-                " RETURNING id, body IS NULL, quarantine IS NOT NULL",
+                " RETURNING id, body IS NULL, coalesce(file, id), quarantine IS NOT NULL",
                 flat(chunk),
             ).fetchall()
             self.counts.messages -= len(rows)
             self.counts.quarantined -= sum(quarantined for *_, quarantined in rows)
-            if with_files:
-                self.files += [self._spool.path(QueueId(id)) for id, in_file, _ in rows if in_file]
+            files += [(QueueId(file), QueueId(id)) for id, in_file, file, _ in rows if in_file]
+        return files
 
 
 def _removed(settle: Settle, left: dict[RecipientKey, None]) -> Removed | None:

@@ -64,7 +64,7 @@ def stuffed(message: Message, *, files: bool = False) -> Iterator[Piece]:
     stuffer = DotStuffer()
     if isinstance(body, DotlessFile) and (trace.endswith(b"\r\n") or not trace):
         yield stuffer.feed(trace)
-        if files:
+        if files and body.is_sent_from_file:
             yield body
         else:
             yield from body.chunks()
