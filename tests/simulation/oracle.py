@@ -102,7 +102,7 @@ class Oracle:
         self._contents: dict[str, bytes] = {}
         self._accounts: dict[tuple[str, str, str], _Account] = {}
         self._messages: dict[tuple[str, QueueId], tuple[str, dict[int, str]]] = {}
-        self._bodies: dict[tuple[str, QueueId], tuple[str, bytes]] = {}
+        self._bodies: dict[tuple[str, QueueId], tuple[Message, bytes]] = {}
         self._returned: dict[Key, None] = {}
         # The notice that says that a recipient has failed, by the queue id of its message.
         self._notified: dict[tuple[str, str, str], str] = {}
@@ -176,9 +176,8 @@ class Oracle:
         name = self._name(agent, message)
         recipients = {each.number: str(each.mailbox) for each in message.envelope.recipients}
         self._messages[agent.domain, message.id] = name, recipients
-        body: Any = message.body
-        if not isinstance(body, MemoryBody):
-            self._bodies[agent.domain, message.id] = body.path, _content(agent, message)
+        if not isinstance(message.body, MemoryBody):
+            self._bodies[agent.domain, message.id] = message, _content(agent, message)
         for recipient in recipients.values():
             self._account(agent.domain, name, recipient).accepted[message.id] = None
 
@@ -268,7 +267,7 @@ class Oracle:
 
     def _look_for_bodies(self, agent: MemoryMTA) -> None:
         """Compare the body files of messages in a queue with what was accepted."""
-        for (domain, id), (path, content) in list(self._bodies.items()):
+        for (domain, id), (message, content) in list(self._bodies.items()):
             if domain != agent.domain:
                 continue
             name, recipients = self._messages[domain, id]
@@ -277,7 +276,7 @@ class Oracle:
                 for each in recipients.values()
             ):
                 del self._bodies[domain, id]
-            elif not agent.files.has(path) or agent.files.content(path) != content:
+            elif not _has_content(agent, message, content):
                 self.note("a body is lost", f"{name} as {id} at {domain}")
 
     # What is on the network.
@@ -444,7 +443,18 @@ def message_id(content: bytes) -> str:
 
 def _content(agent: MemoryMTA, message: Message) -> bytes:
     body: Any = message.body
-    return body.content if isinstance(body, MemoryBody) else agent.files.content(body.path)
+    if isinstance(body, MemoryBody):
+        return body.content
+    return agent.files.content(body.path)[body.start : body.start + body.size]
+
+
+def _has_content(agent: MemoryMTA, message: Message, content: bytes) -> bool:
+    """Whether the body file of a message has its content, and says so."""
+    body: Any = message.body
+    if not agent.files.has(body.path):
+        return False
+    line = agent.files.content(body.path)[: body.start]
+    return line == b"%s\r\n" % str(message.id).encode() and _content(agent, message) == content
 
 
 def mailbox_copies(agent: MemoryMTA) -> Sequence[tuple[str, str, bytes]]:

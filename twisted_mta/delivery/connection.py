@@ -57,7 +57,7 @@ Convert = Callable[[Message], "Deferred[Message]"]
 Result = TransactionDone | Unusable
 """The result of a transaction: its outcomes, or why there was none on this connection."""
 
-_SMALL = 65_536
+_SMALL = 131_072
 """Octets of content up to which it is written at once; more goes through a producer."""
 
 

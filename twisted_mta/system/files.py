@@ -85,6 +85,7 @@ class DiskFile:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._place = 0  # where the next octet is written
 
     def write(self, content: bytes) -> None:
         """Write all of ``content`` behind what was written before.
@@ -92,10 +93,12 @@ class DiskFile:
         Raises:
             OSError: writing failed, after an unknown part of ``content``.
         """
-        # write(2) may write only a part: after a signal, at a limit, and at most 2 GiB.
+        # pwrite(2) may write only a part: after a signal, at a limit, and at most 2 GiB.
         rest = memoryview(content)
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            written = os.pwrite(self._descriptor, rest, self._place)
+            self._place += written
+            rest = rest[written:]
 
     def sync(self) -> None:
         """Return when content and size are as durable as the disk can make them.
@@ -117,7 +120,7 @@ class DiskFile:
 
     def rewind(self) -> None:
         """Overwrite the file from its beginning by the next writes."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._place = 0
 
     def truncate(self, size: int) -> None:
         """End the file after ``size`` octets."""

@@ -80,7 +80,9 @@ class MoveTestCase(TidyTestCase):
         self.home = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.home)
         self.files = DiskFiles()
-        self.spool = Spool(str(self.home / "body"), files=self.files, executor=inline_executor)
+        self.spool = Spool(
+            str(self.home / "body"), files=self.files, executor=inline_executor, reuse=True
+        )
         self.copies = Spool(str(self.home / "copies"), files=self.files, executor=inline_executor)
         self.path = self.home / "queue.sqlite"
         self.tokens = count()
@@ -229,6 +231,8 @@ class Moving(MoveTestCase):
             [(3, 6, 3, 1)],
         )
         self.assertEqual(self.move("back"), Moved(3, 6))
+        # A body comes back into a file with the name of its own message.
+        before["message"] = [(*row[:-1], None) for row in before["message"]]
         self.assertEqual(self.rows(), before)
         for table in ("message", "piece", "recipient", "attempt", "conversation", "failure"):
             self.assertEqual(sql(f"TABLE {table}"), [], table)

@@ -31,6 +31,8 @@ class StoreHarness(Mixin):
     files: UnsyncedFiles
     store: Store
 
+    reuses_files = False
+
     def new_store(self) -> Store:
         """Return a store that has what the stores before it have written."""
         raise NotImplementedError
@@ -40,7 +42,11 @@ class StoreHarness(Mixin):
         self.files = UnsyncedFiles()
         self.files.make_directories("/state/body")
         self.spool = Spool(
-            "/state/body", files=self.files, executor=inline_executor, small_body=100
+            "/state/body",
+            files=self.files,
+            executor=inline_executor,
+            small_body=100,
+            reuse=self.reuses_files,
         )
         self.store = self.new_store()
         self.store.open()
@@ -77,8 +83,9 @@ class StoreHarness(Mixin):
         return [(int(each.id), numbers(each)) for each in self.lease(now).messages]
 
     def stored_bodies(self) -> list[str]:
-        """Return the ids of all messages whose large body is stored, in rising order."""
-        return sorted(self.files.names("/state/body"))
+        """Return the names of all files with the body of a message, in rising order."""
+        spare = [] if self.spool.body_files is None else self.spool.body_files._spare
+        return sorted({*self.files.names("/state/body")} - {str(each.id) for each in spare})
 
     def large_body(self, id: int, content: bytes) -> Body:
         """Return a large body on its way into the queue."""

@@ -13,6 +13,8 @@ from .conformance import StoreConformance
 
 
 class SQLiteConformance(StoreConformance, TidyTestCase):
+    reuses_files = True
+
     def setUp(self) -> None:
         self.directory = os.path.abspath(self.mktemp())
         os.makedirs(self.directory)
@@ -26,8 +28,11 @@ class SQLiteConformance(StoreConformance, TidyTestCase):
 
 
 class MemoryConformance(StoreConformance, TidyTestCase):
+    reuses_files = True
+
     def setUp(self) -> None:
         self.begin()
+        self.addCleanup(lambda: self.store.close())
 
     def new_store(self) -> Store:
         before = getattr(self, "store", None)

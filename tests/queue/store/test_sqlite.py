@@ -67,6 +67,7 @@ class StoreTestCase(TidyTestCase):
             files=files,
             executor=inline_executor,
             small_body=100,
+            reuse=True,
         )
 
     def new_store(self) -> SQLiteStore:
@@ -537,10 +538,10 @@ class Trouble(StoreTestCase):
         self.store.apply([Accept(self.large(5))])
         self.pragma("query_only = ON")
         with self.assertRaises(StoreError):
-            self.store.apply([settled(message(5))])
+            self.store.apply([Forget((QueueId(5),))])
         self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(5))])
         self.pragma("query_only = OFF")
-        self.store.apply([settled(message(5))])
+        self.store.apply([Forget((QueueId(5),))])
         self.assertEqual(self.files.names(self.spool.directory), [])
 
 

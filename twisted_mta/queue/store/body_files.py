@@ -19,7 +19,7 @@ from ...mail.queue_id import QueueId
 _OPEN = 64  # files of messages that are kept open
 _SPARE = 32  # files
 _SPARE_OCTETS = 32 << 20
-LARGEST = 2 << 20
+LARGEST = 512 << 10
 """Octets of a file up to which it is kept open."""
 
 
