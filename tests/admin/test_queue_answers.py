@@ -108,6 +108,18 @@ class Reading(AnswersTestCase):
         file.close()
         self.check(evolve(queued, body=FileBody(files, path, len(content))))
 
+    def test_a_content_in_a_file_that_was_used_again_is_read_in_pieces(self) -> None:
+        queued, files = message(1), self.world.mta.files
+        agent = self.world.mta.mta.agent
+        assert agent is not None
+        made_for = QueueId(7)
+        path = f"{agent.config.state_dir}/body/{made_for}"
+        content = b"Subject: File\r\n\r\nIn a file.\r\n"
+        file = files.create(path)
+        file.write(b"%s\r\n%sof another one" % (str(queued.id).encode(), content))
+        file.close()
+        self.check(evolve(queued, body=FileBody(files, path, len(content), queued.id, made_for)))
+
     def test_the_content_of_another_shard_is_none(self) -> None:
         self.assertIsNone(self.ask(read_content, id=str(QueueId(9)), offset=0, length=9))
         self.assertIsNone(self.ask(show_message, id=str(QueueId(9)), content=True))

@@ -131,6 +131,10 @@ class MoveTestCase(TidyTestCase):
         """Put messages into the file; return their bodies."""
         bodies = {id: (LARGE * 2)[id : id + size] for id, size in enumerate(SIZES, start=1)}
         with self.stopped() as store:
+            # Its file is used again by the first large one.
+            other = evolve(message(99, "w@z.example"), body=MemoryBody(LARGE[:300_000]))
+            store.apply([self.accepted(other)])
+            store.apply([settled(other)])
             for id, body in bodies.items():
                 new = evolve(message(id, "u@x.example", "v@y.example"), body=MemoryBody(body))
                 store.apply([self.accepted(new)])

@@ -17,7 +17,7 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import HoldFiles, Inspect, Inspected, Intervene
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store import body_files
-from twisted_mta.queue.store.contract import Accept, Forget, Lease, StoreError, Want
+from twisted_mta.queue.store.contract import Accept, Forget, Lease, StoreError, StoreFull, Want
 from twisted_mta.queue.store.schema import scripts, upgrade
 from twisted_mta.queue.store.spool import DotlessFileBody, FileBody, Spool
 from twisted_mta.system.executors import inline_executor
@@ -156,6 +156,12 @@ class Reuse(ReuseTestCase):
         self.delivered(1)
         self.start_again()
         self.assertEqual(self.store.open().swept, tuple(self.named(1)))
+
+    def test_spare_files_are_removed_where_the_disk_is_full(self) -> None:
+        self.delivered(1)
+        self.files.capacity = self.files.used
+        self.assertRaises(StoreFull, self.store.apply, [Accept(message(2))])
+        self.assertEqual(self.names(), [])
 
     def test_a_spare_file_that_was_removed_is_not_used(self) -> None:
         self.delivered(1)
@@ -348,6 +354,29 @@ class OtherContents(ReuseTestCase):
             self.assertRaises(OSError, each)  # another message's
         self.store.apply([Accept(second, lease=True)])
         self.assertEqual(self.read(2), content(2))
+
+    def test_a_directory_that_came_back_has_to_have_the_files_that_rows_name(self) -> None:
+        self.delivered(1)
+        self.accepted(2)
+        self.store.close()
+        self.files.rename(self.spool.path(QueueId(1)), "/elsewhere")
+        moved = self.files._directory(self.directory)
+        moved.names["body"] = type(moved)()  # another directory
+        error = self.assertRaises(StoreError, self.store.open)
+        self.assertIn("lacks 1 of 1 bodies", str(error))
+        self.files.rename("/elsewhere", self.spool.path(QueueId(1)))
+        self.store.open()
+        self.assertEqual(self.read(2), content(2))
+
+    def test_a_body_that_is_discarded_while_it_is_synced_is_not_kept(self) -> None:
+        writer = self.spool.new_body(QueueId(1))
+        writer.write(content(1))
+        self.files.watch = lambda operation, _: operation == "sync" and writer.discard()
+        writer.seal()
+        self.files.watch = None
+        assert self.spool.body_files is not None
+        self.assertFalse(self.spool.body_files._used)
+        self.assertEqual((self.names(), self.files.open_files), ([], []))
 
     def test_two_rows_never_name_one_file(self) -> None:
         self.delivered(1)

@@ -83,6 +83,8 @@ class BodyFiles:
     def keep(self, body_file: BodyFile) -> None:
         """Keep a file open whose body is durable now, or drop it."""
         with self._lock:
+            if body_file.is_dropped:
+                return  # it was discarded meanwhile
             self._used[body_file.id] = body_file
             if body_file.length > LARGEST:
                 self._drop(body_file)

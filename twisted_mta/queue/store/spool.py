@@ -330,6 +330,9 @@ class SpooledWriter:
             # Here and not in the thread: each call that may block costs it the interpreter's lock.
             if self._held:
                 self._write_held()
+            if self._file.length > 2 * self._written:
+                self._file.file.truncate(self._written)
+                self._file.length = 0
         except BaseException:
             return fail(self._clean_up(Failure()))
         return self._spool.executor(self._make_durable).addErrback(self._clean_up)
@@ -370,9 +373,6 @@ class SpooledWriter:
     def _make_durable(self) -> Body:
         spool, body_file = self._spool, self._file
         assert body_file is not None
-        if body_file.length > 2 * self._written:
-            body_file.file.truncate(self._written)
-            body_file.length = 0
         body_file.length = max(self._written, body_file.length)
         body_file.file.sync()
         if not body_file.is_durable:

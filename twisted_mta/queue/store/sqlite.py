@@ -361,5 +361,6 @@ class SQLiteStore:
         except OSError as error:
             raise StoreError(str(error)) from error
         if free < self._reserve:
+            self._spool.close_files()  # there may be room in spare ones for the next time
             # The mail that is in the queue has to be delivered, and its outcomes need room.
             raise StoreFull(f"{free} octets are free, and {self._reserve} are kept for outcomes")
