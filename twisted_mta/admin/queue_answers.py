@@ -568,5 +568,6 @@ def _piece(message: Message, offset: int, length: int) -> bytes:
     if isinstance(body, FileBody):
         with body.open() as file:
             file.seek(start, os.SEEK_CUR)
-            return piece + file.read(left)
+            # Behind the body there may be the end of another one.
+            return piece + file.read(max(0, min(left, body.size - start)))
     return piece + b"".join(body.chunks())[start : start + left]

@@ -267,7 +267,7 @@ class Moving(MoveTestCase):
     def test_a_message_without_its_body_is_told_and_stays(self) -> None:
         self.fill()
         with self.sides() as (file, database):
-            (self.home / "body" / str(QueueId(2))).write_bytes(b"short")
+            (self.home / "body" / str(QueueId(99))).write_bytes(b"short")
             move = Move(file, database, token=lambda: "t")
             move.out()
         self.assertIn("another size", move.moved.left[2])

@@ -183,6 +183,14 @@ class Reuse(ReuseTestCase):
         self.spool.forget(self.body(2))
         self.assertEqual(self.names(), [])
 
+    def test_a_content_that_is_read_while_it_is_written_ends_where_it_does(self) -> None:
+        self.delivered(1, 600)
+        writer = self.spool.new_body(QueueId(2))
+        writer.write(content(2, 400))
+        with writer.open() as file:
+            self.assertEqual(file.read(), content(2, 400))
+        writer.discard()
+
 
 class NotReused(ReuseTestCase):
     def assertNotUsedAgain(self) -> None:

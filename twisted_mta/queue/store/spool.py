@@ -331,8 +331,7 @@ class SpooledWriter:
             if self._held:
                 self._write_held()
             if self._file.length > 2 * self._written:
-                self._file.file.truncate(self._written)
-                self._file.length = 0
+                self._end_here(self._file)
         except BaseException:
             return fail(self._clean_up(Failure()))
         return self._spool.executor(self._make_durable).addErrback(self._clean_up)
@@ -344,6 +343,8 @@ class SpooledWriter:
         if self._held:
             self._write_held()
         self._is_shared = True
+        if self._file.length > self._written:
+            self._end_here(self._file)
         return FileBody(self._spool.files, self._file.path, self._size, self._named).open()
 
     def discard(self) -> None:
@@ -355,6 +356,11 @@ class SpooledWriter:
             with contextlib.suppress(OSError):
                 body_file.file.close()
             self._spool.remove(body_file.id, self._id)
+
+    def _end_here(self, body_file: BodyFile) -> None:
+        """Remove what is left of an earlier content."""
+        body_file.file.truncate(self._written)
+        body_file.length = 0
 
     @property
     def _named(self) -> QueueId | None:
