@@ -18,6 +18,7 @@ from twisted_mta.config import Config, DeliverySettings
 from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.tls_policy import TLSLevel
 from twisted_mta.queue.store.spool import DotlessFileBody
 from twisted_mta.system.files import DiskFiles
@@ -170,7 +171,9 @@ class LargeBodies(OverSocketsCase):
         self.assertEqual([file.closed for file in opened], [True])
 
     def dotless(self, content: bytes) -> DotlessFileBody:
+        """Return a body in a file that was used again, after a longer one."""
         path = os.path.join(self.folder, f"body{len(os.listdir(self.folder))}")
+        id = QueueId(1)
         with open(path, "wb") as file:
-            file.write(content)
-        return DotlessFileBody(DiskFiles(), path, len(content))
+            file.write(b"%s\r\n%sof another message" % (str(id).encode(), content))
+        return DotlessFileBody(DiskFiles(), path, len(content), id, QueueId(9))
