@@ -69,6 +69,7 @@ class SendingLimits:
         self._count = count
         self._general = NO_LIMITS
         self._by_account: Mapping[str, HourlyLimits] = {}
+        self._are_set = False  # either of them: asked for each recipient
         self._logged: dict[tuple[str, What], float] = {}  # until when
 
     def use(self, general: HourlyLimits, by_account: Mapping[str, HourlyLimits]) -> None:
@@ -80,6 +81,7 @@ class SendingLimits:
         """
         self._general = general
         self._by_account = by_account
+        self._are_set = bool(general or by_account)
 
     def limit(self, account: str, what: What, listener: HourlyLimits = NO_LIMITS) -> int:
         """Return the limit of an account; 0: there is none.
@@ -96,7 +98,7 @@ class SendingLimits:
 
     def are_set(self, listener: HourlyLimits = NO_LIMITS) -> bool:
         """Whether any account has a limit."""
-        return bool(self._by_account or listener or self._general)
+        return self._are_set or listener.messages > 0 or listener.recipients > 0
 
     async def add(
         self,

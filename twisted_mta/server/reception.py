@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from ..interfaces import BodyWriter, Refused, Take
 from ..mail.address import Mailbox
 from ..mail.assessment import UNKNOWN, Assessment
-from ..mail.body import Body
+from ..mail.body import Body, MemoryBody
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import TLS_OPTIONAL, Envelope, Parameters, RecipientNumber
 from ..mail.message import Message
@@ -298,9 +298,9 @@ class Reception:
         except BaseException:
             self.abort()
             raise
-        if isinstance(body, Deferred):
-            return body.addCallbacks(self._sealed, self._not_sealed)
-        return self._sealed(body)
+        if isinstance(body, MemoryBody) or not isinstance(body, Deferred):
+            return self._sealed(body)
+        return body.addCallbacks(self._sealed, self._not_sealed)
 
     def abort(self) -> None:
         """Forget the content (`interfaces.Sink`)."""

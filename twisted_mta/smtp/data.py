@@ -12,6 +12,9 @@ import re
 
 from ..mail.leading_dot import leading_dot
 
+# As numbers: `in` takes a tenth of the time that it takes for octets.
+_CR, _LF, _NUL = b"\r\n\0"
+
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
 _PARTS = (b"\r", b"\n", b".")  # octets of `_END`
@@ -38,7 +41,7 @@ class _Watch:
         if not self.bare:
             # Passes in C, without an object for each line.
             rest = content.replace(b"\r\n", b"  ")
-            self.bare = b"\n" in rest or b"\r" in rest or b"\0" in rest
+            self.bare = _CR in rest or _LF in rest or _NUL in rest
         if self._line is not None and content and not self.long:
             self._measure(self._line + content)
 
