@@ -15,9 +15,9 @@ from .terminal import wrapped
 @click.command()
 @click.argument("what", metavar="ID|ADDRESS...", nargs=-1, required=True)
 @state_dir_option
-@click.option("--from-client", metavar="IP", help="address of the client that sends the mail")
-@click.option("--sender", metavar="ADDRESS", help="reverse-path of the mail")
-@click.option("--helo", metavar="NAME", help="name in the client's greeting")
+@click.option("--from-client", metavar="IP", help="address of the client, as 192.0.2.9")
+@click.option("--sender", metavar="ADDRESS", help="reverse-path  [default: the null one]")
+@click.option("--helo", metavar="NAME", help="name in its greeting  [default: its reverse name]")
 @json_option
 def explain(
     what: tuple[str, ...],

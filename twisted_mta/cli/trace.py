@@ -20,7 +20,7 @@ from .terminal import wrapped
 
 @click.command()
 @click.option("--client", "network", metavar="NET", help="only clients there, as 192.0.2.0/24")
-@click.option("--next-hop", metavar="HOST", help="only servers of that name or address")
+@click.option("--next-hop", metavar="HOST", help="only servers there, as mx.example.net:25")
 @click.option("--sender", metavar="ADDRESS", help="only mail with that reverse-path; or @DOMAIN")
 @click.option("--recipient", metavar="ADDRESS", help="only mail to that address; or @DOMAIN")
 @click.option("--in", "direction", flag_value="in", help="only sessions of clients with us")

@@ -24,7 +24,7 @@ _FILE: Callable[[Any], Any] = click.option(
     "--file", "file", metavar="FILE", help="the file of accounts  [default: users of --config]"
 )
 _CONFIG: Callable[[Any], Any] = click.option(
-    "--config", "config", metavar="FILE", help="TOML file that names the file of accounts"
+    "--config", "config", metavar="FILE", help="TOML file of the MTA, which names the file"
 )
 
 

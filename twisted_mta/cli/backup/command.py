@@ -86,8 +86,8 @@ def backup(path: str, maildir: bool, state_dir: str | None) -> None:
     """Copy the state directory as it is at one moment, while the MTA runs or is stopped.
 
     The copy has the queue with all its mail, keys, certificates, tokens, the TLS memory and lists;
-    as a directory, it can be started on. It gets its name when it is complete. Root makes it with
-    the rights, and in the name, of the MTA's user.
+    as a directory, it can be started on. It gets its name when it is complete. Where root makes it,
+    it belongs to the user of the MTA, and is made with that user's rights.
 
     Mail that is delivered later is in the copy still: an MTA that is started on it sends it again.
 

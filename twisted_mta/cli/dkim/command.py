@@ -231,7 +231,8 @@ def check(config: str | None, domain: str | None, selector: str | None, file: st
     These are the keys of the configuration, or a new one. The name servers of the configuration are
     asked, or those of the system.
 
-    Exit status: 0 it has all of them, 1 it does not.
+    Exit status: 0 the DNS has the records of all keys, 1 a record is missing or another one, or it
+    could not be found out.
     """
     settings = _settings(config, None)
     if file is None:

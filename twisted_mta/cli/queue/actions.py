@@ -153,7 +153,8 @@ retry = _action(
     "to be tried now",
     """Retry now, whatever time was scheduled.
 
-    A suspended next hop is probed at once; other mail for it follows when the probe succeeds. Held
+    A suspended next hop is probed at once, and within five seconds by all other processes and
+    machines of a queue in PostgreSQL; other mail for it follows when the probe succeeds. Held
     recipients stay held, and deliveries under way go on.""",
 )
 hold = _action(

@@ -101,6 +101,8 @@ def resume_command(
 ) -> None:
     """Resume deliveries to DESTINATION; its mail is due at once.
 
+    DESTINATION is one of those that "twisted-mta queue suspended" lists.
+
     The limits of the destination hold as always: connections, rate, and what it has shown to bear.
 
     Exit status: 0 done, 1 not suspended or refused, 3 no MTA is running.
@@ -123,7 +125,7 @@ def resume_command(
 def suspended_command(state_dir: str | None, as_json: bool) -> None:
     """List the destinations that the operator has suspended.
 
-    Next hops with which no session can be opened are suspended by themselves, and are listed by
+    Next hops that the MTA itself has suspended, as no session with them can be opened, are listed by
     "twisted-mta status".
 
     Exit status: 0 done, 1 refused, 3 no MTA is running and there is no queue. Without a running MTA
