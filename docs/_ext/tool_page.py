@@ -29,8 +29,8 @@ Look up a command of the operator's tool, with its options. The tool asks a runn
 over its control socket (:doc:`admin`), so it is for the user that runs the MTA, and for root;
 ``backup``, ``check``, ``dkim``, ``users``, and of ``queue`` the commands ``list``, ``show``,
 ``summary``, ``suspended`` and ``export`` need no running MTA; ``queue import`` and ``queue move``
-need a stopped one. On a terminal it draws tables; into a pipe it writes lines with cells separated by
-tabs; with ``--json`` it writes JSON. :doc:`queue-tool` shows how the commands are used.
+need a stopped one. On a terminal it draws tables; into a pipe it writes lines with cells separated
+by tabs; with ``--json`` it writes JSON. :doc:`queue-tool` shows how the commands are used.
 """
 
 _ENDING = """\

@@ -125,8 +125,8 @@ def resume_command(
 def suspended_command(state_dir: str | None, as_json: bool) -> None:
     """List the destinations that the operator has suspended.
 
-    Next hops that the MTA itself has suspended, as no session with them can be opened, are listed by
-    "twisted-mta status".
+    Next hops that the MTA itself has suspended, as no session with them could be opened, are shown
+    by "twisted-mta status".
 
     Exit status: 0 done, 1 refused, 3 no MTA is running and there is no queue. Without a running MTA
     the files of the queue are read.

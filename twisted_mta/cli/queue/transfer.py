@@ -196,8 +196,8 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 @click.option(
     "--again",
     is_flag=True,
-    help="import also recipients that were imported before and have left the queue: of mail that was"
-    " moved away and comes back",
+    help="import also recipients that were imported before and have left the queue: of mail that"
+    " was moved away and comes back",
 )
 def import_command(state_dir: str | None, path: str | None, again: bool) -> None:
     """Put exported messages into the queue of an MTA that is stopped.
