@@ -337,8 +337,7 @@ class InClear(Connected):
         transport.socket = socket = Sending(transport.socket)
         self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
         self.assertTrue(self.outbox.lose_connection(transport))
-        await turn()
-        self.assertTrue(self.here.lost.called)
+        await self.here.lost
         self.assertEqual(socket.flags, [MSG_MORE])
         await there.lost
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
