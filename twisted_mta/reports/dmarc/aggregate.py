@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 from attrs import frozen
 
@@ -112,7 +112,7 @@ def report_mail(report: AggregateReport, to: Sequence[Mailbox], *, time: float) 
 
 
 def _element(name: str, value: object) -> str:
-    return f"<{name}>{escape(printable(str(value)))}</{name}>"
+    return f"<{name}>{escape(printable(str(value)), quote=False)}</{name}>"
 
 
 def _metadata(report: AggregateReport) -> list[str]:
@@ -121,8 +121,8 @@ def _metadata(report: AggregateReport) -> list[str]:
         faults.append(f"{report.omitted} messages in further rows are left out")
     return [
         "<report_metadata>",
-        f"<org_name>{escape(report.organization)}</org_name>",
-        f"<email>{escape(str(report.contact))}</email>",
+        f"<org_name>{escape(report.organization, quote=False)}</org_name>",
+        f"<email>{escape(str(report.contact), quote=False)}</email>",
         _element("report_id", report.id),
         "<date_range>",
         _element("begin", report.begin),
