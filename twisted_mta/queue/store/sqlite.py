@@ -56,6 +56,7 @@ SETTINGS = (
     "fullfsync = ON",  # macOS: the fsync of other systems
     "checkpoint_fullfsync = ON",
     "foreign_keys = OFF",  # the statements keep them, at no cost
+    "cache_size = -1000",  # KiB; 2,000 make mail no faster, and a count of a long queue fills them
     "secure_delete = OFF",  # ON, as in Debian, writes each page of a message that left once more
 )
 
