@@ -52,7 +52,7 @@ class LocalLimits:
         count.used -= 1
         if count.waiting:
             self._serve(key, count)
-        else:
+        elif not count.used:
             self._forget_unused(key, count)
 
     def counts(self) -> dict[LimitKey, int]:
