@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from sqlite3 import Error as SQLiteError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import asdict
 from twisted.internet.defer import Deferred
@@ -19,13 +19,11 @@ from ..mail.assessment import Assessment
 from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
+from ..message.feedback_report import FeedbackReport, read_feedback_report
 from ..policy.feedback.feedback_id import FeedbackIds
 from ..policy.feedback.file import KEPT, CountedReport, FeedbackFile
 from ..system.kept_secret import kept_secret
 from ..telemetry.metrics import Metrics, table
-
-if TYPE_CHECKING:  # few installations get reports
-    from ..message.feedback_report import FeedbackReport
 
 FILE = os.path.join("feedback", "feedback.sqlite")
 """The reports that all processes have counted, in the state directory."""
@@ -196,8 +194,6 @@ class Feedback:
 
 
 def _read(message: Message) -> FeedbackReport | None:
-    from ..message.feedback_report import read_feedback_report
-
     return read_feedback_report(message.body.chunks())
 
 
