@@ -23,6 +23,7 @@ from twisted_mta.reports.counters import CountersFile, Counts
 from twisted_mta.reports.daily import DailyReports, Reporter
 from twisted_mta.reports.dmarc.reports import AggregateReports
 from twisted_mta.reports.dmarc.rows import ROWS
+from twisted_mta.system.lasting import Lasting
 
 DAY = 86_400
 HOUR = 3_600
@@ -220,3 +221,38 @@ class Failures(DailyTestCase):
         self.start()
         self.pass_hours(3)
         self.assertEqual(len(self.sent), 1)
+
+
+class StoppedDuringACommit(DailyTestCase):
+    """The commit cannot be cancelled: its report is sent, and no other is begun."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.commits: list[Lasting[None]] = []
+
+    def send(self, sender: Mailbox, content: bytes, to: Sequence[Mailbox]) -> Deferred[None]:
+        self.commits.append(Lasting())
+        return self.commits[-1]
+
+    def test_a_daily_report_is_not_sent_again(self) -> None:
+        self.count()
+        reports = self.start()
+        self.pass_hours(3)
+        stopping = reports.stop()
+        self.commits[0].callback(None)
+        self.successResultOf(stopping)
+        self.start()
+        self.pass_hours(3)
+        self.assertEqual(len(self.commits), 1)
+
+    def test_an_operator_gets_the_reports_that_were_sent(self) -> None:
+        self.names.texts["_dmarc.example.net"] = [RECORD.decode()]
+        self.count()
+        self.count("example.net")
+        reports = self.start()
+        asked = reports.send_now(None)
+        self.successResultOf(reports.stop())
+        self.commits[0].callback(None)
+        ((domain, attempt),) = self.successResultOf(asked)
+        self.assertEqual((domain, attempt.done), ("example.com", True))
+        self.assertEqual(len(self.commits), 1)

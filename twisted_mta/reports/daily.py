@@ -112,9 +112,11 @@ class DailyReports(Generic[R]):
         self._timer: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
         self._asked: list[Deferred[Sequence[tuple[str, Attempt]]]] = []  # by an operator
+        self._stopped = False
 
     def start(self) -> None:
         """Send reports from now on."""
+        self._stopped = False
         self._timer = self._clock.callLater(INTERVAL * self._random.random(), self._look)
 
     def pause(self) -> None:
@@ -124,10 +126,14 @@ class DailyReports(Generic[R]):
             timer.cancel()
 
     def stop(self) -> Deferred[None]:
-        """Begin no further report, and give up the one under way, which is sent again later."""
+        """Begin no further report, and give up the one under way, which is sent again later.
+
+        A report whose commit is under way is sent: a commit cannot be cancelled.
+        """
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stopped = True
         self.pause()
         for asked in tuple(self._asked):
             asked.cancel()
@@ -160,7 +166,8 @@ class DailyReports(Generic[R]):
     async def _send_now(self, domain: str | None) -> Sequence[tuple[str, Attempt]]:
         attempts = []
         last = (-1, "")
-        while (reporter := self._reporter()) is not None:
+        # A cancellation during a commit has no effect on what waits for it.
+        while not self._stopped and (reporter := self._reporter()) is not None:
             claim = partial(self._file.claim, domain=domain, at_once=True, after=last)
             claimed = await self._claim(claim, 0.0)
             if claimed is None:
