@@ -112,6 +112,35 @@ class Answers(FaultsTestCase):
                         self.assertEqual(heard[-2:], ["451 4.3.0", "250 2.0.0"])
                         self.assert_logged(TypeError)
 
+    def test_a_sink_that_has_any_attribute_is_not_waited_for(self) -> None:
+        class Proxy:
+            def __init__(self, sink: Any) -> None:
+                self.sink = sink
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.sink, name, lambda *args: None)
+
+        delivery = RecordingDelivery()
+        client = self.make(delivery)
+        opened = delivery.open
+        delivery.open = lambda session: Proxy(opened(session))  # type: ignore[method-assign,assignment]
+        heard = self.replies(
+            client, b"MAIL FROM:<a@b.example>", b"RCPT TO:<c@d.example>", b"DATA", b"x\r\n."
+        )
+        self.assertEqual(heard[-1], "250 2.0.0")
+
+    def test_an_answer_that_resembles_a_deferred_is_451(self) -> None:
+        class Promise:
+            def addCallbacks(self, callback: Any) -> None:
+                """Take one function, where a Deferred takes two."""
+
+        delivery = RecordingDelivery()
+        delivery.mail = lambda *args: Promise()  # type: ignore[method-assign,assignment,return-value]
+        client = self.make(delivery)
+        heard = self.replies(client, b"MAIL FROM:<a@b.example>", b"NOOP")
+        self.assertEqual(heard, ["451 4.3.0", "250 2.0.0"])
+        self.assert_logged(TypeError)
+
     def test_an_answer_of_another_kind_to_the_content_is_451(self) -> None:
         class Sink:
             def __init__(self, answer: object) -> None:

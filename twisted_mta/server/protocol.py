@@ -773,8 +773,8 @@ class ESMTPProtocol(LineReceiver):
         """Give ``answer`` the decision of ``decide``, now or as soon as it is there."""
         try:
             result = decide()
-            # A Deferred: its class is abstract, so `isinstance` takes ten times as long for others.
-            waits = result is not None and hasattr(result, "addCallbacks")
+            # Deferred is an abstract class: `isinstance` is slow, and left to unusual results.
+            waits = type(result) not in kind.usual and isinstance(result, Deferred)
             if not waits:
                 result = kind.checked(result)
         except Exception:
