@@ -121,19 +121,21 @@ class Destination:
             entry.type, entry.mode = tarfile.DIRTYPE, 0o700
             self._archive.addfile(entry)
 
-    def add(self, name: str, source: IO[bytes]) -> None:
+    def add(self, name: str, source: IO[bytes], most: int | None = None) -> None:
         """Write a file, as long as it is now.
 
         Args:
             name: below the backup.
             source: open at its beginning.
+            most: octets of it that are written at the most; None: all.
 
         Raises:
             OSError: it cannot be read or written, or became shorter meanwhile.
         """
         status = os.fstat(source.fileno())
         self.add_directory(os.path.dirname(name), status.st_mtime)
-        pieces = _Pieces(source, status.st_size, name, self._tick)
+        size = status.st_size if most is None else min(most, status.st_size)
+        pieces = _Pieces(source, size, name, self._tick)
         if self._archive is None:
             path = os.path.join(self._work, name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -144,10 +146,10 @@ class Destination:
             os.utime(path, (status.st_mtime, status.st_mtime))
         else:
             entry = self._entry(name, status.st_mtime)
-            entry.size = status.st_size
+            entry.size = size
             self._archive.addfile(entry, pieces)
         self.files += 1
-        self.octets += status.st_size
+        self.octets += size
 
     def _entry(self, name: str, moment: float) -> tarfile.TarInfo:
         entry = tarfile.TarInfo(name)

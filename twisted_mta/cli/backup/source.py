@@ -12,6 +12,9 @@ from urllib.parse import quote
 
 from ...agent.shard import QUEUE, shard_directory, shards_there
 from ...mail.queue_id import QueueId
+from ...queue.store.spool import Spool
+from ...system.executors import inline_executor
+from ...system.files import DiskFiles
 from .destination import Destination
 
 _BODIES = "body"
@@ -19,6 +22,9 @@ _MAILDIR = "maildir"
 _OF_THE_PROCESS = ("lock", "queue.lock", "control.sock")
 _SQLITE = b"SQLite format 3\0"
 _LOGS = ("-wal", "-shm", "-journal")
+_LARGE = "SELECT id, size, file FROM message WHERE body IS NULL AND quarantine IS NULL"
+_OLD_LARGE = "SELECT id, size FROM message WHERE body IS NULL AND quarantine IS NULL"
+"""The same in a database that an older program has written: each file has its own message's id."""
 _PATIENCE = 30.0  # seconds that another process's transaction may take
 
 
@@ -81,19 +87,23 @@ class Source:
             self.messages += messages
             folder = os.path.normpath(os.path.join(below, _BODIES))
             self._destination.add_directory(folder, os.stat(directory).st_mtime)
-            for (number,) in database.execute(
-                "SELECT coalesce(file, id) FROM message WHERE body IS NULL AND quarantine IS NULL"
-            ):
-                name = str(QueueId(number))
+            spool = Spool(
+                os.path.join(directory, _BODIES), files=DiskFiles(), executor=inline_executor
+            )
+            columns = {name for _, name, *_ in database.execute("PRAGMA table_info(message)")}
+            for id, size, *file in database.execute(_LARGE if "file" in columns else _OLD_LARGE):
+                body = spool.stored(QueueId(id), size, *file)
+                name = os.path.basename(body.path)
                 try:
-                    self._copy(os.path.join(directory, _BODIES, name), os.path.join(folder, name))
+                    # Behind the body there may be the end of another one, which has left.
+                    self._copy(body.path, os.path.join(folder, name), body.start + body.size)
                 except FileNotFoundError:
                     raise CannotCopy(f"{name} has lost its body file in {directory}") from None
 
-    def _copy(self, path: str, name: str) -> None:
+    def _copy(self, path: str, name: str, most: int | None = None) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as source:
-            self._destination.add(name, source)
+            self._destination.add(name, source, most)
 
     def copy_rest(self, *, maildir: bool) -> None:
         """Copy all files but the queue.
