@@ -188,6 +188,29 @@ class Moving(TransferTestCase):
             self.assertIn(expected, self.tool(self.new, *again).output)
         self.assertIsNotNone(self.inspected(self.new, 7))
 
+    def test_a_message_whose_body_file_has_another_one_now_waits_for_that(self) -> None:
+        first = evolve(message(7), body=MemoryBody(LARGE[:70_000]))
+        self.do(self.new, Accept(first, False))
+        self.tool(self.new, "export", "--all", "--file", str(self.file))
+        self.do(self.new, settled(first))
+        files = DiskFiles()
+        spool = Spool(str(self.new / "body"), files=files, executor=inline_executor, reuse=True)
+        store = SQLiteStore(str(self.new / "queue.sqlite"), spool=spool, files=files)
+        store.open()
+        second = evolve(message(8), body=first.body)
+        store.apply([_spooled(Accept(first, lease=True), spool)])
+        store.apply([settled(first)])
+        store.apply([_spooled(Accept(second, lease=False), spool)])
+        store.close()
+        said = self.imported(status=1)
+        self.assertIn(f"{QueueId(7)} has another message of this queue", said)
+        self.assertIsNone(self.inspected(self.new, 7))
+        found = self.inspected(self.new, 8)
+        assert found is not None
+        self.assertEqual(b"".join(found.message.body.chunks()), LARGE[:70_000])
+        self.do(self.new, Intervene("remove", Selection(), NOW))
+        self.assertIn("imported: 1 recipient of 1 message", self.imported())
+
     def test_recipients_of_one_message_can_move_one_after_the_other(self) -> None:
         both = evolve(message(8, "a@x.example", "b@y.example"), body=MemoryBody(LARGE))
         self.do(self.old, Accept(both, False))

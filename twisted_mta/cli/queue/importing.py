@@ -233,6 +233,12 @@ class Importer:
                     failure.raiseException()
             else:
                 bodies.append(sealed)
+        except FileExistsError:
+            # It was made for this message before that left, and is used for another one now.
+            raise ValueError(
+                f"id: the body file {id} has another message of this queue;"
+                " import this one again when that one has left"
+            ) from None
         except BaseException:
             writer.discard()
             raise
