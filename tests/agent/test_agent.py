@@ -222,6 +222,17 @@ class Reloading(InMemory):
         self.mta.advance(2)
         self.assertTrue(self.mta.submit_by_smtp(MAIL, "team@localhost").startswith("452 4.3.1 "))
 
+    def test_spare_body_files_give_way_before_mail_is_refused(self) -> None:
+        large = MAIL + b"x" * 70 * 1024 + b"\r\n"
+        self.mta.submit_by_smtp(large, "bob@localhost")
+        (shard,) = self.mta.mta.agent.shards
+        self.assertEqual(len(self.files.names(shard.spool.directory)), 1)
+        minimum = self.mta.mta.agent.capacity.minimum_free
+        self.files.capacity = self.files.used + minimum - 60 * 1024
+        self.mta.advance(2)
+        self.assertTrue(self.mta.submit_by_smtp(MAIL, "bob@localhost").startswith("250 "))
+        self.assertEqual(self.files.names(shard.spool.directory), [])
+
     def test_two_reloads_at_once_are_done_one_after_the_other(self) -> None:
         first, second = self.reload(self.change()), self.reload(self.before)
         self.successResultOf(first)

@@ -984,10 +984,16 @@ class Agent:
             memory=self.config.message_memory,
             share=self.config.queue.small_body,
             minimum_free=minimum_free(self.config),
-            free=self._free,
+            free=self._room,
             clock=self._resources.reactor,
             attempt=lambda: self.file_executor(self._home.spool.try_to_write),
         )
+
+    def _room(self) -> int:
+        """Return the free octets of the disk; where mail would be refused, without spare files."""
+        if self._free() < self.capacity.minimum_free:
+            self._home.spool.close_files()
+        return self._free()
 
     def _make_listeners(self) -> Listeners:
         resources = self._resources
