@@ -183,6 +183,32 @@ class Reuse(ReuseTestCase):
         self.spool.forget(self.body(2))
         self.assertEqual(self.names(), [])
 
+    def test_a_refused_message_takes_its_file_with_it_when_that_is_not_open(self) -> None:
+        self.delivered(1)
+        self.body(2)
+        self.store.close()
+        self.store.open()
+        self.assertEqual(self.names(), self.named(1))
+        self.store.apply([Forget((QueueId(2),))])
+        self.assertEqual(self.names(), [])
+        self.delivered(3)
+        with patch.object(body_files, "LARGEST", 700):
+            self.body(4, 800)
+        self.assertEqual(self.names(), self.named(3))
+        self.store.apply([Forget((QueueId(4),))])
+        self.assertEqual(self.names(), [])
+
+    def test_what_is_discarded_after_its_seal_leaves_the_next_message_its_file(self) -> None:
+        writer = self.spool.new_body(QueueId(1))
+        writer.write(content(1))
+        first = evolve(message(1), body=self.successResultOf(writer.seal()))
+        self.store.apply([Accept(first, lease=True)])
+        self.store.apply([settled(first)])
+        self.accepted(2)
+        writer.discard()
+        self.assertEqual(self.names(), self.named(1))
+        self.assertEqual(self.read(2), content(2))
+
     def test_a_content_that_is_read_while_it_is_written_ends_where_it_does(self) -> None:
         self.delivered(1, 600)
         writer = self.spool.new_body(QueueId(2))
@@ -311,6 +337,21 @@ class Bounds(ReuseTestCase):
             self.store.apply([settled(each) for each in messages])
         self.assertEqual(self.names(), self.named(1, 2))
 
+    def test_names_of_files_that_are_not_open_are_few(self) -> None:
+        with patch.object(body_files, "_NAMES", 1):
+            for id in (1, 2):
+                self.accepted(id)
+            for id in (1, 2):
+                self.store.apply([settled(self.found(id).message)])
+            messages = [self.accepted(id) for id in (3, 4)]
+            self.store.close()
+            self.store.open()
+        assert self.spool.body_files is not None
+        self.assertEqual(len(self.spool.body_files._names), 1)
+        self.store.apply([settled(each) for each in messages])
+        self.assertEqual(len(self.spool.body_files._names), 0)
+        self.assertEqual(self.names(), [])
+
 
 class OtherContents(ReuseTestCase):
     """The directory of bodies and the database are not of one moment."""
@@ -339,6 +380,26 @@ class OtherContents(ReuseTestCase):
             error = self.assertRaises(OSError, read)
             self.assertIn("does not have the body of", str(error))
         self.assertNotIn(self.spool.path(QueueId(1)), self.files.open_files)
+
+    def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_their_delivery(self) -> None:
+        self.accepted(1)
+        self.accepted(2)
+        for operation in ("open", "read"):
+            self.start_again()
+            self.files.fail_next(operation, OSError(errno.EIO, "broken"))
+            recovery = self.store.open()
+            self.files.mend()
+            self.assertEqual((recovery.swept, recovery.quarantined), ((), ()))
+            self.assertEqual(self.read(2), content(2))
+
+    def test_files_of_the_newest_messages_are_looked_into_at_a_start(self) -> None:
+        for id in (1, 2):
+            self.accepted(id)
+            self.replace(id, by=id + 2)
+        self.start_again()
+        with patch("twisted_mta.queue.store.sqlite._LOOKED_INTO", 1):
+            self.assertEqual(self.store.open().quarantined, (QueueId(2),))
+        self.assertRaises(OSError, self.read, 1)
 
     def replace(self, id: int, *, by: int) -> None:
         path = self.spool.path(QueueId(id))

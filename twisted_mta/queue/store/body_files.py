@@ -19,6 +19,7 @@ from ...mail.queue_id import QueueId
 _OPEN = 64  # files of messages that are kept open
 _SPARE = 32  # files
 _SPARE_OCTETS = 32 << 20
+_NAMES = 1000  # of files that are not open, to be removed if their messages were refused
 LARGEST = 512 << 10
 """Octets of a file up to which it is kept open."""
 
@@ -61,6 +62,8 @@ class BodyFiles:
         self._files: dict[QueueId, BodyFile] = {}  # by `BodyFile.id`; also those being written
         self._used: dict[QueueId, BodyFile] = {}  # whose body is durable, the oldest first
         self._spare: list[BodyFile] = []
+        # By message, the oldest first: names of files that are not open and were made for others.
+        self._names: dict[QueueId, QueueId] = {}
 
     def add(self, new: BodyFile) -> None:
         """Add a file that was made for a message."""
@@ -95,10 +98,18 @@ class BodyFiles:
         """Whether a file is open."""
         return id in self._files
 
-    def of(self, message: QueueId) -> BodyFile | None:
-        """Return the open file of a message, whatever its name."""
+    def of(self, message: QueueId) -> QueueId:
+        """Return the name of the file that a message has, or would have."""
         with self._lock:
-            return next((each for each in self._files.values() if each.message == message), None)
+            for each in self._files.values():
+                if each.message == message:
+                    return each.id
+            return self._names.get(message, message)
+
+    def removed(self, message: QueueId) -> None:
+        """Take note that a message has no file any more."""
+        with self._lock:
+            self._names.pop(message, None)
 
     def begin_reading(self, id: QueueId, message: QueueId) -> BodyFile | None:
         """Return a file, which is not used again before `end_reading`; None: it is not open.
@@ -172,6 +183,10 @@ class BodyFiles:
         self._files.pop(body_file.id, None)
         self._used.pop(body_file.id, None)
         body_file.is_dropped = True
+        if body_file.message is not None and body_file.message != body_file.id:
+            self._names[body_file.message] = body_file.id
+            if len(self._names) > _NAMES:
+                del self._names[next(iter(self._names))]
         if not body_file.readers:
             _close(body_file)
 

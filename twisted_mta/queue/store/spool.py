@@ -180,8 +180,7 @@ class Spool:
 
     def file_of(self, message: QueueId) -> QueueId:
         """Return the name of the file of a message that may have no row, if it has a file."""
-        body_file = None if self.body_files is None else self.body_files.of(message)
-        return message if body_file is None else body_file.id
+        return message if self.body_files is None else self.body_files.of(message)
 
     def stored(self, message: QueueId, size: int, id: int | None = None) -> FileBody:
         """Return a body that is in its file.
@@ -199,20 +198,21 @@ class Spool:
     def has(self, message: QueueId, size: int, id: int | None) -> bool:
         """Whether a file, which is there, is of a message, as far as its first line says.
 
+        One that cannot be read is: its deliveries fail, and that of no other message.
+
         Args:
             message: the message.
             size: octets of its body.
             id: as for `stored`; None: the file has no such line.
-
-        Raises:
-            OSError: the file cannot be read.
         """
         if id is None:
             return True
         try:
             self.stored(message, size, id).open().close()
-        except AnothersBody:
+        except (AnothersBody, FileNotFoundError):
             return False
+        except OSError:
+            return True
         return True
 
     def new_body(self, id: QueueId) -> SpooledWriter:
@@ -255,6 +255,8 @@ class Spool:
         except AnothersBody:
             return
         self._unlink(self.path(id))
+        if self.body_files is not None:
+            self.body_files.removed(message)
 
     def _unlink(self, path: str) -> None:
         # A file that stays is swept at the next start.
@@ -334,7 +336,7 @@ class SpooledWriter:
                 self._end_here(self._file)
         except BaseException:
             return fail(self._clean_up(Failure()))
-        return self._spool.executor(self._make_durable).addErrback(self._clean_up)
+        return self._spool.executor(self._make_durable).addCallbacks(self._sealed, self._clean_up)
 
     def open(self) -> IO[bytes]:
         """Return a file with the content so far (`interfaces.BodyWriter`)."""
@@ -394,6 +396,11 @@ class SpooledWriter:
         kind = DotlessFileBody if dotless else FileBody
         id = None if spool.body_files is None else body_file.id
         return kind(spool.files, body_file.path, self._size, self._named, id, spool.body_files)
+
+    def _sealed(self, body: Body) -> Body:
+        # From now on the file is the queue's, which may use it for another message.
+        self._file = None
+        return body
 
     def _clean_up(self, failure: Failure) -> Failure:
         self.discard()

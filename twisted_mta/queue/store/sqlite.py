@@ -48,6 +48,7 @@ _STATEMENTS = 512
 
 _LONGEST_LOG = 256 << 20  # octets of the write-ahead log while the files are held for a copy
 _MOST_FILES_KEPT = 100_000  # body files without a message that a hold keeps
+_LOOKED_INTO = 1000  # body files at a start, of the newest messages
 _CHECKPOINT = 1000  # pages: SQLite's own default
 
 SETTINGS = (
@@ -216,21 +217,29 @@ class SQLiteStore:
     def _reconcile(
         self, database: sqlite3.Connection
     ) -> tuple[tuple[str, ...], tuple[QueueId, ...]]:
-        """Remove body files without a row; quarantine messages without their file."""
+        """Remove body files without a row; quarantine messages without their file.
+
+        The first lines of all files would be read from a cold disk for minutes. A file that was
+        used again after a copy of the database was among those that were written last before it;
+        what is not found here is found when the file is opened.
+        """
         expected = {
             str(QueueId(id if file is None else file)): (QueueId(id), size, file)
             for id, size, file in database.execute(
-                "SELECT id, size, file FROM message WHERE body IS NULL"
+                "SELECT id, size, file FROM message WHERE body IS NULL ORDER BY id"
             )
         }
         names = self._files.names(self._spool.directory)
         swept = tuple(name for name in names if name not in expected)
         for name in swept:
             self._files.unlink(os.path.join(self._spool.directory, name))
-        for name in names:
-            if name in expected and self._spool.has(*expected[name]):
-                del expected[name]
-        missing = tuple(id for id, *_ in expected.values())
+        there = dict.fromkeys(names)
+        newest = dict.fromkeys([id for id, *_ in expected.values()][-_LOOKED_INTO:])
+        missing = tuple(
+            message
+            for name, (message, size, file) in expected.items()
+            if name not in there or (message in newest and not self._spool.has(message, size, file))
+        )
         if missing:
             with transaction(database):
                 for id in missing:
