@@ -116,7 +116,7 @@ class Attempts:
             self._look_at(self._clock.seconds() + _PAUSE)
 
         try:
-            self._slots.acquire(
+            waits = self._slots.acquire(
                 queue.state,
                 self.settings.concurrency,
                 ready=partial(self._begin, queue),
@@ -125,6 +125,9 @@ class Attempts:
         except Exception:
             self._log.failure("a delivery slot could not be acquired")
             refused()
+        else:
+            # It was chosen in the place of others, which need not wait as long.
+            self._more = self._more or waits
 
     def _begin(self, queue: NextHopQueue, slot: Slot | None) -> None:
         now = self._clock.seconds()

@@ -383,6 +383,20 @@ class OverAllProcesses(LimitedTestCase):
         self.settle()
         self.assertEqual(self.hops(), {"one.example": 2, "two.example": 1})
 
+    def test_a_next_hop_at_its_limit_does_not_take_the_turn_of_another(self) -> None:
+        for _ in range(4):
+            self.limits.take(("hop", "smtp:one.example"), 4)
+        self.concurrency = 1
+        self.runner.update(self.settings())
+        accepted = [
+            self.runner.accept(message(id, f"a@{hop}.example"))
+            for id, hop in ((1, "one"), (2, "two"))
+        ]
+        self.settle()
+        for each in accepted:
+            self.successResultOf(each)
+        self.assertEqual(self.hops(), {"two.example": 1})
+
     def test_two_processes_share_the_concurrency(self) -> None:
         for _ in range(29):
             self.limits.take(("deliveries",), 30)

@@ -48,6 +48,11 @@ class Slot:
         self._taken: list[LimitKey] = []
         self._pending: Deferred[bool] | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a count."""
+        return self._pending is not None
+
     def acquire(self) -> None:
         """Take the counts that are not taken yet."""
         for key, limit in self._wanted[len(self._taken) :]:
@@ -117,8 +122,8 @@ class Slots:
         *,
         ready: Callable[[Slot | None], None],
         refused: Callable[[], None],
-    ) -> None:
-        """Acquire the slot of a transaction.
+    ) -> bool:
+        """Acquire the slot of a transaction; return whether it waits for that.
 
         Args:
             state: of its next hop.
@@ -129,12 +134,14 @@ class Slots:
         limits, next_hop, rate = self._limits, state.next_hop, state.limits.rate
         if limits is None or not next_hop.limited:
             ready(None)
-            return
+            return False
         wanted: list[tuple[LimitKey, int]] = [(_connections_key(state), state.connections)]
         if rate is not None:
             wanted.append((_rate_key(state), rate.messages))
         wanted.append((("deliveries",), concurrency))
-        Slot(limits, wanted, ready=ready, failed=refused, waiting=self._waiting).acquire()
+        slot = Slot(limits, wanted, ready=ready, failed=refused, waiting=self._waiting)
+        slot.acquire()
+        return slot.waits
 
     def begun(self, slot: Slot, state: NextHopState) -> None:
         """Note that the transaction of a slot begins: it is counted in the rate for a period."""
