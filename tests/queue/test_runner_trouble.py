@@ -335,6 +335,23 @@ class Backlog(RunnerTestCase):
         self.assertEqual(self.runner._fair_share.places, 0)
         self.flushLoggedErrors(StoreError)
 
+    def test_mail_that_is_due_is_read_when_messages_in_its_places_are_refused(self) -> None:
+        self.accept(message(1))
+        self.answer(DEFERRED)
+        self.commit._executor = held = HeldExecutor()
+        refused = [self.runner.accept(message(id)) for id in range(2, 40)]
+        self.settle(1000)
+        self.assertEqual(self.attempts, [])
+        self.store.fail_next(StoreFull("disk full"))
+        self.commit._executor = inline_executor
+        held.let_go()
+        self.settle()
+        for each in refused:
+            self.failureResultOf(each, Refused)
+        self.settle(5)
+        self.answer(DELIVERED)
+        self.assertDone()
+
     def test_a_delivery_keeps_its_place_until_it_is_settled(self) -> None:
         self.accept(*(message(id) for id in range(1, SHARE + 11)))
         self.commit._executor = held = HeldExecutor()

@@ -325,7 +325,7 @@ class Runner:
 
     def _refused(self, failure: Failure, deliveries: Sequence[Delivery]) -> Failure:
         self._deliveries.leave(deliveries)
-        self._report_if_stopped()
+        self._left()
         return failure
 
     # Time.
