@@ -55,6 +55,18 @@ class Defects(RunnerTestCase):
         self.assertLess(len(self.all_attempts), 15)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), len(self.all_attempts))
 
+    def test_a_delivery_that_exits_is_deferred(self) -> None:
+        """As an application may, which calls ``sys.exit``."""
+
+        def exits(next_hop: NextHop, message: Message) -> Any:
+            self.all_attempts.append(Attempt(next_hop, message))
+            raise SystemExit(1)
+
+        self.deliver = exits
+        self.accept(message(1))
+        self.assertDeferred()
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
     def test_a_delivery_that_fails_is_deferred(self) -> None:
         self.deliver = lambda next_hop, message: fail(ZeroDivisionError())
         self.accept(message(1))

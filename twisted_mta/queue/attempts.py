@@ -144,7 +144,7 @@ class Attempts:
             self._slots.begun(slot, queue.state)
         try:
             outcomes = self._attempt(delivery)
-        except Exception:
+        except BaseException:  # an application may call sys.exit
             outcomes = Failure()
         if isinstance(outcomes, Deferred):
             outcomes.addBoth(self._done, delivery, queue, attempt, kind, slot)
