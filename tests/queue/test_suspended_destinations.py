@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from twisted_mta.mail.next_hop import NextHop
-from twisted_mta.queue.operator.operations import Suspend
+from twisted_mta.queue.operator.operations import FIRST, Intervene, Suspend
 from twisted_mta.queue.operator.suspended import SuspendedDestination, read_destination
 from twisted_mta.queue.operator.suspended import SuspendedDestinations as Destinations
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
+from twisted_mta.queue.store.contract import Operation
 from twisted_mta.system.work import finished
 
 from .mail import DEFERRED, DELIVERED, LIFETIME, NOW, message
@@ -210,6 +213,27 @@ class SuspendedDestinations(RunnerTestCase):
         self.settle(1000)
         self.assertEqual(self.under_way(), [("elsewhere.example", [0])])
         self.answer(DELIVERED)
+
+    def test_a_retry_of_several_domains_is_one_intervention_for_other_processes(self) -> None:
+        self.accept(message(1, "bob@a.example", "bob@b.example"))
+        self.answer(DEFERRED)
+        self.answer(DEFERRED)
+        performed: list[Intervene] = []
+        perform = self.commit.perform
+
+        def spy(operation: Operation) -> Deferred[Any]:
+            if isinstance(operation, Intervene):
+                performed.append(operation)
+            return perform(operation)
+
+        self.patch(self.commit, "perform", spy)
+        retried = Deferred.fromCoroutine(
+            self.runner.retry_domains(["a.example", "b.example"], by="ann")
+        )
+        self.settle()
+        self.successResultOf(retried)
+        self.assertEqual([each.after == FIRST for each in performed], [True, False])
+        self.assertEqual(len(self.attempts), 2)
 
     def test_a_retry_does_not_try_it(self) -> None:
         self.suspend(NEXT)

@@ -533,9 +533,10 @@ class Runner:
         Raises:
             StoreError: the queue cannot be read or written.
         """
-        self._fair_share.intervention_begins()
+        first = FIRST  # the intervention begins, also for other processes of a shared queue
         for domain in domains:
-            after: int | None = FIRST + 1  # of an intervention that has begun
+            after: int | None = first
+            first = FIRST + 1
             while after is not None and self._lifecycle.is_running:
                 selection = Selection(domain=domain)
                 intervention = Intervene("retry", selection, self._wall_time(), after)
