@@ -4,7 +4,8 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
@@ -224,3 +225,51 @@ class OtherSockets(TestCase):
         self.assertEqual(delivery.calls, ["mail", "rcpt", "open", "abort"])
         self.assertEqual(delivery.messages, [])
         self.assertEqual(Mailbox("a", "b"), Mailbox.parse("a@b"))
+
+
+class HalfClosed(TestCase):
+    timeout = 20
+
+    async def test_more_replies_than_are_buffered_do_not_keep_the_connection_open(self) -> None:
+        from twisted.internet import reactor  # noqa: TID251
+
+        decision: Deferred[None] = Deferred()
+        half_closed: Deferred[None] = Deferred()
+        delivery = RecordingDelivery()
+        delivery.mail = lambda *args: decision  # type: ignore[method-assign,assignment,return-value]
+        factory = ListenerFactory(
+            delivery,
+            clock=reactor,  # type: ignore[arg-type]
+            settings=ServerOptions().settings(),
+            timeouts=Timeouts(),
+        )
+        built: list[Any] = []
+        build = factory.buildProtocol
+
+        def build_protocol(address: Any) -> Any:
+            protocol = build(address)
+            ended = protocol.readConnectionLost
+
+            def lost() -> None:
+                ended()
+                half_closed.callback(None)
+
+            protocol.readConnectionLost = lost  # type: ignore[method-assign]
+            built.append(protocol)
+            return protocol
+
+        self.patch(factory, "buildProtocol", build_protocol)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        client = await connectProtocol(endpoint, SMTPClientEnd())
+        await client.line()
+        await client.send(b"HELO x\r\nMAIL FROM:<>\r\n" + b"NOOP\r\n" * 20)
+        client.transport.loseWriteConnection()
+        await half_closed
+        built[0].transport.bufferSize = 100  # less than the replies to come
+        decision.callback(None)
+        lines = []
+        while (line := await client.line()) is not None:
+            lines.append(line[:4])
+        self.assertEqual(lines, [b"250 "] * 22)

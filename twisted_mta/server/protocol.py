@@ -742,15 +742,16 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not Lifecycle.LOST:
             self._move(Event.SESSION_ENDED)
             self._flush()
-            self.transport.unregisterProducer()  # or the connection would wait for more from us
             if self._lifecycle is Lifecycle.ABANDONED:
                 self._timer.set(_ABANDON_TIMEOUT)
+                self.transport.unregisterProducer()
                 self._outbox.release(self.transport)
                 self._close_while_reading()
             elif not self._lose_connection():
                 self._timer.set(_LINGER)
 
     def _lose_connection(self) -> bool:
+        self.transport.unregisterProducer()  # or the connection would wait for more from us
         return self._outbox.lose_connection(self.transport)
 
     def _close_while_reading(self) -> None:
