@@ -235,6 +235,7 @@ class ESMTPProtocol(LineReceiver):
         self._errors = 0  # of the session, at our last reply
         self._advancing = False  # `_advance` is on the stack
         # Flow control.
+        self._is_producer = False  # registered with the transport
         self._reading_paused = False
         self._writing_blocked = False  # the client does not read, and the write buffer is full
         self._half_closed = False  # the client has closed its side
@@ -298,7 +299,7 @@ class ESMTPProtocol(LineReceiver):
             self._timer.await_handshake()
         else:
             self._timer.await_client()
-            transport.registerProducer(self, True)
+            self._register()
         admission = factory.opened(self)
         if isinstance(admission, Deferred):
             self._undecided = True
@@ -393,6 +394,15 @@ class ESMTPProtocol(LineReceiver):
 
     dataReceived = rawDataReceived  # without the buffer for lines: the session has its own
 
+    def _register(self) -> None:
+        self._is_producer = True
+        self.transport.registerProducer(self, True)
+
+    def _unregister(self) -> None:
+        if self._is_producer:
+            self._is_producer = False
+            self.transport.unregisterProducer()
+
     def pauseProducing(self) -> None:
         """Stop reading until the client has read our replies (`IPushProducer`)."""
         self._writing_blocked = True
@@ -433,7 +443,7 @@ class ESMTPProtocol(LineReceiver):
             )
         self._timer.last_activity = self._clock.seconds()
         self._timer.await_client()
-        self.transport.registerProducer(self, True)
+        self._register()
         if self._lifecycle is Lifecycle.SETTLING:
             # Octets that came in one read with the end of the handshake reach us after this method
             # returns; the client wrote them before the greeting.
@@ -708,7 +718,7 @@ class ESMTPProtocol(LineReceiver):
         tls = self._tls
         assert tls is not None
         self._flush()
-        self.transport.unregisterProducer()
+        self._unregister()
         self._outbox.start_tls(self.transport, tls.creator)
         self._move(Event.STARTTLS)
         self._timer.await_handshake()
@@ -744,14 +754,14 @@ class ESMTPProtocol(LineReceiver):
             self._flush()
             if self._lifecycle is Lifecycle.ABANDONED:
                 self._timer.set(_ABANDON_TIMEOUT)
-                self.transport.unregisterProducer()
+                self._unregister()
                 self._outbox.release(self.transport)
                 self._close_while_reading()
             elif not self._lose_connection():
                 self._timer.set(_LINGER)
 
     def _lose_connection(self) -> bool:
-        self.transport.unregisterProducer()  # or the connection would wait for more from us
+        self._unregister()  # or the connection would wait for more from us
         return self._outbox.lose_connection(self.transport)
 
     def _close_while_reading(self) -> None:
