@@ -13,6 +13,7 @@ from zope.interface import implementer
 from tests.logs import logged_lines
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
+from twisted_mta.system.lasting import Lasting
 
 UP_TO = {
     "MAIL": b"MAIL FROM:<a@client.example>\r\n",
@@ -162,11 +163,7 @@ class DecisionsThatNeverCome(DialogueTestCase):
         self.assertEqual(self.hear(self.client), [])
 
     def test_content_that_is_opened_too_late_is_given_up(self) -> None:
-        class Deaf(Deferred[Any]):
-            def cancel(self) -> None:
-                pass
-
-        opening = Deaf()
+        opening: Lasting[Any] = Lasting()
         answers = iter([None, None, opening])
         self.delivery.when = lambda: next(answers) or _now()
         self.offer(self.delivery)
@@ -175,6 +172,38 @@ class DecisionsThatNeverCome(DialogueTestCase):
         self.assertEqual(self.hear(self.client)[-1], "451 4.3.0")
         opening.callback(None)
         self.assertEqual(self.delivery.open_sinks, 0)
+
+    def test_a_commit_that_lasts_too_long_has_no_second_reply(self) -> None:
+        commit: Lasting[None] = Lasting()
+        answers = iter([None, None, None, commit])
+        self.delivery.when = lambda: next(answers, None) or _now()
+        self.offer(self.delivery)
+        self.say(self.client, UP_TO["end"])
+        self.network.advance(60)
+        self.assertEqual(self.hear(self.client)[-1], "451 4.3.0")
+        self.say(self.client, UP_TO["end"])
+        self.assertEqual(self.hear(self.client)[-1], "250 2.0.0")
+        commit.callback(None)
+        self.network.advance(0)
+        self.assertEqual(self.hear(self.client), [])
+        self.assertEqual(len(self.delivery.messages), 2)
+
+    def test_a_commit_goes_on_without_its_client_and_may_fail(self) -> None:
+        for error in (None, RuntimeError("a disk")):
+            commit: Lasting[None] = Lasting()
+            answers = iter([None, None, None, commit])
+            self.delivery.when = lambda answers=answers: next(answers) or _now()
+            self.offer(self.delivery)
+            self.say(self.client, UP_TO["end"])
+            self.client.transport.abortConnection()
+            self.network.advance(0)
+            self.assertEqual(self.factory.connections_open, 0)
+            if error is None:
+                commit.callback(None)
+            else:
+                commit.errback(error)
+            self.network.advance(0)
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_the_log_says_which_decision_did_not_come(self) -> None:
         lines = logged_lines(self, "no decision")
