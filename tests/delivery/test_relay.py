@@ -646,14 +646,14 @@ class BodyTests(RelayTestCase):
 
         @frozen
         class Crumbs:
-            size: int = 80_000
+            size: int = 160_000
 
             def chunks(self) -> Iterator[bytes]:
-                return iter([b"0123456\r\n0"] * 8000)
+                return iter([b"0123456\r\n0"] * 16_000)
 
         peer = self.server(*OPENING, *TAKEN)
         self.assertTrue(self.outcome(self.deliver(message(Crumbs()))).delivered)
-        self.assertEqual(len(peer.contents[0]), 80_000 + 13 + len(b"\r\n.\r\n"))
+        self.assertEqual(len(peer.contents[0]), 160_000 + 13 + len(b"\r\n.\r\n"))
 
     def test_a_refusal_during_the_content_ends_it(self) -> None:
         """Reading ends, and the connection is dropped."""
