@@ -125,6 +125,17 @@ class StoredMessages(StoringTestCase):
             self.assertEqual(self.successResultOf(finishing).code, code)
             self.assertEqual(self.queue.capacity.in_use, 0)
 
+    def test_an_error_instead_of_a_commit_gives_the_memory_back(self) -> None:
+        def accept(message: object) -> None:
+            raise RuntimeError("a mistake")
+
+        self.patch(self.queue, "accept", accept)
+        self.intake = self.queue.intake()
+        self.send(self.ready(), "DATA")
+        self.sink.write(b"x")
+        self.assertRaises(RuntimeError, self.sink.finish)
+        self.assertEqual(self.queue.capacity.in_use, 0)
+
     def test_an_error_while_the_body_is_sealed_leaves_no_body(self) -> None:
         def seal(writer: object) -> None:
             raise RuntimeError("a mistake")

@@ -362,8 +362,12 @@ class Reception:
 
     def _sealed(self, body: Body) -> Deferred[ContentDecision]:
         divided = self._divided or self._recipients.undivided()
-        message = self._message(body, divided)
-        taking = self._take(message, divided.by_rcpt)
+        try:
+            message = self._message(body, divided)
+            taking = self._take(message, divided.by_rcpt)
+        except BaseException:
+            self._release()
+            raise
         return taking.addCallbacks(
             self._taken, self._not_taken, callbackArgs=(message, divided.answers)
         )
