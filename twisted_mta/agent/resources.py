@@ -49,6 +49,7 @@ class Resources:
         self, config: Config, *, reactor: Any, environment: Environment, worker: int
     ) -> None:
         self._threads: list[ThreadExecutor] = []
+        self._blocked_times: list[BlockedTime] = []
         self._commit_executor = environment.commit_executor
         self.reactor = reactor
         self.wall_time = environment.wall_time
@@ -92,7 +93,11 @@ class Resources:
         if self._commit_executor is not None:
             return self._commit_executor
         threads = self._new_threads(1, f"queue {shard}")
-        return threads if remote else NearExecutor(threads, BlockedTime())
+        if remote:
+            return threads
+        blocked_time = BlockedTime()
+        self._blocked_times.append(blocked_time)
+        return NearExecutor(threads, blocked_time)
 
     def start_threads(self) -> None:
         """Let the executors work."""
@@ -103,6 +108,8 @@ class Resources:
         """End the executors' threads."""
         for threads in self._threads:
             threads.stop()
+        for blocked_time in self._blocked_times:
+            blocked_time.close()
 
     def reload_resolver(self) -> list[str]:
         """Read the settings of name servers again; return lines that say what changed."""
