@@ -131,7 +131,8 @@ class SharedQueue:
         Deferred.fromCoroutine(take_suspended()).addErrback(
             self._not_taken, "which destinations are suspended"
         )
-        commit.perform(ReadRetried()).addCallback(self._take_retried, runner).addErrback(
+        retried = commit.perform(ReadRetried(frozenset(self._retries)))
+        retried.addCallback(self._take_retried, runner).addErrback(
             self._not_taken, "which mail was retried by other processes"
         )
         self._beats += 1

@@ -26,6 +26,7 @@ from ..queue.operator.operations import (
     Known,
     ListedMessage,
     Page,
+    ReadRetried,
     Removed,
     Restore,
     Resume,
@@ -449,7 +450,7 @@ class MemoryStore:
         """Return the suspended destinations."""
         return Suspended(tuple(each for _, each in sorted(self._suspended.items())))
 
-    def read_retried(self) -> Retried:
+    def read_retried(self, read: ReadRetried) -> Retried:
         """Return nothing: no other process has this queue."""
         return Retried(())
 

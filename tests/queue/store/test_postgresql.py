@@ -225,6 +225,24 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             (other,) = page.messages[1].recipients
             self.assertEqual((other.leased, other.elsewhere), (False, False))
 
+    def test_an_old_retry_that_another_worker_removes_is_not_waited_for(self) -> None:
+        self.a.apply([Intervene("retry", Selection(), NOW)])
+        sql("UPDATE retried SET at = at - interval '61 s'")
+        with psycopg.connect(server().url, options="-c search_path=twisted_mta") as other:
+            other.execute("DELETE FROM retried")
+            self.b.apply([Intervene("retry", Selection(), NOW)])
+            other.rollback()
+        self.assertEqual(sql("SELECT count(*) FROM retried"), [(2,)])
+
+    def known_again(self, store: PostgreSQLStore) -> list[tuple[bool, tuple[str, ...]]]:
+        """Read retries, and the same again when they are known; return the latter."""
+        [read] = store.apply([ReadRetried()])
+        assert isinstance(read, Retried)
+        [again] = store.apply([ReadRetried(frozenset(each.id for each in read.retries))])
+        assert isinstance(again, Retried)
+        self.assertEqual([each.id for each in again.retries], [each.id for each in read.retries])
+        return [(each.begins, each.domains) for each in again.retries]
+
     def test_retries_of_one_worker_are_seen_by_the_others_for_a_minute(self) -> None:
         def seen(store: PostgreSQLStore) -> list[tuple[bool, tuple[str, ...]]]:
             [retried] = store.apply([ReadRetried()])
@@ -247,6 +265,7 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
         ]
         self.assertEqual(seen(self.b), expected)
         self.assertEqual(seen(self.a), [])
+        self.assertEqual(self.known_again(self.b), [(each[0], ()) for each in expected])
         sql("UPDATE retried SET at = at - interval '61 s'")
         self.assertEqual(seen(self.b), [])
         self.b.apply([Intervene("retry", Selection(), NOW)])

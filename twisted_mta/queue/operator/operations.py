@@ -269,11 +269,16 @@ class ReadRetried:
     """Read which retries other processes have done in the last minute; the result is `Retried`.
 
     Those of a queue that several processes share: each of them has its own view of next hops.
+
+    Attributes:
+        known: the ids of those whose domains are not read again.
     """
+
+    known: frozenset[int] = frozenset()
 
     def apply(self, transaction: OperatorTransaction) -> Retried:
         """Apply it."""
-        return transaction.read_retried()
+        return transaction.read_retried(self)
 
 
 HoldAction = Literal["begin", "check", "end"]
@@ -369,7 +374,7 @@ class OperatorTransaction(Protocol):
         """Return the suspended destinations."""
         ...
 
-    def read_retried(self) -> Retried:
+    def read_retried(self, read: ReadRetried, /) -> Retried:
         """Return the retries of other processes."""
         ...
 
@@ -615,7 +620,7 @@ class Retried:
     """Retries of other processes, in their order (`ReadRetried`).
 
     Attributes:
-        retries: those of the last minute.
+        retries: those of the last minute; the known ones without domains.
     """
 
     retries: tuple[Retry, ...]

@@ -26,6 +26,7 @@ from ..operator.operations import (
     Intervene,
     Known,
     Page,
+    ReadRetried,
     Removed,
     Restore,
     Resume,
@@ -205,7 +206,7 @@ class SQLiteTransaction:
         """Return the suspended destinations."""
         return Suspended(self._suspended.read())
 
-    def read_retried(self) -> Retried:
+    def read_retried(self, read: ReadRetried) -> Retried:
         """Return nothing: no other process has this queue."""
         return Retried(())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from ....mail.address import Mailbox
@@ -335,19 +335,23 @@ def note_retry(database: Database, worker: int, intervention: Intervene, page: P
     """Note a retry or release for the other processes (`read_retried`)."""
     begins = intervention.after == FIRST
     if begins or page.domains:
-        database.execute("DELETE FROM retried WHERE at < now() - interval '1 minute'")
+        # Rows that another worker removes are not waited for: both may go on to lock others.
+        database.execute(
+            "DELETE FROM retried WHERE id IN (SELECT id FROM retried"
+            " WHERE at < now() - interval '1 minute' FOR UPDATE SKIP LOCKED)"
+        )
         database.execute(
             "INSERT INTO retried (worker, begins, domains) VALUES (%s, %s, %s)",
             (worker, begins, page.domains),
         )
 
 
-def read_retried(database: Database, worker: int) -> tuple[Retry, ...]:
-    """Return the retries of all other workers in the last minute."""
+def read_retried(database: Database, worker: int, known: Collection[int]) -> tuple[Retry, ...]:
+    """Return the retries of all other workers in the last minute; known ones without domains."""
     rows = database.execute(
-        "SELECT id, begins, domains FROM retried"
-        " WHERE worker <> %s AND at >= now() - interval '1 minute' ORDER BY id",
-        (worker,),
+        "SELECT id, begins, CASE WHEN id = ANY (%s::bigint[]) THEN '{}' ELSE domains END"
+        " FROM retried WHERE worker <> %s AND at >= now() - interval '1 minute' ORDER BY id",
+        (list(known), worker),
     )
     return tuple(Retry(id, begins, tuple(domains)) for id, begins, domains in rows.fetchall())
 

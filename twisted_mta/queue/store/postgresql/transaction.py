@@ -28,6 +28,7 @@ from ...operator.operations import (
     Intervene,
     Known,
     Page,
+    ReadRetried,
     Removed,
     Restore,
     Resume,
@@ -263,9 +264,9 @@ class PostgreSQLTransaction:
         """Return the suspended destinations."""
         return Suspended(read_suspended(self._database))
 
-    def read_retried(self) -> Retried:
+    def read_retried(self, read: ReadRetried) -> Retried:
         """Return the retries of other processes."""
-        return Retried(operator_queries.read_retried(self._database, self._worker))
+        return Retried(operator_queries.read_retried(self._database, self._worker, read.known))
 
     def restore(self, restore: Restore) -> None:
         """Insert recipients that another queue has exported."""
