@@ -5,10 +5,15 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - seeded, so every run draws the same
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
+from tests.server.loopback import LoopbackTestCase
 from tests.tidy import TidyTestCase
+from twisted_mta.server.factory import ListenerFactory
 from twisted_mta.server.timeouts import ConnectionTimer, Timeouts
+from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.testing.server_options import ServerOptions
 
 
 class CountingClock(Clock):
@@ -70,3 +75,36 @@ class Timer(TidyTestCase):
         self.clock.advance(60)
         self.assertEqual(self.fired, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class AtTheEnd(LoopbackTestCase):
+    async def test_a_timer_that_is_due_in_the_turn_of_the_last_reply_destroys_none(self) -> None:
+        """The clock has been read before the last command, in a turn that takes long."""
+        clock = Clock()
+        timeouts = Timeouts()
+        factory = ListenerFactory(
+            RecordingDelivery(),
+            clock=clock,
+            settings=ServerOptions().settings(),
+            timeouts=timeouts,
+        )
+        lose_connection = factory.outbox.lose_connection
+
+        def lose_connection_late(transport: Any) -> Any:
+            result = lose_connection(transport)
+            clock.advance(1)
+            return result
+
+        self.patch(factory.outbox, "lose_connection", lose_connection_late)
+        listening = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        client = await self.dial(listening.getHost().port)
+        await client.reply()
+        clock.advance(timeouts.command - 10)
+        await client.say("NOOP")
+        clock.advance(9.5)
+        (reply,) = await client.say("QUIT")
+        self.assertEqual(reply[:3], "221")
+        self.assertEqual(await client.reply(), "CLOSED")
+        assert client.reason is not None
+        self.assertIs(client.reason.type, ConnectionDone)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import StringTransport
@@ -246,6 +246,41 @@ class OverTCP(Connected):
         self.assertIsNone(self.here.reason.check(ConnectionDone))
         await there.lost
 
+    async def test_an_abort_loses_no_octets_that_were_released_behind_the_end(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"250 2.0.0 Ok\r\n")
+        self.outbox.lose_connection(transport)
+        self.outbox.release(transport)
+        transport.abortConnection()
+        await there.lost
+        self.assertEqual(there.received.removeprefix(b"hello"), b"250 2.0.0 Ok\r\n")
+
+    async def test_the_last_octets_go_in_parts_where_the_socket_takes_a_part(self) -> None:
+        for most, faults in ((3, 0), (3, 1), (None, 2)):
+            transport, there = await self.connect()
+            full = [BlockingIOError(EAGAIN, "")] * faults
+            transport.socket = Sending(transport.socket, *full, most=most)
+            self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+            self.outbox.lose_connection(transport)
+            await there.lost
+            await self.here.lost
+            self.assertEqual(there.received.removeprefix(b"hello"), b"221 2.0.0 Bye\r\n")
+
+    async def test_a_peer_may_end_the_connection_before_our_end(self) -> None:
+        for error in (None, ConnectionDone(), ConnectionLost()):
+            transport, there = await self.connect()
+            await turn()  # not within `dataReceived`
+            self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+            self.outbox.lose_connection(transport)
+            if error is None:
+                assert there.transport is not None
+                there.transport.abortConnection()  # type: ignore[attr-defined]
+            else:
+                transport.connectionLost(Failure(error))
+            await self.here.lost  # a second time would be an error
+            await there.lost
+            await turn()
+
     async def test_a_protocol_that_fails_at_its_end_does_not_affect_others(self) -> None:
         def fail(reason: Failure) -> None:
             raise ArithmeticError("failed")
@@ -336,7 +371,7 @@ class InClear(Connected):
         transport, there = await self.connect()
         transport.socket = socket = Sending(transport.socket)
         self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
-        self.assertTrue(self.outbox.lose_connection(transport))
+        self.outbox.lose_connection(transport)
         await self.here.lost
         self.assertEqual(socket.flags, [MSG_MORE])
         await there.lost
@@ -347,9 +382,32 @@ class InClear(Connected):
         full = BlockingIOError(EAGAIN, "")
         transport.socket = Sending(transport.socket, full, full)
         self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
-        self.assertFalse(self.outbox.lose_connection(transport))
+        self.outbox.lose_connection(transport)
         await there.lost
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+
+    async def test_octets_written_behind_the_end_in_its_turn_are_not_lost(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"one ")
+        self.outbox.lose_connection(transport)
+        self.outbox.write(transport, b"two ")
+        transport.socket = Sending(transport.socket, BlockingIOError(EAGAIN, ""))
+        self.outbox.release(transport)
+        transport.write(b"three")
+        await there.lost
+        self.assertEqual(there.received, b"one two three")
+
+    async def test_a_producer_that_comes_before_the_end_is_waited_for(self) -> None:
+        transport, there = await self.connect()
+        events: list[str] = []
+        self.outbox.lose_connection(transport)
+        transport.registerProducer(Producer(events), False)
+        await until(lambda: events)
+        self.assertEqual(events[0], "resumed")
+        transport.write(b"produced")
+        transport.unregisterProducer()
+        await there.lost
+        self.assertEqual(there.received, b"produced")
 
 
 class UnderTLS(OverTCP):
@@ -378,6 +436,16 @@ class UnderTLS(OverTCP):
         await there.lost
         self.assertEqual(socket.calls, 1)
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+
+    async def test_nothing_is_written_into_tls_that_is_over(self) -> None:
+        transport, there = await self.connect()
+        tls = transport.protocol
+        transport.abortConnection()
+        await self.here.lost
+        await turn()
+        tls._write(b"late")
+        await there.lost
+        self.assertEqual(there.received, b"hello"[: len(there.received)])
 
     async def test_a_peer_that_does_not_answer_the_end_of_tls_is_no_error(self) -> None:
         transport, there = await self.connect()

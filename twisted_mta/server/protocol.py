@@ -752,17 +752,19 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not Lifecycle.LOST:
             self._move(Event.SESSION_ENDED)
             self._flush()
-            if self._lifecycle is Lifecycle.ABANDONED:
-                self._timer.set(_ABANDON_TIMEOUT)
+            # Also for an end with this turn: a timer that is due in it would abort the connection.
+            abandoned = self._lifecycle is Lifecycle.ABANDONED
+            self._timer.set(_ABANDON_TIMEOUT if abandoned else _LINGER)
+            if abandoned:
                 self._unregister()
                 self._outbox.release(self.transport)
                 self._close_while_reading()
-            elif not self._lose_connection():
-                self._timer.set(_LINGER)
+            else:
+                self._lose_connection()
 
-    def _lose_connection(self) -> bool:
+    def _lose_connection(self) -> None:
         self._unregister()  # or the connection would wait for more from us
-        return self._outbox.lose_connection(self.transport)
+        self._outbox.lose_connection(self.transport)
 
     def _close_while_reading(self) -> None:
         # A socket that is closed with unread input is reset, and the reset can destroy our last

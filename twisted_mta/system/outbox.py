@@ -50,7 +50,7 @@ class Outbox:
         self.writes = 0
         self._reactor = reactor
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
-        self._closing: dict[Connection, None] = {}  # that end with this turn
+        self._closing: dict[Any, Connection] = {}  # that end with this turn, by transport
         self._emptying = False
 
     def write(self, transport: Any, octets: bytes) -> None:
@@ -102,37 +102,44 @@ class Outbox:
             tls: Any = transport.protocol
             self._pass_on(tls.transport)
 
-    def lose_connection(self, transport: Any) -> bool:
+    def lose_connection(self, transport: Any) -> None:
         """Close ``transport`` after the gathered octets; the end of TLS is written with them.
 
-        Returns:
-            Whether it is closed at the end of this turn. Otherwise the peer has something to do,
-            and perhaps it never does.
+        The connection is closed at the end of this turn at the earliest. Later, if the peer has
+        something to do, which it perhaps never does.
         """
         if isinstance(transport, Connection) and not transport.TLS:
-            return self._close(transport, transport)
-        self._pass_on(transport)
-        transport.loseConnection()
-        return False
+            self._close(transport, transport)
+        else:
+            self._pass_on(transport)
+            transport.loseConnection()
 
-    def _close(self, transport: Any, connection: Connection) -> bool:
-        """Close a connection at the end of this turn, if its socket takes all octets now.
+    def _close(self, transport: Any, connection: Connection) -> None:
+        """Close a connection at the end of this turn, behind the octets that are gathered then."""
+        if connection.connected:
+            self._await_end(connection)
+            self._closing[transport] = connection
+
+    def _end(self, connection: Connection, octets: bytes) -> None:
+        """Write the last octets, and close the connection if its socket takes all of them now.
 
         `loseConnection` leaves that to the next turn, which takes two more calls of epoll and an
-        event. Nor is the reactor to read from the connection again.
+        event.
         """
-        octets = self._held.pop(transport, b"")
-        if connection.connected and not connection.producer and not connection._writeDisconnecting:
-            # The kernel sends them in one segment with the end of the connection.
-            octets = octets and _written(connection, octets, _MORE)
-            if not octets and not has_unsent(connection) and not connection.disconnecting:
-                self._await_end(connection)
-                self._closing[connection] = None
-                return True
-        if octets:
+        if connection._aborting:
+            return
+        if octets:  # the kernel sends them in one segment with the end of the connection
+            octets = _written(connection, octets, _MORE)
+        if (
+            octets
+            or has_unsent(connection)
+            or connection.producer
+            or connection._writeDisconnecting
+        ):
             FileDescriptor.write(connection, octets)
-        FileDescriptor.loseConnection(connection)
-        return False
+            FileDescriptor.loseConnection(connection)
+        elif connection.connected:
+            connection.connectionLost(_DONE)
 
     def _pass_on(self, transport: Any) -> None:
         """Write the gathered octets of ``transport``, into its TLS if it has one."""
@@ -152,20 +159,20 @@ class Outbox:
         self._emptying = True
         try:
             while self._held or self._closing:
-                if self._held:
-                    transport = next(iter(self._held))
-                    try:
-                        _write(transport, self._held.pop(transport))
-                    except Exception:  # a failure of one connection does not affect the others
-                        self._log.failure("a reply could not be written")
-                        transport.abortConnection()
-                else:
-                    connection, _ = self._closing.popitem()
-                    if not connection._aborting:
-                        connection.connectionLost(_DONE)
+                transport = next(iter(self._held or self._closing))
+                octets = self._held.pop(transport, b"")
+                connection = self._closing.pop(transport, None)
+                if connection is not None:
+                    self._end(connection, octets)
+                    continue
+                try:
+                    _write(transport, octets)
+                except Exception:  # a failure of one connection does not affect the others
+                    self._log.failure("a reply could not be written")
+                    transport.abortConnection()
         finally:
             self._emptying = False
-            if self._held or self._closing:  # not even the abort succeeded; the others go on
+            if self._held or self._closing:  # an abort or a protocol failed; the others go on
                 self._reactor.callLater(0, self._empty)
 
 
@@ -229,7 +236,8 @@ class _OverTCP(TLSMemoryBIOProtocol):
                 break
             except Error:
                 self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
-        self._flushSendBIO()
+        if not self._lostTLSConnection:
+            self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
         try:
