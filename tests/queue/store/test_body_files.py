@@ -447,6 +447,15 @@ class OtherContents(ReuseTestCase):
         self.assertFalse(self.spool.body_files._used)
         self.assertEqual((self.names(), self.files.open_files), ([], []))
 
+    def test_a_message_that_had_a_file_before_does_not_take_it_from_the_next_one(self) -> None:
+        self.delivered(1)
+        self.accepted(2)
+        self.spool.release(QueueId(1), QueueId(1))
+        self.spool.remove(QueueId(1), QueueId(1))
+        self.accepted(3)
+        self.assertEqual(self.names(), self.named(1, 3))
+        self.assertEqual((self.read(2), self.read(3)), (content(2), content(3)))
+
     def test_two_rows_never_name_one_file(self) -> None:
         self.delivered(1)
         second = self.accepted(2)
