@@ -264,6 +264,20 @@ class Moving(MoveTestCase):
             self.delivered(store)
             self.assertEqual(self.move("out").messages, 1)
 
+    def test_a_message_whose_id_names_the_body_file_of_another_stays(self) -> None:
+        with self.stopped() as store:
+            first = evolve(message(99, "w@z.example"), body=MemoryBody(LARGE))
+            store.apply([self.accepted(first)])
+        self.move("out")
+        bodies = self.fill()
+        moved = self.move("back")
+        self.assertEqual(list(moved.left), [99])
+        self.assertIn("body file", moved.left[99])
+        with self.stopped() as store:
+            found = {id: content for id, _, content in self.delivered(store)}
+        self.assertEqual(found, bodies)
+        self.assertEqual(self.move("back"), Moved(1, 1))
+
     def test_a_message_without_its_body_is_told_and_stays(self) -> None:
         self.fill()
         with self.sides() as (file, database):

@@ -126,7 +126,9 @@ class Move:
             after = parcels[-1].id
             taken = self._file.taken(parcels)
             refused = {
-                each.id: "another message has its id there" for each in parcels if each.id in taken
+                each.id: "another message has its id, or a body file of that name, there"
+                for each in parcels
+                if each.id in taken
             }
             for parcel in parcels:
                 if parcel.is_large and parcel.id not in taken:
