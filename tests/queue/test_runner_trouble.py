@@ -9,16 +9,22 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from twisted_mta.interfaces import Refused
+from twisted_mta.config.amounts import Rate
+from twisted_mta.interfaces import LimitKey, Refused
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.envelope import Recipient, RecipientNumber
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.queue.operator.operations import Intervene
+from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.runner import BROKEN
+from twisted_mta.queue.schedule.backoff import Backoff
+from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.queue.store.contract import StoreError, StoreFull
 from twisted_mta.system.executors import inline_executor
+from twisted_mta.system.limits import LocalLimits
 from twisted_mta.testing.store import MemoryStore
 
 from .mail import DEFERRED, DELIVERED, FAILED, message, numbers
@@ -554,6 +560,59 @@ class Stopping(RunnerTestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.runner._fair_share.places, 0)
         self.flushLoggedErrors(StoreError)
+
+
+class AlwaysAwake(RunnerTestCase):
+    """A runner is woken by all that lets mail begin: to wake it once more changes nothing."""
+
+    concurrency = 2
+    per_hop = 1
+    backoff = Backoff(60.0, 600.0)
+
+    def test_no_mail_that_may_begin_waits_for_another_event(self) -> None:
+        for seed in range(15):
+            self.play(random.Random(seed))
+
+    def limits_of(self, next_hop: NextHop) -> NextHopLimits:
+        return NextHopLimits(rate=Rate(1, 60) if next_hop.domain == "1.example" else None)
+
+    def play(self, draw: random.Random) -> None:
+        self.limits = limits = LocalLimits()
+        self.store = MemoryStore()
+        self.begin()
+        elsewhere: list[LimitKey] = []  # counts that another process has
+        for id in range(1, 80):
+            event = draw.random()
+            if event < 0.4:
+                domains = draw.sample(range(4), draw.randrange(1, 3))
+                sent = message(1, *(f"bob@{each}.example" for each in domains))
+                for number in range(draw.choice([1, 8])):
+                    ours = QueueId(10 * id + number)
+                    self.runner.accept(evolve(sent, id=ours, received_at=self.wall_time()))
+            elif event < 0.45:
+                self.concurrency, self.per_hop = draw.choice([1, 2, 4]), draw.choice([1, 3])
+                self.runner.update(self.settings())
+            elif event < 0.55 and elsewhere:
+                limits.give_back(elsewhere.pop())
+            elif event < 0.65:
+                key = ("hop", f"smtp:{draw.randrange(4)}.example")
+                if limits.take(key, self.per_hop):
+                    elsewhere.append(key)
+            elif event < 0.7:
+                self.runner.intervene(Intervene("retry", Selection(), self.wall_time()), by="ann")
+            elif self.attempts:
+                attempt = self.attempts.pop(draw.randrange(len(self.attempts)))
+                if draw.random() < 0.2:
+                    attempt.unreachable()
+                else:
+                    attempt.answer(draw.choice([DELIVERED, DELIVERED, DEFERRED, FAILED]))
+            for _ in range(4):
+                self.settle(draw.choice([0, 0.01, 0.01, 30]))
+            self.settle(0.01)
+            begun = len(self.all_attempts)
+            self.runner._wake()
+            self.settle()
+            self.assertEqual(len(self.all_attempts), begun)
 
 
 class ManyThings(RunnerTestCase):
