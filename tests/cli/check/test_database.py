@@ -44,7 +44,7 @@ class Database(CheckTestCase):
         known = len(cluster.scripts())
         self.addCleanup(sql, "UPDATE cluster_version SET number = %s", known)
         for version, said in (
-            (0, f"the next start of this program brings them to {known}"),
+            (0, f"the next start of this program brings it to {known}"),
             (99, f"this program knows {known}"),
         ):
             sql("UPDATE cluster_version SET number = %s", version)

@@ -54,7 +54,7 @@ def _version(what: str, found: int | None, known: int, older: str) -> Iterator[F
         yield Finding(
             "note",
             _WHERE,
-            f"{what} {found}: the next start of this program brings them to {known}, after which"
+            f"{what} {found}: the next start of this program brings it to {known}, after which"
             f" older programs no longer {older}",
         )
     elif found is not None and found > known:
