@@ -79,9 +79,9 @@ def merged_explanations(
 ) -> dict[str, Any] | None:
     """Return the answers of several workers as one.
 
-    A message is in one of them; of a queue that they share, the worker where it waits knows why.
-    About an address all say the same, except for the state of its next hops, which each worker has
-    by itself.
+    A message is in one of them; of a queue that they share, the worker where a recipient waits
+    knows why. About an address all say the same, except for the state of its next hops, which each
+    worker has by itself.
 
     Args:
         answers: each with the number of the worker.
@@ -96,9 +96,9 @@ def merged_explanations(
                 next_hop_status["worker"] = number
     if not explanations:
         return None
-    if "id" in explanations[0]:
-        return min(explanations, key=_deliveries)
     first, *others = explanations
+    if "id" in first:
+        return {**first, "recipients": _best_known(explanations)}
     for other in others:
         for way, same in zip(_ways(first), _ways(other), strict=False):
             if way["next_hop"] == same["next_hop"] and "standings" in way:
@@ -106,10 +106,22 @@ def merged_explanations(
     return first
 
 
-def _deliveries(answer: dict[str, Any]) -> int:
-    """Return how many recipients are in delivery, as far as a worker knows."""
-    holds = (hold for each in answer["recipients"] for hold in each["holds"])
-    return sum(hold["kind"] == "delivery" for hold in holds)
+def _best_known(explanations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the recipients of a message, each from a worker that does not take it as in delivery.
+
+    A recipient that is in delivery is so for all of them.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for explanation in explanations:
+        for recipient in explanation["recipients"]:
+            known = found.setdefault(recipient["number"], recipient)
+            if _in_delivery(known) and not _in_delivery(recipient):
+                found[recipient["number"]] = recipient
+    return [found[number] for number in sorted(found)]
+
+
+def _in_delivery(recipient: dict[str, Any]) -> bool:
+    return any(hold["kind"] == "delivery" for hold in recipient["holds"])
 
 
 def _ways(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -422,3 +422,21 @@ class Queries(TidyTestCase):
             [{"active": 1, "worker": 0}, {"active": 2, "worker": 1}],
         )
         self.assertIsNone(merged_explanations([(0, None)]))
+
+    def test_the_merged_explanation_of_a_message_knows_what_waits_in_each_worker(self) -> None:
+        def answer(*kinds: str) -> dict[str, Any]:
+            recipients = [
+                {"number": number, "holds": [{"kind": kind}], "way": None}
+                for number, kind in enumerate(kinds)
+            ]
+            return {"id": "1M81ARNJN5BHJ", "recipients": recipients}
+
+        found = merged_explanations(
+            [
+                (0, answer("delivery", "limits", "delivery")),
+                (1, answer("turn", "delivery", "delivery")),
+            ]
+        )
+        assert found is not None
+        kinds = [hold["kind"] for each in found["recipients"] for hold in each["holds"]]
+        self.assertEqual(kinds, ["turn", "limits", "delivery"])
