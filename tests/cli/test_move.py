@@ -132,6 +132,23 @@ class StoppedMachine(SharedTestCase):
         body = self.tool(self.old, "show", str(RICH.id), "--body").stdout_bytes
         self.assertTrue(body.endswith(LARGE))
 
+    def test_mail_that_a_dead_process_of_this_machine_has_leased_is_not_elsewhere(self) -> None:
+        self.moved()
+        (self.old / "machine").write_text("5d2c" * 16)
+        sql("INSERT INTO worker (machine, slot, number, seen) VALUES (%s, 0, 1, now())", "5d2c" * 8)
+        sql("UPDATE recipient SET lease = (SELECT max(id) FROM worker)")
+
+        def states() -> set[tuple[bool, bool]]:
+            messages = json.loads(self.tool(self.old, "list", "--json").output)["messages"]
+            shown = json.loads(self.tool(self.old, "show", str(RICH.id), "--json").output)
+            recipients = [entry for each in messages for entry in each["recipients"]]
+            recipients += shown["message"]["recipients"]
+            return {(each["in_delivery"], each["elsewhere"]) for each in recipients}
+
+        self.assertEqual(states(), {(False, False)})
+        (self.old / "machine").write_text("0" * 64)  # another one
+        self.assertEqual(states(), {(False, True)})
+
     def versions(self) -> list[list[tuple[object, ...]]]:
         """Return which transactions have written the rows."""
         return [

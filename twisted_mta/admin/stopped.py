@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from ..agent.operator_suspensions import MOST_COUNTED
 from ..agent.shard import QUEUE, shard_directory, shards_there
-from ..agent.shared_state import known_url
+from ..agent.shared_state import known_machine, known_url
 from ..health.trouble import Trouble
 from ..interfaces import Executor, WallTime
 from ..mail.address import Mailbox
@@ -119,7 +119,13 @@ class StoppedMTA:
         # The client of PostgreSQL takes longer to import than the rest.
         from ..queue.store.postgresql.stopped import StoppedDatabase
 
-        queue = StoppedDatabase(url, files=files, executor=executor, seconds=seconds)
+        queue = StoppedDatabase(
+            url,
+            machine=known_machine(state_dir, files),
+            files=files,
+            executor=executor,
+            seconds=seconds,
+        )
         queue.open()
         self._queues[0] = queue
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from typing import TypeVar
 
 import psycopg
+from attrs import evolve
 
 from ....interfaces import Executor, Files
 from ....mail.message import Message
@@ -19,6 +21,7 @@ from ...operator.operations import (
     CountWaiting,
     Inspect,
     Inspected,
+    ListedMessage,
     Page,
     ReadSuspended,
     Summarize,
@@ -35,7 +38,7 @@ from .connection import Connection, connect
 from .rows import pieces
 from .schema import require_version
 
-_NO_MACHINE = ""  # leases are those of others: no process of this machine runs
+_Message = TypeVar("_Message", ListedMessage, Inspected)
 
 
 class StoppedDatabase:
@@ -43,15 +46,23 @@ class StoppedDatabase:
 
     Args:
         url: of the database, as libpq reads it.
+        machine: the id of this machine; empty: it has none.
         files: the disk: the large body that was read last is copied into a temporary directory.
         executor: runs calls in the caller's turn.
         seconds: a monotonic clock.
     """
 
     def __init__(
-        self, url: str, *, files: Files, executor: Executor, seconds: Callable[[], float]
+        self,
+        url: str,
+        *,
+        machine: str,
+        files: Files,
+        executor: Executor,
+        seconds: Callable[[], float],
     ) -> None:
         self._url = url
+        self._machine = machine
         self._files = files
         self._seconds = seconds
         self._database: Connection | None = None
@@ -90,7 +101,8 @@ class StoppedDatabase:
         try:
             with database.transaction():
                 if isinstance(operation, Browse):
-                    return operator_queries.browse(database, operation, _NO_MACHINE)
+                    page = operator_queries.browse(database, operation, self._machine)
+                    return evolve(page, messages=tuple(map(_seen, page.messages)))
                 if isinstance(operation, Inspect):
                     return self._inspected(database, operation)
                 if isinstance(operation, Summarize):
@@ -104,8 +116,11 @@ class StoppedDatabase:
             raise StoreError(f"the queue in PostgreSQL cannot be read: {error}") from error
 
     def _inspected(self, database: Connection, inspect: Inspect) -> Inspected | None:
-        found = operator_queries.inspect(database, inspect, self._spool, _NO_MACHINE)
-        if found is None or not isinstance(found.message.body, FileBody) or found.quarantine:
+        found = operator_queries.inspect(database, inspect, self._spool, self._machine)
+        if found is None:
+            return None
+        found = _seen(found)
+        if not isinstance(found.message.body, FileBody) or found.quarantine:
             return found
         message = found.message
         if self._copied != message.id:
@@ -130,3 +145,9 @@ class StoppedDatabase:
         if database is not None:
             database.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _seen(message: _Message) -> _Message:
+    """Return a message without leases of this machine: the process that had them has died."""
+    recipients = tuple(evolve(each, leased=each.elsewhere) for each in message.recipients)
+    return evolve(message, recipients=recipients)
