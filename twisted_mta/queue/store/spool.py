@@ -3,9 +3,9 @@
 Order on disk: write, fdatasync, fsync of the directory; only then may a row name the file. A file
 without a row is swept at the next start. A file that is used again has its name already.
 
-A file that may be used again begins with a line: the id of the message whose body is in it. Whoever
-reads it for another message finds no body. So a copy of the directory that is newer than that of
-the database does not send a body to another message's recipients.
+A file that may be used again begins with a line: the id of the message whose body is in it. For any
+other message it has no body. So a copy of the directory that is newer than that of the database
+does not send a body to another message's recipients.
 """
 
 from __future__ import annotations
