@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     Mixin = SynchronousTestCase
 else:
     Mixin = object
+
+
+def complete_old_queue(database: sqlite3.Connection) -> None:
+    """Give message 1, the only one of a queue of an older schema, its recipient, and close it."""
+    database.execute(
+        "INSERT INTO recipient (message, number, local_part, domain, parameters, attempts,"
+        " next_attempt) VALUES (1, 0, 'bob', 'next.example', '{}', 0, ?)",
+        (NOW,),
+    )
+    database.execute("UPDATE census SET messages = 1, recipients = 1")
+    database.close()
 
 
 class StoreHarness(Mixin):

@@ -24,6 +24,7 @@ from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
 from ..mail import NOW, message, settled
+from .harness import complete_old_queue
 from .test_sqlite import StoreTestCase
 
 
@@ -474,13 +475,7 @@ class Upgrade(ReuseTestCase):
             " VALUES (1, '{}', x'', ?, ?, ?)",
             (len(content(1)), NOW, NOW + 1000),
         )
-        database.execute(
-            "INSERT INTO recipient (message, number, local_part, domain, parameters, attempts,"
-            " next_attempt) VALUES (1, 0, 'bob', 'next.example', '{}', 0, ?)",
-            (NOW,),
-        )
-        database.execute("UPDATE census SET messages = 1, recipients = 1")
-        database.close()
+        complete_old_queue(database)
         file = self.files.create(self.spool.path(QueueId(1)))
         file.write(content(1))
         file.sync()

@@ -45,6 +45,7 @@ from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import UnsyncedFiles
 
 from ..mail import BODY, FAILED, LIFETIME, NOW, deferred, message, settled
+from .harness import complete_old_queue
 from .priority_conformance import special
 
 
@@ -219,13 +220,7 @@ class Schema(StoreTestCase):
             "INSERT INTO message VALUES (1, 'ann', 'sender.example', '{}', x'', ?, ?, ?, ?, NULL)",
             (BODY.content, BODY.size, NOW, NOW + LIFETIME),
         )
-        database.execute(
-            "INSERT INTO recipient (message, number, local_part, domain, parameters, attempts,"
-            " next_attempt) VALUES (1, 0, 'bob', 'next.example', '{}', 0, ?)",
-            (NOW,),
-        )
-        database.execute("UPDATE census SET messages = 1, recipients = 1")
-        database.close()
+        complete_old_queue(database)
         self.assertEqual(self.store.open().census, Census(messages=1, recipients=1))
         (leased,) = self.store.apply([Lease(NOW, (Want("next.example", 9),))])
         assert leased is not None

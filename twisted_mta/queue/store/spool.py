@@ -212,7 +212,7 @@ class Spool:
         except (AnothersBody, FileNotFoundError):
             return False
         except OSError:
-            return True
+            pass
         return True
 
     def new_body(self, id: QueueId) -> SpooledWriter:
