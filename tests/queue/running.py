@@ -191,7 +191,7 @@ class RunnerTestCase(TidyTestCase):
         fair_share = self.runner._fair_share
         self.assertEqual(self.runner.active, 0)
         self.assertEqual((fair_share.places, fair_share.remote, fair_share._unproven), (0, 0, 0))
-        self.assertEqual(fair_share._places_of_kind, [0, 0, 0])
+        self.assertEqual(fair_share._weight_of_kind, [0, 0, 0])
         self.assertEqual(fair_share._waiting, {})
         for queue in fair_share.queues.values():
             state = (

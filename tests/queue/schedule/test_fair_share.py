@@ -19,7 +19,7 @@ from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.schedule import fair_share
-from twisted_mta.queue.schedule.delivery import Delivery
+from twisted_mta.queue.schedule.delivery import WHOLE, Delivery, split
 from twisted_mta.queue.schedule.fair_share import FairShare
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.queue.schedule.slots import Slot
@@ -64,6 +64,27 @@ class Places(TidyTestCase):
         for _ in range(2):
             self.fair_share.leave(self.delivery)
             self.assertEqual(self.fair_share.places, 0)
+
+    def test_messages_to_many_next_hops_have_places_of_contents_and_leave_half_to_others(
+        self,
+    ) -> None:
+        """Their deliveries share one content, so they are not read back for each next hop."""
+        self.patch(fair_share, "_WINDOW", 4)
+        share = FairShare(concurrency=1, per_hop=20, limits_of=lambda next_hop: NextHopLimits())
+        mailboxes = [f"a@{number}.example" for number in range(WHOLE)]
+        several = [split(message(1, *mailboxes), route, lambda next_hop: None) for _ in range(4)]
+        self.assertEqual([share.claim(each, 0.0) for each in several], [True, True, False, False])
+        others = [
+            Delivery(NextHop("smtp", domain=f"{number}.other.example"), message())
+            for number in range(3)
+        ]
+        self.assertEqual([share.claim([each], 0.0) for each in others], [True, True, False])
+        for each in (*several[0], *several[1]):
+            share.arrive(each, 0.0)
+            share.leave(each)
+        self.assertEqual([share.claim(each, 0.0) for each in several[2:]], [False, False])
+        share.leave(others[0])
+        self.assertTrue(share.claim(several[2], 0.0))
 
     def test_a_transaction_that_ends_matters_to_mail_that_waits_and_to_suspensions(self) -> None:
         """The runner looks at what may begin only then."""

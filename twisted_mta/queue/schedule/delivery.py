@@ -16,6 +16,9 @@ from ...mail.outcome import Outcome
 from ...message.delivery_fields import alias_fields
 from .priority import effective_due
 
+WHOLE = 8
+"""The weight of a delivery that shares the content of its message with no other."""
+
 _MOST_ALIASES = 16  # that one copy names, unless a single recipient has more
 
 
@@ -38,11 +41,14 @@ class Delivery:
         message: the message with those recipients and no others.
         entered_at: when the delivery came into memory, by the clock.
         started_at: when its transaction began, by the clock.
+        weight: how much memory it takes: `WHOLE`, or less where it shares the content of its
+            message with others.
         place: its place in memory; only `FairShare` changes it.
     """
 
     next_hop: NextHop
     message: Message
+    weight: int = WHOLE
     entered_at: float = 0.0
     started_at: float = 0.0
     place: Place = Place.NONE
@@ -139,17 +145,18 @@ def split(
             if len(aliases) < len(recipient.aliases):
                 key = *key, aliases  # the copy of others may name the mailbox itself
         together.setdefault(key, []).append(recipient)
+    weight = WHOLE // min(len(together) or 1, WHOLE)
     deliveries = []
     for (next_hop, _, *original), recipients in together.items():
         if len(recipients) == 1:
-            deliveries.append(Delivery(next_hop, message.for_recipients(recipients)))
+            deliveries.append(Delivery(next_hop, message.for_recipients(recipients), weight))
             continue
         most = most_recipients(next_hop) or len(recipients)
         groups = _groups_of_few_aliases(recipients, next_hop) if original else (recipients,)
         for group in groups:
             for start in range(0, len(group), most):
                 few = group[start : start + most]
-                deliveries.append(Delivery(next_hop, message.for_recipients(few)))
+                deliveries.append(Delivery(next_hop, message.for_recipients(few), weight))
     return deliveries
 
 

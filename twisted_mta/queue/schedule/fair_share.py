@@ -10,6 +10,9 @@ shared out so that no next hop takes all of them:
 * Next hops are of three kinds (`Kind`), each with places of its own. Hosts that hang are of the
   last kind, and however many there are, the others do not wait for them; nor do they get all
   transactions.
+* Deliveries of one message share its content. Where they are many, each takes an eighth of a place
+  of its kind, and all such deliveries take half of those places at most: so that a message to many
+  next hops is not read back for each of them, and other mail does not wait for it.
 * A suspended next hop has no places; when its suspension is over, it has one, for the probe.
 * Next hops take turns, and so do the domains that share a next hop.
 
@@ -28,7 +31,7 @@ from typing import NamedTuple
 
 from ...mail.next_hop import NextHop
 from .backoff import Backoff
-from .delivery import Delivery, Place
+from .delivery import WHOLE, Delivery, Place
 from .next_hop_queue import LOCAL, PROVEN, UNPROVEN, Kind, NextHopQueue
 from .next_hop_status import NextHopStatus
 from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
@@ -71,11 +74,11 @@ class FairShare:
         self.places = 0
         self.remote = 0
         self.concurrency = concurrency
-        self._quota = _quota(concurrency)
+        self._quota = _quota(concurrency)  # in `Delivery.weight`
         self.queues: dict[NextHop, NextHopQueue] = {}
         self._per_hop = per_hop
         self._limits_of = limits_of
-        self._places_of_kind = [0] * len(Kind)
+        self._weight_of_kind = [0] * len(Kind)
         self._unproven = 0  # transactions under way with unproven next hops
         self._waiting: dict[NextHopQueue, None] = {}  # with deliveries waiting, in turn
         # Of each kind, with mail to read, in turn.
@@ -167,15 +170,15 @@ class FairShare:
         return waiting, domains
 
     def _free_places(self, queue: NextHopQueue, now: float) -> int:
-        plenty = self._places_of_kind[queue.kind] < self._quota // 2
+        plenty = self._weight_of_kind[queue.kind] < self._quota // 2
         return queue.free_places(now, plenty=plenty)
 
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
         kind = LOCAL if not queue.limited else PROVEN if queue.state.proven else UNPROVEN
         if kind is not queue.kind:
-            self._places_of_kind[queue.kind] -= queue.places
-            self._places_of_kind[kind] += queue.places
+            self._weight_of_kind[queue.kind] -= queue.weight
+            self._weight_of_kind[kind] += queue.weight
             self._readable[queue.kind].pop(queue, None)
             queue.kind = kind
         if queue.due:
@@ -186,10 +189,11 @@ class FairShare:
                 oldest = next(iter(self._idle))
                 del self._idle[oldest], self.queues[oldest.next_hop]
 
-    def _add_places(self, queue: NextHopQueue, places: int) -> None:
+    def _add_places(self, queue: NextHopQueue, places: int, weight: int) -> None:
         queue.places += places
+        queue.weight += places * weight
         self.places += places
-        self._places_of_kind[queue.kind] += places
+        self._weight_of_kind[queue.kind] += places * weight
 
     # The place of a delivery.
 
@@ -205,26 +209,29 @@ class FairShare:
             hops waits in the store.
         """
         wanted: dict[NextHopQueue, int] = {}
+        weight = WHOLE
         for delivery in deliveries:
             queue = self.queue(delivery.next_hop)
             wanted[queue] = wanted.get(queue, 0) + 1
+            weight = delivery.weight  # of each the same
         for queue, places in wanted.items():
-            if not self._has_room(queue, places, now):
+            if not self._has_room(queue, places, weight, now):
                 for each in wanted:
                     self._sort_in(each)
                 return False
         for queue, places in wanted.items():
-            self._add_places(queue, places)
+            self._add_places(queue, places, weight)
             queue.claimed += places
         for delivery in deliveries:
             delivery.place = _CLAIMED
         return True
 
-    def _has_room(self, queue: NextHopQueue, places: int, now: float) -> bool:
-        """Whether new mail for a next hop may have so many places."""
+    def _has_room(self, queue: NextHopQueue, places: int, weight: int, now: float) -> bool:
+        """Whether new mail for a next hop may have so many places, for deliveries of a weight."""
+        most = self._quota if weight == WHOLE else self._quota // 2
         return (
             not queue.due
-            and self._places_of_kind[queue.kind] < self._quota
+            and self._weight_of_kind[queue.kind] < most
             and self._free_places(queue, now) >= min(places, queue.share)
         )
 
@@ -239,7 +246,7 @@ class FairShare:
         if delivery.place is _CLAIMED:
             queue.claimed -= 1
         else:
-            self._add_places(queue, 1)
+            self._add_places(queue, 1, delivery.weight)
         delivery.place = _TAKEN
         state = queue.state
         if state.suspension is not None and state.allowance(now) <= len(queue.waiting):
@@ -256,7 +263,7 @@ class FairShare:
         if delivery.place is _CLAIMED:
             queue.claimed -= 1
         delivery.place = _NONE
-        self._add_places(queue, -1)
+        self._add_places(queue, -1, delivery.weight)
         self._sort_in(queue)
 
     def withdraw(
@@ -328,10 +335,10 @@ class FairShare:
         # An eighth of the places is left for new mail of next hops without any.
         most = self._quota * 7 // 8
         for kind, readable in enumerate(self._readable):
-            if most - self._places_of_kind[kind] < self._quota // 4:
+            if most - self._weight_of_kind[kind] < self._quota // 4:
                 continue  # a message to many next hops would be read in many parts
             while readable and left > 0:
-                room = min(left, most - self._places_of_kind[kind])
+                room = min(left, (most - self._weight_of_kind[kind]) // WHOLE)
                 if room <= 0:
                     break
                 queue = next(iter(readable))
@@ -341,7 +348,7 @@ class FairShare:
                     continue  # enough of its mail waits; to read a few at a time costs more
                 for reading in self._take_due(queue, room):
                     readings.append(reading)
-                    self._add_places(queue, reading.places)
+                    self._add_places(queue, reading.places, WHOLE)
                     queue.claimed += reading.places
                     left -= reading.places
         return readings
@@ -360,7 +367,7 @@ class FairShare:
         """Give back the places of a reading; its deliveries `arrive` after that."""
         queue = reading.queue
         queue.claimed -= reading.places
-        self._add_places(queue, -reading.places)
+        self._add_places(queue, -reading.places, WHOLE)
         self._sort_in(queue)
 
     def companions(self, readings: Sequence[Reading]) -> tuple[str, ...]:
@@ -575,8 +582,8 @@ class FairShare:
 
 
 def _quota(concurrency: int) -> int:
-    """Return the places of each kind: of the mail under way, and of what comes next."""
-    return max(_WINDOW, 3 * concurrency)
+    """Return the weight of each kind: of the mail under way, and of what comes next."""
+    return max(_WINDOW, 3 * concurrency) * WHOLE
 
 
 def _insert(waiting: deque[Delivery], delivery: Delivery) -> None:

@@ -34,6 +34,7 @@ class NextHopQueue:
         waiting: deliveries in memory that have not begun, the most urgent first.
         due: due time and name of the domains that have mail due in the store; a heap.
         places: places in memory that it has.
+        weight: of the deliveries in them (`Delivery.weight`).
         claimed: those of them that are claimed for mail that is being committed or read.
         acquiring: transactions that wait for a delivery slot.
         sweep: domains whose expired mail is to be read while the next hop is suspended.
@@ -55,6 +56,7 @@ class NextHopQueue:
         "sweep",
         "sweep_at",
         "waiting",
+        "weight",
     )
 
     def __init__(self, state: NextHopState) -> None:
@@ -65,6 +67,7 @@ class NextHopQueue:
         self.waiting: deque[Delivery] = deque()
         self.due: list[tuple[float, str]] = []
         self.places = 0
+        self.weight = 0
         self.claimed = 0
         self.acquiring = 0
         self.sweep: deque[str] = deque()
