@@ -26,6 +26,7 @@ class Reusable(Protocol):
 
 
 C = TypeVar("C", bound=Reusable)
+K = TypeVar("K")
 
 
 class Pool(Generic[C]):
@@ -46,8 +47,9 @@ class Pool(Generic[C]):
 
     def __init__(self, *, most: int = 100) -> None:
         self.most = most
-        self._idle: dict[C, tuple[object, ...]] = {}  # their keys
-        self._by_key: dict[object, list[C]] = {}
+        self._idle: dict[C, tuple[NextHop, HostTerms] | None] = {}  # what they served last
+        self._by_service: dict[tuple[NextHop, HostTerms], list[C]] = {}
+        self._by_address: dict[str, list[C]] = {}  # to hash a target or policy takes much longer
 
     @property
     def idle(self) -> tuple[C, ...]:
@@ -56,20 +58,21 @@ class Pool(Generic[C]):
 
     def take(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Take out the connection that served ``next_hop`` last, if it is idle."""
-        return self._take((next_hop, host_terms))
+        return self._taken(self.serving(next_hop, host_terms))
 
     def take_to(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
         """Take out an idle connection to ``target``."""
-        return self._take((target, terms, policy))
+        return self._taken(self._find(target, terms, policy))
 
     def serving(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Return the connection that `take` would take out."""
-        connections = self._by_key.get((next_hop, host_terms))
+        connections = self._by_service.get((next_hop, host_terms))
+        # The last used, so that surplus connections time out.
         return connections[-1] if connections else None
 
     def has(self, target: Target, terms: Terms, policy: TLSPolicy) -> bool:
         """Whether `take_to` would find a connection."""
-        return bool(self._by_key.get((target, terms, policy)))
+        return self._find(target, terms, policy) is not None
 
     def keep(self, connection: C, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Add an idle connection that served ``next_hop`` on ``host_terms``.
@@ -81,12 +84,13 @@ class Pool(Generic[C]):
         """
         if connection.messages >= connection.terms.messages:
             return connection
-        keys: tuple[object, ...] = ((connection.target, connection.terms, connection.policy),)
-        if not connection.target.equal:
-            keys = (*keys, (next_hop, host_terms))
-        self._idle[connection] = keys
-        for key in keys:
-            self._by_key.setdefault(key, []).append(connection)
+        target = connection.target
+        self._by_address.setdefault(target.address, []).append(connection)
+        if target.equal:
+            self._idle[connection] = None
+        else:
+            self._idle[connection] = service = next_hop, host_terms
+            self._by_service.setdefault(service, []).append(connection)
         if len(self._idle) <= self.most:
             return None
         oldest = next(iter(self._idle))
@@ -95,16 +99,26 @@ class Pool(Generic[C]):
 
     def discard(self, connection: C) -> None:
         """Remove a connection; one that is not in the pool is no error."""
-        for key in self._idle.pop(connection, ()):
-            connections = self._by_key.pop(key)
-            connections.remove(connection)
-            if connections:
-                self._by_key[key] = connections
+        if connection in self._idle:
+            service = self._idle.pop(connection)
+            _remove(self._by_address, connection.target.address, connection)
+            if service is not None:
+                _remove(self._by_service, service, connection)
 
-    def _take(self, key: object) -> C | None:
-        connections = self._by_key.get(key)
-        if not connections:
-            return None
-        connection = connections[-1]  # the last used, so that surplus connections time out
-        self.discard(connection)
+    def _find(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
+        for each in reversed(self._by_address.get(target.address, ())):
+            if each.target == target and each.terms == terms and each.policy == policy:
+                return each
+        return None
+
+    def _taken(self, connection: C | None) -> C | None:
+        if connection is not None:
+            self.discard(connection)
         return connection
+
+
+def _remove(connections: dict[K, list[C]], key: K, connection: C) -> None:
+    those = connections[key]
+    those.remove(connection)
+    if not those:
+        del connections[key]
