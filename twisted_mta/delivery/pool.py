@@ -58,11 +58,17 @@ class Pool(Generic[C]):
 
     def take(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Take out the connection that served ``next_hop`` last, if it is idle."""
-        return self._taken(self.serving(next_hop, host_terms))
+        connection = self.serving(next_hop, host_terms)
+        if connection is not None:
+            self.discard(connection)
+        return connection
 
     def take_to(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
         """Take out an idle connection to ``target``."""
-        return self._taken(self._find(target, terms, policy))
+        connection = self._find(target, terms, policy)
+        if connection is not None:
+            self.discard(connection)
+        return connection
 
     def serving(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Return the connection that `take` would take out."""
@@ -110,11 +116,6 @@ class Pool(Generic[C]):
             if each.target == target and each.terms == terms and each.policy == policy:
                 return each
         return None
-
-    def _taken(self, connection: C | None) -> C | None:
-        if connection is not None:
-            self.discard(connection)
-        return connection
 
 
 def _remove(connections: dict[K, list[C]], key: K, connection: C) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -68,34 +69,31 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self.challenged = False
-        self._buffer = b""
-        self._start = 0  # where in the buffer the next line begins
+        self._whole: deque[bytes] = deque()  # lines to be read, without their CR LF
+        self._rest = b""  # the octets behind them
         self._codes: list[bytes] = []  # of the lines below, in their order
         self._lines: list[str] = []
 
     @property
     def pending(self) -> bool:
         """Whether octets follow the last reply: part of another, or whole ones."""
-        return bool(self._lines) or self._start < len(self._buffer)
+        return bool(self._rest or self._whole or self._lines)
 
     @property
     def refusing(self) -> bool:
         """Whether the `pending` octets begin as a refusal does: 4yz or 5yz."""
-        start = self._codes[0] if self._codes else self._buffer[self._start : self._start + 1]
+        start = self._codes[0] if self._codes else self._next_octets()
         return start[:1] in (b"4", b"5")
 
     @property
     def bare_newline(self) -> bool:
         """Whether the octets end in LF alone (RFC 5321 §2.3.8: lines end in CR LF)."""
-        rest = self._buffer
-        return self._start < len(rest) and rest[-1:] == b"\n" and rest[-2:] != b"\r\n"
+        return self._rest.endswith(b"\n")
 
     def feed(self, octets: bytes) -> None:
         """Take octets of the server."""
-        if self._start < len(self._buffer):
-            octets = self._buffer[self._start :] + octets
-        self._buffer = octets
-        self._start = 0
+        *whole, self._rest = (self._rest + octets).split(b"\r\n")
+        self._whole.extend(whole)
 
     def next(self) -> Reply | Contradiction | None:
         """Return the next reply; None while it is not complete.
@@ -107,20 +105,13 @@ class ReplyReader:
         Raises:
             BrokenReply: the octets are not a reply, or it has no end.
         """
-        limit = CHALLENGE_LIMIT + len(b"334 ") if self.challenged else LINE_LIMIT
-        while True:
-            end = self._buffer.find(b"\r\n", self._start)
-            length = (end if end >= 0 else len(self._buffer)) - self._start
-            if length > limit:
-                raise BrokenReply("a line of the reply does not end", self._unfinished())
-            if end < 0:
-                return None
-            line = self._buffer[self._start : end]
-            if length > TEXT_LIMIT or self.challenged:
+        while self._whole:
+            line = self._whole.popleft()
+            if len(line) > TEXT_LIMIT or self.challenged:
+                self._check_length(line)
                 code, text, alone = _parse(line, challenged=self.challenged)
             else:
                 code, text, alone = _parsed(line)
-            self._start = end + 2
             if alone is not None and not self._lines:
                 return alone
             self._codes.append(code)
@@ -133,10 +124,21 @@ class ReplyReader:
                     return joined(tuple(codes), tuple(lines))
                 return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
-                raise BrokenReply("the reply does not end", self._unfinished())
+                raise BrokenReply("the reply does not end", self._unfinished(self._next_octets()))
+        if self._rest:
+            self._check_length(self._rest)
+        return None
 
-    def _unfinished(self) -> Reply | None:
-        start = self._buffer[self._start : self._start + TEXT_LIMIT]
+    def _next_octets(self) -> bytes:
+        return self._whole[0] if self._whole else self._rest
+
+    def _check_length(self, line: bytes) -> None:
+        limit = CHALLENGE_LIMIT + len(b"334 ") if self.challenged else LINE_LIMIT
+        if len(line) > limit:
+            raise BrokenReply("a line of the reply does not end", self._unfinished(line))
+
+    def _unfinished(self, line: bytes) -> Reply | None:
+        start = line[:TEXT_LIMIT]
         codes, lines = self._codes, self._lines
         if match := _REPLY_LINE.fullmatch(start):
             codes, lines = [*codes, match[1]], [*lines, _text(match[3])]

@@ -70,6 +70,9 @@ from .step import (
     Unusable,
 )
 
+# Read several times for each reply: the attribute of an enumeration takes ten times as long.
+_IDLE, _CLOSED = State.IDLE, State.CLOSED
+
 # Nothing depends on these replies, or anyone on the way may have sent them in clear.
 _INDIFFERENT = (Awaited.HANDSHAKE, Awaited.CANCEL, Awaited.NOTHING, Awaited.QUIT)
 
@@ -163,7 +166,7 @@ class ClientSession:
     @property
     def idle(self) -> bool:
         """Whether `transact` may be called."""
-        return self.state is State.IDLE
+        return self.state is _IDLE
 
     @property
     def capabilities(self) -> Mapping[str, str]:
@@ -173,7 +176,7 @@ class ClientSession:
     @property
     def closed(self) -> bool:
         """Whether nothing more is to be read or sent."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     @property
     def spent(self) -> bool:
@@ -232,12 +235,12 @@ class ClientSession:
     def receive(self, octets: bytes) -> list[Step]:
         """Take octets of the server, split anywhere."""
         steps: list[Step] = []
-        if self.closed:
+        if self.state is _CLOSED:
             return steps
         reader = self._reader
         reader.feed(octets)
         try:
-            while self.state is not State.CLOSED and (reply := reader.next()) is not None:
+            while self.state is not _CLOSED and (reply := reader.next()) is not None:
                 if isinstance(reply, Contradiction):
                     self._take_contradiction(reply, steps)
                 else:
@@ -248,7 +251,7 @@ class ClientSession:
             if reader.bare_newline and not self._bare_newline:
                 self.turn += 1
                 self._bare_newline_at = self.turn
-            early = self._due == 0 and self.state is not State.CLOSED
+            early = self._due == 0 and self.state is not _CLOSED
             if early and not self._being_refused:
                 self._out_of_step(None, steps)
         return steps
@@ -432,9 +435,9 @@ class ClientSession:
         self.turn += 1
         if reply.code >= 400:
             self._note_negative(reply)
-        if reply.code == 421:
-            self._close_down(reply, steps)
-            return
+            if reply.code == 421:
+                self._close_down(reply, steps)
+                return
         self._due -= 1
         row = _ACTIONS[self._awaited.popleft()]
         row[reply.code // 100 - 2](self, reply, steps)  # rows begin with 2yz
