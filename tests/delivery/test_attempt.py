@@ -29,7 +29,12 @@ class Course(RelayTestCase):
         """Start an attempt."""
         (group,) = self.relay.terms.groups(HOP, message())
         attempt = Attempt(
-            self.relay.connections, self.relay.locate, HOP, message(), group.host_terms
+            self.relay.connections,
+            self.relay.locate,
+            HOP,
+            message(),
+            group.host_terms,
+            lambda attempt, outcomes: attempt.result.callback(outcomes or ()),
         )
         self.assertIs(attempt.state, State.NEW)
         attempt.start()

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.destination import is_below
-from ..interfaces import Locate, NoTarget, Regrouped
+from ..interfaces import Locate, NoTarget
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.outcome import Outcome
@@ -113,8 +113,11 @@ class Attempt:
         next_hop: where the message goes.
         message: the message, with the recipients of this attempt only.
         host_terms: the terms with the hosts of ``next_hop``.
-        result: fires with an outcome for each recipient, in the order of the envelope; fails with
-            `Regrouped` where nothing was tried.
+        ended: called once, with this attempt and the outcomes of those recipients that the server
+            has taken in one transaction, which may not be all; None: nothing was tried, since the
+            limits of another next hop apply (`Regrouped`).
+        result: fired by ``ended``, with an outcome for each recipient, in the order of the
+            envelope; fails with `Regrouped` where nothing was tried.
         state: see `TRANSITIONS`; only `_enter` changes it.
         targets: those not tried yet; None before they are looked up.
         failures: the reply of each target that was tried, about itself.
@@ -138,6 +141,7 @@ class Attempt:
     next_hop: NextHop
     message: Message
     host_terms: HostTerms
+    ended: Callable[[Attempt, Sequence[Outcome] | None], None]
     result: Deferred[Sequence[Outcome]] = field(factory=Deferred)
     state: State = State.NEW
     targets: list[Target] | None = None
@@ -216,7 +220,7 @@ class Attempt:
         self.targets = self.connections.order(untried)
         if self.connections.grouped(self.next_hop) != self.next_hop:
             self._enter(Event.END)
-            self.result.errback(Regrouped())
+            self.ended(self, None)
             return
         if targets and not self._keep_reached():
             return
@@ -704,7 +708,7 @@ class Attempt:
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         if self.state is not State.ENDED:
             self._enter(Event.END)
-            self.result.callback(outcomes)
+            self.ended(self, outcomes)
 
 
 def _text(failure: Failure) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from ..interfaces import Locate, Regrouped
 from ..mail.message import Message
@@ -46,25 +45,20 @@ class Attempts:
             It fails with `Regrouped` alone.
         """
         host_terms = wished(next_hop, message, host_terms)
-        attempt = Attempt(self._connections, locate, next_hop, message, host_terms)
+        attempt = Attempt(self._connections, locate, next_hop, message, host_terms, self._ended)
         self._open[attempt] = None
         attempt.start()
-        attempt.result.addCallbacks(
-            self._ended, self._regrouped, callbackArgs=(attempt,), errbackArgs=(attempt,)
-        )
         return attempt
 
-    def _regrouped(self, failure: Failure, attempt: Attempt) -> Failure:
+    def _ended(self, attempt: Attempt, outcomes: Sequence[Outcome] | None) -> None:
         del self._open[attempt]
-        return failure
-
-    def _ended(
-        self, outcomes: Sequence[Outcome], attempt: Attempt
-    ) -> Sequence[Outcome] | Deferred[Sequence[Outcome]]:
-        del self._open[attempt]
-        if len(outcomes) == len(attempt.message.envelope.recipients):
-            return outcomes
-        return Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
+        if outcomes is None:
+            attempt.result.errback(Regrouped())
+        elif len(outcomes) == len(attempt.message.envelope.recipients):
+            attempt.result.callback(outcomes)
+        else:
+            all_outcomes = Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
+            all_outcomes.chainDeferred(attempt.result)
 
     async def _deliver_rest(
         self, outcomes: Sequence[Outcome], attempt: Attempt

@@ -154,6 +154,7 @@ class OutgoingTransaction:
     source: str | None = None
     held: Piece = b""
     binary: bool = field(init=False)
+    _fits: bool = field(default=False, init=False)  # whether no extension asks for a conversion
     _octets: int | None = field(default=None, init=False)
     _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
 
@@ -245,9 +246,12 @@ class OutgoingTransaction:
 
     def needs_conversion(self) -> bool:
         """Whether all recipients fail unless the content is converted, and would not fail then."""
-        return self._refusal(converted=True) is not None and self._refusal(converted=False) is None
+        self._fits = self._refusal(converted=True) is None
+        return not self._fits and self._refusal(converted=False) is None
 
     def _refusal(self, *, converted: bool) -> Reply | None:
+        if converted and self._fits:
+            return None
         return self.agreement.refusal(self, converted=converted)
 
     def mail(self) -> bytes:

@@ -339,6 +339,7 @@ class ClientSession:
             self._done(steps)
             return steps
         if self._reset_first:
+            self._reset_first = False
             self._held_back.append((Awaited.RSET, b"RSET\r\n"))
         self._mails += 1
         self._held_back.append((Awaited.MAIL, transaction.mail()))
@@ -821,14 +822,18 @@ class ClientSession:
         self.turn += 1
 
     def _release(self) -> None:
+        """Send what is held back: all commands; without PIPELINING the next, if none is open."""
         held_back = self._held_back
-        while held_back and (self._agreement.pipelining or not self._awaited):
-            awaited, line = held_back.popleft()
-            if awaited is Awaited.RSET:
-                self._reset_first = False
+        if self._agreement.pipelining:
+            released, self._held_back = held_back, deque()
+        elif held_back and not self._awaited:
+            released = deque([held_back.popleft()])
+        else:
+            return
+        for awaited, line in released:
             self._awaited.append(awaited)
             self._output.append(line)
-            self.turn += 1
+        self.turn += len(released)
 
     def _go_on(self, steps: list[Step]) -> None:
         if self._held_back:
