@@ -131,7 +131,7 @@ class LocalAudience:
 
     def hears(self, id: QueueId) -> bool:
         """Whether it is to be told of a message (`Audience`)."""
-        return bool(self._subscribers) or str(id) in self._messages
+        return bool(self._subscribers) or (bool(self._messages) and str(id) in self._messages)
 
     def tell(self, event: MailEvent, numbers: Sequence[RecipientNumber]) -> None:
         """Call all subscribers, and keep the outcome of a message (`Audience`)."""

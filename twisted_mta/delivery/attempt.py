@@ -599,8 +599,10 @@ class Attempt:
         self.answered = True
         self.connections.keep(connection, self.next_hop, self.host_terms)
         outcomes: Sequence[Outcome] = result.outcomes
-        if not all(each.delivered for each in outcomes):
-            outcomes = self._with_dialogue(connection, outcomes)
+        for each in outcomes:
+            if not each.delivered:
+                outcomes = self._with_dialogue(connection, outcomes)
+                break
         self._settle(outcomes)
 
     def _with_dialogue(

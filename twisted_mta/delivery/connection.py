@@ -377,17 +377,19 @@ class Connection(Protocol):
             self.session.quit()
             text = f"{self.target} takes no more in this session"
             return [Unusable(Reply.of(451, "4.5", text))]
+        requires_tls = message.envelope.requires_tls
+        protects = requires_tls and self._protects
+        if requires_tls and not protects and self.terms.wish == "required":
+            # RFC 8689 §4.2.1: QUIT, and the next host.
+            self.session.quit()
+            return [Unusable(not_announced(str(self.target)))]
         message = adapted(
             message,
             self.session.capabilities,
             now=self._wall_time(),
             final=self.terms.dialect == "lmtp",
-            protects=self._protects or self.terms.wish == "required",
+            protects=protects,
         )
-        if message.envelope.requires_tls and not self._protects:
-            # RFC 8689 §4.2.1: QUIT, and the next host.
-            self.session.quit()
-            return [Unusable(not_announced(str(self.target)))]
         if self._convert is None or not self.session.needs_conversion(message):
             return self._transact_signed(message)
         # The only conversion of a content on its way out (RFC 6152 §3, RFC 3030 §3).

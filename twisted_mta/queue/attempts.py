@@ -239,6 +239,8 @@ class Attempts:
         if by_action and queue.limited:
             state.suspend(*max(by_action, key=itemgetter(0)), now=now)
             change = "suspended"
+        if change is None:
+            return
         if change in ("suspended", "still suspended"):
             self._fair_share.unreached(queue)
         if change == "still suspended" and state.suspension is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from attrs import Factory, define, field
 
@@ -73,6 +74,20 @@ def stuffed(message: Message, *, files: bool = False) -> Iterator[Piece]:
     for piece in _pieces(message):
         yield stuffer.feed(piece)
     yield stuffer.end()
+
+
+def in_one_piece(message: Message) -> bytes:
+    """Return what `stuffed` yields, for a small content.
+
+    Raises:
+        OSError: the content cannot be read.
+    """
+    body = message.body
+    if isinstance(body, MemoryBody):
+        stuffer = DotStuffer()
+        return stuffer.feed(message.trace + body.content) + stuffer.end()
+    pieces = cast("Iterator[bytes]", stuffed(message))  # no files
+    return b"".join(pieces)
 
 
 def chunked(message: Message) -> Iterator[bytes]:
@@ -176,7 +191,10 @@ class OutgoingTransaction:
     @property
     def delivered(self) -> bool:
         """Whether the content was accepted for every accepted recipient."""
-        return all(self._settled[place][0].code < 300 for place in self.accepted)
+        for place in self.accepted:
+            if self._settled[place][0].code >= 300:
+                return False
+        return True
 
     def settle(
         self,

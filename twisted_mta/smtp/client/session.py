@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from ...mail.message import Message
 from ...mail.reply import Reply
@@ -55,7 +55,7 @@ from .agreement import Agreement
 from .auth import CANCEL, AuthEnd, ClientAuth
 from .awaited import DEADLINE_OF, Awaited, Deadlines, situation
 from .machine import TRANSITIONS, Event, State
-from .outgoing import OutgoingTransaction, Piece, chunked, stuffed
+from .outgoing import OutgoingTransaction, Piece, chunked, in_one_piece, stuffed
 from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .step import (
     Close,
@@ -218,7 +218,9 @@ class ClientSession:
     def deadline(self) -> float:
         """How long the present wait may last, in seconds."""
         seconds = DEADLINE_OF[self._awaited[0] if self._awaited else None](self._deadlines)
-        return min(seconds, self._deadlines.newline) if self._bare_newline else seconds
+        if self._bare_newline_at == self.turn:
+            return min(seconds, self._deadlines.newline)
+        return seconds
 
     def output(self) -> bytes:
         """Return the octets to write now; from here on the server may reply to them."""
@@ -378,8 +380,8 @@ class ClientSession:
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
-        pieces = cast("Iterator[bytes]", self.content())  # no files
-        octets = b"".join(pieces)
+        message = self._sending().message
+        octets = b"".join(chunked(message)) if self.binary else in_one_piece(message)
         self._content_sent()
         return octets
 
