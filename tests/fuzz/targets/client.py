@@ -345,7 +345,7 @@ class Player:
 
     def _look_at_memory(self) -> None:
         reader = self.session._reader
-        held = len(reader._buffer) - reader._start if not self.session.closed else 0
+        held = sum(map(len, (*reader._whole, reader._rest))) if not self.session.closed else 0
         limit = CHALLENGE_LIMIT + 4 if reader.challenged else LINE_LIMIT
         demand(held <= limit, f"{held} octets are held back")
         lines = reader._lines

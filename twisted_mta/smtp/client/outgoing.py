@@ -191,10 +191,7 @@ class OutgoingTransaction:
     @property
     def delivered(self) -> bool:
         """Whether the content was accepted for every accepted recipient."""
-        for place in self.accepted:
-            if self._settled[place][0].code >= 300:
-                return False
-        return True
+        return all(self._settled[place][0].code < 300 for place in self.accepted)
 
     def settle(
         self,
