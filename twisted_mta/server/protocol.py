@@ -41,6 +41,7 @@ from ..smtp.server.dialect import one_for_all
 from ..smtp.server.machine import State
 from ..smtp.server.replies import (
     AUTH_UNAVAILABLE,
+    BYE,
     CANNOT_SERVE,
     LOCAL_ERROR,
     NO_IMPLICIT_TLS,
@@ -760,11 +761,11 @@ class ESMTPProtocol(LineReceiver):
                 self._outbox.release(self.transport)
                 self._close_while_reading()
             else:
-                self._lose_connection()
+                self._lose_connection(finished=self.session.last_reply is BYE)
 
-    def _lose_connection(self) -> None:
+    def _lose_connection(self, *, finished: bool = False) -> None:
         self._unregister()  # or the connection would wait for more from us
-        self._outbox.lose_connection(self.transport)
+        self._outbox.lose_connection(self.transport, finished=finished)
 
     def _close_while_reading(self) -> None:
         # A socket that is closed with unread input is reset, and the reset can destroy our last

@@ -102,17 +102,26 @@ class Outbox:
             tls: Any = transport.protocol
             self._pass_on(tls.transport)
 
-    def lose_connection(self, transport: Any) -> None:
+    def lose_connection(self, transport: Any, *, finished: bool = False) -> None:
         """Close ``transport`` after the gathered octets; the end of TLS is written with them.
 
         The connection is closed at the end of this turn at the earliest. Later, if the peer has
         something to do, which it perhaps never does.
+
+        Args:
+            transport: of a protocol.
+            finished: whether the peer has sent all that it had to say. Then its answer to the end
+                of TLS is not waited for: it need not send one (RFC 8446 §6.1).
         """
         if isinstance(transport, Connection) and not transport.TLS:
             self._close(transport, transport)
-        else:
-            self._pass_on(transport)
-            transport.loseConnection()
+            return
+        self._pass_on(transport)
+        transport.loseConnection()
+        if finished and isinstance(transport, Connection) and transport.connected:
+            tls: Any = transport.protocol
+            if isinstance(tls, _OverTCP):
+                tls.close_below()
 
     def _close(self, transport: Any, connection: Connection) -> None:
         """Close a connection at the end of this turn, behind the octets that are gathered then."""
@@ -247,6 +256,11 @@ class _OverTCP(TLSMemoryBIOProtocol):
                     break
         except WantReadError:  # raised by pyOpenSSL where nothing is left
             pass
+
+    def close_below(self) -> None:
+        """Close the connection behind our end of TLS; later, if a handshake holds octets back."""
+        if not self._appSendBuffer:
+            self.transport.loseConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End TLS, and let go of the transport below, which holds this object."""
