@@ -3,6 +3,8 @@
 The other rows of RFC 3207 are transcripts: ``tests/transcripts/starttls-S*.smtp``.
 """
 
+from typing import Any
+
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.server.certificate import server_context
@@ -146,6 +148,32 @@ class S9NothingIsKept(DialogueTestCase):
         self.assertEqual((message.greeting, message.helo), ("EHLO", "after.example"))
         self.assertEqual([str(each) for each in message.recipients], ["c@d.example"])
         self.assertIsNotNone(message.tls)
+
+
+class EndOfTLS(DialogueTestCase):
+    """RFC 8446 §6.1: the client's end of TLS need not be waited for once it has sent QUIT."""
+
+    def ends(self, commands: bytes) -> bool:
+        """Return whether the client counts as finished when the session ends."""
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.start_tls(client)
+        ended: list[bool] = []
+
+        def lose_connection(transport: Any, *, finished: bool) -> None:
+            ended.append(finished)
+            transport.loseConnection()
+
+        self.patch(self.factory.outbox, "lose_connection", lose_connection)
+        self.say(client, commands)
+        (finished,) = ended
+        return finished
+
+    def test_a_client_that_sends_quit_is_finished(self) -> None:
+        self.assertTrue(self.ends(b"QUIT\r\n"))
+
+    def test_a_client_whose_session_we_end_may_go_on_sending(self) -> None:
+        self.assertFalse(self.ends(b"XX\r\n" * 20))
 
 
 class S1Announcement(TidyTestCase):

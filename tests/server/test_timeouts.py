@@ -90,8 +90,8 @@ class AtTheEnd(LoopbackTestCase):
         )
         lose_connection = factory.outbox.lose_connection
 
-        def lose_connection_late(transport: Any) -> Any:
-            result = lose_connection(transport)
+        def lose_connection_late(transport: Any, *, finished: bool) -> Any:
+            result = lose_connection(transport, finished=finished)
             clock.advance(1)
             return result
 

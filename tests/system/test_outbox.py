@@ -454,6 +454,30 @@ class UnderTLS(OverTCP):
         await self.here.lost
         self.assertIsNotNone(self.here.reason.check(ConnectionDone))
 
+    async def test_the_end_of_tls_is_answered_before_the_connection_ends(self) -> None:
+        transport, there = await self.connect()
+        there.transport.pauseProducing()  # type: ignore[union-attr]
+        self.outbox.lose_connection(transport)
+        for _ in range(3):
+            await turn()
+        self.assertFalse(self.here.lost.called)
+        there.transport.resumeProducing()  # type: ignore[union-attr]
+        await self.here.lost
+
+    async def test_a_peer_that_has_finished_need_not_answer_the_end_of_tls(self) -> None:
+        transport, there = await self.connect()
+        there.transport.pauseProducing()  # type: ignore[union-attr]
+        transport.socket = socket = Sending(transport.socket)
+        self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+        self.outbox.lose_connection(transport, finished=True)
+        await self.here.lost
+        self.assertIsNotNone(self.here.reason.check(ConnectionDone))
+        self.assertEqual(socket.flags, [MSG_MORE])
+        there.transport.resumeProducing()  # type: ignore[union-attr]
+        await there.lost
+        self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
+        self.assertIsNotNone(there.reason.check(ConnectionDone))
+
     async def test_the_records_of_a_content_are_written_together(self) -> None:
         transport, there = await self.connect()
         transport.socket = socket = Sending(transport.socket)

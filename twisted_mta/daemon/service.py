@@ -27,6 +27,7 @@ from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..service import CannotReload, MailTransferAgent
 from ..system.accepting import raise_limit
+from ..system.events import skip_log_context
 from ..system.interpreter import settle, tune
 from ..system.ownership import NotOurs
 from ..system.ports import Bound, CannotListen
@@ -62,6 +63,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
     use_monotonic_time(reactor)
+    skip_log_context(reactor)
     return Daemon(options, reactor)
 
 

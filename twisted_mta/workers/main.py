@@ -28,6 +28,7 @@ def main() -> None:
     from twisted.internet import reactor  # noqa: TID251 - the process is ours
     from twisted.logger import globalLogBeginner
 
+    from ..system.events import skip_log_context
     from ..system.interpreter import settle, tune
     from ..system.shared_counts import SharedCounts
     from ..system.timers import use_monotonic_time
@@ -39,6 +40,7 @@ def main() -> None:
     number, log_format = int(sys.argv[1]), sys.argv[2]
     core: Any = reactor
     use_monotonic_time(core)
+    skip_log_context(core)
 
     def later(call: Callable[[], None]) -> None:
         core.callFromThread(core.callLater, 0.05, call)
