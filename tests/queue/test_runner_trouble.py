@@ -95,6 +95,31 @@ class Defects(RunnerTestCase):
         self.assertEqual(list(self.store.next_attempts(QueueId(1))), [1])
         self.assertDeferred()
 
+    def test_outcomes_of_a_wrong_type_defer_their_recipients(self) -> None:
+        outcome = Outcome(RecipientNumber(0), DELIVERED)
+        wrong: list[Any] = [
+            None,
+            250,
+            "250 2.0.0 Ok",
+            outcome,
+            iter([outcome]),
+            [None],
+            [DELIVERED],
+            [Outcome(RecipientNumber(0), "250 2.0.0 Ok")],  # type: ignore[arg-type]
+            [Outcome([0], DELIVERED)],  # type: ignore[arg-type]
+            Unprintable(),
+        ]
+        for id, found in enumerate(wrong, 1):
+            self.accept(message(id))
+            self.attempts.pop().done.callback(found)
+            self.settle()
+            self.assertIdle()
+            recipient = self.store._recipients[QueueId(id), RecipientNumber(0)].recipient
+            self.assertEqual((recipient.attempts, recipient.last_reply), (1, BROKEN), found)
+            (failure,) = self.flushLoggedErrors(TypeError)
+            if not isinstance(found, list) or "[0]" not in repr(found):
+                self.assertIn("expected a list or tuple of Outcome", failure.getErrorMessage())
+
     def test_an_outcome_for_an_unknown_recipient_is_ignored(self) -> None:
         self.accept(message(1))
         outcomes = [Outcome(RecipientNumber(7), FAILED), Outcome(RecipientNumber(0), DELIVERED)]
@@ -123,6 +148,50 @@ class Defects(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_an_observer_of_interventions_that_raises_changes_nothing(self) -> None:
+        deliveries = self.runner._deliveries
+        deliveries._observers = evolve(deliveries._observers, intervened=lambda changed: 1 / 0)
+        self.accept(message(1), message(2))
+        removal = Intervene("remove", Selection(), self.wall_time())
+        removed = self.runner.intervene(removal, by="ann")
+        self.settle()
+        self.successResultOf(removed)
+        self.answer(DEFERRED)
+        self.answer(DEFERRED)
+        self.assertDone()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
+
+    def test_limits_that_raise_keep_no_count(self) -> None:
+        limits = BrokenLimits()
+        self.limits = limits
+        self.begin()
+        self.accept(message(1))
+        self.assertEqual((self.attempts, limits.counts()), ([], {}))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        limits.works = True
+        self.settle(5)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.assertEqual(limits.counts(), {})
+
+
+class Unprintable:
+    """What a delivery may return by mistake."""
+
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+class BrokenLimits(LocalLimits):
+    """Limits whose second count cannot be asked at first."""
+
+    works = False
+
+    def wait(self, key: LimitKey, limit: int) -> Any:
+        if key == ("deliveries",) and not self.works:
+            raise ZeroDivisionError
+        return super().wait(key, limit)
 
 
 class Exhausted(RunnerTestCase):
@@ -277,6 +346,43 @@ class Exhausted(RunnerTestCase):
                 self.attempts.clear()
                 self.settle()
         self.assertEqual(reported, 1)
+        self.flush()
+
+    def test_a_delay_whose_report_is_not_written_leaves_its_message_free(self) -> None:
+        self.accept(message(1))
+        self.attempts.pop().unreachable()
+        self.settle()
+        self.fail_once(self.runner._deliveries.delays, "_record")
+        self.runner.update(evolve(self.settings(), delay_warning=60.0))
+        self.settle()
+        self.flush()
+        self.settle(400)
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_expired_mail_that_cannot_be_looked_at_is_put_back(self) -> None:
+        self.begin(start=False)
+        self.accept(message(1), message(2))
+        self.begin(start=False)
+        self.fail_once(self.runner._deliveries, "_expires_at")
+        self.runner.start()
+        self.settle()
+        self.assertEqual(len(self.attempts), 1)
+        self.answer(DELIVERED)
+        self.settle(5)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
+    def test_mail_for_a_suspended_next_hop_is_put_back_whatever_fails(self) -> None:
+        self.accept(*(message(id) for id in range(1, 8)))
+        self.fail_once(self.runner._deliveries, "_expires_at")
+        for each in self.attempts:
+            each.unreachable()
+        self.attempts.clear()
+        self.settle()
+        self.settle(5)
+        self.assertIdle()
         self.flush()
 
 

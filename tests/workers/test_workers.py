@@ -425,6 +425,20 @@ class Hanging(WorkersTestCase):
         self.pass_time(100)
         self.assertEqual(len(self.processes), 2)
 
+    def test_workers_are_watched_on_after_an_error(self) -> None:
+        self.working()
+        worker = self.parent._workers[0]
+        working = worker.tick
+        self.patch(worker, "tick", lambda: 1 / 0)
+        self.reactor.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.patch(worker, "tick", working)
+        self.processes[1].hangs = True
+        for _ in range(40):
+            self.reactor.advance(1)
+            self.reactor.settle()
+        self.assertTrue(self.processes[1].ended)
+
     def test_a_worker_that_sends_messages_does_not_hang(self) -> None:
         self.working()
         self.processes[0].hangs = True

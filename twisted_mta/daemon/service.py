@@ -15,7 +15,6 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.selectreactor import SelectReactor
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -32,6 +31,7 @@ from ..system.interpreter import settle, tune
 from ..system.ownership import NotOurs
 from ..system.ports import Bound, CannotListen
 from ..system.real_world import monotonic_microseconds
+from ..system.repetition import Repetition
 from ..system.timers import use_monotonic_time
 from ..telemetry.metrics import table
 from ..tls.certificates import CertificateError
@@ -99,8 +99,7 @@ class Daemon(MultiService):
         if options.log is not None:
             log = options.log
             self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
-        self._reporting = LoopingCall(self._mta.status)
-        self._reporting.clock = reactor
+        self._reporting = Repetition(self._mta.status, reactor)
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
         self._mta.watch(lambda status: self._manager.status(status.brief))
         self._mta.setServiceParent(self)
@@ -161,8 +160,7 @@ class Daemon(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Drain."""
         self._stopping = True
-        if self._reporting.running:
-            self._reporting.stop()
+        self._reporting.stop()
         self._manager.stopping()
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
         return stopped
@@ -200,7 +198,7 @@ class Daemon(MultiService):
     def _started(self) -> None:
         settle()
         if self._mta.config.workers == 1:  # a parent asks its workers anyway
-            self._reporting.start(_REPORTING, now=False)
+            self._reporting.start(_REPORTING)
         self._say_what_to_try()
         self._manager.ready()
 

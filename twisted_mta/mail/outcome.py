@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import field, frozen
+from twisted.python.reflect import safe_repr
 
 from .envelope import RecipientNumber
+from .printable import printable
 from .reply import Reply
 from .tls_facts import TLSFacts
+
+_LONGEST = 300  # characters of what was found in place of outcomes
 
 
 @frozen
@@ -72,3 +78,21 @@ class Outcome:
         """Whether the recipient is tried again."""
         kind = self.reply.code // 100
         return kind != 2 and (kind != 5 or self.temporary)
+
+
+def checked_outcomes(found: object) -> Sequence[Outcome]:
+    """Return what a delivery has returned, if it is the outcomes of an attempt.
+
+    Raises:
+        TypeError: it is not; the message is printable.
+    """
+    if isinstance(found, (list, tuple)):
+        for each in found:
+            if not isinstance(each, Outcome) or not isinstance(each.reply, Reply):
+                break
+        else:
+            return found
+    raise TypeError(
+        f"found {printable(safe_repr(found)[:_LONGEST])}, expected a list or tuple of Outcome, each"
+        " with a Reply"
+    )

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Deliver, Random, Regrouped, WallTime
 from ..mail.failed_step import failed_step
-from ..mail.outcome import Outcome
+from ..mail.outcome import Outcome, checked_outcomes
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from .lifecycle import Lifecycle
 from .runner_settings import RunnerSettings
@@ -140,9 +140,9 @@ class Attempts:
         kind = queue.kind
         self.active += 1
         delivery.started_at = now
-        if slot is not None:
-            self._slots.begun(slot, queue.state)
         try:
+            if slot is not None:
+                self._slots.begun(slot, queue.state)
             outcomes = self._attempt(delivery)
         except BaseException:  # an application may call sys.exit
             outcomes = Failure()
@@ -200,10 +200,14 @@ class Attempts:
                 self._regrouped(delivery, queue)
                 self._wake()
             return
+        if not isinstance(outcomes, Failure):
+            try:
+                outcomes = delivery.outcomes(checked_outcomes(outcomes))
+            except TypeError:  # the recipients stay in the queue, and their place becomes free
+                outcomes = Failure()
         if isinstance(outcomes, Failure):
             self._log.failure("the delivery of {id} failed", outcomes, id=delivery.message.id)
             outcomes = ()
-        outcomes = delivery.outcomes(outcomes)
         try:
             self._learn(queue, attempt, outcomes, delivery)
         finally:

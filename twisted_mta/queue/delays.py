@@ -141,11 +141,9 @@ class DelayWatch:
             return  # the leases end with the process
         self._through = QueueId(before - 1) if leased.through is None else leased.through
         now = self._wall_time()
-        try:
-            for message in leased.messages:
-                self._report(message, now)
-        finally:
-            self._wait(self._rest if leased.through is None else 0)
+        for message in leased.messages:
+            self._report(message, now)
+        self._wait(self._rest if leased.through is None else 0)
 
     def _not_looked(self, failure: Failure) -> None:
         self._looking = False
@@ -170,4 +168,8 @@ class DelayWatch:
             untried=numbers,
             at=now,
         )
-        self._record(settle, written.actions)
+        try:
+            self._record(settle, written.actions)
+        except Exception:  # it is leased, and must not stay so
+            self._log.failure("the delay of {id} could not be reported", id=message.id)
+            self._record(Settle(message, untried=numbers), ())

@@ -241,13 +241,14 @@ class Deliveries:
         for message in messages:
             try:
                 deliveries = self._split(message)
+                late = [each for each in deliveries if now >= self._expires_at(each)]
             except Exception:
                 self._put_back_later(Delivery(NextHop("error", reply=BROKEN), message))
                 continue
+            for delivery in late:
+                for recipient in delivery.message.envelope.recipients:
+                    expired[recipient.mailbox.domain] = None
             for delivery in deliveries:
-                if now >= self._expires_at(delivery):
-                    for recipient in delivery.message.envelope.recipients:
-                        expired[recipient.mailbox.domain] = None
                 self._take_in(delivery)
         self._wake()
         self._tell_left()
@@ -276,8 +277,13 @@ class Deliveries:
 
     def blocked(self, delivery: Delivery) -> None:
         """Return a delivery whose next hop is suspended: to its sender if it has expired."""
-        suspension = self._fair_share.suspension(delivery.next_hop)
-        if suspension is not None and self._wall_time() >= self._expires_at(delivery):
+        try:
+            suspension = self._fair_share.suspension(delivery.next_hop)
+            expired = suspension is not None and self._wall_time() >= self._expires_at(delivery)
+        except Exception:  # others that waited for the next hop are returned all the same
+            self._put_back_later(delivery)
+            return
+        if suspension is not None and expired:
             cause = suspension.cause
             self.settle(
                 delivery,
@@ -310,13 +316,13 @@ class Deliveries:
             delivery: which was not tried.
             queue: of that next hop until now. The queue of a group keeps the mail of other domains.
         """
+        self.put_back(delivery)
         if queue.next_hop == delivery.next_hop:
             waiting, domains = self._fair_share.regroup(queue)
             for domain, due in domains.items():
                 self.backlog.plan(domain, due)
             for each in waiting:
                 self.put_back(each)
-        self.put_back(delivery)
 
     # Out of memory.
 
@@ -354,7 +360,14 @@ class Deliveries:
         if removed:
             envelope = message.envelope
             gone = tuple(each for each in envelope.recipients if each.number in removed)
-            self._observers.intervened(Changed("remove", message.id, envelope.reverse_path, gone))
+            self.tell_of_change(Changed("remove", message.id, envelope.reverse_path, gone))
+
+    def tell_of_change(self, changed: Changed) -> None:
+        """Tell the observer of recipients that an intervention has changed."""
+        try:
+            self._observers.intervened(changed)
+        except Exception:
+            self._log.failure("an intervention in {id} was not observed", id=changed.id)
 
     def _leave(self, delivery: Delivery) -> None:
         self._fair_share.leave(delivery)
@@ -441,8 +454,7 @@ class Deliveries:
 
         def settled(result: Result) -> None:
             recorded(result)
-            if settle.events:
-                self._outbox.written(settle.events)
+            self.tell_of_events(settle.events)
             for action, (notice, deliveries) in zip(actions, notices, strict=True):
                 self.tell_of_notice(action, notice)
                 self.arrive(notice, deliveries)
@@ -461,6 +473,14 @@ class Deliveries:
         except Exception:
             self._log.failure("{id} is accepted without an event", id=messages[0].id)
             return ()
+
+    def tell_of_events(self, events: Sequence[NewEvent]) -> None:
+        """Tell the outbox of events that are in the store."""
+        try:
+            if events:
+                self._outbox.written(events)
+        except Exception:  # they are found there after the next start
+            self._log.failure("the outbox was not told of events")
 
     def tell_of_notice(self, action: str, notice: Message) -> None:
         """Tell the observer of a notice that is in the queue."""

@@ -121,8 +121,6 @@ class Runner:
         self._route = route
         self._clock = clock
         self._wall_time = wall_time
-        self._intervened = intervened
-        self._outbox = outbox or NoEvents()
         self._lifecycle = Lifecycle()
         self._interventions = Interventions()
         self._suspended = SuspendedDestinations(wall_time)
@@ -145,7 +143,7 @@ class Runner:
             interventions=self._interventions,
             suspended=self._suspended,
             observers=Observers(observe, noticed, intervened),
-            outbox=self._outbox,
+            outbox=outbox or NoEvents(),
             wake=self._wake,
             left=self._left,
         )
@@ -316,7 +314,7 @@ class Runner:
         events: Sequence[NewEvent] = (),
     ) -> None:
         if events:
-            self._outbox.written(events)
+            self._deliveries.tell_of_events(events)
         try:
             self._deliveries.arrive(message, deliveries)
         except Exception:
@@ -568,12 +566,14 @@ class Runner:
                 for each in listed.recipients
                 if not each.leased or intervention.action != "remove"
             )
-            self._intervened(Changed(intervention.action, listed.id, listed.reverse_path, changed))
+            self._deliveries.tell_of_change(
+                Changed(intervention.action, listed.id, listed.reverse_path, changed)
+            )
         unread: dict[QueueId, list[RecipientNumber]] = {}
         for id, number, _ in page.more:
             unread.setdefault(id, []).append(number)
         for id, numbers in unread.items():
-            self._intervened(Changed(intervention.action, id, unread=tuple(numbers)))
+            self._deliveries.tell_of_change(Changed(intervention.action, id, unread=tuple(numbers)))
         if any_leased:
             for delivery in self._fair_share.withdraw(self._interventions.divide):
                 self._deliveries.put_back(delivery)

@@ -22,7 +22,6 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
@@ -39,6 +38,7 @@ from ..server.application_mail import Receipt
 from ..server.application_submission import Submission, SubmissionReader
 from ..system.executors import ThreadExecutor
 from ..system.ports import Bound, Ports, Unserved
+from ..system.repetition import Repetition
 from ..system.shared_counts import SharedCounts
 from ..system.slices import Sliced
 from ..telemetry.metrics import Metrics
@@ -136,8 +136,7 @@ class Workers:
         self._killing: IDelayedCall | None = None
         self.ledger = Ledger(send=_send_credits, clock=reactor)
         self._counts: SharedCounts | None = None
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = reactor
+        self._ticking = Repetition(self._tick, reactor)
 
     def _tick(self) -> None:
         for worker in self._workers:
@@ -175,7 +174,7 @@ class Workers:
         if self._counts is not None:
             self._counts.close()
         self._counts = SharedCounts.of(len(shares))
-        self._ticking.start(_TICK, now=False)
+        self._ticking.start(_TICK)
         self._threads.start()
         self._workers = [
             WorkerProcess(
@@ -450,8 +449,7 @@ class Workers:
         if not self.stopping or any(worker.alive for worker in self._workers):
             return
         stops, self._stops = self._stops, []
-        if self._ticking.running:
-            self._ticking.stop()
+        self._ticking.stop()
         self.ledger.close()
         self._sliced.stop()
         self._threads.stop()

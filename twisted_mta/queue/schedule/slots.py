@@ -56,7 +56,11 @@ class Slot:
     def acquire(self) -> None:
         """Take the counts that are not taken yet."""
         for key, limit in self._wanted[len(self._taken) :]:
-            answer = self._limits.wait(key, limit)
+            try:
+                answer = self._limits.wait(key, limit)
+            except Exception:
+                self._not_granted(Failure())
+                return
             if isinstance(answer, Deferred):
                 self._pending = answer
                 self._waiting[self] = None
