@@ -290,6 +290,22 @@ class Refusing:
         return getattr(self._real, name)
 
 
+class Stopping(Greeter):
+    """Stops its port at each connection, as one that is full does; takes it or refuses it."""
+
+    def __init__(self, port: Any, *, refuses: bool) -> None:
+        super().__init__(b"stopping")
+        self._port = port
+        self._refuses = refuses
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # type: ignore[override]
+        self._port.stopReading()
+        if self._refuses:
+            self.taken += 1
+            return None
+        return super().buildProtocol(addr)
+
+
 class Descriptors(PortsTestCase):
     """Ports wait for free descriptors, in one process and in a worker."""
 
@@ -378,6 +394,23 @@ class Descriptors(PortsTestCase):
         self.assertLess(page.kept, mail.kept)
         most = accepting.share(accepting.limit())
         self.assertLessEqual(most, accepting.limit() * (mail.kept - page.kept))
+
+    async def test_a_port_that_its_factory_stops_takes_no_more_of_those_that_wait(self) -> None:
+        for refuses, limit in ((False, 10_000), (True, 10_000), (False, 1)):
+            self.patch(accepting, "limit", lambda limit=limit: limit)
+            for served, place in self.served()[1:]:  # a worker takes one at a time
+                port: Any = served.bound[0].port
+                port.factory = stopping = Stopping(port, refuses=refuses)
+                for _ in range(3):
+                    kind = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+                    client = socket.socket(kind)
+                    self.addCleanup(client.close)
+                    client.connect(place)
+                port.doRead()
+                self.assertEqual(stopping.taken, 1)
+                self.assertFalse(port.out_of_descriptors)
+                for greeting in stopping.here:
+                    await greeting.lost
 
     async def test_waiting_ports_can_be_unbound(self) -> None:
         for served, _ in self.served():

@@ -71,6 +71,7 @@ class Accepting:
     _probe: IDelayedCall | None = None
     _short = False
     _short_at = 0.0
+    _stopped = False  # since `take_one` began
     _log = Logger()
 
     def doRead(self) -> None:
@@ -85,6 +86,7 @@ class Accepting:
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
+        self._stopped = True
         super().stopReading()  # type: ignore[misc]
 
     @property
@@ -102,6 +104,7 @@ class Accepting:
             available: how many descriptors connections may use (`for_connections`).
         """
         port: Any = self
+        self._stopped = False
         try:
             connection, peer = port.socket.accept()
         except BlockingIOError:
@@ -127,7 +130,7 @@ class Accepting:
             protocol = port.factory.buildProtocol(port._buildAddr(peer))
             if protocol is None:
                 connection.close()
-                return True
+                return not self._stopped
             session, self.sessionno = self.sessionno, self.sessionno + 1
             transport = port.transport(connection, protocol, peer, self, session, self.reactor)
             protocol.makeConnection(transport)
@@ -137,6 +140,8 @@ class Accepting:
                 connection.close()
             else:
                 transport.abortConnection()
+        if self._stopped:  # by the factory or the protocol: its port is full, or closed
+            return False
         if scarce:
             self._wait("the remaining descriptors are kept for mail in progress")
         return not scarce

@@ -99,8 +99,9 @@ class SharedPort(Accepting):
                 return
             if self.take_one(for_connections(self.kept)):  # the worker with fewer hangs
                 self._no_deference_until = now + _NO_DEFERENCE
-        if not self.out_of_descriptors:
-            self.startReading()  # type: ignore[attr-defined]
+            if self._stopped:
+                return
+        self.startReading()  # type: ignore[attr-defined]
 
 
 class _InheritedPort(SharedPort, tcp.Port):
