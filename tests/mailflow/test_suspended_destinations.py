@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from tests.tidy import TidyTestCase
+from twisted_mta.agent import operator_suspensions
 from twisted_mta.testing import MemoryMTA
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
@@ -76,3 +78,25 @@ class SuspendedDestinations(TidyTestCase):
         self.assertEqual(mta.mail("bob"), [])
         self.change(mta, None)
         mta.advance_until(lambda: mta.mail("bob"))
+
+    def waiting(self, mta: MemoryMTA, *names: str) -> Mapping[str, int]:
+        """Return how many recipients wait for destinations."""
+        agent = mta.mta.agent
+        assert agent is not None
+        counted = agent.operator_suspensions.waiting(agent.shards[0], names)
+        done = Deferred.fromCoroutine(counted)
+        mta.advance_until(lambda: done.called)
+        return self.successResultOf(done)
+
+    def test_the_mail_of_all_domains_of_a_destination_is_counted_while_there_is_time(self) -> None:
+        mta = self.started()
+        self.suspend(mta, ".far.example")
+        for first in range(0, 450, 50):
+            recipients = [f"bob@{number}.far.example" for number in range(first, first + 50)]
+            mta.submit_by_smtp(MAIL, *recipients, sender="ann@localhost")
+        mta.advance(1)
+        names = ".far.example", "other.example"
+        counts = {".far.example": 450, "other.example": 0}
+        self.assertEqual(self.waiting(mta, *names), counts)
+        self.patch(operator_suspensions, "_LONGEST_COUNT", 0.0)
+        self.assertEqual(self.waiting(mta, *names), dict.fromkeys(names, 0))

@@ -293,6 +293,7 @@ class Agent:
             counted=lambda: self.counted_shards,
             wall_time=resources.wall_time,
             pace=resources.sliced,
+            clock=reactor,
         )
         self.dmarc_reports = self._make_dmarc_reports()
         self.tls_reports = self._make_tls_reports()

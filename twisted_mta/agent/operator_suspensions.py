@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import WallTime
+from ..interfaces import Clock, WallTime
 from ..mail.printable import printable
 from ..queue.operator.operations import (
     CountWaiting,
@@ -34,7 +34,8 @@ from .shard import Shard
 MOST_COUNTED = 100_000
 """Recipients of a domain that are counted when the operator asks."""
 
-_MOST_DOMAINS = 200  # of a next hop whose recipients are counted: some 10 ms for the database
+_TOGETHER = 200  # domains whose recipients are counted at once: some 10 ms for the database
+_LONGEST_COUNT = 10.0  # seconds; domains that are left then are not counted
 
 
 class OperatorSuspensions:
@@ -46,6 +47,7 @@ class OperatorSuspensions:
             share, one process makes the mail due.
         wall_time: for the begin and the end of a suspension.
         pace: how the domains of a next hop are looked up.
+        clock: for how long mail is counted.
     """
 
     _log = Logger()
@@ -57,11 +59,13 @@ class OperatorSuspensions:
         counted: Callable[[], Sequence[Shard]],
         wall_time: WallTime,
         pace: Pace,
+        clock: Clock,
     ) -> None:
         self._shards = shards
         self._counted = counted
         self._wall_time = wall_time
         self._pace = pace
+        self._clock = clock
 
     @property
     def in_force(self) -> Sequence[SuspendedDestination]:
@@ -157,16 +161,22 @@ class OperatorSuspensions:
     async def waiting(self, shard: Shard, names: Sequence[str]) -> Mapping[str, int]:
         """Return how many recipients wait in a shard for destinations, by name.
 
+        Of very many domains, those are not counted that are left after `_LONGEST_COUNT`.
+
         Raises:
             StoreError: they cannot be counted.
         """
-        counts: dict[str, int] = {}
+        counts = dict.fromkeys(names, 0)
+        deadline = self._clock.seconds() + _LONGEST_COUNT
         for name in names:
             domains: Sequence[str] = [name]
             if not SuspendedDestination(name, 0.0).is_domain:
-                found = await self._pace.work(shard.runner.domains_of_destinations([name]))
-                domains = found[:_MOST_DOMAINS]
-            asked = CountWaiting(tuple(domains), MOST_COUNTED)
-            counted: WaitingCounts = await shard.commit.perform(asked)
-            counts[name] = sum(counted.by_domain.values())
+                domains = await self._pace.work(shard.runner.domains_of_destinations([name]))
+            # Other mail is committed in between.
+            for first in range(0, len(domains), _TOGETHER):
+                if self._clock.seconds() >= deadline:
+                    return counts
+                asked = CountWaiting(tuple(domains[first : first + _TOGETHER]), MOST_COUNTED)
+                counted: WaitingCounts = await shard.commit.perform(asked)
+                counts[name] += sum(counted.by_domain.values())
         return counts
