@@ -412,7 +412,7 @@ class Elsewhere(AccessTestCase):
         self.assertEqual(self.load(self.config), [])
         self.assertEqual(self.ask("/v1/status", fields={"Cookie": cookie}).code, 200)
         path = self.write("users", account("ann", "another").line())
-        self.assertEqual(self.load(self.config), [f"{path}: 1 accounts"])
+        self.assertEqual(self.load(self.config), [f"{path}: 1 account"])
         self.assertEqual(self.ask("/v1/status", fields={"Cookie": cookie}).code, 401)
 
     def test_a_removed_token_is_refused_after_a_reload(self) -> None:

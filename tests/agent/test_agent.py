@@ -428,7 +428,7 @@ class Shards(InMemory):
         again = self.make()
         lines = logged_lines(self)
         again.start()
-        self.assertIn("shard 3 of a former worker is taken over: 1 messages", lines)
+        self.assertIn("shard 3 of a former worker is taken over: 1 message", lines)
         self.assertEqual(again.mta.agent.shards[1].commit.census().messages, 1)
 
     def test_new_mail_goes_to_the_agents_own_shard(self) -> None:

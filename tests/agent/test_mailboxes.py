@@ -119,7 +119,7 @@ class ReadInSlices(TidyTestCase):
         self.assertEqual(seen[-1], "bob")
         (line,) = self.lines
         path = os.path.abspath(self.path)
-        self.assertTrue(line.startswith(f"{path}: 3200 aliases, changed: list0, list1, "), line)
+        self.assertTrue(line.startswith(f"{path}: 3,200 aliases, changed: list0, list1, "), line)
         self.assertTrue(line.endswith(" and 3190 more"), line)
 
     def test_a_changed_file_with_the_same_aliases_is_named(self) -> None:
@@ -129,7 +129,7 @@ class ReadInSlices(TidyTestCase):
         self.clock.pump([0.002] * 400)
         self.successResultOf(reloaded)
         path = os.path.abspath(self.path)
-        self.assertEqual(self.lines, [f"{path}: 3200 aliases, changed: none"])
+        self.assertEqual(self.lines, [f"{path}: 3,200 aliases, changed: none"])
 
     def test_an_error_in_the_last_line_keeps_all_old_aliases(self) -> None:
         self.write("bob")

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from tests.logs import logged_lines
 from tests.tidy import TidyTestCase
 from twisted_mta.agent.maildrop import Maildrop
-from twisted_mta.agent.maildrop_counts import Counts, counted
+from twisted_mta.agent.maildrop_counts import Counts, count_files
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.maildrop import WaitingEnvelope, written
@@ -263,7 +263,7 @@ class Hostile(MaildropTestCase):
         self.put(b"", "part-1")
         self.look()
         self.assertEqual(self.maildrop.counts, Counts(waiting=25, set_aside=25))
-        self.assertEqual(counted(self.directory), self.maildrop.counts)
+        self.assertEqual(count_files(self.directory), self.maildrop.counts)
         self.refused = {}
         self.clock.advance(60)
         self.assertEqual(self.maildrop.counts, Counts(waiting=0, set_aside=25))

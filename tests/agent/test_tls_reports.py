@@ -490,7 +490,7 @@ class Destinations(TLSReportsTestCase):
         report = json.loads(gzip.decompress(host.body))
         self.assertEqual(report["contact-info"], "noc@ours.example")
         (line,) = lines
-        self.assertIn("on there.example to https://reports.there.example/v1: 1 sessions", line)
+        self.assertIn("on there.example to https://reports.there.example/v1: 1 session,", line)
 
     def test_a_report_is_tried_for_a_day(self) -> None:
         lines = logged_lines(self, "the TLS report on ")

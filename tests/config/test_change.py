@@ -233,7 +233,7 @@ class Change(TidyTestCase):
         before = settings()
         two = evolve(before, listeners=(*before.listeners, Listener(endpoint="tcp:26")))
         self.assertEqual(fixed(before, two), ["2 listeners; before: 1"])
-        self.assertEqual(fixed(two, before), ["1 listeners; before: 2"])
+        self.assertEqual(fixed(two, before), ["1 listener; before: 2"])
         self.assertEqual(changes(before, two), [])
 
     def test_a_difference_of_a_destination_names_it(self) -> None:

@@ -166,7 +166,7 @@ class Recipients(RelayDomainTestCase):
         mta = self.mta(recipients=self.LIST)
         path = self.write("recipients", "eve@backup.example\n")
         lines = self.reload(mta)
-        self.assertIn(f"{path}: 1 recipients; before: 3", lines)
+        self.assertIn(f"{path}: 1 recipient; before: 3", lines)
         asked = ("<eve@backup.example>", "<bob@backup.example>")
         self.assertEqual(self.rcpt(mta, *asked), ["250 2.1.5", "550 5.1.1"])
         for content, mistake in (

@@ -171,7 +171,7 @@ class Reloading(SubmissionTestCase):
         agent = self.submission()
         await self.session(agent)
         self.add(Account.of("bob", PASSWORD, secret=secret_octets))
-        self.assertEqual(await agent.reload(), [f"{self.users}: 1 accounts, changed: bob"])
+        self.assertEqual(await agent.reload(), [f"{self.users}: 1 account, changed: bob"])
 
 
 class Throttled(SubmissionTestCase):

@@ -376,8 +376,8 @@ class Webhooks(TidyTestCase):
         self.pass_(mta, 2 * 3600 + 120)
         self.assertEqual((self.status(mta).waiting, self.status(mta).expired), (0, 1))
         self.assertIn(
-            f"1 events for the webhook {URL} were dropped since the start: it has not taken them"
-            " in time",
+            f"1 event for the webhook {URL} was dropped since the start: it has not taken it in"
+            " time",
             self.troubles(mta),
         )
         snapshot = mta.mta.metrics.snapshot()

@@ -123,7 +123,7 @@ class Kept(SynchronousTestCase):
             conversation.begin()
             conversation.received(b"250 second\r\n")
             last = shown(conversation)[-2:]
-            self.assertEqual(last, ["* (1 transactions before this one)", "S: 250 second"])
+            self.assertEqual(last, ["* (1 transaction before this one)", "S: 250 second"])
 
     def test_the_listener_gets_each_complete_line_at_once(self) -> None:
         lines: list[str] = []

@@ -332,7 +332,7 @@ class FullDisk(TidyTestCase):
         self.assertEqual((first, last), ("first", "last"))
         self.assertEqual(
             lost,
-            "3 lines of the log could not be written and are missing here: No space left on device",
+            "3 lines of the log, missing here, could not be written: No space left on device",
         )
         self.assertIn(b"[twisted_mta.telemetry.log#warn]", disk.content)
         self.assertEqual(log.dropped, 3)
@@ -358,7 +358,7 @@ class FullDisk(TidyTestCase):
         disk.room = 10**6
         log(event("last"))
         self.assertEqual(len(text_of(disk.content)), 2)
-        self.assertTrue(text_of(disk.content)[0].startswith("1 lines"), disk.content)
+        self.assertTrue(text_of(disk.content)[0].startswith("1 line of"), disk.content)
 
     def test_the_rest_of_a_partly_written_line_follows(self) -> None:
         disk = Disk(50)

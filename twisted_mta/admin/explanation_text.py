@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..mail.counted import counted
 from ..mail.printable import printable
 from .status import moment, short_duration
 
@@ -270,7 +271,7 @@ def _address(facts: Facts) -> Iterator[str]:
             yield f"  Reverse-path: becomes <{recipient['reverse_path']}> (SRS)"
         yield from _indented(_way(recipient["way"]))
     if facts["more_recipients"]:
-        yield f"and {facts['more_recipients']} more recipients"
+        yield f"and {counted(facts['more_recipients'], 'more recipient')}"
 
 
 def _suppressed(entry: Facts | None) -> Iterator[str]:
@@ -383,9 +384,10 @@ def _sources(sources: Facts | None) -> Iterator[str]:
             if limit is None:
                 words += ": no limit"
             elif sent < limit:
-                words += f": {sent} of {limit} messages today"
+                words += f": {sent} of {counted(limit, 'message')} today"
             else:
-                words += f": its {limit} messages of today are used up, until {sources['tomorrow']}"
+                used_up = counted(limit, "message of today is", "messages of today are")
+                words += f": its {used_up} used up, until {sources['tomorrow']}"
             yield f"  {words}{'; refused there of late' if each['refused'] else ''}"
 
 

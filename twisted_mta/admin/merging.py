@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..health.trouble import KINDS, Trouble, ordered
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..telemetry.metrics import Snapshot, added, table
 from ..telemetry.metrics.table import Metric
@@ -266,8 +267,8 @@ def _of_next_hops(suspended: Sequence[SuspendedHop]) -> Iterator[Trouble]:
             if len(hops) > len(named):
                 named.append("and others")
             several = len(hops) > 1
-            are = f"{len(hops):,} next hops are" if several else "1 next hop is"
-            wait = "1 recipient waits" if waiting == 1 else f"{waiting:,} recipients wait"
+            are = counted(len(hops), "next hop is", "next hops are")
+            wait = counted(waiting, "recipient waits", "recipients wait")
             yield Trouble(
                 kind="next_hops",
                 subject=subject,
@@ -288,8 +289,8 @@ def _of_operator(
     if number > len(named):
         named.append("and others")
     several = number > 1
-    are = f"{number:,} destinations are" if several else "1 destination is"
-    wait = "1 recipient waits" if waiting == 1 else f"{waiting:,} recipients wait"
+    are = counted(number, "destination is", "destinations are")
+    wait = counted(waiting, "recipient waits", "recipients wait")
     yield Trouble(
         kind="suspended_destinations",
         text=f"{are} suspended by the operator since {moment(suspensions.since)} UTC, and {wait}"
@@ -304,7 +305,8 @@ def _suspended_destination(each: SuspendedByOperator) -> str:
 
 
 def _suspension(hop: SuspendedHop) -> str:
-    return printable(f"{hop.next_hop} ({hop.waiting:,} recipients: {hop.last[:_LONGEST_REPLY]})")
+    waiting = counted(hop.waiting, "recipient")
+    return printable(f"{hop.next_hop} ({waiting}: {hop.last[:_LONGEST_REPLY]})")
 
 
 def _incomplete(processes: Iterable[ProcessStatus]) -> Iterator[str]:

@@ -167,7 +167,9 @@ class Authentication:
             addresses = await pace.work(AccountAddresses.in_slices(accounts, config.local_domains))
         if self._began and config.users is not None and accounts is not before.accounts:
             prepared.changes = await pace.work(
-                compared(before.accounts.by_name, accounts.by_name, config.users, "accounts")
+                compared(
+                    before.accounts.by_name, accounts.by_name, config.users, ("account", "accounts")
+                )
             )
         checkers: list[ICredentialsChecker] = []
         if prepared.checker is not None:

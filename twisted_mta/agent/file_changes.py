@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol, TypeVar
 
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..system.work import Work
 
@@ -30,27 +31,30 @@ class Entries(Protocol):
 
 _E = TypeVar("_E", bound=Entries)
 
+Kind = tuple[str, str]
+"""What the entries of a file are: the noun for one, and for several."""
 
-def counted(path: str, kind: str, before: int, after: int) -> str:
+
+def recounted(path: str, kind: Kind, before: int, after: int) -> str:
     """Return one printable line about a file that has changed, by the number of its entries.
 
     Args:
         path: of the file.
-        kind: the plural noun for entries.
+        kind: what the entries are.
         before: how many there were.
         after: how many there are.
     """
-    return f"{printable(path)}: {after} {kind}; before: {before}"
+    return f"{printable(path)}: {counted(after, *kind)}; before: {before:,}"
 
 
-def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:
+def compared(before: _E, after: _E, path: str, kind: Kind) -> Work[list[str]]:
     """Return one printable line about a file that has changed, in slices of work.
 
     Args:
         before: the entries of before.
         after: the entries now.
         path: of the file.
-        kind: the plural noun for entries.
+        kind: what the entries are.
     """
     changed, first = 0, list[str]()  # in alphabetical order
     known = len(before)
@@ -64,4 +68,4 @@ def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:
             del first[_SHOWN:]
     shown = ", ".join(map(printable, first)) or "none"
     more = f" and {changed - _SHOWN} more" if changed > _SHOWN else ""
-    return [f"{printable(path)}: {len(after)} {kind}, changed: {shown}{more}"]
+    return [f"{printable(path)}: {counted(len(after), *kind)}, changed: {shown}{more}"]

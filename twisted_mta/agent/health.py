@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from ..health.trouble import Severity, Trouble
+from ..mail.counted import counted
 from ..mail.queue_id import QueueId
 from ..queue.ids import time_of
 from ..system.process_use import descriptors_for_connections, lowest_free_descriptor
@@ -65,7 +66,7 @@ def _disks(agent: Agent) -> Iterator[Trouble]:
 def _inodes(subject: str, where: str, space: Space) -> Iterator[Trouble]:
     if space.inodes is not None and space.inodes < _FEW_INODES:
         severity: Severity = "warning" if space.inodes else "critical"
-        text = f"{space.inodes:,} inodes of {where} are free"
+        text = counted(space.inodes, f"inode of {where} is free", f"inodes of {where} are free")
         yield Trouble(kind="disk", subject=subject or "inodes", text=text, severity=severity)
 
 
@@ -108,11 +109,19 @@ def _queue(agent: Agent) -> Iterator[Trouble]:
     where = f"worker {agent.worker}" if own_part else ""
     of_whom = f" of {where}" if where else ""
     if quarantined:
-        text = f"{quarantined:,} messages{of_whom} have lost their body file, and are not delivered"
+        text = counted(
+            quarantined,
+            f"message{of_whom} has lost its body file, and is not delivered",
+            f"messages{of_whom} have lost their body file, and are not delivered",
+        )
         yield Trouble(kind="quarantine", subject=where, text=text)
     new_failures = agent.failures.of(failures)
     if new_failures:
-        text = f"{new_failures:,} failures{of_whom} were recorded that no notice has reported"
+        text = counted(
+            new_failures,
+            f"failure{of_whom} was recorded that no notice has reported",
+            f"failures{of_whom} were recorded that no notice has reported",
+        )
         yield Trouble(kind="failures", subject=where, text=text)
     most = agent.config.queue.age_warning
     if most is not None and oldest is not None and agent.wall_time() - time_of(oldest) > most:

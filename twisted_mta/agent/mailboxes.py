@@ -33,7 +33,7 @@ from ..system.kept_secret import kept_secret
 from ..system.line_file import read_content as read_lines
 from ..system.slices import Pace
 from ..system.work import Work, finished
-from .file_changes import compared, counted
+from .file_changes import compared, recounted
 
 _FEW = 16  # routes that are read in one slice
 
@@ -152,13 +152,15 @@ class Mailboxes:
         path = prepared.config.aliases
         if self._began and path is not None and aliases is not before:
             prepared.changes = await pace.work(
-                compared(before.entries, aliases.entries, path, "aliases")
+                compared(before.entries, aliases.entries, path, ("alias", "aliases"))
             )
         known = self._relay_recipients.value
         others = await self._relay_recipients.complete(prepared.relay_recipients, pace)
         path = prepared.config.relay_recipients
         if self._began and path is not None and others is not known:
-            prepared.changes.append(counted(path, "recipients", len(known), len(others)))
+            prepared.changes.append(
+                recounted(path, ("recipient", "recipients"), len(known), len(others))
+            )
 
     def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
         """Put complete settings in force. It cannot fail.

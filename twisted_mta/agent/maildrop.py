@@ -25,6 +25,7 @@ from ..health.trouble import Trouble
 from ..interfaces import Clock, Executor, WallTime
 from ..mail.address import AddressError, Mailbox
 from ..mail.body import MemoryBody
+from ..mail.counted import counted
 from ..mail.envelope import NO_PARAMETERS, Envelope, Parameters, Recipient, RecipientNumber
 from ..mail.message import Message
 from ..mail.outcome import Outcome
@@ -180,8 +181,7 @@ class Maildrop:
         if self._trouble:
             text = f"mail that waits in {self._directory} cannot be taken in: {self._trouble}"
         elif resting:
-            messages = "1 message" if resting == 1 else f"{resting:,} messages"
-            text = f"{messages} in {self._directory} could not be taken in yet"
+            text = f"{counted(resting, 'message')} in {self._directory} could not be taken in yet"
         if text:
             yield Trouble(kind="waiting", text=printable(text))
 

@@ -28,7 +28,7 @@ class Counts:
     set_aside: int = 0
 
 
-def counted(directory: str) -> Counts:
+def count_files(directory: str) -> Counts:
     """Return the counts of a directory of waiting messages.
 
     Raises:

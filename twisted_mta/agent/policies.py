@@ -34,7 +34,7 @@ from ..system.slices import Pace
 from ..system.work import Work
 from ..telemetry.metrics import Metrics, table
 from .application import Application
-from .file_changes import counted
+from .file_changes import recounted
 from .filters import Filters
 from .policy_services import PolicyServices
 
@@ -150,7 +150,11 @@ class Policies:
             if before is not each.value:
                 old.append(before)
                 if before.name and each.value.name:
-                    lines.append(counted(each.value.name, "entries", len(before), len(each.value)))
+                    lines.append(
+                        recounted(
+                            each.value.name, ("entry", "entries"), len(before), len(each.value)
+                        )
+                    )
         return lines, _emptying(old)
 
     # Chains.

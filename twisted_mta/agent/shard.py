@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from attrs import frozen
 from twisted.logger import Logger
 
+from ..mail.counted import counted
 from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.operator.waiting_mail import WaitingMail
@@ -79,9 +80,10 @@ class Shard:
             _log.info("{id} removed by the operator: that was asked for before the last end", id=id)
         if taken_over and recovery.census.messages:
             _log.info(
-                "shard {shard} of a former worker is taken over: {messages} messages",
+                "shard {shard} of a former worker is taken over: {_messages}",
                 shard=self.number,
                 messages=recovery.census.messages,
+                _messages=counted(recovery.census.messages, "message"),
             )
 
 

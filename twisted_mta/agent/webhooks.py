@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from ..config import Config, ConfigError, WebhookSettings
 from ..config.webhook import webhook_name
 from ..mail.address import Mailbox
+from ..mail.counted import counted
 from ..mail.envelope import Recipient
 from ..mail.events import MailEvent, described
 from ..mail.message import Message
@@ -129,7 +130,8 @@ class Webhooks:
                 known.use(settings, signing)
                 if secrets[key] != signing:
                     lines.append(
-                        f"{printable(settings.secret_file)}: {len(signing)} secrets sign;"
+                        f"{printable(settings.secret_file)}:"
+                        f" {counted(len(signing), 'secret signs', 'secrets sign')};"
                         f" before: {len(secrets[key])}"
                     )
             self._webhooks[key] = known
@@ -185,8 +187,9 @@ class Webhooks:
             if dropped:
                 self._count("dropped", dropped)
                 self._log.warn(
-                    "{number} events for the webhook {url} are dropped: it is not in the settings",
+                    "dropped {_events} for the webhook {url}: it is not in the settings",
                     number=dropped,
+                    _events=counted(dropped, "event"),
                     url=printable(webhook_name(url)) or "of before",
                 )
 

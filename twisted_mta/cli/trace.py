@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import click
 
 from ..admin.status import moment
+from ..mail.counted import counted
 from ..mail.printable import printable
 from .client import answer_or_exit, client, require_version, state_dir_option
 from .terminal import wrapped
@@ -122,7 +123,7 @@ def event_text(event: Mapping[str, Any]) -> str:
     """Return an event as a printable line, in colors, which `click.echo` drops for a pipe."""
     lost = event.get("lost")
     if lost is not None:
-        return click.style(f"... {lost} lines lost: this reader is too slow", fg="red")
+        return click.style(f"... {counted(lost, 'line')} lost: this reader is too slow", fg="red")
     time = datetime.fromtimestamp(event["at"]).strftime("%H:%M:%S.%f")[:-3]
     arrow = "<-" if event["direction"] == "in" else "->"
     speaker = event["who"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from ..mail.counted import counted
 from .account_limits import AccountLimit, AccountLimits
 from .acme import ACMESettings
 from .catalog import SWITCHES
@@ -128,7 +129,10 @@ def _of_listeners(
     before: tuple[Listener, ...], after: tuple[Listener, ...]
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     if len(before) != len(after):
-        yield ("listeners", "listeners"), f"{len(after)} listeners; before: {len(before)}"
+        yield (
+            ("listeners", "listeners"),
+            f"{counted(len(after), 'listener')}; before: {len(before)}",
+        )
         return
     for old, new in zip(before, after, strict=True):
         yield from _of_table(("listeners",), f"listener {shown(old.endpoint)}: ", old, new)

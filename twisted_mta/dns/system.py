@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..interfaces import Clock
+from ..mail.counted import counted
 from . import hosts_file, resolv_conf
 from .hosts_file import Hosts, empty_hosts, fill_hosts
 from .resolv_conf import ResolvConf, read_resolv_conf
@@ -149,9 +150,10 @@ class SystemFiles:
         before, self._hosts = self._hosts, hosts
         if self._hosts_complete:
             self._log.info(
-                "{path} has changed: {names} names",
+                "{path} has changed: {_names}",
                 path=self._hosts_file.path,
                 names=len(hosts),
+                _names=counted(len(hosts), "name"),
             )
         if len(hosts) >= hosts_file.MOST_NAMES:
             self._log.warn(

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from ..auth.sliding_window import SlidingWindow, hashed_name
 from ..config import RelayCertificate
 from ..interfaces import Clock
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..smtp.extension.views import SessionView
@@ -196,5 +197,5 @@ def _number(limit: int, what: What) -> str:
 
 def _words(seconds: float) -> str:
     if seconds <= 2 * _MINUTE:
-        return f"{max(1, ceil(seconds))} seconds"
-    return f"{ceil(seconds / _MINUTE)} minutes"
+        return counted(max(1, ceil(seconds)), "second")
+    return counted(ceil(seconds / _MINUTE), "minute")

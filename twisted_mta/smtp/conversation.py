@@ -14,6 +14,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 
@@ -120,7 +121,7 @@ class Conversation:
                 self._opening = max(_FIRST, self._opening - _FIRST) + 1
         if len(piece) > _MAX_PIECE and isinstance(piece, bytes):
             pieces.append((speaker, piece[: _MAX_PIECE // 2]))
-            pieces.append(("note", f"({len(piece) - _MAX_PIECE} octets left out)"))
+            pieces.append(("note", f"({counted(len(piece) - _MAX_PIECE, 'octet')} left out)"))
             piece = piece[-(_MAX_PIECE // 2) :]
         pieces.append((speaker, piece))
         if self.listener is not None:
@@ -140,7 +141,8 @@ class Conversation:
         for place, (speaker, piece) in enumerate(self._pieces):
             if place == self._opening and self._left_out:
                 lines += splitter.rest()
-                lines.append(Line("note", f"({self._left_out} transactions before this one)"))
+                before = counted(self._left_out, "transaction")
+                lines.append(Line("note", f"({before} before this one)"))
             lines += splitter.lines(speaker, piece)
         return [*lines, *splitter.rest()]
 
@@ -171,7 +173,7 @@ class Overhearing:
             self._listener(_line("client", line))
             return
         else:
-            text = f"({len(line)} octets that are not a command)"
+            text = f"({counted(len(line), 'octet')} that are not a command)"
         self._listener(Line("client", text))
 
     def sent(self, octets: bytes) -> None:
@@ -267,7 +269,7 @@ def transcript(lines: Iterable[Line], limit: int = MAX_OCTETS) -> str:
     left = limit - sum(map(len, head)) - 40  # for the line that says how much is missing
     tail = _first(reversed(written[len(head) :]), left)
     missing = len(written) - len(head) - len(tail)
-    return "".join([*head, f"* ({missing} lines left out)\n", *reversed(tail)])
+    return "".join([*head, f"* ({counted(missing, 'line')} left out)\n", *reversed(tail)])
 
 
 def _first(lines: Iterable[str], limit: int) -> list[str]:

@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.reflect import safe_repr, safe_str
 from zope.interface import implementer
 
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..system.ownership import open_log
 from .log_lines import JSONLines, LogFormat, TextLines
@@ -225,8 +226,9 @@ class Log:
     def _notice(self) -> bytes:
         events: list[LogEvent] = []
         Logger(namespace=__name__, observer=cast(ILogObserver, events.append)).warn(
-            "{count} lines of the log could not be written and are missing here: {error}",
+            "{_lines} of the log, missing here, could not be written: {error}",
             count=self._lost,
+            _lines=counted(self._lost, "line"),
             error=self._trouble,
         )
         return self._line(events[0]).encode("ascii", "backslashreplace")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from attrs import evolve, frozen
 
 from ..health.trouble import Trouble
+from ..mail.counted import counted
 
 SURE = 3
 """Failures in a row after which it is a trouble, and pauses grow."""
@@ -90,7 +91,7 @@ def troubles(webhooks: Iterable[WebhookStatus], now: float) -> Iterator[Trouble]
         now: wall time.
     """
     for each in webhooks:
-        wait = "1 event waits" if each.waiting == 1 else f"{each.waiting:,} events wait"
+        wait = counted(each.waiting, "event waits", "events wait")
         text = ""
         if each.state == "disabled":
             text = f"the webhook {each.url} answers 410, and is disabled until a reload: {wait}"
@@ -99,8 +100,11 @@ def troubles(webhooks: Iterable[WebhookStatus], now: float) -> Iterator[Trouble]
         if text:
             yield Trouble(kind="webhooks", subject=each.url, text=text)
         if each.last_dropped is not None and now - each.last_dropped < _DROPPED_LATELY:
-            text = (
-                f"{each.dropped + each.expired:,} events for the webhook {each.url} were dropped"
-                " since the start: it has not taken them in time"
+            text = counted(
+                each.dropped + each.expired,
+                f"event for the webhook {each.url} was dropped since the start: it has not taken it"
+                " in time",
+                f"events for the webhook {each.url} were dropped since the start: it has not taken"
+                " them in time",
             )
             yield Trouble(kind="webhooks", subject=f"dropped {each.url}", text=text)

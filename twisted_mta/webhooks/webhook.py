@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from ..config import WebhookSettings
 from ..config.webhook import webhook_name
 from ..interfaces import Clock, Random, WallTime
+from ..mail.counted import counted
 from ..mail.printable import printable
 from ..queue.store.webhook_events import EventCount, WaitingEvent
 from ..tls.https import HTTPSError
@@ -398,9 +399,10 @@ class Webhook:
         )
         if untold:
             self._log.warn(
-                "the webhook {url} has not taken events: {count} more attempts since the last line",
+                "the webhook {url} has not taken events: {_attempts} since the last line",
                 url=self._name,
                 count=untold,
+                _attempts=counted(untold, "more attempt"),
             )
 
     def _due_time(self) -> float:

@@ -301,11 +301,11 @@ class Messages(ExplainerTestCase):
         self.assertIn("source pool bulk ([[destination]] a.example)", text)
         self.assertIn("Source pool bulk:", text)
         self.assertIn("192.0.2.77 (out1.example): no limit", text)
-        self.assertIn("192.0.2.78: 0 of 1 messages today", text)
+        self.assertIn("192.0.2.78: 0 of 1 message today", text)
         self.queued(world)
         text = self.text(world.explain("bob@a.example", client=None))
         until = f"{today + timedelta(days=1)} 00:00 UTC"
-        self.assertIn(f"192.0.2.78: its 1 messages of today are used up, until {until}", text)
+        self.assertIn(f"192.0.2.78: its 1 message of today is used up, until {until}", text)
 
     def test_the_action_for_the_last_reply_is_explained(self) -> None:
         action = ReplyAction(pattern="greylisted", action="defer", duration="1 h")

@@ -67,9 +67,9 @@ class WaitingMail(CheckTestCase):
             [each for each in self.found(config, notes=True) if "DIR/drop" in each],
             [
                 "note: [mta] local_submission_directory: 2 messages of twisted-mta-sendmail wait"
-                " in DIR/drop: the MTA takes them in while it runs",
-                "warning: [mta] local_submission_directory: 1 files in DIR/drop were no messages,"
-                " and are set aside as refused-… for a week; the log says why, and ls -l whose"
+                " in DIR/drop: the MTA takes mail in while it runs",
+                "warning: [mta] local_submission_directory: 1 file in DIR/drop was no message,"
+                " and is set aside as refused-… for a week; the log says why, and ls -l whose"
                 " they are",
             ],
         )

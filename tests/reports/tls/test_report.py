@@ -158,7 +158,7 @@ class Mail(SynchronousTestCase):
     def test_the_report_is_its_second_part(self) -> None:
         message = message_from_bytes(self.content(), policy=policy.default)
         text, data = message.iter_parts()
-        self.assertIn("5326 sessions succeeded, 303 failed.", text.get_content())
+        self.assertIn("5,326 sessions succeeded, 303 failed.", text.get_content())
         self.assertEqual(data.get_content_type(), "application/tlsrpt+gzip")
         self.assertEqual(data.get_filename(), report().file_name)
         self.assertEqual(json.loads(gzip.decompress(data.get_content())), report().values())

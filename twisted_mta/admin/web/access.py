@@ -36,6 +36,7 @@ from ...auth.tokens import read_content as read_tokens
 from ...config import Config
 from ...config.change import WARNING
 from ...interfaces import Clock, Executor
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...smtp.sasl.exchange import SASLError
 from ...smtp.sasl.saslprep import prepared
@@ -156,9 +157,11 @@ class Access:
             self._throttle.update(settings)
             lines = []
             if page.users is not None and before.accounts != accounts:
-                lines.append(f"{printable(page.users)}: {len(accounts.by_name)} accounts")
+                lines.append(
+                    f"{printable(page.users)}: {counted(len(accounts.by_name), 'account')}"
+                )
             if page.tokens is not None and before.tokens != tokens:
-                lines.append(f"{printable(page.tokens)}: {len(tokens.by_digest)} tokens")
+                lines.append(f"{printable(page.tokens)}: {counted(len(tokens.by_digest), 'token')}")
             if page.users is not None and page.users == config.users:
                 lines.append(
                     f"{WARNING}[web] users is the file of AUTH too: every account of it can read"

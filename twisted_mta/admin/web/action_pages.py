@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from ...config.amounts import period
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ..http import Request, Responder, Response, only
 from ..queue_api import SUSPENDED_PATH
@@ -321,7 +322,7 @@ class ActionPages:
 
 
 def _waiting(count: int) -> str:
-    return "1 recipient waits" if count == 1 else f"{count:,} recipients wait"
+    return counted(count, "recipient waits", "recipients wait")
 
 
 def _selected(about: Mapping[str, str]) -> str:

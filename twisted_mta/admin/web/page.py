@@ -14,6 +14,7 @@ from attrs import field, frozen
 from ...agent.expiry import Expiry
 from ...cluster.machines import ClusterStatus, Machine
 from ...health.trouble import Trouble
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...webhooks.status import WebhookStatus
 from ..history import SPANS, Slot, Span
@@ -209,7 +210,7 @@ def _verdict(status: Status) -> str:
         return "Mail is refused"
     worst = [each for each in status.troubles if each.severity != "info"]
     if worst:
-        return "1 trouble" if len(worst) == 1 else f"{len(worst)} troubles"
+        return counted(len(worst), "trouble")
     return "All is well"
 
 
@@ -465,7 +466,7 @@ _EXPIRY_COLUMNS = ("What", "Of", "Expires", "Left", "What to do")
 def _expiries(status: Status, view: View) -> Tag:
     def row(each: Expiry) -> tuple[Flattenable, ...]:
         days = each.days_left(status.now)
-        left = f"{days:,} days" if days >= 0 else "it is over"
+        left = counted(days, "day") if days >= 0 else "it is over"
         return (
             each.kind,
             each.of,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ...admin.control.client import ControlClient, NotRunning, Refused
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...system.real_world import monotonic_microseconds
 from ..client import NOT_RUNNING, client, failure, state_dir_option, state_directory
@@ -144,6 +145,6 @@ def backup(path: str, maildir: bool, state_dir: str | None) -> None:
     for line in source.left_out:
         click.echo(f"not in the copy: {printable(line)}", err=True)
     click.echo(
-        f"{printable(path)}: {source.messages:,} messages, {destination.files:,} files,"
-        f" {destination.octets:,} octets"
+        f"{printable(path)}: {counted(source.messages, 'message')},"
+        f" {counted(destination.files, 'file')}, {destination.octets:,} octets"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
+from ...mail.counted import counted
 from ...mail.printable import printable
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Report:
         lines = []
         for each in self.expiries:
             left = each.days_left(self.now)
-            when = f"in {left} days" if left >= 0 else f"{-left} days ago"
+            when = f"in {counted(left, 'day')}" if left >= 0 else f"{counted(-left, 'day')} ago"
             lines.append(f"{each.day} ({when}): {each.kind} of {each.of}, {each.file}; {each.do}")
         return lines
 

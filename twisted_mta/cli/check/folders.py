@@ -9,6 +9,7 @@ from itertools import islice
 from ...config import Config
 from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...mail.address import AddressError, Mailbox, domain_name
+from ...mail.counted import counted
 from ...mail.printable import printable
 from .finding import Finding
 
@@ -24,7 +25,9 @@ def unused_folders(config: Config) -> Iterator[Finding]:
     more = sum(1 for _ in findings)
     if more:
         yield Finding(
-            "warning", printable(config.maildir), f"{more} more folders are never found by mail"
+            "warning",
+            printable(config.maildir),
+            f"{counted(more, 'more folder is', 'more folders are')} never found by mail",
         )
 
 

@@ -13,6 +13,7 @@ from ...auth.accounts_file import read_accounts
 from ...config import Config
 from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...routing.aliases import Aliases
 from ...system.files import DiskFiles
@@ -55,7 +56,11 @@ def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
     more = sum(1 for _ in missing)
     if more:
         yield Finding(
-            "warning", printable(aliases.name), f"{more} more members of aliases receive nothing"
+            "warning",
+            printable(aliases.name),
+            counted(
+                more, "more member receives nothing", "more members of aliases receive nothing"
+            ),
         )
 
 

@@ -7,9 +7,10 @@ import stat
 from collections.abc import Iterator
 
 from ...agent.maildrop_counts import NAME as MAILDROP
-from ...agent.maildrop_counts import counted
+from ...agent.maildrop_counts import count_files
 from ...config import Config
 from ...config.amounts import size_text
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...system.ownership import mailbox_fault, state_faults
 from .finding import Finding
@@ -73,7 +74,7 @@ def _local_submission(config: Config, machine: Machine) -> Iterator[Finding]:
     if path is None:
         path, where = os.path.join(config.state_dir, MAILDROP), "[mta] state_dir"
     try:
-        counts = counted(path)
+        counts = count_files(path)
     except (FileNotFoundError, NotADirectoryError):
         return  # the MTA makes it; what stands in the place of the state directory is told above
     except OSError as error:
@@ -83,15 +84,23 @@ def _local_submission(config: Config, machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "note",
             where,
-            f"{counts.waiting} messages of twisted-mta-sendmail wait in {printable(path)}:"
-            " the MTA takes them in while it runs",
+            counted(
+                counts.waiting,
+                f"message of twisted-mta-sendmail waits in {printable(path)}",
+                f"messages of twisted-mta-sendmail wait in {printable(path)}",
+            )
+            + ": the MTA takes mail in while it runs",
         )
     if counts.set_aside:
         yield Finding(
             "warning",
             where,
-            f"{counts.set_aside} files in {printable(path)} were no messages, and are set aside"
-            " as refused-… for a week",
+            counted(
+                counts.set_aside,
+                f"file in {printable(path)} was no message, and is set aside",
+                f"files in {printable(path)} were no messages, and are set aside",
+            )
+            + " as refused-… for a week",
             "the log says why, and ls -l whose they are",
         )
     if config.local_submission_directory is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ...admin.control.client import ControlClient
+from ...mail.counted import counted
 from ..client import answer_or_exit, client, failure, require_version
 from .listing import Listing, absent, exit_if_incomplete
 from .selection import PATH, Filters, filters_of, selecting
@@ -139,11 +140,6 @@ class _Action:
 def _amount(result: Mapping[str, Any]) -> str:
     recipients, messages = result["recipients"], result["messages"]
     return f"{counted(recipients, 'recipient')} of {counted(messages, 'message')}"
-
-
-def counted(number: int, name: str) -> str:
-    """Return a number of things: ``1 message``, ``2,000 messages``."""
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 _EXIT_STATUS = "Exit status: 0 done, 1 refused or an ID not found, 3 no MTA is running."

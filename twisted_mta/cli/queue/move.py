@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...system.real_world import monotonic_microseconds, secret_octets
 from ..client import NOT_RUNNING, REFUSED, failure, json_option, state_dir_option, state_directory
-from .actions import counted
 
 if TYPE_CHECKING:
     from ...queue.moving.database import SharedDatabase

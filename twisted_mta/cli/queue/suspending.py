@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import click
 
 from ...admin.status import moment
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ..client import (
     answer_or_exit,
@@ -21,7 +22,6 @@ from ..client import (
     state_dir_option,
 )
 from ..terminal import shortened, show
-from .actions import counted
 from .listing import exit_if_incomplete
 from .selection import PATH
 

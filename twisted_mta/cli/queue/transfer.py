@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from ...admin.control.client import Refused
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ..client import (
     NOT_RUNNING,
@@ -28,7 +29,6 @@ from ..client import (
     state_dir_option,
     state_directory,
 )
-from .actions import counted
 from .listing import IDS_OF_A_REQUEST, exit_if_incomplete
 from .selection import PATH, Filters, filters_of, selecting_without_json
 from .suspending import SUSPENDED, note

@@ -11,6 +11,7 @@ from math import ceil
 from ...interfaces import WallTime
 from ...mail.address import Mailbox, folded, is_postmaster
 from ...mail.assessment import Verdict
+from ...mail.counted import counted
 from ...mail.reply import Reply
 from ..answers import EnvelopeView
 from ..chain import Count
@@ -150,4 +151,6 @@ def _recipient(recipient: Mailbox) -> str:
 
 
 def _reply(decision: Decision) -> Reply:
-    return Reply.of(451, "7.1", f"Greylisted, try again in {ceil(decision.wait)} seconds")
+    return Reply.of(
+        451, "7.1", f"Greylisted, try again in {counted(ceil(decision.wait), 'second')}"
+    )

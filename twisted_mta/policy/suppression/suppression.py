@@ -17,6 +17,7 @@ from ...config import SuppressionSettings
 from ...interfaces import Clock, Executor, WallTime
 from ...mail.address import Mailbox, folded
 from ...mail.classification import HARD, classify
+from ...mail.counted import counted
 from ...mail.outcome import Outcome
 from ...mail.printable import printable
 from ...mail.reply import Reply
@@ -248,7 +249,7 @@ class Suppression:
                 " the last time with {reply}",
                 recipient=printable(entry.address),
                 count=entry.bounces,
-                _days=_days(entry.bounces),
+                _days=counted(entry.bounces, "day"),
                 reply=entry.reply,
             )
         else:
@@ -279,9 +280,5 @@ def _reply(entry: Entry) -> Reply:
     why = f": {entry.reply[:_LONGEST_REASON]}" if entry.reply else ""
     if not entry.bounces:
         return Reply.of(550, "1.1", f"The address is on the suppression list{why}")
-    since = f"since it bounced on {_days(entry.bounces)}"
+    since = f"since it bounced on {counted(entry.bounces, 'day')}"
     return Reply.of(550, "1.1", f"The address is on the suppression list, {since}{why}")
-
-
-def _days(number: int) -> str:
-    return f"{number} days" if number != 1 else "1 day"

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...mail.envelope import Recipient, RecipientNumber
 from ...mail.message import Message
 from ...mail.outcome import Outcome
@@ -90,8 +91,9 @@ class Interventions:
         for start in range(0, len(together), _TOGETHER):
             ids = together[start : start + _TOGETHER]
             self._log.info(
-                "{recipients} recipients {status} by the operator: by={by} ids={_ids}",
+                "{_recipients} {status} by the operator: by={by} ids={_ids}",
                 recipients=len(ids),
+                _recipients=counted(len(ids), "recipient"),
                 status=_WORDS[intervention.action],
                 by=printable(by or "unknown"),
                 ids=list(map(str, ids)),

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from ..._version import __version__
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...policy.dmarc.discovery import Published
 from ...policy.dmarc.observation import Row
@@ -118,7 +119,13 @@ def _element(name: str, value: object) -> str:
 def _metadata(report: AggregateReport) -> list[str]:
     faults = list(report.published.record.faults[:_MOST_FAULTS])
     if report.omitted:
-        faults.append(f"{report.omitted} messages in further rows are left out")
+        faults.append(
+            counted(
+                report.omitted,
+                "message in further rows is left out",
+                "messages in further rows are left out",
+            )
+        )
     return [
         "<report_metadata>",
         f"<org_name>{escape(report.organization, quote=False)}</org_name>",

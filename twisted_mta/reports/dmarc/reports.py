@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from ...interfaces import Executor, Refused, Resolver, WallTime
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...policy.dmarc.discovery import Published
 from ...policy.dmarc.observation import Row
 from ...policy.dmarc.record import Record
@@ -74,12 +75,14 @@ class AggregateReports:
             )
             return Attempt(False, f"not sent: {error.reply}")
         where = ", ".join(map(str, found.agreed))
+        count = sum(messages for _, messages in claimed.rows)
         self._log.info(
-            "DMARC report {report} on {domain} to {destinations}: {messages} messages",
+            "DMARC report {report} on {domain} to {destinations}: {_messages}",
             report=claimed.id,
             domain=claimed.domain,
             destinations=where,
-            messages=sum(messages for _, messages in claimed.rows),
+            messages=count,
+            _messages=counted(count, "message"),
         )
         return Attempt(True, f"sent to {where}")
 

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...mail.tls_result import TLSResult
 from ..counters import Claimed
 from ..daily import Reporter
@@ -124,7 +125,7 @@ def report_mail(report: TLSReport, to: Sequence[Mailbox], *, time: float) -> Rep
         text=(
             f"This is a report (RFC 8460) from {submitter} on TLS with the mail exchangers of",
             f"{report.domain}, on {day_text(report.begin)} (UTC):"
-            f" {successes} sessions succeeded, {failures} failed.",
+            f" {counted(successes, 'session')} succeeded, {failures:,} failed.",
         ),
         attachment=report.compressed(),
         attachment_type=MEDIA_TYPE,

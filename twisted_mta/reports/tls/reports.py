@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from ...dns import LookupFailed, NoSuchDomain
 from ...interfaces import Executor, Refused, Resolver, WallTime
 from ...mail.address import Mailbox
+from ...mail.counted import counted
 from ...mail.printable import printable
 from ...mail.tls_result import TLSResult
 from ...tls.https import HTTPSError
@@ -155,13 +156,14 @@ class TLSReports:
         await self._executor(self._file.reached, claimed, key)
         successes, failures = report.sessions
         self._log.info(
-            "TLS report {report} on {domain} to {destinations}: {successes} sessions, and"
+            "TLS report {report} on {domain} to {destinations}: {_sessions}, and"
             " {failures} that failed",
             report=report.id,
             domain=report.domain,
             destinations=where,
             successes=successes,
             failures=failures,
+            _sessions=counted(successes, "session"),
         )
         return Attempt(True, f"sent to {where}")
 
