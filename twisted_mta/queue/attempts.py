@@ -26,10 +26,8 @@ from .schedule.slots import Slot, Slots
 from .settlement import BROKEN, DISCARDED, same_for_all
 
 _PAUSE = 5.0  # seconds until a slot that could not be acquired is tried again
-_SLICE = (
-    0.0005  # seconds of a reactor turn in which transactions begin; then others have their turn
-)
-_CHOSEN = 8  # transactions that are chosen at once: mail that comes meanwhile waits for no more
+_SLICE = 0.001  # seconds of a reactor turn in which transactions begin; then others have theirs
+_CHOSEN = 16  # transactions that are chosen at once: mail that comes meanwhile waits for no more
 
 
 class Attempts:
