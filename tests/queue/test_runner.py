@@ -121,8 +121,8 @@ class Slices(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_eight_transactions_that_take_no_time_begin_in_each_turn(self) -> None:
-        self.assertEqual(self.begun_in_turns(0.0), [8, 8, 8, 8, 6])
+    def test_sixteen_transactions_that_take_no_time_begin_in_each_turn(self) -> None:
+        self.assertEqual(self.begun_in_turns(0.0), [16, 16, 6])
 
 
 class SharedTransactions(RunnerTestCase):
