@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from socket import getfqdn
 from types import MappingProxyType
 from typing import Any, Literal
@@ -252,7 +252,7 @@ class ListenerFactory(ServerFactory):
             key = ("peer", self.name, peer)
             limits.append((key, self.max_connections_per_peer))
         decision = self._admit(protocol, limits)
-        if isinstance(decision, Deferred):
+        if decision is not None and isinstance(decision, Deferred):
             decision.addErrback(self._not_counted)
         return decision
 
@@ -263,34 +263,47 @@ class ListenerFactory(ServerFactory):
         self._fire_drained()
 
     def _admit(
-        self, protocol: ESMTPProtocol, limits: list[tuple[LimitKey, int]]
+        self, protocol: ESMTPProtocol, limits: Sequence[tuple[LimitKey, int]]
     ) -> Decision | Deferred[Decision]:
         """Take from each limit in turn; what was taken is given back if one refuses."""
         if self.draining:
             self.count(table.CONNECTIONS_REFUSED, "draining")
             return SHUTTING_DOWN
-        if not limits:
+        for number, (key, limit) in enumerate(limits, 1):
+            taken = self._limits.take(key, limit)
+            if taken is True:
+                self._connections[protocol].append(key)
+            elif taken is False:
+                return self._refuse(protocol, key)
+            else:
+                return taken.addCallback(self._answered, protocol, key, limits[number:])
+        return None
+
+    def _answered(
+        self,
+        taken: bool,
+        protocol: ESMTPProtocol,
+        key: LimitKey,
+        others: Sequence[tuple[LimitKey, int]],
+    ) -> Decision | Deferred[Decision]:
+        """Go on with the other limits once another process has answered about one."""
+        if protocol not in self._connections:  # the connection was lost meanwhile
+            if taken:
+                self._limits.give_back(key)
             return None
-        (key, limit), *rest = limits
+        if not taken:
+            return self._refuse(protocol, key)
+        self._connections[protocol].append(key)
+        return self._admit(protocol, others)
 
-        def answered(taken: bool) -> Decision | Deferred[Decision]:
-            counted = self._connections.get(protocol)
-            if counted is None:  # the connection was lost meanwhile
-                if taken:
-                    self._limits.give_back(key)
-                return None
-            if not taken:
-                self._connections[protocol] = []
-                for each in counted:
-                    self._limits.give_back(each)
-                reason = "peer_limit" if key[0] == "peer" else "limit"
-                self.count(table.CONNECTIONS_REFUSED, reason)
-                return TOO_MANY_CONNECTIONS
-            counted.append(key)
-            return self._admit(protocol, rest)
-
-        taken = self._limits.take(key, limit)
-        return answered(taken) if isinstance(taken, bool) else taken.addCallback(answered)
+    def _refuse(self, protocol: ESMTPProtocol, key: LimitKey) -> Reply:
+        """Refuse a connection for which a limit has no room."""
+        counted, self._connections[protocol] = self._connections[protocol], []
+        for each in counted:
+            self._limits.give_back(each)
+        reason = "peer_limit" if key[0] == "peer" else "limit"
+        self.count(table.CONNECTIONS_REFUSED, reason)
+        return TOO_MANY_CONNECTIONS
 
     def count(self, metric: Metric, *labels: str) -> None:
         """Raise a counter of this kind of listener."""

@@ -302,7 +302,7 @@ class ESMTPProtocol(LineReceiver):
             self._timer.await_client()
             self._register()
         admission = factory.opened(self)
-        if isinstance(admission, Deferred):
+        if admission is not None and isinstance(admission, Deferred):  # slow: an abstract class
             self._undecided = True
             admission.addCallback(self._admitted)
         else:
