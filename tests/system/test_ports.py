@@ -280,11 +280,11 @@ class Refusing:
         self._real = real
         self._errors = errors
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         if self._errors:
             number = self._errors.pop()
             raise OSError(number, os.strerror(number))
-        return self._real.accept()
+        return self._real._accept()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

@@ -98,7 +98,8 @@ class Accepting:
         """Accept one connection, if one waits; return whether another may follow.
 
         Like Twisted's own `doRead`, but without its preparations for errors: they take a tenth of a
-        millisecond, and often another worker has accepted the connection already.
+        millisecond, and often another worker has accepted the connection already. `socket.accept`
+        would make enumerations of the family and the type for each connection.
 
         Args:
             available: how many descriptors connections may use (`for_connections`).
@@ -106,7 +107,8 @@ class Accepting:
         port: Any = self
         self._stopped = False
         try:
-            connection, peer = port.socket.accept()
+            descriptor, peer = port.socket._accept()
+            connection = socket.socket(port.addressFamily, port.socketType, 0, descriptor)
         except BlockingIOError:
             return False
         except OSError as error:
