@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from OpenSSL.SSL import Error, WantReadError
+from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 from twisted.internet._newtls import _BypassTLS
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
@@ -51,6 +51,7 @@ class Outbox:
         self._reactor = reactor
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
         self._closing: dict[Any, Connection] = {}  # that end with this turn, by transport
+        self._due = False  # `_empty` will be called at the end of this turn, or has not ended
         self._emptying = False
 
     def write(self, transport: Any, octets: bytes) -> None:
@@ -83,17 +84,17 @@ class Outbox:
             transport.startTLS(creator)
 
     def _hold(self, transport: Any, connection: Connection, octets: bytes) -> None:
-        if not self._held:
+        if not self._due:
             self._await_end(connection)
         self._held[transport] = self._held.get(transport, b"") + octets
 
     def _await_end(self, connection: Connection) -> None:
         """Be called at the end of this turn."""
-        if not (self._held or self._closing or self._emptying):
-            if self._reactor is None:
-                # The clock of a factory may be that of a test.
-                self._reactor = with_monotonic_time(connection.reactor)
-            self._reactor.callLater(0, self._empty)
+        if self._reactor is None:
+            # The clock of a factory may be that of a test.
+            self._reactor = with_monotonic_time(connection.reactor)
+        self._reactor.callLater(0, self._empty)
+        self._due = True
 
     def release(self, transport: Any) -> None:
         """Write the gathered octets of ``transport`` now, before another operation on it."""
@@ -126,7 +127,8 @@ class Outbox:
     def _close(self, transport: Any, connection: Connection) -> None:
         """Close a connection at the end of this turn, behind the octets that are gathered then."""
         if connection.connected:
-            self._await_end(connection)
+            if not self._due:
+                self._await_end(connection)
             self._closing[transport] = connection
 
     def _end(self, connection: Connection, octets: bytes) -> None:
@@ -181,7 +183,8 @@ class Outbox:
                     transport.abortConnection()
         finally:
             self._emptying = False
-            if self._held or self._closing:  # an abort or a protocol failed; the others go on
+            self._due = bool(self._held or self._closing)
+            if self._due:  # an abort or a protocol failed; the others go on
                 self._reactor.callLater(0, self._empty)
 
 
@@ -206,6 +209,7 @@ class _BelowTLS:
         self._outbox = outbox
         self._below = _BypassTLS(FileDescriptor, connection)
         self._connection = connection
+        self.is_client: bool = connection._tlsClientDefault  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)
@@ -234,6 +238,16 @@ class _BelowTLS:
 class _OverTCP(TLSMemoryBIOProtocol):
     """TLS over a connection, whose small writes are gathered by an `Outbox`, not by itself."""
 
+    def makeConnection(self, below: Any) -> None:
+        """Begin the handshake: Twisted's own looks for interfaces of the transport to declare."""
+        self._tlsConnection = self.factory._creatorCallable(self)
+        self._appSendBuffer: list[bytes] = []
+        self.transport = below
+        self.connected = 1
+        self.factory.registerProtocol(self)
+        if below.is_client:  # a server waits for the first octets
+            self._checkHandshakeStatus()  # type: ignore[no-untyped-call]
+
     def _write(self, octets: bytes) -> None:
         """Encrypt octets, and hand on all their records together: Twisted does so with each."""
         taken = 0
@@ -247,6 +261,26 @@ class _OverTCP(TLSMemoryBIOProtocol):
                 self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
         if not self._lostTLSConnection:
             self._flushSendBIO()
+
+    def _flushReceiveBIO(self) -> None:
+        """Hand on what has come: Twisted's own asks for more until OpenSSL raises an exception."""
+        tls = self._tlsConnection
+        while not self._lostTLSConnection:
+            try:
+                octets = tls.recv(_TOGETHER)
+            except WantReadError:
+                break
+            except ZeroReturnError:  # the peer has ended TLS
+                self._shutdownTLS()  # type: ignore[no-untyped-call]
+                self._tlsShutdownFinished(None)  # type: ignore[no-untyped-call]
+            except Error:
+                self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+            else:
+                if not self._aborted:
+                    self.wrappedProtocol.dataReceived(octets)
+                if getattr(tls, "drained", False):  # of a connection of ours
+                    break
+        self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
         try:
@@ -289,7 +323,7 @@ def _start_tls(connection: Any, creator: Any, below: _BelowTLS) -> None:
     connection.getPeerCertificate = tls.getPeerCertificate
     directlyProvides(connection, ISSLTransport)
     connection.TLS = True
-    tls.makeConnection(below)  # type: ignore[no-untyped-call]
+    tls.makeConnection(below)
 
 
 def start_tls(transport: Any, creator: Any) -> None:

@@ -40,12 +40,13 @@ class TLSConnection(SSL.Connection):
         chain: the verification of the peer's chain; None: it is not verified.
         contexts: to be kept alive with the connection: OpenSSL calls back into the context that a
             handshake began with, even after SNI has selected another one, or after a reload.
+        drained: whether OpenSSL has read all that has come, and would only say so.
     """
 
     chain: ChainCheck | None = None
     contexts: object = None
+    drained = False
     _failure: SSL.Error | None = None  # that ended the records of the last `recv`
-    _drained = False  # OpenSSL has read all that has come: it would only say so
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """Return the octets of all records that have arrived, up to 128 KiB and one record.
@@ -61,15 +62,15 @@ class TLSConnection(SSL.Connection):
             raise failure
         if flags is not None:
             return super().recv(bufsiz, flags)
-        if self._drained:
+        if self.drained:
             raise SSL.WantReadError
         bufsiz = min(bufsiz, _READ)
         size = lib.SSL_read(self._ssl, _BUFFER, bufsiz)
         if size <= 0:
             self._raise_ssl_error(self._ssl, size)
         first: bytes = ffi.buffer(_BUFFER, size)[:]
-        if size <= _ALONE:
-            self._drained = size < bufsiz and not lib.BIO_get_mem_data(self._into_ssl, _UNREAD)
+        self.drained = size < bufsiz and not lib.BIO_get_mem_data(self._into_ssl, _UNREAD)
+        if self.drained or size <= _ALONE:
             return first
         records, gathered = [first], size
         while gathered < _GATHERED:
@@ -88,7 +89,9 @@ class TLSConnection(SSL.Connection):
 
     def bio_read(self, bufsiz: int) -> bytes:
         """Return the octets to send; b"" where pyOpenSSL raises `SSL.WantReadError`: none."""
-        size = lib.BIO_read(self._from_ssl, _BUFFER, min(bufsiz, _GATHERED))
+        if bufsiz > _GATHERED:
+            bufsiz = _GATHERED
+        size = lib.BIO_read(self._from_ssl, _BUFFER, bufsiz)
         return ffi.buffer(_BUFFER, size)[:] if size > 0 else b""
 
     def bio_write(self, buf: Any) -> int:
@@ -97,12 +100,12 @@ class TLSConnection(SSL.Connection):
         Args:
             buf: only `bytes`, unlike that of pyOpenSSL, which prepares for more kinds.
         """
-        self._drained = False
+        self.drained = False
         return int(lib.BIO_write(self._into_ssl, buf, len(buf)))
 
     def bio_shutdown(self) -> None:
         """Take note that no more octets come: that is what OpenSSL says next."""
-        self._drained = False
+        self.drained = False
         super().bio_shutdown()
 
     def send(self, buf: Any, flags: int = 0) -> int:
@@ -122,7 +125,7 @@ class TLSConnection(SSL.Connection):
 
     def set_accept_state(self) -> None:
         """Wait for a client, which begins the handshake."""
-        self._drained = True
+        self.drained = True
         super().set_accept_state()
 
     def do_handshake(self) -> None:
@@ -132,7 +135,7 @@ class TLSConnection(SSL.Connection):
             SSL.Error: with a reason: pyOpenSSL's error for ``close_notify`` has none, which Twisted
                 does not expect.
         """
-        if self._drained:
+        if self.drained:
             raise SSL.WantReadError
         try:
             super().do_handshake()
