@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from .reply import Reply
 
@@ -108,13 +108,19 @@ class NextHop:
     exchanger: str = ""
     tls_optional: bool = False
     rule: str = field(default="", eq=False)
+    # Kept, since it is written several times for each message. It is no `cached_property`: with
+    # slots, a class that has one gets a `__getattr__`, by which each read of a field takes longer.
+    _name: str = field(
+        default=Factory(lambda self: self._written(), takes_self=True),
+        init=False,
+        eq=False,
+        repr=False,
+    )
 
     def __str__(self) -> str:
         return self._name
 
-    @cached_property
-    def _name(self) -> str:
-        # Cached, since it is written several times for each message.
+    def _written(self) -> str:
         if self.transport in ("smtp", "lmtp"):
             scheme = "smtps" if self.implicit_tls else self.transport
             hosts = ",".join(map(str, self.hosts))
@@ -139,7 +145,7 @@ class NextHop:
             return self
         return _of_exchangers(self.transport, self.exchanger, self.tls_optional)
 
-    @cached_property
+    @property
     def limit_name(self) -> tuple[str, ...]:
         """The name of the next hop in limits, the same in all processes and machines.
 

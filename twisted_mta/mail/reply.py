@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import field, frozen
 
 from .printable import printable
 
@@ -52,6 +52,9 @@ class Reply:
     status: str | None
     lines: tuple[str, ...]
     utf8: bool = False
+    # No `cached_property`: with slots, a class that has one gets a `__getattr__`, by which each
+    # read of a field takes several times as long.
+    _wire: bytes | None = field(default=None, init=False, eq=False, repr=False)
 
     def __init__(
         self, code: int, status: str | None = None, *lines: str, utf8: bool = False
@@ -141,7 +144,12 @@ class Reply:
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, for another process."""
-        return asdict(self)
+        return {
+            "code": self.code,
+            "status": self.status,
+            "lines": list(self.lines),
+            "utf8": self.utf8,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reply:
@@ -173,12 +181,18 @@ class Reply:
         """All lines, joined by spaces, as received: not safe to show (see `printable`)."""
         return " ".join(self.lines)
 
-    @cached_property
+    @property
     def wire(self) -> bytes:
         """The octets to send: long lines are cut, characters beyond printable ASCII are escaped.
 
         In a ``utf8`` reply, only control characters are escaped.
         """
+        if self._wire is None:
+            object.__setattr__(self, "_wire", self._written())
+            assert self._wire is not None
+        return self._wire
+
+    def _written(self) -> bytes:
         start = f"{self.code // 100}.{self.status} " if self.status else ""
         escaped = _without_controls if self.utf8 else printable
         *others, last = self.lines
