@@ -38,7 +38,8 @@ from .schedule.delivery import Delivery, split
 from .schedule.fair_share import FairShare
 from .schedule.next_hop_queue import NextHopQueue
 from .settlement import BROKEN, WAITING, Settlement
-from .store.contract import Result, Settle
+from .store.contract import LostBody, Result, SetAside, Settle
+from .store.spool import FileBody
 from .store.webhook_events import NewEvent
 
 _PAUSE = 5.0  # seconds until a step that failed is tried again
@@ -400,9 +401,25 @@ class Deliveries:
             if settle.deferred:
                 self._plan(delivery.message, settle)
                 self._wake()
+                if _may_have_lost_body(settle):
+                    self._look_at_body(delivery.message)
             self._leave(delivery)
 
         self._record(settle, actions, settled, lambda failure: self._not_settled(failure, delivery))
+
+    def _look_at_body(self, message: Message) -> None:
+        """Set a message aside if its body is lost: it is not tried for days in vain."""
+
+        def looked(lost: LostBody | None) -> None:
+            if lost is not None:
+                self._log.error(
+                    "{id} has lost its body file; it is kept and not delivered: {reason}",
+                    id=message.id,
+                    reason=lost.reason,
+                )
+
+        # Where the store is closed now, the next attempt fails as well.
+        self._commit.perform(SetAside(message.id)).addCallbacks(looked, lambda failure: None)
 
     def _decide(
         self, delivery: Delivery, outcomes: Sequence[Outcome]
@@ -537,3 +554,10 @@ class Deliveries:
             is_back,
             lambda failure: self._not_settled(failure, Delivery(NextHop("error"), message)),
         )
+
+
+def _may_have_lost_body(settle: Settle) -> bool:
+    """Whether an attempt may have been deferred since the body file could not be read."""
+    return isinstance(settle.message.body, FileBody) and any(
+        each.outcome.remote is None and not each.outcome.unreachable for each in settle.deferred
+    )

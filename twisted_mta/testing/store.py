@@ -53,10 +53,12 @@ from ..queue.store.contract import (
     Forget,
     Lease,
     Leased,
+    LostBody,
     Operation,
     Overdue,
     Recovery,
     Result,
+    SetAside,
     Settle,
     StoreError,
     Survey,
@@ -486,6 +488,10 @@ class MemoryStore:
         more = looked_at == tally.limit
         following = keys[looked_at - 1][0] if more else None
         return Tallied(counts, looked_at, following, oldest, domains)
+
+    def set_aside(self, message: SetAside) -> LostBody | None:
+        """Do nothing: no body gets lost."""
+        return None
 
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -17,13 +18,22 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import HoldFiles, Inspect, Inspected, Intervene
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store import body_files
-from twisted_mta.queue.store.contract import Accept, Forget, Lease, StoreError, StoreFull, Want
+from twisted_mta.queue.store.contract import (
+    Accept,
+    Forget,
+    Lease,
+    LostBody,
+    SetAside,
+    StoreError,
+    StoreFull,
+    Want,
+)
 from twisted_mta.queue.store.schema import scripts, upgrade
 from twisted_mta.queue.store.spool import DotlessFileBody, FileBody, Spool
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
-from ..mail import NOW, message, settled
+from ..mail import NOW, deferred, message, settled
 from .harness import complete_old_queue
 from .test_sqlite import StoreTestCase
 
@@ -381,6 +391,52 @@ class OtherContents(ReuseTestCase):
             error = self.assertRaises(OSError, read)
             self.assertIn("does not have the body of", str(error))
         self.assertNotIn(self.spool.path(QueueId(1)), self.files.open_files)
+
+    def test_a_message_whose_body_is_found_to_be_lost_is_quarantined(self) -> None:
+        losses: tuple[tuple[Callable[[int], None], str], ...] = (
+            (lambda id: self.replace(id, by=9), "its body file has the body of another message"),
+            (self.remove, "its body file is missing"),
+            (self.cut, "its body file is too short"),
+        )
+        for id, (lose, reason) in enumerate(losses, 1):
+            new = self.accepted(id)
+            self.start_again()
+            self.store.open()
+            self.assertEqual(self.store.apply([SetAside(QueueId(id))]), [None])
+            lose(id)
+            for _ in range(2):  # as two deliveries of the message do
+                self.store.apply([deferred(new, NOW + 60)])
+                self.assertEqual(self.store.apply([SetAside(QueueId(id))]), [LostBody(reason)])
+                self.assertEqual(self.store.census().quarantined, id)
+                self.assertEqual(self.found(id).quarantine, reason)
+                (leased,) = self.store.apply([Lease(NOW + 99, (Want("next.example", 9),))])
+                self.assertEqual(leased.messages, ())  # type: ignore[union-attr]
+        self.assertEqual(self.store.apply([SetAside(QueueId(99))]), [None])
+
+    def test_no_message_is_quarantined_where_its_file_cannot_be_read_or_all_are_gone(self) -> None:
+        self.accepted(1)
+        self.start_again()
+        self.store.open()
+        self.files.fail_next("open", OSError(errno.EIO, "broken"))
+        self.assertEqual(self.store.apply([SetAside(QueueId(1))]), [None])
+        self.files.mend()
+        self.files.rename(self.spool.path(QueueId(1)), "/elsewhere")
+        moved = self.files._directory(self.directory)
+        moved.names["body"], body = type(moved)(), moved.names["body"]  # it is unmounted
+        self.assertRaises(StoreError, self.store.apply, [SetAside(QueueId(1))])
+        moved.names["body"] = body
+        self.files.rename("/elsewhere", self.spool.path(QueueId(1)))
+        self.store.open()
+        self.assertEqual(self.store.census().quarantined, 0)
+        self.assertEqual(self.read(1), content(1))
+
+    def cut(self, id: int) -> None:
+        self.remove(id)
+        with contextlib.closing(self.files.create(self.spool.path(QueueId(id)))) as file:
+            file.write(b"%s\r\n" % str(QueueId(id)).encode())
+
+    def remove(self, id: int) -> None:
+        self.files.unlink(self.spool.path(QueueId(id)))
 
     def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_their_delivery(self) -> None:
         self.accepted(1)

@@ -8,7 +8,8 @@ recipients is.
                   recipient is due again. How it ends is up to the store: the embedded one keeps
                   leases in memory only; one that several processes share has to find out
     held          by the operator: not tried until it is released
-    quarantined   the message's body file is missing: never tried, shown to the operator
+    quarantined   the message's body file is missing, or is not its own: never tried, shown to the
+                  operator
     (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
 
 An *operation* moves recipients from one state to another; those of the operator are in
@@ -278,8 +279,31 @@ class Overdue:
         return transaction.overdue(self)
 
 
+@frozen
+class SetAside:
+    """Set a message aside for the operator if its body is lost; the result is `LostBody` or None.
+
+    Attributes:
+        id: of the message.
+    """
+
+    id: QueueId
+
+    def apply(self, transaction: StoreTransaction) -> LostBody | None:
+        """Apply it."""
+        return transaction.set_aside(self)
+
+
 Operation = (
-    Accept | Settle | Forget | Survey | Lease | Overdue | OperatorOperation | EventsOperation
+    Accept
+    | Settle
+    | Forget
+    | Survey
+    | Lease
+    | Overdue
+    | SetAside
+    | OperatorOperation
+    | EventsOperation
 )
 
 
@@ -302,8 +326,20 @@ class Leased:
     through: QueueId | None = None
 
 
+@frozen
+class LostBody:
+    """The body of a message is lost: it is quarantined.
+
+    Attributes:
+        reason: how that shows.
+    """
+
+    reason: str
+
+
 Result = (
     Leased
+    | LostBody
     | FilesHeld
     | Page
     | Inspected
@@ -393,6 +429,10 @@ class StoreTransaction(OperatorTransaction, EventsTransaction, Protocol):
 
     def overdue(self, overdue: Overdue, /) -> Leased:
         """Lease recipients whose delay is to be reported."""
+        ...
+
+    def set_aside(self, message: SetAside, /) -> LostBody | None:
+        """Quarantine a message if its body is lost."""
         ...
 
 

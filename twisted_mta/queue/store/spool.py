@@ -215,6 +215,27 @@ class Spool:
             pass
         return True
 
+    def loss(self, message: QueueId, size: int, id: int | None) -> str:
+        """Return why the body of a message is lost; empty: it is there, or cannot be read now.
+
+        Args:
+            message: the message.
+            size: octets of its body.
+            id: as for `stored`.
+        """
+        body = self.stored(message, size, id)
+        try:
+            with body.open() as file:
+                if file.seek(0, os.SEEK_END) < body.start + size:
+                    return "its body file is too short"
+        except AnothersBody:
+            return "its body file has the body of another message"
+        except FileNotFoundError:
+            return "its body file is missing"
+        except OSError:
+            pass
+        return ""
+
     def new_body(self, id: QueueId) -> SpooledWriter:
         """Return a writer for the body of a message (`interfaces.NewBody`)."""
         return SpooledWriter(self, id)

@@ -343,6 +343,7 @@ class SQLiteStore:
             spool=self._spool,
             suspended=self._suspended,
             held=self._held,
+            check_files=self._queue_files.check,
         )
 
     def census(self) -> Census:

@@ -9,7 +9,7 @@ once for each, and wait for it while the reactor is busy in the other thread.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...mail.envelope import Recipient, RecipientNumber
 from ...mail.message import Message
@@ -49,7 +49,9 @@ from .contract import (
     Forget,
     Lease,
     Leased,
+    LostBody,
     Overdue,
+    SetAside,
     Settle,
     Survey,
 )
@@ -97,6 +99,7 @@ class SQLiteTransaction:
         suspended: the destinations that the operator has suspended; a file with transactions of its
             own, in which each operation may be applied twice.
         held: the name of the copy that the files are kept for; empty: they are not.
+        check_files: raises `OSError` where the files are not those that were open.
 
     Attributes:
         hold: what the batch does about that; None: nothing.
@@ -116,7 +119,9 @@ class SQLiteTransaction:
         spool: Spool,
         suspended: SuspendedFile,
         held: str = "",
+        check_files: Callable[[], None],
     ) -> None:
+        self._check_files = check_files
         self.hold: HoldFiles | None = None
         self._held = held
         self.counts = counts.copy()
@@ -180,6 +185,35 @@ class SQLiteTransaction:
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         return operator_queries.tally(self._database, tally)
+
+    def set_aside(self, message: SetAside) -> LostBody | None:
+        """Quarantine a message if its body is lost."""
+        row = self._database.execute(
+            "SELECT size, file, quarantine FROM message WHERE id = ? AND body IS NULL",
+            (message.id,),
+        ).fetchone()
+        if row is None:
+            return None
+        size, file, quarantine = row
+        reason = self._spool.loss(message.id, size, file)
+        if not reason:
+            return None
+        self._check_files()  # else all bodies are gone with their file system
+        if quarantine is None:
+            self._database.execute(
+                "UPDATE message SET quarantine = ? WHERE id = ?", (reason, message.id)
+            )
+            self.counts.quarantined += 1
+        # Further deliveries of the message may have been deferred since it was quarantined.
+        (held,) = self._database.execute(
+            "SELECT count(held) FROM recipient WHERE message = ?", (message.id,)
+        ).fetchone()
+        self.counts.held -= held
+        self._database.execute(
+            "UPDATE recipient SET next_attempt = NULL, held = NULL WHERE message = ?",
+            (message.id,),
+        )
+        return LostBody(reason)
 
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""

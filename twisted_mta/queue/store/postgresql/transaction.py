@@ -49,7 +49,9 @@ from ..contract import (
     Forget,
     Lease,
     Leased,
+    LostBody,
     Overdue,
+    SetAside,
     Settle,
     Survey,
 )
@@ -220,6 +222,10 @@ class PostgreSQLTransaction:
     def tally(self, tally: Tally) -> Tallied:
         """Count recipients."""
         return operator_queries.tally(self._database, tally)
+
+    def set_aside(self, message: SetAside) -> LostBody | None:
+        """Do nothing: bodies are in the database, and files are copies of them."""
+        return None
 
     def count_waiting(self, count: CountWaiting) -> WaitingCounts:
         """Count the recipients of domains."""
