@@ -902,8 +902,8 @@ class MailTransferAgent(Service):
             was submitted, to the event that ended it: `Delivered`, `Bounced`, `Expired` or
             `Removed`. Of several members of an alias, one that was not delivered decides. Fails
             with `LookupError` for messages from before the start, of other clients, and those that
-            ended before the last 1,000 or whose worker has died unheard; with `RuntimeError` at a
-            stop.
+            ended before the last 1,000, whose worker has died unheard, or that another machine of a
+            shared queue has ended; with `RuntimeError` at a stop.
         """
         return self._processes.outcome(id)
 

@@ -47,7 +47,7 @@ class ScriptedProcess:
             *("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits"),
             *("tls_news", "ping", "watch", "unwatch", "queued_recipients", "when_idle", "is_idle"),
             *("submission_begin", "submission_write", "submission_finish", "submission_abort"),
-            *("queue", "follow", "unfollow"),
+            *("queue", "follow", "unfollow", "still_queued"),
         )
         self.pipe = Pipe({name: self._answer(name) for name in names}, lambda: None)
         here = address("127.0.0.1", 1)

@@ -279,6 +279,28 @@ class SharedQueue(Submitting):
         for each in (process, other):
             self.assertEqual(each.heard[-1], ("unfollow", {"id": id}))
 
+    def test_what_another_machine_has_ended_is_an_error_within_seconds(self) -> None:
+        self.parent._outcome_watch.start()  # as the start does with these settings
+        _, process, id = self.dying()
+        process.pipe.send("mail_event", event=step(Accepted, id), numbers=[0])
+        self.reactor.settle()
+        outcome = self.parent.outcome(id)
+        for each in self.processes:
+            each.replies["still_queued"] = {id: [0]}
+        for _ in range(10):
+            self.reactor.advance(1)
+            self.reactor.settle()
+        self.assertNoResult(outcome)
+        for each in self.processes:
+            each.replies["still_queued"] = {}
+        for _ in range(5):
+            self.reactor.advance(1)
+            self.reactor.settle()
+        error = self.failureResultOf(outcome, LookupError).value
+        self.assertIn("another machine", str(error))
+        for each in self.processes:
+            self.assertIn(("unfollow", {"id": id}), each.heard)
+
     def test_a_successor_hears_of_all_messages_and_is_asked_for_those_it_took(self) -> None:
         _, process, id = self.dying()
         self.other(process).exit(signal=9)

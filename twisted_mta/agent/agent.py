@@ -45,7 +45,7 @@ from ..queue.operator.tallies import Tallies
 from ..queue.operator.waiting_mail import WaitingMail
 from ..queue.runner import Changed, Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
-from ..queue.store.contract import Recovery, StateInUse, Store
+from ..queue.store.contract import Recovery, StateInUse, Store, StoreError
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
 from ..queue.store.sqlite import SQLiteStore
@@ -89,6 +89,7 @@ from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .mta_sts import MTASTS
 from .operator_suspensions import OperatorSuspensions
+from .outcome_watch import OutcomeWatch, Queued, queued_recipients
 from .own_mail import OwnMail
 from .patience import Patience
 from .policies import Policies
@@ -228,6 +229,7 @@ class Agent:
         self.metrics = Metrics()
         self.activity = Activity(self.metrics, wall_time=resources.wall_time)
         self._audience = audience or LocalAudience()
+        self._outcome_watch: OutcomeWatch | None = None
         self.events = Events(self._audience, wall_time=resources.wall_time)
         self.drains = False
         self.signing_keys = SigningKeys()  # none before the start
@@ -387,6 +389,11 @@ class Agent:
             shard.runner.start()
             if self._shared is not None:
                 self._shared.start(shard.commit, shard.runner, self.operator_suspensions.take)
+        if self._shared is not None and isinstance(self._audience, LocalAudience):
+            self._outcome_watch = OutcomeWatch(
+                self._audience, self.queued_recipients, clock=self._resources.reactor
+            )
+            self._outcome_watch.start()
         self.capacity.refusal()  # logs a disk that is full already
 
     def stop(self) -> Deferred[None]:
@@ -404,6 +411,8 @@ class Agent:
 
     async def _stop(self) -> None:
         self.drains = True
+        if self._outcome_watch is not None:
+            self._outcome_watch.stop()
         self._resources.sliced.stop()
         if self._opening is not None:
             self._opening.cancel()
@@ -477,6 +486,13 @@ class Agent:
     def is_idle(self) -> bool:
         """Whether no delivery is under way and none is due, or it does not run."""
         return all(shard.runner.is_idle or not shard.runner.is_running for shard in self.shards)
+
+    async def queued_recipients(self, ids: Sequence[str]) -> Queued | None:
+        """Return which recipients of messages are in its own shard; None: it cannot be read."""
+        try:
+            return await queued_recipients(self._home.commit, ids)
+        except StoreError:
+            return None
 
     @property
     def has_shared_queue(self) -> bool:

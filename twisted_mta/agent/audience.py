@@ -182,6 +182,14 @@ class LocalAudience:
         """Return the numbers of recipients that are not ended, by message."""
         return {id: self.left(id) for id in self._messages if id not in self._complete}
 
+    def awaited(self) -> Sequence[str]:
+        """Return the messages that were told of, are not complete, and are waited for."""
+        return [
+            id
+            for id, message in self._messages.items()
+            if message.waiting and message.told and not message.is_complete
+        ]
+
     def left(self, id: str) -> Sequence[RecipientNumber]:
         """Return the numbers of recipients of a message that are not ended."""
         message = self._messages.get(id)

@@ -127,6 +127,7 @@ class Worker:
                 "follow": self._audience.follow,
                 "unfollow": self._audience.unfollow,
                 "queued_recipients": self.queued_recipients,
+                "still_queued": self.still_queued,
                 "when_idle": self.when_idle,
                 "release": self.release,
                 "is_idle": lambda: self._started_agent.is_idle,
@@ -343,6 +344,12 @@ class Worker:
             return found
 
         return Deferred.fromCoroutine(look())
+
+    def still_queued(
+        self, ids: Sequence[str]
+    ) -> Deferred[Mapping[str, Sequence[RecipientNumber]] | None]:
+        """Look for recipients of messages in a shared queue (`Agent.queued_recipients`)."""
+        return Deferred.fromCoroutine(self._started_agent.queued_recipients(ids))
 
     def when_idle(self) -> Deferred[None]:
         """Fire once no delivery is under way and none is due."""

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
 from ..admin.report import ProcessReport
 from ..agent.audience import LocalAudience, Outcomes, Subscriber
+from ..agent.outcome_watch import OutcomeWatch, Queued
 from ..agent.settings import LONGEST_HOLD, largest_submission
 from ..config import Config
 from ..health.trouble import Trouble
@@ -137,6 +138,9 @@ class Workers:
         self.ledger = Ledger(send=_send_credits, clock=reactor)
         self._counts: SharedCounts | None = None
         self._ticking = Repetition(self._tick, reactor)
+        self._outcome_watch = OutcomeWatch(
+            self._audience, self._still_queued, lost=self._unfollow, clock=reactor
+        )
 
     def _tick(self) -> None:
         for worker in self._workers:
@@ -175,6 +179,8 @@ class Workers:
             self._counts.close()
         self._counts = SharedCounts.of(len(shares))
         self._ticking.start(_TICK)
+        if self._have_one_queue:
+            self._outcome_watch.start()
         self._threads.start()
         self._workers = [
             WorkerProcess(
@@ -397,6 +403,14 @@ class Workers:
         """Return the outcome of a message of the application."""
         return self._audience.outcome(id)
 
+    async def _still_queued(self, ids: Sequence[str]) -> Queued | None:
+        """Return which recipients of messages are in the queue that all share."""
+        for worker in self._workers:
+            if worker.ready:
+                done, queued = await self._call(worker.pipe, "still_queued", ids=ids)
+                return queued if done else None
+        return None
+
     async def when_idle(self) -> None:
         """Return once all workers are idle at the same time, or end."""
         while self._workers and not self.stopping:
@@ -450,6 +464,7 @@ class Workers:
             return
         stops, self._stops = self._stops, []
         self._ticking.stop()
+        self._outcome_watch.stop()
         self.ledger.close()
         self._sliced.stop()
         self._threads.stop()

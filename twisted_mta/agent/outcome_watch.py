@@ -1,0 +1,98 @@
+"""Finds out that another machine has ended a message whose outcome is waited for.
+
+Of a queue that several machines share, each tells its own application of the steps that its own
+processes take. A message that left the queue by another machine would be waited for in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred
+
+from ..interfaces import Clock
+from ..mail.envelope import RecipientNumber
+from ..mail.queue_id import QueueId
+from ..queue.commit import GroupCommit
+from ..queue.operator.operations import FIRST, Browse, Page
+from ..queue.operator.selection import Selection
+from ..system.repetition import Repetition
+from .audience import LocalAudience
+
+_INTERVAL = 2.0  # seconds between two looks
+_AT_ONCE = 100  # messages in one look at the queue
+
+Queued = Mapping[str, Sequence[RecipientNumber]]
+"""The numbers of recipients in the queue, by the id of their message."""
+
+
+class OutcomeWatch:
+    """Looks for awaited messages in the queue, as long as there are any.
+
+    A message of which a recipient is missing in two looks is lost for the application
+    (`LocalAudience.lose`): a step that a process of this machine has told of is here by then.
+
+    Args:
+        audience: the application, in this process.
+        queued: returns which recipients of messages are in the queue; None: that is not known now.
+        lost: called with each message that another machine has ended.
+        clock: for the looks.
+    """
+
+    def __init__(
+        self,
+        audience: LocalAudience,
+        queued: Callable[[Sequence[str]], Awaitable[Queued | None]],
+        *,
+        lost: Callable[[str], object] = lambda id: None,
+        clock: Clock,
+    ) -> None:
+        self._audience = audience
+        self._queued = queued
+        self._lost = lost
+        self._missed: dict[str, None] = {}  # at the last look
+        self._looking = Repetition(lambda: Deferred.fromCoroutine(self._look()), clock)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._looking.start(_INTERVAL)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._looking.stop()
+
+    async def _look(self) -> None:
+        awaited = self._audience.awaited()
+        before, self._missed = self._missed, {}
+        for start in range(0, len(awaited), _AT_ONCE):
+            some = awaited[start : start + _AT_ONCE]
+            queued = await self._queued(some)
+            for id in some if queued is not None else ():
+                there = dict.fromkeys((queued or {}).get(id, ()))
+                if all(number in there for number in self._audience.left(id)):
+                    continue
+                if id in before:
+                    self._audience.lose(
+                        id, f"another machine has ended {id}; its outcome is not known here"
+                    )
+                    self._lost(id)
+                else:
+                    self._missed[id] = None
+
+
+async def queued_recipients(commit: GroupCommit, ids: Sequence[str]) -> Queued:
+    """Return which recipients of messages are in a queue, without a look at their contents.
+
+    Raises:
+        StoreError: the queue cannot be read.
+    """
+    found: dict[str, list[RecipientNumber]] = {}
+    selection = Selection(ids=tuple(sorted(map(QueueId.parse, ids))))
+    after: int | None = FIRST
+    while after is not None:
+        page: Page = await commit.perform(Browse(selection, after))
+        for message in page.messages:
+            numbers = found.setdefault(str(message.id), [])
+            numbers += [each.recipient.number for each in message.recipients]
+        after = page.next
+    return found
