@@ -36,6 +36,9 @@ def _first_line(message: QueueId) -> bytes:
     return b"%s\r\n" % str(message).encode("ascii")
 
 
+_FIRST_LINE = len(_first_line(QueueId(0)))  # octets; all queue ids are as long
+
+
 @frozen
 class FileBody:
     """A large body in a file of the spool (`mail.body.Body`).
@@ -59,7 +62,7 @@ class FileBody:
     @property
     def start(self) -> int:
         """Where the body begins in the file."""
-        return 0 if self.message is None else len(_first_line(self.message))
+        return 0 if self.message is None else _FIRST_LINE
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces.
@@ -86,7 +89,8 @@ class FileBody:
                 yield chunk
 
     def _chunks_of_open(self, body_file: BodyFile) -> Iterator[bytes]:
-        offset, end = self.start, self.start + self.size
+        offset = self.start
+        end = offset + self.size
         while offset < end:
             chunk = body_file.file.read(offset, min(_OPEN_CHUNK, end - offset))
             if not chunk:
