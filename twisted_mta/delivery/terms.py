@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attrs import evolve, field, frozen
 
@@ -194,8 +194,7 @@ def verifying_tls(destination: Destination) -> ClientTLS:
     return evolve(client_tls(destination), verify=True, authorities=destination.authorities)
 
 
-@frozen
-class RecipientGroup:
+class RecipientGroup(NamedTuple):
     """Recipients of a message that one transaction serves: the terms are the same for all.
 
     Attributes:

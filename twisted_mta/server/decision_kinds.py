@@ -26,13 +26,17 @@ class Kind:
     fits: Callable[[object], bool]
     usual: tuple[type, ...] = ()
 
+    def has(self, found: object) -> bool:
+        """Whether an object is of this kind."""
+        return type(found) in self.usual or self.fits(found)
+
     def checked(self, found: Any) -> Any:
         """Return ``found``.
 
         Raises:
             TypeError: it is not of this kind.
         """
-        if type(found) in self.usual or self.fits(found):
+        if self.has(found):
             return found
         raise TypeError(f"found {found!r}, expected {self.expected}")
 

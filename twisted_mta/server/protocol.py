@@ -787,10 +787,12 @@ class ESMTPProtocol(LineReceiver):
         """Give ``answer`` the decision of ``decide``, now or as soon as it is there."""
         try:
             result = decide()
-            # Deferred is an abstract class: `isinstance` is slow, and left to unusual results.
-            waits = type(result) not in kind.usual and isinstance(result, Deferred)
-            if not waits:
-                result = kind.checked(result)
+            waits = False
+            if not kind.has(result):
+                # Deferred is an abstract class: where it is none, `isinstance` is slow.
+                waits = isinstance(result, Deferred)
+                if not waits:
+                    kind.checked(result)  # fails
         except Exception:
             self._log.failure("a decision on mail failed")
             result, waits = LOCAL_ERROR, False
