@@ -50,7 +50,7 @@ class Transcripts(RelayTestCase):
         self.assertEqual(self.lines(), [])
         lines = self.lines()
         self.assertIn("S: 220 mx.example", lines)
-        self.assertIn("* (1 transactions before this one)", lines)
+        self.assertIn("* (1 transaction before this one)", lines)
         self.assertNotIn("S: 250 2.0.0 Queued", lines)
         self.assertIn("S: 451 4.3.0 Not now", lines)
 
