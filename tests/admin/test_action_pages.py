@@ -28,7 +28,7 @@ class ActionPagesTestCase(AccessTestCase):
         if request.path == "/v1/reload":
             return error_response(f"{EVIL} is not a setting", 409)
         return json_response(
-            {"messages": 1, "recipients": self.recipients, "busy": 1, "missing": []}
+            {"messages": 1, "recipients": self.recipients, "busy": 1, "elsewhere": 2, "missing": []}
         )
 
     def act(self, *, csrf: str | None = None, **form: str) -> Answered:
@@ -60,7 +60,8 @@ class Asking(ActionPagesTestCase):
         for text in (
             "<h1>Remove 2 recipients of 1 message?</h1>",
             "from &lt;&gt;, domain a.example, older 3600",
-            "1 of them are in delivery",
+            "1 of them is in delivery",
+            "2 of them are leased by another machine",
             '<input type="hidden" name="confirmed" value="yes" />',
             '<input type="hidden" name="domain" value="a.example" />',
             'class="grave"',

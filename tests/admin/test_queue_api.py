@@ -59,7 +59,7 @@ class QueueAPITestCase(TidyTestCase):
             listed = [{"id": name(id), "recipients": [dict(self.recipient)]} for id in left]
             return succeed({"messages": listed, "next": following})
         done = dict.fromkeys(("messages", "recipients", "looked_at"), len(left))
-        return succeed({**done, "busy": 0, "next": following})
+        return succeed({**done, "busy": 0, "elsewhere": 0, "next": following})
 
     def ask(self, path: str, method: str = "GET", **other: Any) -> Response:
         where, _, query = path.partition("?")

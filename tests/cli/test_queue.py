@@ -319,13 +319,14 @@ class Acting(QueueCommandTestCase):
     def test_a_long_action_is_requested_part_by_part(self) -> None:
         result = self.run_tool(
             *("hold", "--domain", "example.net"),
-            answers=[done(2000, next=f"0.{ID}"), done(5, busy=2)],
+            answers=[done(2000, next=f"0.{ID}"), done(5, busy=2, elsewhere=3)],
         )
         self.assertEqual(result.exit_code, 0)
         self.assertEqual(
             result.output,
             "held: 2,005 recipients of 2,005 messages\n"
-            "in delivery now: 2; held when that ends, unless it delivers them\n",
+            "in delivery now: 2; held when that ends, unless it delivers them\n"
+            "leased by another machine: 3; held when that ends, unless it delivers them\n",
         )
         wish = {"domain": "example.net", "dry_run": False, "limit": 2000}
         self.assertEqual(

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from twisted.internet.defer import Deferred, fail
 
 from .http import Request, Response
+from .queue_answers import COUNTS
 from .queue_api import PATH
 
 _AT_ONCE = 1000  # messages that are read in one request
@@ -80,8 +81,9 @@ class ApplicationQueue:
 
         Returns:
             Fires with counts: ``messages`` and ``recipients`` that were changed, ``busy``: those of
-            them with an attempt under way, which ends first, and ``looked_at``. Fails with
-            `ValueError` where a filter cannot be read, and with `QueueUnavailable`.
+            them with an attempt under way, which ends first, ``elsewhere``: those that another
+            machine has leased, likewise, and ``looked_at``. Fails with `ValueError` where a filter
+            cannot be read, and with `QueueUnavailable`.
         """
         return self._act("retry", ids, filters)
 
@@ -141,7 +143,7 @@ class ApplicationQueue:
 
         async def act() -> Mapping[str, int]:
             answer = await self._ask(request)
-            return {each: answer[each] for each in ("messages", "recipients", "busy", "looked_at")}
+            return {each: answer[each] for each in COUNTS}
 
         return Deferred.fromCoroutine(act())
 

@@ -139,6 +139,7 @@ _COUNTS = _object(
         "messages": _COUNT,
         "recipients": _COUNT,
         "busy": _COUNT,
+        "elsewhere": _COUNT,
         "looked_at": _COUNT,
         "next": _nullable("string"),
         "missing": _list(),

@@ -48,7 +48,7 @@ from ..queue.runner import Waiting
 from ..queue.schedule.backoff import expiry
 from ..queue.store.spool import FileBody
 
-COUNTS = ("messages", "recipients", "busy", "looked_at")
+COUNTS = ("messages", "recipients", "busy", "elsewhere", "looked_at")
 """The numbers in the answer about an action (`steer_messages`)."""
 
 _MOST_GROUPS = 10_000  # of one shard
@@ -432,8 +432,9 @@ async def steer_messages(
 
     Returns:
         The number of ``messages`` and ``recipients`` that it was applied to, of recipients among
-        them that are ``busy`` (in delivery) and of recipients ``looked_at``; and the id behind
-        which the ``next`` call begins: None at the end.
+        them that are ``busy`` (in delivery) and that are ``elsewhere`` (another machine has leased
+        them), and of recipients ``looked_at``; and the id behind which the ``next`` call begins:
+        None at the end.
     """
     if action not in ACTIONS:
         raise ValueError(f"found action {action!r}, expected one of {', '.join(ACTIONS)}")
@@ -447,7 +448,9 @@ async def steer_messages(
         done["recipients"] += len(page.more)
         for each in page.messages:
             done["recipients"] += len(each.recipients)
-            done["busy"] += sum(entry.leased for entry in each.recipients)
+            elsewhere = sum(entry.elsewhere for entry in each.recipients)
+            done["elsewhere"] += elsewhere
+            done["busy"] += sum(entry.leased for entry in each.recipients) - elsewhere
         done["looked_at"] += page.looked_at
         following = page.next
     return {**done, "next": following}

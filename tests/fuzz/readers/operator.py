@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 
 from tests.admin.agents import ScriptedAgents
 from twisted_mta.admin.http import Request, ResponderSite, Response
+from twisted_mta.admin.queue_answers import COUNTS
 from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web.site import StatusSite
@@ -96,7 +97,7 @@ def _config(name: str) -> None:
 def _steer(shard: int, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     if name == "steer":
         Selection.parse(arguments["filters"], now=_NOW)
-        return {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0, "next": None}
+        return {**dict.fromkeys(COUNTS, 0), "next": None}
     raise LookupError("nothing is there")
 
 

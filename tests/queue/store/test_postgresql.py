@@ -225,6 +225,18 @@ class SeveralWorkers(PostgreSQLHarness, TidyTestCase):
             (other,) = page.messages[1].recipients
             self.assertEqual((other.leased, other.elsewhere), (False, False))
 
+    def test_actions_say_what_another_machine_has_leased(self) -> None:
+        self.a.apply([Accept(message(id)) for id in range(1, 31)])
+        for selection in (Selection(ids=(QueueId(1),)), Selection()):  # one, and many at once
+            for store, elsewhere in ((self.a, False), (self.b, True)):
+                for action in ("hold", "release"):
+                    (page,) = store.apply([Intervene(action, selection, NOW)])
+                    assert isinstance(page, Page)
+                    self.assertTrue(page.messages)
+                    for each in page.messages:
+                        for entry in each.recipients:
+                            self.assertEqual((entry.leased, entry.elsewhere), (True, elsewhere))
+
     def test_an_old_retry_that_another_worker_removes_is_not_waited_for(self) -> None:
         self.a.apply([Intervene("retry", Selection(), NOW)])
         sql("UPDATE retried SET at = at - interval '61 s'")

@@ -190,7 +190,11 @@ class ActionPages:
             for each in answer["missing"]
         ]
         if answer["busy"]:
-            notes.append(tags.p(f"{answer['busy']:,} of them are in delivery, which ends first."))
+            busy = counted(answer["busy"], "of them is", "of them are")
+            notes.append(tags.p(f"{busy} in delivery, which ends first."))
+        if answer["elsewhere"]:
+            elsewhere = counted(answer["elsewhere"], "of them is", "of them are")
+            notes.append(tags.p(f"{elsewhere} leased by another machine, which ends first."))
         if confirmed:
             return _page(view, f"{what.done} {number}", *notes)
         if not recipients:

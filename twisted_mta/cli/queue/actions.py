@@ -18,7 +18,8 @@ from .selection import PATH, Filters, filters_of, selecting
 
 _PART = 2000  # recipients that one request looks at; the progress is shown in between
 
-_COUNTS = ("messages", "recipients", "busy", "looked_at")
+_COUNTS = ("messages", "recipients", "busy", "elsewhere", "looked_at")
+_ELSEWHERE = "leased by another machine"
 
 
 def _action(name: str, done: str, text: str) -> click.Command:
@@ -67,11 +68,12 @@ def _action(name: str, done: str, text: str) -> click.Command:
             click.echo(json.dumps({"version": 1, **action.result, "missing": missing}, indent=2))
         else:
             click.echo(f"{'would be ' if dry_run else ''}{done}: {_amount(action.result)}")
-            if action.result["busy"] and name != "retry":
-                click.echo(
-                    f"in delivery now: {action.result['busy']}; {done} when that ends, unless it"
-                    " delivers them"
-                )
+            for count, where in (("busy", "in delivery now"), ("elsewhere", _ELSEWHERE)):
+                if action.result[count] and name != "retry":
+                    click.echo(
+                        f"{where}: {action.result[count]}; {done} when that ends, unless it"
+                        " delivers them"
+                    )
         exit_if_incomplete(not_found, action.missing)
 
     act.__doc__ = f"{text}\n\n    {_EXIT_STATUS}\n    "
@@ -112,7 +114,7 @@ class _Action:
                 )
                 require_version(part)
                 for name in _COUNTS:
-                    self.result[name] += part[name]
+                    self.result[name] += part.get(name, 0)  # one before 0.2.0 has not all
                 self.missing.update((str(shard["why"]), None) for shard in part["missing"])
                 advance(part["looked_at"])
                 after = part["next"]

@@ -69,7 +69,7 @@ class Interventions:
                 key = listed.id, each.recipient.number
                 leased = each.leased and intervention.action in ("hold", "remove")
                 waits = leased and key not in waiting
-                if leased:
+                if leased and not each.elsewhere:  # a lease of another machine ends there
                     self._marks[key] = _Mark(intervention.action, by)
                     any_marked = True
                 else:

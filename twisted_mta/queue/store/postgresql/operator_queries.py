@@ -73,13 +73,14 @@ def browse(database: Database, browse: Browse, machine: str) -> Page:
     return Page(_listed(database, browse.selection, selected, "size"), looked_at, following)
 
 
-def intervene(database: Database, intervention: Intervene) -> Changes:
-    """Change the selected recipients of a slice."""
-    many = _intervene_many(database, intervention)
+def intervene(database: Database, intervention: Intervene, machine: str) -> Changes:
+    """Change the selected recipients of a slice, and return them as a machine sees them."""
+    away = _away(database, machine)
+    many = _intervene_many(database, intervention, away)
     if many is not None:
         return many
     action = intervention.action
-    selected, looked_at, following = _slice(database, intervention, action)
+    selected, looked_at, following = _slice(database, intervention, action, elsewhere=away)
     page = Page(_listed(database, intervention.selection, selected, "0"), looked_at, following)
     keyed: list[tuple[RecipientKey, QueuedRecipient]] = [
         ((message.id, each.recipient.number), each)
@@ -98,8 +99,15 @@ def intervene(database: Database, intervention: Intervene) -> Changes:
     return page, -was_held, left
 
 
-def _intervene_many(database: Database, intervention: Intervene) -> Changes | None:
+def _intervene_many(
+    database: Database, intervention: Intervene, elsewhere: Container[int]
+) -> Changes | None:
     """Change the recipients of a slice by one statement, without reading those not leased.
+
+    Args:
+        database: the connection.
+        intervention: the operation.
+        elsewhere: the workers of other machines.
 
     Returns:
         None where the selection is not all in SQL, or where there are so few recipients that each
@@ -141,7 +149,7 @@ def _intervene_many(database: Database, intervention: Intervene) -> Changes | No
     for row in database.execute(
         f"{_SELECT}, {CHOSEN} WHERE {IS_CHOSEN} ORDER BY message, number", keys(busy)
     ).fetchall():
-        selected.setdefault(QueueId(row[0]), []).append(_queued(row))
+        selected.setdefault(QueueId(row[0]), []).append(_queued(row, elsewhere))
     more = tuple(
         (QueueId(id), RecipientNumber(number), domain)
         for id, number, domain, lease in rows

@@ -313,7 +313,7 @@ class PostgreSQLTransaction:
 
     def intervene(self, intervention: Intervene) -> Page:
         """Change recipients."""
-        page, held, left = operator_queries.intervene(self._database, intervention)
+        page, held, left = operator_queries.intervene(self._database, intervention, self._machine)
         self.counts.held += held
         self._left(left)
         if intervention.action in ("retry", "release") and not intervention.dry_run:
