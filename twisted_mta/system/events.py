@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import sys
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -38,20 +39,20 @@ def _iterate(reactor: Any, timeout: float | None) -> None:
         selectable = selectables.get(descriptor)
         if selectable is None:  # an event before has closed it
             continue
+        if event != _READABLE:
+            _call(reactor._doReadOrWrite, selectable, descriptor, event)
+            continue
         try:
-            if event != _READABLE:
-                reactor._doReadOrWrite(selectable, descriptor, event)
-            elif why := _read(selectable):
-                reactor._disconnectSelectable(selectable, why, True)
-        except Exception:
-            _log.failure("an event of a connection could not be handled")
+            why = selectable.doRead()
+        except Exception as error:
+            _log.failure("a connection failed at what it has read")
+            why = error
+        if why:
+            _call(reactor._disconnectSelectable, selectable, why, True)
 
 
-def _read(selectable: Any) -> Exception | None:
-    """Let a selectable read, which is nearly every event; return why its connection is over."""
+def _call(function: Callable[..., object], *arguments: object) -> None:
     try:
-        why: Exception | None = selectable.doRead()
-    except Exception as error:
-        _log.failure("a connection failed at what it has read")
-        return error
-    return why
+        function(*arguments)
+    except Exception:  # of one connection, which does not affect the others
+        _log.failure("an event of a connection could not be handled")
