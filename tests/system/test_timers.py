@@ -1,6 +1,8 @@
 """Timers by the monotonic clock, independent of changes of the wall clock."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -320,3 +322,32 @@ class Alarms(TestCase):
         self.patch(timers, "Thread", refuse)
         self.assertRaises(RuntimeError, alarm.set, monotonic())
         self.assertEqual(new_descriptors(before), [])
+
+
+_ON_ASYNCIO = """
+from twisted.internet import asyncioreactor
+asyncioreactor.install()
+from twisted.internet import reactor
+from twisted_mta.system.timers import with_monotonic_time
+
+made = []
+call_later = reactor.callLater
+reactor.callLater = lambda *call: made.append(call) or call_later(*call)
+timers = with_monotonic_time(reactor)
+
+def end():
+    print(len(made), "timers of the reactor")
+    reactor.stop()
+
+timers.callLater(0, timers.callLater, 0.02, timers.callFromThread, end)
+reactor.run()
+"""
+
+
+class Asyncio(TidyTestCase):
+    def test_the_reactor_of_asyncio_is_called_without_a_timer_of_its_own(self) -> None:
+        """Trial would take it for one that a test has left behind."""
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_ASYNCIO], capture_output=True, text=True, timeout=60
+        )
+        self.assertEqual((done.stdout, done.stderr), ("0 timers of the reactor\n", ""))

@@ -121,6 +121,9 @@ class MonotonicReactor:
         self._from_threads: deque[Callable[[], object]] = deque()
         self._asked = False  # whether the reactor will call `_run` in its next turn
         self._rings_at: float | None = None
+        # `callFromThread` of the asyncio reactor makes a timer by the wall clock.
+        loop = getattr(reactor, "_asyncioEventloop", None)
+        self._call_soon = reactor.callFromThread if loop is None else loop.call_soon_threadsafe
         self._waker = (waker or Alarm)(self._ask)
         self._fallback: Any = None  # a timer of the reactor, if the waker cannot be set
         self.is_posix = isinstance(reactor, PosixReactorBase)
@@ -195,7 +198,7 @@ class MonotonicReactor:
     def _ask(self) -> None:
         """Have `_run` called in the reactor's thread; may be called in any thread."""
         self._asked = True
-        self._reactor.callFromThread(self._run)
+        self._call_soon(self._run)
 
     def _wake(self, at: float) -> None:
         if self._rings_at is None or at < self._rings_at:
