@@ -49,7 +49,8 @@ class Pool(Generic[C]):
         self.most = most
         self._idle: dict[C, tuple[NextHop, HostTerms] | None] = {}  # what they served last
         self._by_service: dict[tuple[NextHop, HostTerms], list[C]] = {}
-        self._by_address: dict[str, list[C]] = {}  # to hash a target or policy takes much longer
+        # By address and port: to hash a target, terms and policy takes several times as long.
+        self._by_address: dict[tuple[str, int], list[C]] = {}
 
     @property
     def idle(self) -> tuple[C, ...]:
@@ -91,7 +92,7 @@ class Pool(Generic[C]):
         if connection.messages >= connection.terms.messages:
             return connection
         target = connection.target
-        self._by_address.setdefault(target.address, []).append(connection)
+        self._by_address.setdefault((target.address, target.port), []).append(connection)
         if target.equal:
             self._idle[connection] = None
         else:
@@ -107,12 +108,13 @@ class Pool(Generic[C]):
         """Remove a connection; one that is not in the pool is no error."""
         if connection in self._idle:
             service = self._idle.pop(connection)
-            _remove(self._by_address, connection.target.address, connection)
+            target = connection.target
+            _remove(self._by_address, (target.address, target.port), connection)
             if service is not None:
                 _remove(self._by_service, service, connection)
 
     def _find(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
-        for each in reversed(self._by_address.get(target.address, ())):
+        for each in reversed(self._by_address.get((target.address, target.port), ())):
             if each.target == target and each.terms == terms and each.policy == policy:
                 return each
         return None
