@@ -272,7 +272,7 @@ class Limits(Protocol):
         """Add one to a count if it stays within ``limit``; return whether it did."""
         ...
 
-    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+    def wait(self, key: LimitKey, limit: int) -> Literal[True] | Deferred[bool]:
         """Add one to a count as soon as it stays within ``limit``; the result is True.
 
         Waiting calls are served in their order. A cancelled Deferred adds nothing.

@@ -240,14 +240,30 @@ class GroupCommit:
         however long that takes and whatever fails, unless the queue is stopped before. The others
         fail with `StoreError`.
         """
-        if (
-            self._transfers is not None
-            and isinstance(operation, Accept)
-            and not isinstance(operation.message.body, MemoryBody)
-            and self._state in _OPEN
-        ):
-            return self._bring(self._transfers, operation)
-        return self._perform(operation)
+        if isinstance(operation, Accept):
+            return self._accept(operation)
+        done: Deferred[Any] = Deferred()
+        pending = Pending(operation, 0, done)
+        if isinstance(operation, Settle):
+            if self._state in _ENDED:
+                pending.fail(StoreError("the store is closed"))
+                return done
+            self._waiting.append(pending)
+            self._wake_for_outcomes()
+        elif self._state not in _OPEN:
+            pending.fail(StoreError("the store is closed"))
+        else:
+            self._waiting.append(pending)
+            self._wake()
+        return done
+
+    def _accept(self, accept: Accept) -> Deferred[Any]:
+        body = accept.message.body
+        if isinstance(body, MemoryBody):
+            return self._insert(accept, len(body.content))
+        if self._transfers is not None and self._state in _OPEN:
+            return self._bring(self._transfers, accept)
+        return self._insert(accept, 0)
 
     def _bring(self, transfers: Transfers, operation: Accept) -> Deferred[Any]:
         """Copy a large body into the store, then accept its message."""
@@ -263,35 +279,26 @@ class GroupCommit:
             return refused
 
         return maybeDeferred(transfers.bring, operation.message).addCallbacks(
-            lambda _: self._perform(operation), failed
+            lambda _: self._insert(operation, 0), failed
         )
 
-    def _perform(self, operation: Operation) -> Deferred[Any]:
+    def _insert(self, accept: Accept, octets: int) -> Deferred[Any]:
+        """Insert a message; ``octets`` of its body go into the database."""
         # A client may go before its message is committed: that cancels nothing.
-        done: Deferred[Any] = Lasting() if isinstance(operation, Accept) else Deferred()
-        pending = Pending(operation, 0, done)
-        error: Exception | None = None
-        if self._state not in _OPEN and (
-            self._state in _ENDED or not isinstance(operation, Settle)
-        ):
-            error = StoreError("the store is closed")
-        if isinstance(operation, Accept):
-            if error is None and self._clock.seconds() < self._full_until:
-                error = StoreFull("the disk was full less than a second ago")
-            body = operation.message.body
-            if isinstance(body, MemoryBody):
-                pending.octets = body.size
-            elif error is not None:
-                self._refused.in_doubt.append(operation.message.id)  # its file has to be removed
-                self._wake()
-        if error is not None:
-            pending.fail(error)
-            return done
-        self._waiting.append(pending)
-        if isinstance(operation, Settle):
-            self._wake_for_outcomes()
+        done: Deferred[Any] = Lasting()
+        pending = Pending(accept, octets, done)
+        if self._state not in _OPEN:
+            error: Exception = StoreError("the store is closed")
+        elif self._clock.seconds() < self._full_until:
+            error = StoreFull("the disk was full less than a second ago")
         else:
+            self._waiting.append(pending)
             self._wake()
+            return done
+        if not isinstance(accept.message.body, MemoryBody):
+            self._refused.in_doubt.append(accept.message.id)  # its file has to be removed
+            self._wake()
+        pending.fail(error)
         return done
 
     def census(self) -> Census:

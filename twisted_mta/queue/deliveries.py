@@ -187,11 +187,14 @@ class Deliveries:
             self._log.failure("no next hop for <{mailbox}>", mailbox=printable(str(mailbox)))
             return NextHop("error", reply=BROKEN)
 
+    def _next_hop_without_tls(self, mailbox: Mailbox) -> NextHop:
+        return self._next_hop_of(mailbox).for_mail(tls_optional=True)
+
     def _split(self, message: Message) -> list[Delivery]:
         optional = message.envelope.tls_optional
         return split(
             message,
-            lambda mailbox: self._next_hop_of(mailbox).for_mail(tls_optional=optional),
+            self._next_hop_without_tls if optional else self._next_hop_of,
             lambda next_hop: self._fair_share.limits(next_hop).recipients_per_message,
         )
 
@@ -233,7 +236,8 @@ class Deliveries:
         if not deliveries:
             self.backlog.note(message)
         self._wake()
-        self._tell_left()
+        if self._lifecycle.is_stopping:  # it waits for claimed places
+            self._tell_left()
 
     def take_in(self, messages: Sequence[Message]) -> dict[str, None]:
         """Take in messages that were leased; return the domains of those that have expired."""

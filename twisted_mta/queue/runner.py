@@ -340,7 +340,8 @@ class Runner:
 
     def _left(self) -> None:
         self._wake_for_rest()
-        self._report_if_stopped()
+        if self._lifecycle.is_stopping:
+            self._report_if_stopped()
 
     def _ring(self) -> None:
         self._alarm = None

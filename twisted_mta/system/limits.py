@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import Factory, define
 from twisted.internet.defer import Deferred
 
@@ -36,9 +38,11 @@ class LocalLimits:
         count.used += 1
         return True
 
-    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+    def wait(self, key: LimitKey, limit: int) -> Literal[True] | Deferred[bool]:
         """Count one in as soon as that keeps within ``limit``; the result is True."""
-        count = self._count(key, limit)
+        count = self._counts.get(key)
+        if count is None or count.limit != limit:
+            count = self._count(key, limit)
         if count.used < limit:
             count.used += 1
             return True

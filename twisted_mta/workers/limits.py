@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from attrs import Factory, define
 from twisted.internet.defer import Deferred
@@ -93,7 +94,7 @@ class WorkerLimits:
         self._ask(key, limit, wait=False)
         return taker
 
-    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+    def wait(self, key: LimitKey, limit: int) -> Literal[True] | Deferred[bool]:
         """Count one in as soon as that keeps within ``limit``; the result is True."""
         credits = self._credits_of(key, limit)
         if self._spend(credits) or (self._parent is Parent.SILENT and self._borrow(credits)):

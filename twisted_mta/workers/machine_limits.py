@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -45,7 +45,7 @@ class MachineLimits:
             return self._shared.take(key, limit)
         return self._local.take(key, self._upstream.adjusted(key, limit))
 
-    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+    def wait(self, key: LimitKey, limit: int) -> Literal[True] | Deferred[bool]:
         """Count one in as soon as that keeps within ``limit``; the result is True."""
         if self._upstream.governs(key):
             return self._shared.wait(key, limit)

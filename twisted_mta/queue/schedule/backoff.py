@@ -53,5 +53,6 @@ def expiry(message: Message, lifetime: float | None) -> float:
         lifetime: seconds from its release that hold for the next hop instead; None: the message's.
     """
     expires_at = message.expires_at if lifetime is None else message.released_at + lifetime
-    by = DeliverBy.of(message.envelope.parameters)
+    parameters = message.envelope.parameters
+    by = DeliverBy.of(parameters) if parameters else None
     return min(expires_at, by.seconds) if by is not None and by.returned else expires_at

@@ -14,7 +14,6 @@ from ...mail.message import Message
 from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome
 from ...message.delivery_fields import alias_fields
-from .priority import effective_due
 
 WHOLE = 8
 """The weight of a delivery that shares the content of its message with no other."""
@@ -43,7 +42,9 @@ class Delivery:
         started_at: when its transaction began, by the clock.
         weight: how much memory it takes: `WHOLE`, or less where it shares the content of its
             message with others.
-        place: its place in memory; only `FairShare` changes it.
+        place: its place in memory; only `FairShare` changes this and the following.
+        queue: the `NextHopQueue` in which it has that place.
+        order: the time by which it is ordered among the deliveries that wait there.
     """
 
     next_hop: NextHop
@@ -52,11 +53,8 @@ class Delivery:
     entered_at: float = 0.0
     started_at: float = 0.0
     place: Place = Place.NONE
-
-    @property
-    def order(self) -> float:
-        """The time by which it is ordered among the deliveries that wait for its next hop."""
-        return effective_due(self.entered_at, 2 * self.message.envelope.priority)
+    queue: Any = None
+    order: float = 0.0
 
     def for_recipients(self, recipients: Sequence[Recipient]) -> Delivery:
         """Return the delivery with some of its recipients, and its place."""

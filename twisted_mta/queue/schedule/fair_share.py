@@ -35,6 +35,7 @@ from .delivery import WHOLE, Delivery, Place
 from .next_hop_queue import LOCAL, PROVEN, UNPROVEN, Kind, NextHopQueue
 from .next_hop_status import NextHopStatus
 from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
+from .priority import effective_due, level
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
 _LEASE = 200  # messages of one lease at most
@@ -211,7 +212,7 @@ class FairShare:
         wanted: dict[NextHopQueue, int] = {}
         weight = WHOLE
         for delivery in deliveries:
-            queue = self.queue(delivery.next_hop)
+            queue = delivery.queue = self.queue(delivery.next_hop)
             wanted[queue] = wanted.get(queue, 0) + 1
             weight = delivery.weight  # of each the same
         for queue, places in wanted.items():
@@ -229,11 +230,10 @@ class FairShare:
     def _has_room(self, queue: NextHopQueue, places: int, weight: int, now: float) -> bool:
         """Whether new mail for a next hop may have so many places, for deliveries of a weight."""
         most = self._quota if weight == WHOLE else self._quota // 2
-        return (
-            not queue.due
-            and self._weight_of_kind[queue.kind] < most
-            and self._free_places(queue, now) >= min(places, queue.share)
-        )
+        if queue.due or self._weight_of_kind[queue.kind] >= most:
+            return False
+        free = self._free_places(queue, now)
+        return free >= places or free >= queue.share
 
     def arrive(self, delivery: Delivery, now: float) -> bool:
         """Let a leased delivery wait for its turn, in the place that it has claimed, or in another.
@@ -242,12 +242,15 @@ class FairShare:
             Whether it waits. If not, since its next hop is suspended, it keeps its place until it
             `leave`s.
         """
-        queue = self.queue(delivery.next_hop)
-        if delivery.place is _CLAIMED:
+        queue: NextHopQueue | None = delivery.queue
+        if queue is not None and delivery.place is _CLAIMED:
             queue.claimed -= 1
         else:
+            queue = delivery.queue = self.queue(delivery.next_hop)
             self._add_places(queue, 1, delivery.weight)
         delivery.place = _TAKEN
+        parameters = delivery.message.envelope.parameters
+        delivery.order = effective_due(now, level(delivery.message)) if parameters else now
         state = queue.state
         if state.suspension is not None and state.allowance(now) <= len(queue.waiting):
             return False
@@ -257,9 +260,9 @@ class FairShare:
 
     def leave(self, delivery: Delivery) -> None:
         """Give back the place of a delivery, if it has one."""
-        if delivery.place is _NONE:
+        queue: NextHopQueue | None = delivery.queue
+        if queue is None or delivery.place is _NONE:
             return
-        queue = self.queues[delivery.next_hop.shared]
         if delivery.place is _CLAIMED:
             queue.claimed -= 1
         delivery.place = _NONE

@@ -443,12 +443,22 @@ def apply_batch(batch: Sequence[Operation], transaction: StoreTransaction) -> li
     operations follow one by one as they stand in the batch, and see all of that. Operations that
     write come together so that one statement takes the rows of many.
     """
-    if accepts := [each for each in batch if isinstance(each, Accept)]:
-        transaction.accept(accepts)
+    accepts: list[Accept] = []
+    settles: list[Settle] = []
+    forgets: list[Forget] = []
+    for each in batch:
+        if isinstance(each, Settle):
+            settles.append(each)
+        elif isinstance(each, Accept):
+            accepts.append(each)
+        elif isinstance(each, Forget):
+            forgets.append(each)
     removals: Iterator[Removed | None] = iter(())
-    if settles := [each for each in batch if isinstance(each, Settle)]:
+    if accepts:
+        transaction.accept(accepts)
+    if settles:
         removals = iter(transaction.settle(settles))
-    if forgets := [each for each in batch if isinstance(each, Forget)]:
+    if forgets:
         transaction.forget(forgets)
     events = [event for each in accepts for event in each.events]
     events += [event for each in settles for event in each.events]
