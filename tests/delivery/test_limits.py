@@ -2,15 +2,16 @@
 
 from tests.delivery.hops import HopTestCase, to
 from tests.delivery.test_relay import PARTING
+from twisted_mta.config import Destination
 from twisted_mta.smtp.extension.limits import Limits
 from twisted_mta.testing.peer import ScriptStep
 
 
-def opening(limits: str) -> list[ScriptStep]:
+def opening(limits: str, more: str = "") -> list[ScriptStep]:
     return [
         ("send", b"220 mx.example\r\n"),
         ("expect", b"EHLO client.example\r\n"),
-        ("send", b"250-mx.example\r\n250-PIPELINING\r\n250 LIMITS " + limits.encode() + b"\r\n"),
+        ("send", f"250-mx.example\r\n{more}250-PIPELINING\r\n250 LIMITS {limits}\r\n".encode()),
     ]
 
 
@@ -39,6 +40,14 @@ class Obeyed(HopTestCase):
         self.assertDelivered("b@example.net", "c@example.net", "d@example.net")
         self.assertEqual(peer.problems, [])
         self.assertTrue(peer.finished)
+
+    def test_hundreds_of_transactions_that_end_at_once_are_no_recursion(self) -> None:
+        """A server that takes one recipient at a time, and no message of this size."""
+        self.use(Destination(domain="*", messages_per_connection=1000))
+        self.server(*opening("RCPTMAX=1", "250-SIZE 5\r\n"), *PARTING)
+        outcomes = self.send(to(*(f"b{number}@example.net" for number in range(600))))
+        self.assertEqual([each.number for each in outcomes], list(range(600)))
+        self.assertEqual({each.reply.code for each in outcomes}, {552})
 
     def test_after_mailmax_transactions_the_session_ends(self) -> None:
         first = self.server(*opening("MAILMAX=1"), *transaction("b@example.net"), *PARTING)

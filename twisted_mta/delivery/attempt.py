@@ -116,8 +116,9 @@ class Attempt:
         ended: called once, with this attempt and the outcomes of those recipients that the server
             has taken in one transaction, which may not be all; None: nothing was tried, since the
             limits of another next hop apply (`Regrouped`).
-        result: fired by ``ended``, with an outcome for each recipient, in the order of the
-            envelope; fails with `Regrouped` where nothing was tried.
+        result: fired by ``ended``: of an attempt that `Attempts.begin` returns, with an outcome for
+            each recipient, in the order of the envelope; fails with `Regrouped` where nothing was
+            tried.
         state: see `TRANSITIONS`; only `_enter` changes it.
         targets: those not tried yet; None before they are looked up.
         failures: the reply of each target that was tried, about itself.

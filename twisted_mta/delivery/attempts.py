@@ -46,44 +46,59 @@ class Attempts:
         """
         host_terms = wished(next_hop, message, host_terms)
         attempt = Attempt(self._connections, locate, next_hop, message, host_terms, self._ended)
-        self._open[attempt] = None
-        attempt.start()
+        self._start(attempt)
         return attempt
 
+    def _start(self, attempt: Attempt) -> None:
+        self._open[attempt] = None
+        attempt.start()
+
     def _ended(self, attempt: Attempt, outcomes: Sequence[Outcome] | None) -> None:
+        if outcomes is None or len(outcomes) == len(attempt.message.envelope.recipients):
+            self._part_ended(attempt, outcomes)
+        else:
+            del self._open[attempt]
+            all_outcomes = Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
+            all_outcomes.chainDeferred(attempt.result)
+
+    def _part_ended(self, attempt: Attempt, outcomes: Sequence[Outcome] | None) -> None:
+        """Fire the result of an attempt with its own outcomes."""
         del self._open[attempt]
         if outcomes is None:
             attempt.result.errback(Regrouped())
-        elif len(outcomes) == len(attempt.message.envelope.recipients):
-            attempt.result.callback(outcomes)
         else:
-            all_outcomes = Deferred.fromCoroutine(self._deliver_rest(outcomes, attempt))
-            all_outcomes.chainDeferred(attempt.result)
+            attempt.result.callback(outcomes)
 
     async def _deliver_rest(
         self, outcomes: Sequence[Outcome], attempt: Attempt
     ) -> Sequence[Outcome]:
         """Deliver to the recipients beyond the server's limit for a transaction (RFC 9422)."""
         message = attempt.message
-        by_number = {outcome.number: outcome for outcome in outcomes}
         recipients = message.envelope.recipients
-        rest = tuple(each for each in recipients if each.number not in by_number)
-        last = outcomes[-1]
-        if last.reply.code == 421 or last.uncertain:
-            # The server is closing or silent: no further connections for the rest.
-            further: Sequence[Outcome] = [
-                evolve(last, number=each.number, uncertain=False) for each in rest
-            ]
-        else:
-            part = message.for_recipients(rest)
-            try:
-                further = await self.begin(
-                    attempt.locate, attempt.next_hop, part, attempt.host_terms
-                ).result
-            except Regrouped:
-                reply = Reply.of(451, "4.4", "Its mail exchangers have changed meanwhile")
-                further = [Outcome(each.number, reply) for each in rest]
-        by_number.update((outcome.number, outcome) for outcome in further)
+        by_number = {outcome.number: outcome for outcome in outcomes}
+        # A loop, and no further `begin`: hundreds of transactions may end at once, by the limits
+        # that a server has announced.
+        while rest := tuple(each for each in recipients if each.number not in by_number):
+            last = outcomes[-1]
+            if last.reply.code == 421 or last.uncertain:
+                # The server is closing or silent: no further connections for the rest.
+                outcomes = [evolve(last, number=each.number, uncertain=False) for each in rest]
+            else:
+                part = Attempt(
+                    attempt.connections,
+                    attempt.locate,
+                    attempt.next_hop,
+                    message.for_recipients(rest),
+                    attempt.host_terms,
+                    self._part_ended,
+                )
+                self._start(part)
+                try:
+                    outcomes = await part.result
+                except Regrouped:
+                    reply = Reply.of(451, "4.4", "Its mail exchangers have changed meanwhile")
+                    outcomes = [Outcome(each.number, reply) for each in rest]
+            by_number.update((outcome.number, outcome) for outcome in outcomes)
         return [by_number[each.number] for each in recipients]
 
     def abort_unsent(self) -> None:
