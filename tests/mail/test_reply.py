@@ -1,5 +1,6 @@
 """Replies on the wire, and what peers said."""
 
+from attrs import asdict
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,6 +34,17 @@ class OnTheWire(SynchronousTestCase):
         lines = wire.split(b"\r\n")
         self.assertEqual((len(lines), lines[-1]), (3, b""))
         self.assertLessEqual(max(map(len, lines)), 510)
+
+
+class AsAValue(SynchronousTestCase):
+    def test_octets_that_are_kept_are_no_part_of_the_value(self) -> None:
+        """An event of mail has a reply, and applications make JSON of events."""
+        reply, other = Reply.of(250, "0.0", "Ok"), Reply.of(250, "0.0", "Ok")
+        self.assertIs(reply.wire, reply.wire)
+        self.assertEqual((reply, hash(reply), repr(reply)), (other, hash(other), repr(other)))
+        expected = {"code": 250, "status": "0.0", "lines": ("Ok",), "utf8": False}
+        self.assertEqual(asdict(reply), expected)
+        self.assertEqual(Reply.from_json(reply.to_json()), reply)
 
 
 class OfPeers(SynchronousTestCase):

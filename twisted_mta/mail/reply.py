@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .printable import printable
 
@@ -29,8 +29,20 @@ def _cut(line: bytes) -> bytes:
     return line[:_LONGEST_LINE].decode("utf-8", "ignore").encode()  # without half a character
 
 
+class _Kept:
+    """The octets of a reply, kept: no field, since an application may call `attrs.asdict`.
+
+    Nor a `cached_property`: with slots, a class that has one gets a `__getattr__`, by which each
+    read of a field takes several times as long.
+    """
+
+    __slots__ = ("_wire",)
+
+    _wire: bytes
+
+
 @frozen(init=False)
-class Reply:
+class Reply(_Kept):
     """A reply, ours or a peer's: ``Reply(550, "5.7.1", "not from there")``.
 
     Args:
@@ -52,9 +64,6 @@ class Reply:
     status: str | None
     lines: tuple[str, ...]
     utf8: bool = False
-    # No `cached_property`: with slots, a class that has one gets a `__getattr__`, by which each
-    # read of a field takes several times as long.
-    _wire: bytes | None = field(default=None, init=False, eq=False, repr=False)
 
     def __init__(
         self, code: int, status: str | None = None, *lines: str, utf8: bool = False
@@ -187,10 +196,11 @@ class Reply:
 
         In a ``utf8`` reply, only control characters are escaped.
         """
-        if self._wire is None:
-            object.__setattr__(self, "_wire", self._written())
-            assert self._wire is not None
-        return self._wire
+        wire: bytes | None = getattr(self, "_wire", None)
+        if wire is None:
+            wire = self._written()
+            object.__setattr__(self, "_wire", wire)
+        return wire
 
     def _written(self) -> bytes:
         start = f"{self.code // 100}.{self.status} " if self.status else ""
