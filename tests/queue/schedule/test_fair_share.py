@@ -81,10 +81,35 @@ class Places(TidyTestCase):
         self.assertEqual([share.claim([each], 0.0) for each in others], [True, True, False])
         for each in (*several[0], *several[1]):
             share.arrive(each, 0.0)
+        for each in (*several[0][1:], *several[1][:-1]):  # one of each waits for its next hop
+            share.leave(each)
+        self.assertEqual([share.claim(each, 0.0) for each in several[2:]], [False, False])
+        for each in (several[0][0], several[1][-1]):
             share.leave(each)
         self.assertEqual([share.claim(each, 0.0) for each in several[2:]], [False, False])
         share.leave(others[0])
         self.assertTrue(share.claim(several[2], 0.0))
+
+    def test_a_content_takes_a_whole_place_until_its_last_delivery_leaves(self) -> None:
+        share, kinds = self.fair_share, self.fair_share._weight_of_kind
+        known = share.queue(NextHop("smtp", domain="0.example")).state
+        for number in (1, 2, 3, 5, WHOLE, WHOLE + 1, 20):
+            mailboxes = [f"a@{each}.example" for each in range(number)]
+            for order in (1, -1, 2, 3):
+                deliveries = split(message(1, *mailboxes), route, lambda next_hop: None)
+                if order == 3:  # as mail from the store
+                    for each in deliveries:
+                        share.arrive(each, 0.0)
+                else:
+                    self.assertTrue(share.claim(deliveries, 0.0))
+                left = deliveries[::order] + (deliveries[1::2] if order == 2 else [])
+                left += [each for each in deliveries if each not in left]
+                for at, each in enumerate(left):
+                    self.assertGreaterEqual(sum(kinds), WHOLE, (number, order, at))
+                    self.assertLessEqual(sum(kinds), max(WHOLE, number))
+                    share.leave(evolve(each) if at % 2 else each)  # its recipients were divided
+                    known.proven = at % 2 == 0
+                self.assertEqual((sum(kinds), share.places), (0, 0))
 
     def test_a_transaction_that_ends_matters_to_mail_that_waits_and_to_suspensions(self) -> None:
         """The runner looks at what may begin only then."""

@@ -16,7 +16,7 @@ from ...mail.outcome import Outcome
 from ...message.delivery_fields import alias_fields
 
 WHOLE = 8
-"""The weight of a delivery that shares the content of its message with no other."""
+"""The weight of a content in memory."""
 
 _MOST_ALIASES = 16  # that one copy names, unless a single recipient has more
 
@@ -30,6 +30,22 @@ class Place(Enum):
 
 
 @define(eq=False)
+class Share:
+    """The share of a delivery in the content of its message, which others need as well.
+
+    Attributes:
+        weight: how much of the content it answers for, of `WHOLE`; only `FairShare` changes this
+            and the following.
+        all: the shares in the content of all deliveries that have not left.
+        queue: the `NextHopQueue` in which the delivery has its place; None: it has none yet.
+    """
+
+    weight: int
+    all: list[Share]
+    queue: Any = None
+
+
+@define(eq=False)
 class Delivery:
     """The recipients of one message that get the same copy in one transaction.
 
@@ -40,8 +56,7 @@ class Delivery:
         message: the message with those recipients and no others.
         entered_at: when the delivery came into memory, by the clock.
         started_at: when its transaction began, by the clock.
-        weight: how much memory it takes: `WHOLE`, or less where it shares the content of its
-            message with others.
+        share: its share in the content of its message; None: no other delivery needs that.
         place: its place in memory; only `FairShare` changes this and the following.
         queue: the `NextHopQueue` in which it has that place.
         order: the time by which it is ordered among the deliveries that wait there.
@@ -49,12 +64,17 @@ class Delivery:
 
     next_hop: NextHop
     message: Message
-    weight: int = WHOLE
+    share: Share | None = None
     entered_at: float = 0.0
     started_at: float = 0.0
     place: Place = Place.NONE
     queue: Any = None
     order: float = 0.0
+
+    @property
+    def weight(self) -> int:
+        """How much memory it takes: `WHOLE`, or its share."""
+        return WHOLE if self.share is None else self.share.weight
 
     def for_recipients(self, recipients: Sequence[Recipient]) -> Delivery:
         """Return the delivery with some of its recipients, and its place."""
@@ -143,19 +163,29 @@ def split(
             if len(aliases) < len(recipient.aliases):
                 key = *key, aliases  # the copy of others may name the mailbox itself
         together.setdefault(key, []).append(recipient)
-    weight = WHOLE // min(len(together) or 1, WHOLE)
     deliveries = []
     for (next_hop, _, *original), recipients in together.items():
         if len(recipients) == 1:
-            deliveries.append(Delivery(next_hop, message.for_recipients(recipients), weight))
+            deliveries.append(Delivery(next_hop, message.for_recipients(recipients)))
             continue
         most = most_recipients(next_hop) or len(recipients)
         groups = _groups_of_few_aliases(recipients, next_hop) if original else (recipients,)
         for group in groups:
             for start in range(0, len(group), most):
                 few = group[start : start + most]
-                deliveries.append(Delivery(next_hop, message.for_recipients(few), weight))
+                deliveries.append(Delivery(next_hop, message.for_recipients(few)))
+    if len(together) > 1:
+        _share_content(deliveries)
     return deliveries
+
+
+def _share_content(deliveries: Sequence[Delivery]) -> None:
+    """Give each delivery of a message a share in its content: at least one of `WHOLE`."""
+    each_one, rest = divmod(WHOLE, len(deliveries))
+    shares: list[Share] = []
+    for number, delivery in enumerate(deliveries):
+        delivery.share = Share(max(1, each_one + (number < rest)), shares)
+        shares.append(delivery.share)
 
 
 def _groups_of_few_aliases(

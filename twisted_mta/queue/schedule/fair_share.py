@@ -10,9 +10,10 @@ shared out so that no next hop takes all of them:
 * Next hops are of three kinds (`Kind`), each with places of its own. Hosts that hang are of the
   last kind, and however many there are, the others do not wait for them; nor do they get all
   transactions.
-* Deliveries of one message share its content. Where they are many, each takes an eighth of a place
-  of its kind, and all such deliveries take half of those places at most: so that a message to many
-  next hops is not read back for each of them, and other mail does not wait for it.
+* Deliveries of one message share its content. They take one place together, or where they are many
+  an eighth of a place each; all such deliveries take half of the places of a kind at most. So a
+  message to many next hops is not read back for each of them, and other mail does not wait for it.
+  What one of them took, another takes when it leaves: the content stays in memory for the last.
 * A suspended next hop has no places; when its suspension is over, it has one, for the probe.
 * Next hops take turns, and so do the domains that share a next hop.
 
@@ -31,7 +32,7 @@ from typing import NamedTuple
 
 from ...mail.next_hop import NextHop
 from .backoff import Backoff
-from .delivery import WHOLE, Delivery, Place
+from .delivery import WHOLE, Delivery, Place, Share
 from .next_hop_queue import LOCAL, PROVEN, UNPROVEN, Kind, NextHopQueue
 from .next_hop_status import NextHopStatus
 from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
@@ -192,9 +193,12 @@ class FairShare:
 
     def _add_places(self, queue: NextHopQueue, places: int, weight: int) -> None:
         queue.places += places
-        queue.weight += places * weight
         self.places += places
-        self._weight_of_kind[queue.kind] += places * weight
+        self._add_weight(queue, weight)
+
+    def _add_weight(self, queue: NextHopQueue, weight: int) -> None:
+        queue.weight += weight
+        self._weight_of_kind[queue.kind] += weight
 
     # The place of a delivery.
 
@@ -210,26 +214,31 @@ class FairShare:
             hops waits in the store.
         """
         wanted: dict[NextHopQueue, int] = {}
-        weight = WHOLE
+        shared = False
         for delivery in deliveries:
             queue = delivery.queue = self.queue(delivery.next_hop)
             wanted[queue] = wanted.get(queue, 0) + 1
-            weight = delivery.weight  # of each the same
+            shared = delivery.share is not None  # of each the same
         for queue, places in wanted.items():
-            if not self._has_room(queue, places, weight, now):
+            if not self._has_room(queue, places, now, shared=shared):
                 for each in wanted:
                     self._sort_in(each)
                 return False
-        for queue, places in wanted.items():
-            self._add_places(queue, places, weight)
-            queue.claimed += places
         for delivery in deliveries:
+            self._take_place(delivery, delivery.queue)
+            delivery.queue.claimed += 1
             delivery.place = _CLAIMED
         return True
 
-    def _has_room(self, queue: NextHopQueue, places: int, weight: int, now: float) -> bool:
-        """Whether new mail for a next hop may have so many places, for deliveries of a weight."""
-        most = self._quota if weight == WHOLE else self._quota // 2
+    def _take_place(self, delivery: Delivery, queue: NextHopQueue) -> None:
+        share = delivery.share
+        if share is not None:
+            share.queue = queue
+        self._add_places(queue, 1, delivery.weight)
+
+    def _has_room(self, queue: NextHopQueue, places: int, now: float, *, shared: bool) -> bool:
+        """Whether new mail for a next hop may have so many places, with a shared content or not."""
+        most = self._quota // 2 if shared else self._quota
         if queue.due or self._weight_of_kind[queue.kind] >= most:
             return False
         free = self._free_places(queue, now)
@@ -247,7 +256,7 @@ class FairShare:
             queue.claimed -= 1
         else:
             queue = delivery.queue = self.queue(delivery.next_hop)
-            self._add_places(queue, 1, delivery.weight)
+            self._take_place(delivery, queue)
         delivery.place = _TAKEN
         parameters = delivery.message.envelope.parameters
         delivery.order = effective_due(now, level(delivery.message)) if parameters else now
@@ -266,8 +275,20 @@ class FairShare:
         if delivery.place is _CLAIMED:
             queue.claimed -= 1
         delivery.place = _NONE
-        self._add_places(queue, -1, delivery.weight)
+        self._add_places(queue, -1, -delivery.weight)
+        if delivery.share is not None:
+            self._pass_on(delivery.share)
         self._sort_in(queue)
+
+    def _pass_on(self, share: Share) -> None:
+        """Let another delivery take the weight of one that leaves, up to the whole content."""
+        share.queue = None
+        share.all.remove(share)
+        heir = next((each for each in share.all if each.queue is not None), None)
+        if heir is not None:
+            more = min(share.weight, WHOLE - heir.weight)
+            heir.weight += more
+            self._add_weight(heir.queue, more)
 
     def withdraw(
         self, divide: Callable[[Delivery], tuple[Delivery | None, Delivery | None]]
@@ -351,7 +372,7 @@ class FairShare:
                     continue  # enough of its mail waits; to read a few at a time costs more
                 for reading in self._take_due(queue, room):
                     readings.append(reading)
-                    self._add_places(queue, reading.places, WHOLE)
+                    self._add_places(queue, reading.places, reading.places * WHOLE)
                     queue.claimed += reading.places
                     left -= reading.places
         return readings
@@ -370,7 +391,7 @@ class FairShare:
         """Give back the places of a reading; its deliveries `arrive` after that."""
         queue = reading.queue
         queue.claimed -= reading.places
-        self._add_places(queue, -reading.places, WHOLE)
+        self._add_places(queue, -reading.places, -reading.places * WHOLE)
         self._sort_in(queue)
 
     def companions(self, readings: Sequence[Reading]) -> tuple[str, ...]:
