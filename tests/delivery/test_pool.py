@@ -58,7 +58,14 @@ class PoolTests(TidyTestCase):
         self.assertIsNone(self.pool.take(OTHER, (MAY,)))
         self.assertIsNone(self.pool.take(HOP, (ENCRYPT,)))
         self.assertIsNone(self.pool.take_to(TARGET, ENCRYPT, POLICY))
-        self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), MAY, POLICY))
+        for target in (
+            Target("mx.example", "192.0.2.2", 25),
+            Target("mx.example", "192.0.2.1", 587),
+            Target("other.example", "192.0.2.1", 25),
+        ):
+            self.assertIsNone(self.pool.take_to(target, MAY, POLICY))
+            self.assertFalse(self.pool.has(target, MAY, POLICY))
+        self.assertTrue(self.pool.has(TARGET, MAY, POLICY))
         self.assertIs(self.pool.take_to(TARGET, MAY, POLICY), connection)
 
     def test_a_connection_never_serves_other_terms(self) -> None:
@@ -77,6 +84,46 @@ class PoolTests(TidyTestCase):
             self.assertIsNone(self.pool.take(HOP, (other,)))
             self.assertIsNone(self.pool.take_to(TARGET, other, POLICY))
         self.assertIs(self.pool.take_to(TARGET, Terms(messages=3), POLICY), connection)
+
+    def test_a_connection_never_serves_another_policy_of_the_same_target(self) -> None:
+        """The host may have published TLSA records, or a policy of MTA-STS, since it was made."""
+        first, second = FakeConnection(), FakeConnection(policy=TLSPolicy(level="dane"))
+        for connection in (first, second):
+            self.pool.keep(connection, HOP, (MAY,))
+        for other in (
+            TLSPolicy(level="verify"),
+            TLSPolicy(level="may", server_name="example.net"),
+            TLSPolicy(level="may", remembered=True),
+            TLSPolicy(level="may", problem="its policy cannot be had"),
+            TLSPolicy(level="dane", names=("mx.example",)),
+        ):
+            self.assertIsNone(self.pool.take_to(TARGET, MAY, other))
+        # What is known of its source is no part of a policy.
+        same = TLSPolicy(level="may", source="elsewhere")
+        self.assertIs(self.pool.take_to(TARGET, MAY, same), first)
+        self.assertIs(self.pool.take_to(TARGET, MAY, TLSPolicy(level="dane")), second)
+
+    def test_a_provider_with_many_names_for_an_address_costs_no_search(self) -> None:
+        self.pool.most = 200
+        compared = []
+
+        class Counted(FakeConnection):
+            @property
+            def terms(self) -> Terms:  # type: ignore[override]
+                compared.append(self)
+                return MAY
+
+            @terms.setter
+            def terms(self, terms: Terms) -> None:
+                pass
+
+        for number in range(200):
+            target = Target(f"mx{number}.example", "192.0.2.1", 25)
+            self.pool.keep(Counted(target), HOP, (MAY,))
+        compared.clear()
+        target = Target("mx1.example", "192.0.2.1", 25)
+        self.assertIsNotNone(self.pool.take_to(target, MAY, POLICY))
+        self.assertEqual(len(compared), 1)
 
     def test_a_connection_in_clear_is_for_its_own_next_hop_only(self) -> None:
         """It follows a failed handshake, which other next hops at the target have not tried."""

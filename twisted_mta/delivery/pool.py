@@ -49,8 +49,9 @@ class Pool(Generic[C]):
         self.most = most
         self._idle: dict[C, tuple[NextHop, HostTerms] | None] = {}  # what they served last
         self._by_service: dict[tuple[NextHop, HostTerms], list[C]] = {}
-        # By address and port: to hash a target, terms and policy takes several times as long.
-        self._by_address: dict[tuple[str, int], list[C]] = {}
+        # By name, address and port: to hash a target, terms and policy takes several times as long.
+        # The name counts, as a provider has thousands of names for a few addresses.
+        self._by_place: dict[tuple[str, str, int], list[C]] = {}
 
     @property
     def idle(self) -> tuple[C, ...]:
@@ -91,9 +92,8 @@ class Pool(Generic[C]):
         """
         if connection.messages >= connection.terms.messages:
             return connection
-        target = connection.target
-        self._by_address.setdefault((target.address, target.port), []).append(connection)
-        if target.equal:
+        self._by_place.setdefault(_place(connection.target), []).append(connection)
+        if connection.target.equal:
             self._idle[connection] = None
         else:
             self._idle[connection] = service = next_hop, host_terms
@@ -108,16 +108,20 @@ class Pool(Generic[C]):
         """Remove a connection; one that is not in the pool is no error."""
         if connection in self._idle:
             service = self._idle.pop(connection)
-            target = connection.target
-            _remove(self._by_address, (target.address, target.port), connection)
+            _remove(self._by_place, _place(connection.target), connection)
             if service is not None:
                 _remove(self._by_service, service, connection)
 
     def _find(self, target: Target, terms: Terms, policy: TLSPolicy) -> C | None:
-        for each in reversed(self._by_address.get((target.address, target.port), ())):
-            if each.target == target and each.terms == terms and each.policy == policy:
+        for each in reversed(self._by_place.get(_place(target), ())):
+            if each.terms == terms and each.policy == policy:
                 return each
         return None
+
+
+def _place(target: Target) -> tuple[str, str, int]:
+    """Return what tells a target from others."""
+    return target.name, target.address, target.port
 
 
 def _remove(connections: dict[K, list[C]], key: K, connection: C) -> None:
