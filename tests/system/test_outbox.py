@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EAGAIN, ECONNRESET, EPIPE
-from socket import MSG_MORE
+from socket import MSG_MORE, MSG_PEEK
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -85,6 +85,13 @@ class Producer:
 
     def stopProducing(self) -> None:
         self._events.append("stopped")
+
+
+def _unread(transport: Any) -> bool:
+    try:
+        return bool(transport.socket.recv(1, MSG_PEEK))
+    except BlockingIOError:
+        return False
 
 
 class Connected(TestCase):
@@ -237,6 +244,19 @@ class OverTCP(Connected):
         await self.here.lost
         self.outbox.lose_connection(transport)
         await turn()
+
+    async def test_what_the_peer_has_sent_meanwhile_does_not_reset_the_connection(self) -> None:
+        """A socket that is closed with unread input is reset; octets that wait in it are lost."""
+        transport, there = await self.connect()
+        transport.stopReading()
+        before = there.received
+        there.transport.write(b"x" * 10_000)  # type: ignore[union-attr]
+        await until(lambda: _unread(transport))
+        self.outbox.write(transport, b"221 2.0.0 Bye\r\n")
+        self.outbox.lose_connection(transport, finished=True)
+        await there.lost
+        self.assertEqual(there.received, before + b"221 2.0.0 Bye\r\n")
+        self.assertIsNotNone(there.reason.check(ConnectionDone))
 
     async def test_an_abort_goes_before_the_end_of_a_connection(self) -> None:
         transport, there = await self.connect()
@@ -477,6 +497,29 @@ class UnderTLS(OverTCP):
         await there.lost
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
         self.assertIsNotNone(there.reason.check(ConnectionDone))
+
+    async def test_a_peer_that_has_finished_and_reads_slowly_gets_all(self) -> None:
+        transport, there = await self.connect()
+        there.transport.pauseProducing()  # type: ignore[union-attr]
+        replies = b"250 2.0.0 OK\r\n" * 500_000
+        self.outbox.write(transport, replies)
+        self.outbox.lose_connection(transport, finished=True)
+        for _ in range(3):
+            await turn()
+        self.assertFalse(self.here.lost.called)
+        there.transport.resumeProducing()  # type: ignore[union-attr]
+        await there.lost
+        self.assertEqual(len(there.received), len(replies))
+        self.assertIsNotNone(there.reason.check(ConnectionDone))
+        await self.here.lost
+        self.assertIsNotNone(self.here.reason.check(ConnectionDone))
+
+    async def test_a_handshake_with_a_peer_that_has_finished_is_ended(self) -> None:
+        transport, there = await Connected.connect(self)
+        self.outbox.start_tls(transport, CertificateOptions())
+        self.outbox.lose_connection(transport, finished=True)
+        await self.here.lost
+        await there.lost
 
     async def test_the_records_of_a_content_are_written_together(self) -> None:
         transport, there = await self.connect()

@@ -12,6 +12,7 @@ with one accepting process (docs/benchmark.rst).
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
@@ -150,6 +151,7 @@ class Outbox:
             FileDescriptor.write(connection, octets)
             FileDescriptor.loseConnection(connection)
         elif connection.connected:
+            _drop_unread(connection)
             connection.connectionLost(_DONE)
 
     def _pass_on(self, transport: Any) -> None:
@@ -190,6 +192,7 @@ class Outbox:
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # only Linux has it
 _DONE = Failure(ConnectionDone())
+_DROPPED = 65_536  # octets
 _RECORD = 16_384  # octets of content in a record of TLS, at the most (RFC 8446 §5.1)
 _TOGETHER = 131_072  # octets below TLS that are written together, at the most
 _LARGE = 4096
@@ -199,6 +202,15 @@ _LARGE = 4096
 def has_unsent(connection: Connection) -> bool:
     """Whether a connection has octets that its socket has not taken yet."""
     return bool(connection.dataBuffer or connection._tempDataBuffer)
+
+
+def _drop_unread(connection: Connection) -> None:
+    """Read what has come meanwhile, such as the peer's end of TLS directly behind QUIT.
+
+    The kernel would answer it by a reset, which can destroy the last reply at the peer.
+    """
+    with contextlib.suppress(OSError):  # nothing has come, or the peer has gone
+        connection.socket.recv(_DROPPED)
 
 
 @implementer()  # none: Twisted would declare each once more, for each TLS protocol
