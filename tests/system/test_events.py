@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,27 @@ class Events(SynchronousTestCase):
             self.events, ["first reads 1", "first is over: ValueError", "second reads 2"]
         )
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_an_exit_or_a_cancellation_ends_the_connection_and_no_other(self) -> None:
+        for kind in (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            self.events.clear()
+
+            def fail(kind: type[BaseException] = kind) -> None:
+                raise kind("a bug")
+
+            self.add("first", b"1", fail)
+            self.reactor.addWriter(self.add("second", b"2", fail))
+            self.add("third", b"3")
+            self.reactor.doIteration(0)
+            over = f"is over: {kind.__name__}"
+            self.assertCountEqual(
+                self.events,
+                [
+                    *("first reads 1", f"first {over}", "second reads 2", f"second {over}"),
+                    "third reads 3",
+                ],
+            )
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 2)
 
     def test_a_failure_at_the_end_of_a_connection_does_not_affect_others(self) -> None:
         def fail(reason: Failure) -> None:

@@ -1,9 +1,9 @@
 """Events of descriptors, without Twisted's log context.
 
 Twisted's reactors tell `twisted.python.log` for each event whose it is, by a new dictionary and
-eight calls. Our log does not use that, and it takes a twentieth of the time of a small message. The
-reactors of our own processes do without it (`skip_log_context`); that of an application that embeds
-the mail transfer agent is not changed.
+eight calls, a twentieth of the time of a small message. Only lines of that older API show it, as
+their ``system``, and we write none. The reactors of our own processes do without it
+(`skip_log_context`); that of an application that embeds the mail transfer agent is not changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _iterate(reactor: Any, timeout: float | None) -> None:
             continue
         try:
             why = selectable.doRead()
-        except Exception as error:
+        except BaseException as error:  # also of a task that was cancelled, as Twisted does
             _log.failure("a connection failed at what it has read")
             why = error
         if why:
@@ -54,5 +54,7 @@ def _iterate(reactor: Any, timeout: float | None) -> None:
 def _call(function: Callable[..., object], *arguments: object) -> None:
     try:
         function(*arguments)
-    except Exception:  # of one connection, which does not affect the others
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # of one connection, which does not affect the others
         _log.failure("an event of a connection could not be handled")
