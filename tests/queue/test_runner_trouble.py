@@ -360,6 +360,17 @@ class Exhausted(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
+    def test_delays_are_looked_for_again_whatever_fails(self) -> None:
+        self.accept(message(1))
+        self.attempts.pop().unreachable()
+        self.settle()
+        watch = self.runner._deliveries.delays
+        self.patch(watch, "_report", lambda message, now: 1 / 0)
+        self.runner.update(evolve(self.settings(), delay_warning=60.0))
+        self.settle(61)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNotNone(watch._alarm)
+
     def test_expired_mail_that_cannot_be_looked_at_is_put_back(self) -> None:
         self.begin(start=False)
         self.accept(message(1), message(2))

@@ -142,7 +142,10 @@ class DelayWatch:
         self._through = QueueId(before - 1) if leased.through is None else leased.through
         now = self._wall_time()
         for message in leased.messages:
-            self._report(message, now)
+            try:
+                self._report(message, now)
+            except Exception:
+                self._log.failure("the delay of {id} could not be reported", id=message.id)
         self._wait(self._rest if leased.through is None else 0)
 
     def _not_looked(self, failure: Failure) -> None:

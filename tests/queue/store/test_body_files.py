@@ -413,6 +413,18 @@ class OtherContents(ReuseTestCase):
                 self.assertEqual(leased.messages, ())  # type: ignore[union-attr]
         self.assertEqual(self.store.apply([SetAside(QueueId(99))]), [None])
 
+    def test_a_delivery_that_is_deferred_after_the_loss_is_not_tried_again(self) -> None:
+        new = self.accepted(1)
+        self.accepted(2)
+        self.start_again()
+        self.store.open()
+        self.remove(1)
+        self.store.apply([SetAside(QueueId(1))])
+        self.store.apply([deferred(new, NOW + 60)])
+        (leased,) = self.store.apply([Lease(NOW + 999, (Want("next.example", 9),))])
+        self.assertEqual([each.id for each in leased.messages], [2])  # type: ignore[union-attr]
+        self.assertEqual(self.store.census().quarantined, 1)
+
     def test_no_message_is_quarantined_where_its_file_cannot_be_read_or_all_are_gone(self) -> None:
         self.accepted(1)
         self.start_again()

@@ -204,7 +204,6 @@ class SQLiteTransaction:
                 "UPDATE message SET quarantine = ? WHERE id = ?", (reason, message.id)
             )
             self.counts.quarantined += 1
-        # Further deliveries of the message may have been deferred since it was quarantined.
         (held,) = self._database.execute(
             "SELECT count(held) FROM recipient WHERE message = ?", (message.id,)
         ).fetchone()
@@ -427,6 +426,7 @@ class SQLiteTransaction:
     def _defer(self, settle: Settle) -> None:
         before = {each.number: each.attempts for each in settle.message.envelope.recipients}
         recorded: list[Deferral] = []
+        is_lost = self._is_quarantined(settle.message.id)  # since it was leased
         for deferral in settle.deferred:
             outcome = deferral.outcome
             attempts = before[outcome.number]
@@ -438,7 +438,7 @@ class SQLiteTransaction:
                 " WHERE message = ? AND number = ? AND attempts = ?",  # once, if applied twice
                 (
                     attempts + 1,
-                    deferral.next_attempt,
+                    None if is_lost else deferral.next_attempt,
                     outcome.reply.code,
                     outcome.reply.status,
                     outcome.reply.text,
@@ -454,6 +454,13 @@ class SQLiteTransaction:
                 recorded.append(deferral)
         if recorded:
             history.record(self._database, settle, recorded)
+
+    def _is_quarantined(self, id: QueueId) -> bool:
+        if not self.counts.quarantined:  # nearly always
+            return False
+        condition = "id = ? AND quarantine IS NOT NULL"
+        found = self._database.execute(f"SELECT 1 FROM message WHERE {condition}", (id,))
+        return found.fetchone() is not None
 
     def _warn(self, settle: Settle) -> None:
         for chunk in chunks([(number,) for number in settle.warned]):
