@@ -56,6 +56,13 @@ class Pairs(Greylisting):
         for result in ("defer", "pass"):
             self.assertEqual(self.counted(mta, "greylist", result), 2, result)
 
+    def test_clients_can_read_when_to_try_again(self) -> None:
+        mta = self.started(greylist=GreylistSettings(delay=1800))
+        reply = "451 4.7.1 Greylisted, try again in {}"
+        self.assertEqual(self.replies(mta), [reply.format("1800 seconds")])
+        mta.advance(1799)
+        self.assertEqual(self.replies(mta), [reply.format("1 second")])
+
     def test_each_pair_waits_by_itself(self) -> None:
         mta = self.started()
         self.codes(mta)

@@ -11,7 +11,6 @@ from math import ceil
 from ...interfaces import WallTime
 from ...mail.address import Mailbox, folded, is_postmaster
 from ...mail.assessment import Verdict
-from ...mail.counted import counted
 from ...mail.reply import Reply
 from ..answers import EnvelopeView
 from ..chain import Count
@@ -151,6 +150,7 @@ def _recipient(recipient: Mailbox) -> str:
 
 
 def _reply(decision: Decision) -> Reply:
-    return Reply.of(
-        451, "7.1", f"Greylisted, try again in {counted(ceil(decision.wait), 'second')}"
-    )
+    seconds = ceil(decision.wait)
+    # In digits alone: there are clients that read when to try again.
+    unit = "second" if seconds == 1 else "seconds"
+    return Reply.of(451, "7.1", f"Greylisted, try again in {seconds} {unit}")
