@@ -286,6 +286,15 @@ class ToTheNextHop(ProtectedMail):
         self.require()
         self.assertPlayed(notice)
 
+    def test_a_notice_has_no_requiretls_for_an_exchanger_that_nothing_proves(self) -> None:
+        """Its certificate is good, but its name comes from MX records without DNSSEC."""
+        self.resolver.signed = ("away.example", "mx3.away.example")
+        for number in (1, 2):
+            self.exchanger(*QUIT, announces="HELP", number=number)
+        notice = self.exchanger(*self.taking("MAIL FROM:<>", "ann@sender.example"), number=3)
+        self.require()
+        self.assertPlayed(notice)
+
     def test_members_of_an_alias_get_it_with_requiretls(self) -> None:
         self.mta.stop()
         file = os.path.join(os.path.dirname(self.authorities), "aliases")

@@ -75,6 +75,17 @@ class ConversionTests(TidyTestCase):
             player.take(player.session.transact(mail))
             self.assertEqual([each.reply.enhanced for each in player.outcomes], [status])
 
+    def test_what_needs_no_conversion_is_refused_for_all_other_reasons(self) -> None:
+        mails = (
+            (message(content=b"x" * 2000), "5.3.4"),
+            (message(sender="ü@client.example"), "5.6.7"),
+        )
+        for mail, status in mails:
+            player = Player().play(LIMITED_OPENING)
+            self.assertFalse(player.session.needs_conversion(mail))
+            player.take(player.session.transact(mail))
+            self.assertEqual([each.reply.enhanced for each in player.outcomes], [status])
+
     def test_unconverted_all_recipients_fail(self) -> None:
         for parameters in PARAMETERS:
             player = Player(message(parameters=parameters)).play(PLAIN_OPENING)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tidy import TidyTestCase
 from twisted_mta.mail.body import DotlessFile, MemoryBody
-from twisted_mta.smtp.client.outgoing import DotStuffer, stuffed
+from twisted_mta.smtp.client.outgoing import PIECE, DotStuffer, in_one_piece, stuffed
 
 from ..player import PLAIN_OPENING, Player, message
 
@@ -65,6 +65,23 @@ class DotStufferTests(TidyTestCase):
         self.assertLess(max(map(len, pieces)), 100_000)
 
 
+class InOnePiece(TidyTestCase):
+    @given(
+        st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"x"]), max_size=12).map(b"".join),
+        st.sampled_from([b"", b"A: x\r\n", b"..\r\n", b"A: x", b"A: x\r", b"\r\n", b"\n", b"."]),
+    )
+    def test_small_content_has_the_octets_of_its_pieces(self, content: bytes, trace: bytes) -> None:
+        mail = evolve(message(body=MemoryBody(content)), trace=trace)
+        self.assertEqual(in_one_piece(mail), naively_stuffed(trace + content))
+
+    def test_content_of_more_than_a_piece_has_them_too(self) -> None:
+        """Wherever a line begins: the octets before the end of a piece are CR LF, or CR alone."""
+        for before in (b"", b"\r", b"\r\n"):
+            content = before.rjust(PIECE, b"x") + b"\n.\r\n.y"
+            mail = message(body=MemoryBody(content))
+            self.assertEqual(in_one_piece(mail), naively_stuffed(mail.trace + content))
+
+
 @frozen
 class Dotless(DotlessFile):
     """A content without dots, in pieces of some octets."""
@@ -106,6 +123,7 @@ class WithoutDots(TidyTestCase):
                 self.assertTrue(files or isinstance(piece, bytes))
                 wire += piece.content if isinstance(piece, Dotless) else bytes(piece)  # type: ignore[arg-type]
             self.assertEqual(wire, expected)
+        self.assertEqual(in_one_piece(dotless), expected)
 
     def test_a_file_is_a_piece_only_where_that_is_asked_for(self) -> None:
         dotless = message(body=Dotless(b"Subject: x\r\n\r\nHello\r\n"))

@@ -216,6 +216,11 @@ class OfSeveralClasses(TidyTestCase):
         self.assertEqual([each.reply.enhanced for each in player.outcomes], ["4.5.0"] * 2)
         self.assertTrue(player.outcomes[0].uncertain)
 
+    def test_a_refusal_without_an_end_has_no_text_of_what_follows_its_last_line(self) -> None:
+        player = pipelined()
+        player.receive(b"550-no\r\n" * 100 + b"550 never\r\n250 Ok\r\n")
+        self.assertEqual(player.replies, [f"550 {'no ' * 100}never"] * 2)
+
 
 class Statuses(TidyTestCase):
     """The enhanced status codes of lines (RFC 2034 §4) may differ too."""
