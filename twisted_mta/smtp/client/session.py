@@ -341,7 +341,6 @@ class ClientSession:
             self._done(steps)
             return steps
         if self._reset_first:
-            self._reset_first = False
             self._held_back.append((Awaited.RSET, b"RSET\r\n"))
         self._mails += 1
         self._held_back.append((Awaited.MAIL, transaction.mail()))
