@@ -1,5 +1,6 @@
 """Timers by the monotonic clock, independent of changes of the wall clock."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -168,6 +169,20 @@ class Timers(TidyTestCase):
         self.pass_time(1)
         self.assertEqual(self.made, ["made"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_an_exit_or_a_cancellation_does_not_end_the_reactor(self) -> None:
+        kinds = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+        for kind in kinds:
+
+            def fail(kind: type[BaseException] = kind) -> None:
+                raise kind("a bug")
+
+            self.reactor.callLater(0, fail)
+            self.reactor.callFromThread(fail)
+            self.reactor.callLater(0, self.made.append, kind)
+            self.application.turn()
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 2)
+        self.assertEqual(self.made, [*kinds])
 
     def test_thousands_of_cancelled_calls_are_not_kept(self) -> None:
         self.later(1000, "last")

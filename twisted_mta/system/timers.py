@@ -262,7 +262,7 @@ class MonotonicReactor:
     def _call(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         try:
             callable(*args, **kw)
-        except Exception:  # as the reactor does: a failure of one call does not affect the others
+        except BaseException:  # as the reactor does: one call that fails does not affect the others
             self._log.failure("while handling timed call {callable}", callable=callable)
 
 
