@@ -39,9 +39,11 @@ class Watch(TidyTestCase):
         self.asked.append(ids)
         return self.queue
 
-    def tell(self, kind: type[Accepted | Delivered], *numbers: RecipientNumber) -> None:
+    def tell(
+        self, kind: type[Accepted | Delivered], *numbers: RecipientNumber, id: QueueId = ID
+    ) -> None:
         step = kind(
-            id=str(ID), sender="", recipients=("?",) * len(numbers), next_hop=None, reply=None, at=0
+            id=str(id), sender="", recipients=("?",) * len(numbers), next_hop=None, reply=None, at=0
         )
         self.audience.tell(step, numbers)
 
@@ -71,7 +73,7 @@ class Watch(TidyTestCase):
         self.tell(Delivered, EVE)
         self.assertEqual(len(self.successResultOf(outcome)), 2)
 
-    def test_the_queue_is_asked_only_for_accepted_mail_that_is_waited_for(self) -> None:
+    def test_the_queue_is_asked_only_for_accepted_mail(self) -> None:
         self.clock.pump([1.0] * 10)
         outcome = self.outcome()
         self.clock.pump([1.0] * 10)
@@ -79,8 +81,9 @@ class Watch(TidyTestCase):
         self.tell(Accepted, BOB, EVE)
         self.clock.pump([1.0] * 3)
         self.assertEqual(self.asked[0], [str(ID)])
-        outcome.cancel()
-        self.failureResultOf(outcome)
+        for number in (BOB, EVE):
+            self.tell(Delivered, number)
+        self.successResultOf(outcome)
         self.asked.clear()
         self.clock.pump([1.0] * 10)
         self.assertEqual(self.asked, [])
@@ -91,6 +94,50 @@ class Watch(TidyTestCase):
         self.queue = None
         self.clock.pump([1.0] * 30)
         self.assertNoResult(outcome)
+
+    def test_a_message_is_missing_in_two_looks_of_which_none_failed_in_between(self) -> None:
+        self.tell(Accepted, BOB, EVE)
+        outcome = self.outcome()
+        for queue in ({}, None, {}, {str(ID): [BOB, EVE]}, {}):
+            self.queue = queue
+            self.clock.advance(2.0)
+            self.assertNoResult(outcome)
+        self.clock.advance(2.0)
+        self.failureResultOf(outcome, LookupError)
+
+    def test_mail_that_is_not_waited_for_is_forgotten_too(self) -> None:
+        self.tell(Accepted, BOB, EVE)
+        self.clock.pump([2.0] * 10)
+        self.assertTrue(self.audience.tracks(str(ID)))
+        self.queue = {}
+        self.clock.pump([2.0] * 3)
+        self.assertFalse(self.audience.tracks(str(ID)))
+        self.assertEqual(self.lost, [str(ID)])
+
+    def test_very_many_messages_take_turns(self) -> None:
+        ids = [QueueId(number) for number in range(2, 3002)]
+        names = list(map(str, ids))
+        self.queue = {name: [BOB] for name in names}
+        for id in ids:
+            self.audience.track(id, {"bob@far.example": [BOB]})
+            self.tell(Accepted, BOB, id=id)
+        waiting = [self.audience.outcome(name) for name in names[:2500]]
+        seen: dict[str, None] = {}
+        for _ in range(3):
+            self.asked.clear()
+            self.clock.advance(2.0)
+            looked_at = [id for some in self.asked for id in some]
+            self.assertLessEqual(len(looked_at), 1200)
+            self.assertLessEqual(max(map(len, self.asked)), 100)
+            seen.update(dict.fromkeys(looked_at))
+        self.assertTrue(all(name in seen for name in names[:2500]))
+        self.clock.pump([2.0] * 15)
+        seen.update((id, None) for some in self.asked for id in some)
+        self.assertTrue(all(name in seen for name in names))
+        self.queue = {}
+        self.clock.pump([2.0] * 10)
+        for each in waiting:
+            self.failureResultOf(each, LookupError)
 
 
 class Queue(TidyTestCase):

@@ -17,6 +17,7 @@ from twisted_mta.mail.events import Accepted, Delivered, MailEvent, Removed
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.server.application_mail import Receipt, SubmissionRefused
+from twisted_mta.workers.process import READING
 
 PLAIN = b"Subject: Hi\r\n\r\nHello.\r\n"
 FIRST, SECOND = str(QueueId(1 << 6)), str(QueueId(1 << 6 | 1))  # of workers 0 and 1
@@ -300,6 +301,28 @@ class SharedQueue(Submitting):
         self.assertIn("another machine", str(error))
         for each in self.processes:
             self.assertIn(("unfollow", {"id": id}), each.heard)
+
+    def test_a_worker_that_cannot_say_what_is_queued_may_have_a_step_to_tell(self) -> None:
+        self.parent._outcome_watch.start()
+        _, process, id = self.dying()
+        process.pipe.send("mail_event", event=step(Accepted, id), numbers=[0])
+        self.reactor.settle()
+        outcome = self.parent.outcome(id)
+        other = self.other(process)
+        other.replies["still_queued"] = {}
+        # It has lost the database in a commit, hangs, or has not yet looked.
+        for reply in (None, Deferred(), OSError("no"), {id: [0]}):
+            process.replies["still_queued"] = reply
+            for _ in range(8):
+                self.reactor.advance(1)
+                self.reactor.settle()
+            self.assertNoResult(outcome)
+            if isinstance(reply, Deferred):
+                self.reactor.advance(READING)
+                self.reactor.settle()
+        process.pipe.send("mail_event", event=step(Delivered, id), numbers=[0])
+        self.reactor.settle()
+        self.successResultOf(outcome)
 
     def test_a_successor_hears_of_all_messages_and_is_asked_for_those_it_took(self) -> None:
         _, process, id = self.dying()

@@ -105,6 +105,7 @@ class LocalAudience:
         self._subscribers: dict[object, Subscriber] = {}
         self._messages: dict[str, _Message] = {}
         self._complete: dict[str, None] = {}  # the ids of those that are, the oldest first
+        self._awaited: dict[str, None] = {}  # the ids of those that are waited for, or were
 
     # Subscribers.
 
@@ -184,10 +185,17 @@ class LocalAudience:
 
     def awaited(self) -> Sequence[str]:
         """Return the messages that were told of, are not complete, and are waited for."""
+        self._awaited = {
+            id: None for id in self._awaited if id in self._messages and self._messages[id].waiting
+        }
+        return [id for id in self._awaited if self._messages[id].told]
+
+    def under_way(self) -> Sequence[str]:
+        """Return the messages that were told of and are not complete."""
         return [
             id
             for id, message in self._messages.items()
-            if message.waiting and message.told and not message.is_complete
+            if message.told and id not in self._complete
         ]
 
     def left(self, id: str) -> Sequence[RecipientNumber]:
@@ -228,6 +236,7 @@ class LocalAudience:
             outcome.callback(dict(message.ended))
         else:
             waiting.append(outcome)
+            self._awaited[str(id)] = None
         return outcome
 
     def stop(self) -> None:

@@ -1,12 +1,13 @@
-"""Finds out that another machine has ended a message whose outcome is waited for.
+"""Finds out that another machine has ended a message of the application.
 
 Of a queue that several machines share, each tells its own application of the steps that its own
-processes take. A message that left the queue by another machine would be waited for in vain.
+processes take. A message that left the queue by another machine would be waited for in vain, and
+kept in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 
@@ -20,21 +21,27 @@ from ..system.repetition import Repetition
 from .audience import LocalAudience
 
 _INTERVAL = 2.0  # seconds between two looks
-_AT_ONCE = 100  # messages in one look at the queue
+_AT_ONCE = 100  # messages in one operation
+_MOST_AWAITED = 1000  # recipients in one look: some 40 ms for the database
+_MOST_OTHERS = 200
 
 Queued = Mapping[str, Sequence[RecipientNumber]]
 """The numbers of recipients in the queue, by the id of their message."""
 
 
 class OutcomeWatch:
-    """Looks for awaited messages in the queue, as long as there are any.
+    """Looks for the messages of the application in the queue, as long as there are any.
+
+    Those that are waited for come first. If there are very many, they take turns, and so do the
+    others, of which fewer are in each look.
 
     A message of which a recipient is missing in two looks is lost for the application
     (`LocalAudience.lose`): a step that a process of this machine has told of is here by then.
 
     Args:
         audience: the application, in this process.
-        queued: returns which recipients of messages are in the queue; None: that is not known now.
+        queued: returns which recipients of messages are in the queue, after all steps that this
+            machine has taken before are told; None: that is not known now.
         lost: called with each message that another machine has ended.
         clock: for the looks.
     """
@@ -51,6 +58,8 @@ class OutcomeWatch:
         self._queued = queued
         self._lost = lost
         self._missed: dict[str, None] = {}  # at the last look
+        self._awaited = _Turns(audience, audience.awaited)
+        self._others = _Turns(audience, audience.under_way)
         self._looking = Repetition(lambda: Deferred.fromCoroutine(self._look()), clock)
 
     def start(self) -> None:
@@ -62,10 +71,13 @@ class OutcomeWatch:
         self._looking.stop()
 
     async def _look(self) -> None:
-        awaited = self._audience.awaited()
         before, self._missed = self._missed, {}
-        for start in range(0, len(awaited), _AT_ONCE):
-            some = awaited[start : start + _AT_ONCE]
+        ids = dict(before)
+        ids.update(dict.fromkeys(self._awaited.next(_MOST_AWAITED)))
+        ids.update(dict.fromkeys(self._others.next(_MOST_OTHERS)))
+        every = list(ids)
+        for start in range(0, len(every), _AT_ONCE):
+            some = every[start : start + _AT_ONCE]
             queued = await self._queued(some)
             for id in some if queued is not None else ():
                 there = dict.fromkeys((queued or {}).get(id, ()))
@@ -73,11 +85,38 @@ class OutcomeWatch:
                     continue
                 if id in before:
                     self._audience.lose(
-                        id, f"another machine has ended {id}; its outcome is not known here"
+                        id,
+                        f"{id} was ended by another machine, or by a process that has died; its"
+                        " outcome is not known here",
                     )
                     self._lost(id)
                 else:
                     self._missed[id] = None
+
+
+class _Turns:
+    """Messages that take turns.
+
+    Args:
+        audience: knows their recipients.
+        ids: returns all of them, at the begin of each round.
+    """
+
+    def __init__(self, audience: LocalAudience, ids: Callable[[], Sequence[str]]) -> None:
+        self._audience = audience
+        self._ids = ids
+        self._left: list[str] = []  # of this round, the next one last
+
+    def next(self, most: int) -> Iterator[str]:
+        """Return the next messages, with about so many recipients; at most the rest of a round."""
+        if not self._left:
+            self._left = list(reversed(self._ids()))
+        while self._left and most > 0:
+            id = self._left.pop()
+            recipients = len(self._audience.left(id))
+            if recipients:
+                yield id
+            most -= recipients
 
 
 async def queued_recipients(commit: GroupCommit, ids: Sequence[str]) -> Queued:

@@ -404,12 +404,25 @@ class Workers:
         return self._audience.outcome(id)
 
     async def _still_queued(self, ids: Sequence[str]) -> Queued | None:
-        """Return which recipients of messages are in the queue that all share."""
-        for worker in self._workers:
-            if worker.ready:
-                done, queued = await self._call(worker.pipe, "still_queued", ids=ids)
-                return queued if done else None
-        return None
+        """Return which recipients of messages are in the queue that all share.
+
+        Every worker is asked, since each answers once the steps that it had taken are told. Those
+        of one that cannot read the queue now may be told later.
+        """
+        workers = [worker for worker in self._workers if worker.ready]
+        answers = await gatherResults(
+            [
+                Deferred.fromCoroutine(self._call(worker.pipe, "still_queued", ids=ids))
+                for worker in workers
+            ]
+        )
+        found: dict[str, list[RecipientNumber]] = {}
+        for done, queued in answers:
+            if not done or queued is None:
+                return None
+            for id, numbers in queued.items():
+                found.setdefault(id, []).extend(numbers)
+        return found if workers else None
 
     async def when_idle(self) -> None:
         """Return once all workers are idle at the same time, or end."""
