@@ -1,8 +1,11 @@
 """LIMITS (RFC 9422): transactions and sessions stay within the limits of a server."""
 
+from twisted.internet.defer import Deferred, succeed
+
 from tests.delivery.hops import HopTestCase, to
-from tests.delivery.test_relay import PARTING
+from tests.delivery.test_relay import FIRST, HOP, PARTING
 from twisted_mta.config import Destination
+from twisted_mta.mail.next_hop import NextHop, Target
 from twisted_mta.smtp.extension.limits import Limits
 from twisted_mta.testing.peer import ScriptStep
 
@@ -93,6 +96,43 @@ class Obeyed(HopTestCase):
         )
         outcomes = self.send(to("b@example.net", "c@example.net"))
         self.assertEqual([each.reply.code for each in outcomes], [421, 421])
+
+    def test_a_stop_defers_the_rest_and_keeps_what_was_delivered(self) -> None:
+        for how in ("abort_unsent", "abort"):
+            self.relay = self.make_relay()
+            self.server(*opening("RCPTMAX=1"), *transaction("b@example.net"))
+            delivering = self.relay.deliver(
+                HOP, to("b@example.net", "c@example.net", "d@e.example")
+            )
+            self.network.settle()
+            self.assertNoResult(delivering)  # the second one waits for the reply to MAIL
+            getattr(self.relay, how)()
+            self.network.settle()
+            outcomes = self.successResultOf(delivering)
+            self.assertEqual([each.number for each in outcomes], [0, 1, 2])
+            self.assertEqual([each.reply.code for each in outcomes], [250, 451, 451])
+
+    def test_other_exchangers_defer_the_rest(self) -> None:
+        """What was delivered stays so: the delivery as a whole is not `Regrouped`."""
+        self.server(*opening("RCPTMAX=1 MAILMAX=1"), *transaction("b@example.net"), *PARTING)
+        groups = [HOP, NextHop("smtp", domain="example.net", exchanger=".example")]
+        self.relay.connections.grouped = lambda next_hop: groups.pop(0)
+        outcomes = self.send(to("b@example.net", "c@example.net", "d@example.net"))
+        self.assertEqual([each.reply.code for each in outcomes], [250, 451, 451])
+        self.assertIn("have changed meanwhile", outcomes[2].reply.text)
+
+    def test_an_error_within_the_rest_defers_it(self) -> None:
+        def locate(next_hop: NextHop) -> Deferred[list[Target]]:
+            if self.located:
+                raise RuntimeError("an error of ours")
+            self.located += 1
+            return succeed([FIRST])
+
+        self.relay.locate = locate  # type: ignore[assignment]
+        self.server(*opening("RCPTMAX=1 MAILMAX=1"), *transaction("b@example.net"), *PARTING)
+        outcomes = self.send(to("b@example.net", "c@example.net"))
+        self.assertEqual([each.reply.code for each in outcomes], [250, 451])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_of_a_limit_given_twice_the_smaller_counts(self) -> None:
         self.assertEqual(Limits.announced("rcptmax=5 RCPTMAX=3"), Limits(recipients=3))
