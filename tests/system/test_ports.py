@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -203,15 +204,17 @@ class Adopting(PortsTestCase):
         worker, factory = self.worker(endpoint)
         worker.accept_connections()
 
-        def fail(address: object) -> Protocol:
-            raise RuntimeError("no protocol")
+        for kind in (RuntimeError, asyncio.CancelledError, SystemExit):
 
-        self.patch(factory, "buildProtocol", fail)
-        with contextlib.suppress(ConnectionResetError):
-            self.assertEqual(await self.greeting((LOOPBACK, port)), b"")
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        del factory.buildProtocol
-        self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
+            def fail(address: object, kind: type[BaseException] = kind) -> Protocol:
+                raise kind("no protocol")
+
+            factory.buildProtocol = fail  # type: ignore[method-assign]
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(await self.greeting((LOOPBACK, port)), b"")
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+            del factory.buildProtocol  # type: ignore[method-assign]
+            self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
 
     async def test_a_unix_socket_keeps_its_mode_and_name(self) -> None:
         path = self.path()
@@ -383,6 +386,29 @@ class Descriptors(PortsTestCase):
             for client in sockets:
                 client.close()
             await port.factory.ended()
+
+    async def test_an_accepted_connection_does_not_block_and_is_not_inherited(self) -> None:
+        """Whatever the program's default for sockets, which are accepted without it."""
+        for default in (None, 5.0):
+            self.addCleanup(socket.setdefaulttimeout, socket.getdefaulttimeout())
+            for served, place in self.served():
+                served.accept_connections()
+                port: Any = served.bound[0].port
+                port.factory.stays = True
+                with socket.socket(
+                    socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+                ) as client:
+                    client.connect(place)
+                    socket.setdefaulttimeout(default)
+                    taken = len(port.factory.here)
+                    await until(lambda port=port, taken=taken: len(port.factory.here) > taken)
+                    accepted = port.factory.here[-1].transport.socket
+                    self.assertEqual(
+                        (accepted.gettimeout(), accepted.get_inheritable()), (0.0, False)
+                    )
+                    self.assertEqual((accepted.family, accepted.type), (client.family, client.type))
+                    socket.setdefaulttimeout(None)
+                await port.factory.ended()
 
     async def test_the_status_page_answers_while_connections_with_mail_wait(self) -> None:
         ports = self.ports()

@@ -99,7 +99,8 @@ class Accepting:
 
         Like Twisted's own `doRead`, but without its preparations for errors: they take a tenth of a
         millisecond, and often another worker has accepted the connection already. `socket.accept`
-        would make enumerations of the family and the type for each connection.
+        would make enumerations of the family and the type for each connection; the private
+        `socket._accept`, on which it is built, does not.
 
         Args:
             available: how many descriptors connections may use (`for_connections`).
@@ -136,7 +137,7 @@ class Accepting:
             session, self.sessionno = self.sessionno, self.sessionno + 1
             transport = port.transport(connection, protocol, peer, self, session, self.reactor)
             protocol.makeConnection(transport)
-        except Exception:
+        except BaseException:  # also of a task that was cancelled: it would end the port
             self._log.failure("a connection could not be served")
             if transport is None:
                 connection.close()
