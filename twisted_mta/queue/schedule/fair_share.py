@@ -193,11 +193,8 @@ class FairShare:
 
     def _add_places(self, queue: NextHopQueue, places: int, weight: int) -> None:
         queue.places += places
-        self.places += places
-        self._add_weight(queue, weight)
-
-    def _add_weight(self, queue: NextHopQueue, weight: int) -> None:
         queue.weight += weight
+        self.places += places
         self._weight_of_kind[queue.kind] += weight
 
     # The place of a delivery.
@@ -288,7 +285,7 @@ class FairShare:
         if heir is not None:
             more = min(share.weight, WHOLE - heir.weight)
             heir.weight += more
-            self._add_weight(heir.queue, more)
+            self._add_places(heir.queue, 0, more)
 
     def withdraw(
         self, divide: Callable[[Delivery], tuple[Delivery | None, Delivery | None]]
