@@ -8,8 +8,8 @@ recipients is.
                   recipient is due again. How it ends is up to the store: the embedded one keeps
                   leases in memory only; one that several processes share has to find out
     held          by the operator: not tried until it is released
-    quarantined   the message's body file is missing, or is not its own: never tried, shown to the
-                  operator
+    quarantined   the message's body file is missing, not its own, or too short: never tried, shown
+                  to the operator
     (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
 
 An *operation* moves recipients from one state to another; those of the operator are in
@@ -368,7 +368,7 @@ class Census:
         deferred: recipients that were tried before.
         leased: recipients that are leased.
         held: recipients that the operator holds.
-        quarantined: messages whose body file is missing.
+        quarantined: messages whose body file is lost.
         failures: records of failures that no DSN reported, of the last 30 days (`FAILURE_LIFE`).
     """
 
@@ -387,7 +387,7 @@ class Recovery:
 
     Attributes:
         swept: names of body files without a row, which were removed; they were never acknowledged.
-        quarantined: messages whose body file is missing.
+        quarantined: messages whose body file is lost.
         census: how much is in the queue.
         removed: messages with recipients that the operator had removed while they were leased to a
             process that is no more; those recipients have left the queue now.
