@@ -61,7 +61,7 @@ class Asking(ActionPagesTestCase):
             "<h1>Remove 2 recipients of 1 message?</h1>",
             "from &lt;&gt;, domain a.example, older 3600",
             "1 of them is in delivery",
-            "2 of them are leased by another machine",
+            "2 of them are leased by another machine, whose attempt ends first.",
             '<input type="hidden" name="confirmed" value="yes" />',
             '<input type="hidden" name="domain" value="a.example" />',
             'class="grave"',

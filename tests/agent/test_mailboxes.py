@@ -120,7 +120,7 @@ class ReadInSlices(TidyTestCase):
         (line,) = self.lines
         path = os.path.abspath(self.path)
         self.assertTrue(line.startswith(f"{path}: 3,200 aliases, changed: list0, list1, "), line)
-        self.assertTrue(line.endswith(" and 3190 more"), line)
+        self.assertTrue(line.endswith(" and 3,190 more"), line)
 
     def test_a_changed_file_with_the_same_aliases_is_named(self) -> None:
         with open(self.path, "a", encoding="ascii") as file:

@@ -384,7 +384,7 @@ def _sources(sources: Facts | None) -> Iterator[str]:
             if limit is None:
                 words += ": no limit"
             elif sent < limit:
-                words += f": {sent} of {counted(limit, 'message')} today"
+                words += f": {sent:,} of {counted(limit, 'message')} today"
             else:
                 used_up = counted(limit, "message of today is", "messages of today are")
                 words += f": its {used_up} used up, until {sources['tomorrow']}"

@@ -67,5 +67,5 @@ def compared(before: _E, after: _E, path: str, kind: Kind) -> Work[list[str]]:
             insort(first, name)
             del first[_SHOWN:]
     shown = ", ".join(map(printable, first)) or "none"
-    more = f" and {changed - _SHOWN} more" if changed > _SHOWN else ""
+    more = f" and {changed - _SHOWN:,} more" if changed > _SHOWN else ""
     return [f"{printable(path)}: {counted(len(after), *kind)}, changed: {shown}{more}"]

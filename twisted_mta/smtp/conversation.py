@@ -173,7 +173,8 @@ class Overhearing:
             self._listener(_line("client", line))
             return
         else:
-            text = f"({counted(len(line), 'octet')} that are not a command)"
+            octets = counted(len(line), "octet that is", "octets that are")
+            text = f"({octets} not a command)"
         self._listener(Line("client", text))
 
     def sent(self, octets: bytes) -> None:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from tests.logs import logged_lines
+from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import FIRST, Action, Intervene, Page, Retry
-from twisted_mta.queue.operator.selection import Selection
+from twisted_mta.queue.operator.interventions import Interventions
+from twisted_mta.queue.operator.operations import (
+    FIRST,
+    Action,
+    Intervene,
+    ListedMessage,
+    Page,
+    Retry,
+)
+from twisted_mta.queue.operator.selection import QueuedRecipient, Selection
+from twisted_mta.queue.schedule.delivery import Delivery
 
 from ..mail import DEFERRED, DELIVERED, FAILED, LIFETIME, message
 from ..running import RunnerTestCase
@@ -52,6 +62,23 @@ class Many(InterventionTestCase):
         together = [line for line in self.lines if "recipients removed by the operator" in line]
         self.assertEqual(len(together), 2)
         self.assertLess(len(self.lines), 20)  # each leased recipient has a line of its own
+
+
+class Elsewhere(InterventionTestCase):
+    def test_a_lease_of_another_machine_leaves_no_mark_here(self) -> None:
+        """Its end is not seen here, and the next lease would be taken for the one of before."""
+        one = message(1)
+        (recipient,) = one.envelope.recipients
+        interventions = Interventions()
+        for elsewhere in (True, False):
+            queued = QueuedRecipient(recipient, None, leased=True, elsewhere=elsewhere)
+            page = Page((ListedMessage(one.id, None, (queued,), 0),), 1, None)
+            hold = Intervene("hold", Selection(), 0.0)
+            self.assertEqual(interventions.changed(hold, page, "uid 7"), not elsewhere)
+            self.assertIn("when the attempt under way has ended", self.lines[-1])
+            delivery = Delivery(NextHop("maildir"), one)
+            marked = (None, delivery) if not elsewhere else (delivery, None)
+            self.assertEqual(interventions.divide(delivery), marked)
 
 
 class Retrying(InterventionTestCase):

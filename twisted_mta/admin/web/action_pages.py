@@ -194,7 +194,9 @@ class ActionPages:
             notes.append(tags.p(f"{busy} in delivery, which ends first."))
         if answer["elsewhere"]:
             elsewhere = counted(answer["elsewhere"], "of them is", "of them are")
-            notes.append(tags.p(f"{elsewhere} leased by another machine, which ends first."))
+            notes.append(
+                tags.p(f"{elsewhere} leased by another machine, whose attempt ends first.")
+            )
         if confirmed:
             return _page(view, f"{what.done} {number}", *notes)
         if not recipients:

@@ -272,11 +272,20 @@ class _Mover:
         for id, why in list(left.items())[:_SHOWN]:
             _problem(f"{id} stays where it was: {why}")
         if len(left) > _SHOWN:
-            _problem(f"{counted(len(left) - _SHOWN, 'further message')} stay where they were")
+            stay = counted(
+                len(left) - _SHOWN,
+                "further message stays where it was",
+                "further messages stay where they were",
+            )
+            _problem(stay)
         if self._reserved:
             _problem(
-                f"{counted(self._reserved, 'message')} in the database belong to another move that"
-                " was interrupted: repeat that one in its state directory"
+                counted(
+                    self._reserved,
+                    "message in the database belongs",
+                    "messages in the database belong",
+                )
+                + " to another move that was interrupted: repeat that one in its state directory"
             )
         if as_json:
             click.echo(json.dumps({"version": 1, **result}, indent=2))
