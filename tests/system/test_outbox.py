@@ -514,6 +514,21 @@ class UnderTLS(OverTCP):
         await self.here.lost
         self.assertIsNotNone(self.here.reason.check(ConnectionDone))
 
+    async def test_a_peer_that_reads_slowly_gets_all_though_it_has_ended_tls_itself(self) -> None:
+        transport, there = await self.connect()
+        there.transport.pauseProducing()  # type: ignore[union-attr]
+        replies = b"250 2.0.0 OK\r\n" * 500_000
+        self.outbox.write(transport, replies)
+        self.outbox.lose_connection(transport, finished=True)
+        for _ in range(3):
+            await turn()
+        there.transport.protocol._tlsConnection.shutdown()  # type: ignore[union-attr]
+        there.transport.protocol._flushSendBIO()  # type: ignore[union-attr]
+        await turn(0.05)
+        there.transport.resumeProducing()  # type: ignore[union-attr]
+        await there.lost
+        self.assertEqual(len(there.received), len(replies))
+
     async def test_a_handshake_with_a_peer_that_has_finished_is_ended(self) -> None:
         transport, there = await Connected.connect(self)
         self.outbox.start_tls(transport, CertificateOptions())

@@ -113,7 +113,8 @@ class Outbox:
         Args:
             transport: of a protocol.
             finished: whether the peer has sent all that it had to say. Then its answer to the end
-                of TLS is not waited for: it need not send one (RFC 8446 §6.1).
+                of TLS is not waited for, if the socket takes all octets now: it need not send one
+                (RFC 8446 §6.1).
         """
         if isinstance(transport, Connection) and not transport.TLS:
             self._close(transport, transport)
@@ -149,7 +150,11 @@ class Outbox:
             or connection._writeDisconnecting
         ):
             FileDescriptor.write(connection, octets)
-            FileDescriptor.loseConnection(connection)
+            tls: Any = connection.protocol if connection.connected else None
+            if not isinstance(tls, _OverTCP) or tls._lostTLSConnection:
+                FileDescriptor.loseConnection(connection)
+            # Otherwise TLS reads on, and closes behind the peer's end of it: unread, that would
+            # reset the connection, and the kernel would drop what the peer has not taken yet.
         elif connection.connected:
             _drop_unread(connection)
             connection.connectionLost(_DONE)
