@@ -1,6 +1,8 @@
 """Executors: order, results, failures, and what happens when a thread ends or none can start."""
 
 import ctypes
+import inspect
+import sys
 import threading
 import time
 from collections import deque
@@ -209,6 +211,11 @@ class Threads(TestCase):
     def kill(self, executor: ThreadExecutor) -> None:
         """Raise SystemExit in the only thread of an executor, when it takes its next call."""
         (thread,) = executor._threads
+        # Until it waits for a call, it may still be handing back the result of the one before.
+        lines, first = inspect.getsourcelines(ThreadExecutor._work)
+        waits = first + next(at for at, line in enumerate(lines) if "_calls.get()" in line)
+        while sys._current_frames()[thread.ident or 0].f_lineno != waits:
+            thread.join(0.001)
         raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
         )
