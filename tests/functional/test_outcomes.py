@@ -110,7 +110,8 @@ class Outcomes(ProgramTestCase):
         return [json.loads(line[5:]) for line in lines if line.startswith("said ")]
 
     def remove(self) -> None:
-        """Let the other machine remove the mail that is held."""
+        """Let the other machine remove the mail that is held, once it has the database."""
+        self.other.wait_for(self.other.is_ready, "the other machine is ready")
         removed = self.other.tool("queue", "remove", "--domain", "far.example", "--yes")
         self.assertIn(f"removed: {_COUNT // 2} recipients", removed.stdout, removed.stderr)
 
