@@ -209,6 +209,21 @@ class Exhausted(RunnerTestCase):
     def flush(self, count: int = 1) -> None:
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), count)
 
+    def assertOneBeginsLater(self, name: str) -> None:
+        """Of two leased messages, that for which a step fails once begins later."""
+        self.begin(start=False)
+        self.accept(message(1), message(2))
+        self.begin(start=False)
+        self.fail_once(self.runner._deliveries, name)
+        self.runner.start()
+        self.settle()
+        self.assertEqual(len(self.attempts), 1)
+        self.answer(DELIVERED)
+        self.settle(5)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
     def test_an_outcome_that_cannot_be_settled_is_settled_later(self) -> None:
         self.accept(message(1))
         self.fail_once(self.runner._settlement, "settle")
@@ -259,18 +274,7 @@ class Exhausted(RunnerTestCase):
 
     def test_a_leased_message_that_cannot_begin_begins_later(self) -> None:
         for name in ("_enqueue", "_split"):
-            self.begin(start=False)
-            self.accept(message(1), message(2))
-            self.begin(start=False)
-            self.fail_once(self.runner._deliveries, name)
-            self.runner.start()
-            self.settle()
-            self.assertEqual(len(self.attempts), 1)
-            self.answer(DELIVERED)
-            self.settle(5)
-            self.answer(DELIVERED)
-            self.assertDone()
-            self.flush()
+            self.assertOneBeginsLater(name)
 
     def test_due_mail_begins_later_wherever_the_dispatch_fails(self) -> None:
         for where, name in (
@@ -372,18 +376,7 @@ class Exhausted(RunnerTestCase):
         self.assertIsNotNone(watch._alarm)
 
     def test_expired_mail_that_cannot_be_looked_at_is_put_back(self) -> None:
-        self.begin(start=False)
-        self.accept(message(1), message(2))
-        self.begin(start=False)
-        self.fail_once(self.runner._deliveries, "_expires_at")
-        self.runner.start()
-        self.settle()
-        self.assertEqual(len(self.attempts), 1)
-        self.answer(DELIVERED)
-        self.settle(5)
-        self.answer(DELIVERED)
-        self.assertDone()
-        self.flush()
+        self.assertOneBeginsLater("_expires_at")
 
     def test_mail_for_a_suspended_next_hop_is_put_back_whatever_fails(self) -> None:
         self.accept(*(message(id) for id in range(1, 8)))

@@ -498,7 +498,8 @@ class UnderTLS(OverTCP):
         self.assertEqual(there.received, b"221 2.0.0 Bye\r\n")
         self.assertIsNotNone(there.reason.check(ConnectionDone))
 
-    async def test_a_peer_that_has_finished_and_reads_slowly_gets_all(self) -> None:
+    async def finish_to_slow_peer(self) -> tuple[Collector, bytes]:
+        """End a connection behind replies that its peer, which has finished, does not read yet."""
         transport, there = await self.connect()
         there.transport.pauseProducing()  # type: ignore[union-attr]
         replies = b"250 2.0.0 OK\r\n" * 500_000
@@ -506,6 +507,10 @@ class UnderTLS(OverTCP):
         self.outbox.lose_connection(transport, finished=True)
         for _ in range(3):
             await turn()
+        return there, replies
+
+    async def test_a_peer_that_has_finished_and_reads_slowly_gets_all(self) -> None:
+        there, replies = await self.finish_to_slow_peer()
         self.assertFalse(self.here.lost.called)
         there.transport.resumeProducing()  # type: ignore[union-attr]
         await there.lost
@@ -515,13 +520,7 @@ class UnderTLS(OverTCP):
         self.assertIsNotNone(self.here.reason.check(ConnectionDone))
 
     async def test_a_peer_that_reads_slowly_gets_all_though_it_has_ended_tls_itself(self) -> None:
-        transport, there = await self.connect()
-        there.transport.pauseProducing()  # type: ignore[union-attr]
-        replies = b"250 2.0.0 OK\r\n" * 500_000
-        self.outbox.write(transport, replies)
-        self.outbox.lose_connection(transport, finished=True)
-        for _ in range(3):
-            await turn()
+        there, replies = await self.finish_to_slow_peer()
         there.transport.protocol._tlsConnection.shutdown()  # type: ignore[union-attr]
         there.transport.protocol._flushSendBIO()  # type: ignore[union-attr]
         await turn(0.05)

@@ -79,8 +79,10 @@ class OutcomeWatch:
         for start in range(0, len(every), _AT_ONCE):
             some = every[start : start + _AT_ONCE]
             queued = await self._queued(some)
-            for id in some if queued is not None else ():
-                there = dict.fromkeys((queued or {}).get(id, ()))
+            if queued is None:
+                continue
+            for id in some:
+                there = dict.fromkeys(queued.get(id, ()))
                 if all(number in there for number in self._audience.left(id)):
                     continue
                 if id in before:

@@ -1,6 +1,6 @@
 """Events of descriptors, without Twisted's log context.
 
-Twisted's reactors tell `twisted.python.log` for each event whose it is, by a new dictionary and
+Twisted's reactors tell `twisted.python.log` the connection of each event, by a new dictionary and
 eight calls, a twentieth of the time of a small message. Only lines of that older API show it, as
 their ``system``, and we write none. The reactors of our own processes do without it
 (`skip_log_context`); that of an application that embeds the mail transfer agent is not changed.

@@ -41,7 +41,7 @@ class Share:
     """
 
     weight: int
-    all: list[Share]
+    all: dict[Share, None]
     queue: Any = None
 
 
@@ -182,10 +182,10 @@ def split(
 def _share_content(deliveries: Sequence[Delivery]) -> None:
     """Give each delivery of a message a share in its content: at least one of `WHOLE`."""
     each_one, rest = divmod(WHOLE, len(deliveries))
-    shares: list[Share] = []
+    shares: dict[Share, None] = {}
     for number, delivery in enumerate(deliveries):
         delivery.share = Share(max(1, each_one + (number < rest)), shares)
-        shares.append(delivery.share)
+        shares[delivery.share] = None
 
 
 def _groups_of_few_aliases(

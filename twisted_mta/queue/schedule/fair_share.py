@@ -280,7 +280,7 @@ class FairShare:
     def _pass_on(self, share: Share) -> None:
         """Let another delivery take the weight of one that leaves, up to the whole content."""
         share.queue = None
-        share.all.remove(share)
+        del share.all[share]
         heir = next((each for each in share.all if each.queue is not None), None)
         if heir is not None:
             more = min(share.weight, WHOLE - heir.weight)
